@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Dynamic-beta DPO from an adapter: its samples -> pairs -> DPO -> both students evaluated -> report.
+#
+#   ./runAlignment.sh --adapter outputs/student_runs/RUN/checkpoint-final --teacher-model gpt-oss:120b
+#
+# Results: outputs/student_runs/RUN-dpo/checkpoint-final, outputs/reports/RUN/report.html.
+source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+
+stage pairs         build_alignment_pairs.py
+stage dpo           train_alignment_dpo.py
+stage evaluate_sft  evaluate_student.py --eval-student sft
+stage evaluate_dpo  evaluate_student.py --eval-student dpo
+stage report        report_training.py

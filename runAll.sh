@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# From nothing to a report: teacher data -> SFT -> evaluation -> dynamic-beta DPO -> evaluation -> report.
+#
+#   ./runAll.sh                                        the best teacher and student that this machine has
+#   ./runAll.sh --schemas my_schemas/ --run mine       your own JSON Schemas
+#   ./runAll.sh --from pairs --until dpo               a part; run again after a stop, it continues where it was
+#
+# Flags are those of the scripts (./runAll.sh --help). Results: outputs/reports/RUN/report.html; log: outputs/logs/.
+source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+
+# What the teacher knows: domains, their schemas, requests with right answers, prompts with completions.
+stage domain_specs  generate_domain_specs.py
+stage schemas       build_schemas.py
+stage dataset       generate_dataset.py
+stage corpus        build_training_corpus.py
+
+# The student learns it by LoRA; the base and the student answer the same test prompts.
+stage sft           train_student.py
+stage evaluate_base evaluate_student.py --eval-student base
+stage evaluate_sft  evaluate_student.py --eval-student sft
+
+# The student's own samples, ranked by verdict, become pairs; DPO with a dynamic beta learns from them.
+stage pairs         build_alignment_pairs.py
+stage dpo           train_alignment_dpo.py
+stage evaluate_dpo  evaluate_student.py --eval-student dpo
+
+# All of it on one page.
+stage report        report_training.py

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The teacher's data: domain specs -> schemas -> dataset -> training corpus.
+#
+#   ./runDatasetGeneration.sh --teacher-model gpt-oss:120b
+#   ./runDatasetGeneration.sh --schemas my_schemas/ --run mine
+#
+# Results: outputs/d_01_* to d_04_* (outputs/data/RUN/ for a named run).
+source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+
+stage domain_specs  generate_domain_specs.py
+stage schemas       build_schemas.py
+stage dataset       generate_dataset.py
+stage corpus        build_training_corpus.py

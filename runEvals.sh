@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# One student on the test prompts, judged, and the report. Without --adapter it is the base that answers.
+#
+#   ./runEvals.sh --adapter outputs/student_runs/RUN/checkpoint-final --teacher-model gpt-oss:120b
+#
+# Results: outputs/student_runs/eval/RUN-sft/ (or RUN- and the adapter's name), outputs/reports/RUN/report.html.
+source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+
+stage evaluate      evaluate_student.py
+stage report        report_training.py

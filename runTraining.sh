@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# LoRA SFT of the student on the training corpus (./runDatasetGeneration.sh makes that).
+#
+#   ./runTraining.sh --config config/defaults.json
+#
+# Results: outputs/student_runs/RUN/checkpoint-final.
+source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+
+stage sft           train_student.py
