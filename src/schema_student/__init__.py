@@ -1,0 +1,30 @@
+"""schema_student: teach a small model to answer in JSON that obeys a schema.
+
+Modules in reading order; each imports only from those above it (tests/test_architecture.py holds that):
+
+    config            every setting, typed and documented once; JSON file + flags -> settings
+    artifacts         JSONL and JSON in and out: atomic, resumable, stamped; where each artifact lies
+    schemas           load and compile a JSON Schema; judge(text, schema) -> Verdict
+    instances         a valid instance of a schema
+    mutations         a valid instance -> broken ones, each of a known kind
+    user_schemas      the user's own schemas: a folder or a JSONL file
+    prompts           the one renderer of what the student and the teacher read
+    phrasing          a truth -> words, from a bank of phrases
+    embedded_teacher  a rule-based teacher that serves Ollama's API on loopback
+    teacher           a teacher behind that API: retries, cache, concurrency, capability probe
+    domains           domain spec + operators + template -> JSON Schema
+    dataset           schemas and queries -> teacher -> judged rows
+    corpus            rows -> prompt/completion, deduplicated, split by schema
+    student           load the base and an adapter; the embedded student
+    pretraining       how the embedded student was made
+    training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes
+    sft               corpus -> adapter
+    generation        batched decoding, greedy or sampled
+    evaluation        adapter -> one verdict row per prompt -> summary
+    pairs             samples and verdicts -> chosen/rejected
+    beta              the dynamic-beta controllers; pure Python, no torch
+    alignment         pairs + controller -> aligned adapter
+    report            artifacts -> report.md, report.html, plots; only reads
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,451 @@
+"""Every setting: its type, meaning and bounds, said once.
+
+First module of the flow. A setting is a field of Settings; its value stands in config/defaults.json; its flag is
+generated. Precedence: flag, then --config FILE (any part of the settings), then the defaults.
+
+    settings = load_settings(sys.argv[1:], __doc__, ["dataset", "teacher"])
+    settings = default_settings(run="trial", beta=0.2)      # the same without a command line
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import difflib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG_DIR = ROOT / "config"
+FLAG_ONLY = {"dry_run"}
+
+
+class UserError(ValueError):
+    """What a user did or has, with what to do about it. Scripts print it as `error: ...` and exit with exit_code."""
+
+    exit_code = 1
+
+
+class SettingsError(UserError):
+    """A setting that is unknown, ill-typed or out of bounds, or a command line that is wrong."""
+
+    exit_code = 2
+
+
+def setting(group: str, description: str, **bounds: Any) -> Any:
+    """A field of Settings: its group in --help, its meaning, its bounds (ge, gt, le, lt, pattern)."""
+    return Field(description=description, json_schema_extra={"group": group}, **bounds)
+
+
+if TYPE_CHECKING:  # for those who compute with them: numbers, as they are after resolve_auto
+    AutoCount = int
+    AutoRate = float
+else:
+    AutoCount = Literal["auto"] | Annotated[int, Field(ge=1)]
+    AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class Settings(BaseModel):
+    """All settings, flat. "auto" numbers are filled in by resolve_auto."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
+
+    run: str = setting(
+        "general",
+        'name of the run; "" = after --adapter or --schemas, else "student"',
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+    )
+    output_dir: str = setting("general", "folder that all artifacts go to", min_length=1)
+    data_dir: str = setting(
+        "general", 'folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run'
+    )
+    seed: int = setting("general", "seed of every random choice", ge=0, le=2**32 - 1)
+    overwrite: bool = setting("general", "make artifacts again that other settings made")
+    dry_run: bool = Field(False, description="check settings and inputs, say what would be written, do nothing")
+    schemas: str = setting(
+        "general", "your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps"
+    )
+
+    schema_rendering: Literal["json", "compact"] = setting(
+        "prompt", "how a prompt shows the schema: as it is or on one short line"
+    )
+    strip_fences: bool = setting("prompt", "take ```json fences off an answer before it is judged")
+
+    teacher_model: str = setting("teacher", '"auto", "embedded-teacher", or a model of your Ollama', min_length=1)
+    preferred_teacher: str = setting("teacher", "what auto takes where Ollama has it", min_length=1)
+    teacher_host: str = setting(
+        "teacher", 'Ollama\'s address, or several with commas; "" = OLLAMA_HOST, else http://127.0.0.1:11434'
+    )
+    teacher_timeout: float = setting("teacher", "seconds to wait for one answer", gt=0)
+    teacher_retries: int = setting("teacher", "tries after the first one that failed", ge=0)
+    teacher_concurrency: int = setting("teacher", "requests in flight", ge=1)
+    teacher_num_ctx: int = setting("teacher", "context of the teacher, tokens", ge=512)
+    teacher_temperature: float = setting("teacher", "temperature of the writing roles; the judge runs at 0", ge=0)
+    teacher_think: Literal["", "low", "medium", "high"] = setting(
+        "teacher", 'how long a reasoning teacher thinks; "" = not asked'
+    )
+
+    domains: AutoCount = setting("dataset", "number of domains to generate")
+    train_queries: AutoCount = setting("dataset", "training queries a schema")
+    eval_queries: AutoCount = setting("dataset", "least number of prompts in each test split")
+    refusal_fraction: Share = setting("dataset", "share of queries that the schema cannot express")
+    french_fraction: Share = setting("dataset", "share of French queries")
+    train_share: Share = setting("dataset", "share of schemas trained on")
+    validation_share: Share = setting("dataset", "share of schemas for validation; what is left is test_unseen")
+    date_start: Day = setting("dataset", "first day that current_date is drawn from")
+    date_end: Day = setting("dataset", "last day that current_date is drawn from")
+
+    base_model: str = setting("student", '"auto", "embedded", or a folder or hub id of a causal model', min_length=1)
+    load_in_4bit: bool = setting("student", "load the base in 4 bits (GPU)")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("student", "number format of the base")
+    max_seq_length: int = setting("student", "longest prompt and completion, tokens", ge=16)
+    max_new_tokens: int = setting("student", "longest completion, tokens", ge=1)
+    adapter: str = setting("student", 'folder of a LoRA adapter; "" = the one of this run')
+
+    lora_r: int = setting("sft", "rank of LoRA", ge=1)
+    lora_alpha: int = setting("sft", "scale of LoRA", ge=1)
+    lora_dropout: float = setting("sft", "dropout of LoRA", ge=0, lt=1)
+    sft_learning_rate: AutoRate = setting("sft", "peak learning rate")
+    sft_epochs: AutoRate = setting("sft", "passes over the corpus")
+    sft_max_steps: int = setting("sft", "optimizer steps; 0 = by epochs", ge=0)
+    sft_batch_size: AutoCount = setting("sft", "sequences in a batch of a device")
+    gradient_accumulation: int = setting("sft", "batches in an optimizer step", ge=1)
+    warmup_ratio: float = setting("sft", "share of steps of rising learning rate", ge=0, lt=1)
+    eval_every: AutoCount = setting("sft", "steps between validation losses")
+    save_every: AutoCount = setting("sft", "steps between checkpoints")
+    weight_decay: float = setting("sft", "weight decay", ge=0)
+    max_grad_norm: float = setting("sft", "gradients are clipped to this norm", gt=0)
+    overlong: Literal["drop", "refuse"] = setting("sft", "a row above max_seq_length: drop and count it, or stop")
+
+    eval_student: Literal["auto", "base", "sft", "dpo"] = setting(
+        "eval", "who is evaluated; auto = --adapter where named, else the base"
+    )
+    eval_batch_size: AutoCount = setting("eval", "prompts decoded at once")
+    eval_splits: list[Literal["train", "validation", "test_seen", "test_unseen"]] = setting(
+        "eval", "splits to evaluate", min_length=1
+    )
+    eval_limit: int = setting("eval", "prompts of each split; 0 = all", ge=0)
+    judge_valid: bool = setting("eval", "ask the teacher whether a valid answer is what was asked")
+
+    samples_per_prompt: AutoCount = setting("pairs", "answers sampled from the student for a prompt")
+    sample_temperature: float = setting("pairs", "temperature of these samples", gt=0)
+    pair_prompts: AutoCount = setting("pairs", "most prompts that are sampled")
+    pairs_per_prompt: int = setting("pairs", "most pairs kept of a prompt", ge=1)
+    mutations_per_prompt: int = setting("pairs", "rejected answers made by breaking the right one", ge=0)
+
+    beta_controller: Literal["fixed", "risk", "calibrated"] = setting(
+        "dpo", "how beta moves; risk is the published rule"
+    )
+    beta: float = setting("dpo", "beta at the start (beta_0)", gt=0)
+    beta_min: float = setting("dpo", "least beta; 0 only with --beta-published", ge=0)
+    beta_max: float = setting("dpo", "greatest beta", gt=0)
+    beta_delta: float = setting("dpo", "share of margins expected above tau", gt=0, lt=1)
+    beta_lambda: float = setting("dpo", "how fast tau follows the margins", gt=0, le=1)
+    beta_alpha: float = setting("dpo", "largest step of log beta", gt=0)
+    beta_gamma: float = setting("dpo", "steepness of beta's answer to u", gt=0)
+    beta_warmup: int = setting("dpo", "steps that pool margins before tau_0 is set", ge=0)
+    beta_published: bool = setting("dpo", "allow the published bounds, with beta_min 0")
+    dpo_learning_rate: AutoRate = setting("dpo", "peak learning rate of DPO")
+    dpo_max_steps: AutoCount = setting("dpo", "optimizer steps of DPO")
+    dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
+    dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        for name, problem in _conflicts(self):
+            raise PydanticCustomError("conflict", "{setting}: {problem}", {"setting": name, "problem": problem})
+        return self
+
+    def subset(self, *names: str) -> dict[str, Any]:
+        """These settings by name: what a step puts in its stamp."""
+        return {name: getattr(self, name) for name in names}
+
+    def changed(self, **changes: Any) -> Settings:
+        """A copy with these settings, validated; raises SettingsError."""
+        return _validated({**self.model_dump(), **changes}, lambda name: f"setting {name}")
+
+
+def _conflicts(settings: Settings) -> list[tuple[str, str]]:
+    """Bounds between settings: (setting, what is wrong with it)."""
+    found = []
+    if settings.beta_min == 0 and not settings.beta_published:
+        found.append(("beta_min", "0 lets beta switch the loss off; give a bound above 0, or add --beta-published"))
+    if not settings.beta_min <= settings.beta <= settings.beta_max:
+        found.append(
+            ("beta", f"{settings.beta} lies outside beta_min {settings.beta_min} .. beta_max {settings.beta_max}")
+        )
+    if settings.train_share + settings.validation_share > 1:
+        found.append(("validation_share", "train_share + validation_share is above 1"))
+    if settings.max_new_tokens >= settings.max_seq_length:
+        found.append(("max_new_tokens", f"leaves no room for a prompt in max_seq_length {settings.max_seq_length}"))
+    days: dict[str, date] = {}
+    for name in ("date_start", "date_end"):
+        try:
+            days[name] = date.fromisoformat(getattr(settings, name))
+        except ValueError:
+            found.append((name, f"{getattr(settings, name)} is no day of the calendar"))
+    if len(days) == 2 and days["date_end"] < days["date_start"]:
+        found.append(("date_end", f"{settings.date_end} lies before date_start {settings.date_start}"))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values: defaults, a file, flags
+
+
+def default_settings(**changes: Any) -> Settings:
+    """The defaults with these changes: settings without a command line (tests, notebooks)."""
+    return _validated({**read_config(CONFIG_DIR / "defaults.json"), **changes}, lambda name: f"setting {name}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file; raises SettingsError that names the file, and the line or key."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object_without_twins)
+    except OSError as error:
+        raise SettingsError(
+            f"config file {path} cannot be read ({error.strerror}); give --config an existing file"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: must be one JSON object of settings, not {type(values).__name__}")
+    for name in values:
+        if name in FLAG_ONLY:
+            raise SettingsError(f"{path}: {name} is a flag (--{_kebab(name)}), not a setting of a file")
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{path}: unknown setting {name!r}{_nearest(name, Settings.model_fields)}")
+    return values
+
+
+def resolve_auto(settings: Settings, kind: str) -> Settings:
+    """The settings with every "auto" number filled in for a kind of student: "embedded", else as for Gemma.
+
+    The numbers stand in config/auto_embedded.json and config/auto_gemma.json.
+    """
+    values = read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
+    return settings.changed(**{name: value for name, value in values.items() if getattr(settings, name) == "auto"})
+
+
+def resolve_run(settings: Settings) -> str:
+    """Name of the run: --run, else that of --adapter's run, else the name of --schemas, else "student"."""
+    return settings.run or adapter_run(settings.adapter) or _schemas_name(settings.schemas) or "student"
+
+
+def adapter_run(adapter: str) -> str:
+    """Run that an adapter .../student_runs/RUN[-dpo]/checkpoint-N belongs to; "" for adapters from elsewhere."""
+    parts = Path(adapter).parts
+    if len(parts) >= 3 and parts[-3] == "student_runs" and parts[-1].startswith("checkpoint-"):
+        return parts[-2].removesuffix("-dpo")
+    return ""
+
+
+def _schemas_name(schemas: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(schemas).stem).strip("-._")
+
+
+def _validated(values: dict[str, Any], origin: Callable[[str], str]) -> Settings:
+    """Settings of these values; the first mistake becomes a SettingsError that begins with origin(name)."""
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "conflict":
+            raise SettingsError(f"{origin(first['ctx']['setting'])}: {first['ctx']['problem']}") from None
+        name = str(first["loc"][0])
+        if name not in Settings.model_fields:
+            raise SettingsError(f"unknown setting {name!r}{_nearest(name, Settings.model_fields)}") from None
+        if first["type"] == "missing":
+            raise SettingsError(f"setting {name} has no value; config/defaults.json must give one") from None
+        raise SettingsError(f"{origin(name)}: {values[name]!r} is not {allowed(name)}") from None
+
+
+def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"setting {next(n for n in names if names.count(n) > 1)!r} stands there twice")
+    return values
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "; --help-all lists all settings"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The published schema and words for what a setting allows
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file (config/schema.json); every key may be left out there."""
+    schema = Settings.model_json_schema()
+    for name in FLAG_ONLY:
+        schema["properties"].pop(name)
+    schema.pop("required")
+    for part in schema["properties"].values():
+        part.pop("title", None)
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "schema-student configuration",
+        "description": "Any part of the settings; what is left out comes from config/defaults.json.",
+    }
+    return {**schema, **head}
+
+
+def allowed(name: str) -> str:
+    """What a setting allows, in words.
+
+    >>> allowed("sft_batch_size")
+    '"auto" or a whole number >= 1'
+    """
+    return _words(_properties()[name])
+
+
+@cache
+def _properties() -> dict[str, Any]:
+    return dict(Settings.model_json_schema()["properties"])
+
+
+def _words(part: dict[str, Any]) -> str:
+    if "anyOf" in part:
+        return " or ".join(_words(option) for option in part["anyOf"])
+    if "const" in part:
+        return json.dumps(part["const"])
+    if "enum" in part:
+        return "one of " + ", ".join(json.dumps(value) for value in part["enum"])
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    bounds = " and ".join(f"{sign} {part[key]}" for key, sign in signs.items() if key in part)
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "a list"}
+    if part["type"] == "array":
+        return f"a list with each item {_words(part['items'])}"
+    if part["type"] == "string":
+        shape = "text" if not part.get("minLength") else "text that is not empty"
+        return f"text that matches {part['pattern']}" if "pattern" in part else shape
+    return f"{kinds[part['type']]} {bounds}".strip()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see --help)")
+
+
+def load_settings(argv: Sequence[str], description: str | None, groups: Sequence[str] = ()) -> Settings:
+    """The settings of a command line. Every setting is a flag of every script; --help shows those of `groups`.
+
+    Raises SettingsError; leaves by SystemExit(0) after --help, --help-all and --print-config.
+    """
+    parser = _build_parser(description or "", groups, show_all="--help-all" in argv)
+    flags, unknown = parser.parse_known_args(list(argv))
+    if flags.help_all:
+        parser.print_help()
+        raise SystemExit(0)
+    if unknown:
+        known = ["--" + _kebab(name) for name in Settings.model_fields]
+        raise SettingsError(f"unknown argument {unknown[0]!r}" + _nearest(unknown[0].split("=")[0], known))
+    given = {name: _flag_value(name, getattr(flags, name)) for name in Settings.model_fields if hasattr(flags, name)}
+    from_file = read_config(Path(flags.config)) if flags.config else {}
+
+    def origin(name: str) -> str:
+        if name in given:
+            return f"--{_kebab(name)}"
+        return f"{flags.config}: {name}" if name in from_file else f"setting {name}"
+
+    settings = _validated({**read_config(CONFIG_DIR / "defaults.json"), **from_file, **given}, origin)
+    if flags.print_config:
+        print(json.dumps(settings.model_dump(exclude=FLAG_ONLY), indent=2))
+        raise SystemExit(0)
+    return settings
+
+
+def _build_parser(description: str, groups: Sequence[str], show_all: bool) -> argparse.ArgumentParser:
+    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="JSON file with any part of the settings")
+    parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
+    parser.add_argument("--help-all", action="store_true", help="show the flags of all stages")
+    fields = Settings.model_fields
+    for group in dict.fromkeys(_group(name) for name in fields):
+        shown = show_all or not groups or group == "general" or group in groups
+        section = parser.add_argument_group(f"{group} settings") if shown else parser
+        for name in (name for name in fields if _group(name) == group):
+            words = f"{fields[name].description}: {allowed(name)}".replace("%", "%%")
+            _add_flag(section, name, words if shown else argparse.SUPPRESS)
+    return parser
+
+
+def _add_flag(section: Any, name: str, words: str) -> None:
+    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": words}
+    if name in FLAG_ONLY:
+        options["action"] = "store_true"
+    elif Settings.model_fields[name].annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["metavar"] = "X"
+    section.add_argument("--" + _kebab(name), **options)
+
+
+def _group(name: str) -> str:
+    extra = Settings.model_fields[name].json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else "general"
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _flag_value(name: str, value: Any) -> Any:
+    """A flag's text as the setting's type, where it can be read so; what cannot stays text and is refused by name."""
+    kind = Settings.model_fields[name].annotation
+    if not isinstance(value, str) or kind is str:
+        return value
+    if _properties()[name].get("type") == "array":
+        return [item for item in value.split(",") if item]
+    for read in (int, float):
+        try:
+            return read(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _end_with_runner() -> None:
+    """Have Linux end this script when its runner is killed: an orphan would hold the artifact's lock."""
+    pr_set_pdeathsig = 1
+    if sys.platform == "linux" and os.environ.get("SCHEMA_STUDENT_RUNNER") == str(os.getppid()):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _end_with_runner()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to continue", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
