@@ -1,0 +1,275 @@
+"""The one renderer of what the student and the teacher read.
+
+Every stage that shows a schema and a request to a model calls `render_prompt`, so that the tokens of a prompt
+are the same in SFT, DPO, evaluation and serving. The chat template is applied in one place too: student.encode_prompt.
+Teacher messages end with one JSON object after "Input:", which the embedded teacher reads and an LLM reads as well.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+INSTRUCTION = "Write one JSON object that obeys the schema and answers the request."
+INPUT_MARKER = "Input:\n"
+INDENT = " "
+
+# Keywords that the compact rendering says in its own words, or that carry no meaning for a writer of instances.
+SAID = {
+    *("type", "properties", "required", "items", "enum", "const", "oneOf", "anyOf", "description", "title", "default"),
+    *("additionalProperties", "$schema", "$id", "$defs", "definitions", "examples", "format", "allOf", "$ref"),
+    *("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "uniqueItems", "deprecated", "$comment"),
+}
+
+
+def render_prompt(schema: dict[str, Any], query: str, current_date: str, rendering: str = "compact") -> str:
+    """The user turn: instruction, schema, date and request, in an order that lets requests of one schema share a prefix.
+
+    >>> print(render_prompt({"type": "object", "properties": {"n": {"type": "integer"}}}, "two", "2026-01-31"))
+    Write one JSON object that obeys the schema and answers the request.
+    Schema:
+    n? integer
+    Date: 2026-01-31
+    Request: two
+    """
+    return f"{INSTRUCTION}\nSchema:\n{render_schema(schema, rendering)}\nDate: {current_date}\nRequest: {query}"
+
+
+def completion_text(value: Any) -> str:
+    """The assistant turn: compact JSON, keys in the order that the writer gave them."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def render_schema(schema: dict[str, Any], rendering: str = "compact") -> str:
+    """The schema as JSON, or one line a property: a quarter of the tokens, and names that stand alone.
+
+    `json` drops only annotations that a writer does not need ($schema, x-...). `compact` writes
+    `name? type = default # description`, nesting by indentation, and any keyword it has no words for as JSON.
+    """
+    if rendering == "json":
+        return completion_text({k: v for k, v in schema.items() if k != "$schema" and not k.startswith("x-")})
+    if rendering != "compact":
+        raise ValueError(f'schema_rendering is "compact" or "json", not "{rendering}"')
+    heading = " # ".join(str(schema[key]) for key in ("title", "description") if schema.get(key))
+    lines = [heading] if heading else []
+    return "\n".join(lines + _body(schema, schema, 0, frozenset()))
+
+
+def _body(schema: Any, root: dict[str, Any], depth: int, seen: frozenset[str]) -> list[str]:
+    """Lines under a name: what an object holds, what an array's objects hold, which named choices there are."""
+    schema, seen = _resolve(schema, root, seen)
+    if not isinstance(schema, dict):
+        return []
+    if isinstance(schema.get("items"), dict):
+        return _body(schema["items"], root, depth, seen)
+    lines = []
+    guards = _guards(schema)
+    required = set(schema.get("required", ())) | set(schema.get("else", {}).get("required", ()) if "if" in schema else ())
+    for name, child in schema.get("properties", {}).items():
+        resolved, child_seen = _resolve(child, root, seen)
+        optional = "" if name in required else "?"
+        head = f"{INDENT * depth}{name}{optional} {_type(resolved, root)}"
+        lines.append(head + _default(resolved) + _extra(resolved) + _describe(resolved))
+        lines += _choices(resolved, guards if _is_guarded(name, guards) else {}, depth + 1, root)
+        lines += _body(resolved, root, depth + 1, child_seen)
+    if not _is_tagged(schema):
+        for i, option in enumerate(schema.get("oneOf", schema.get("anyOf", ()))):
+            option, option_seen = _resolve(option, root, seen)
+            if isinstance(option, dict) and "properties" in option:
+                lines.append(f"{INDENT * depth}option {i + 1}{_describe(option)}")
+                lines += _body(option, root, depth + 1, option_seen)
+    return lines
+
+
+def _resolve(schema: Any, root: dict[str, Any], seen: frozenset[str]) -> tuple[Any, frozenset[str]]:
+    """Follow a local $ref once; a recursive one is left as its name, so that rendering ends."""
+    while isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+        ref = schema["$ref"]
+        if ref in seen or not ref.startswith("#"):
+            return {key: value for key, value in schema.items() if key != "$ref"} | {"title": ref}, seen
+        seen = seen | {ref}
+        target: Any = root
+        for part in filter(None, ref[1:].split("/")):
+            target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) else {}
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        schema = {**target, **rest} if isinstance(target, dict) else rest
+    return schema, seen
+
+
+def _is_tagged(schema: dict[str, Any]) -> bool:
+    """Whether the schema is a oneOf of constants: names with descriptions, the DSL's fields and operators."""
+    options = schema.get("oneOf")
+    return bool(options) and isinstance(options, list) and all(isinstance(o, dict) and "const" in o for o in options)
+
+
+def _type(schema: Any, root: dict[str, Any]) -> str:
+    if not isinstance(schema, dict):
+        return "any" if schema else "never"
+    if "const" in schema:
+        return _word(schema["const"])
+    if "enum" in schema:
+        return "|".join(_word(value) for value in schema["enum"])
+    if _is_tagged(schema):
+        return "one of"
+    if "items" in schema:
+        inner = _resolve(schema["items"], root, frozenset())[0]
+        return f"list of {_type(inner, root)}"
+    options = schema.get("oneOf") or schema.get("anyOf")
+    if options and "type" not in schema:
+        return "|".join(dict.fromkeys(_type(_resolve(option, root, frozenset())[0], root) for option in options))
+    kind = schema.get("format") if schema.get("format") in ("date", "date-time", "email", "uri", "time", "uuid") else None
+    kinds = kind or schema.get("type", "object" if "properties" in schema else schema.get("title", "any"))
+    kinds = "|".join(kinds) if isinstance(kinds, list) else str(kinds)
+    return kinds.replace("array", "list") + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    return f" {'' if low is None else low}..{'' if high is None else high}" if (low, high) != (None, None) else ""
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _default(schema: Any) -> str:
+    return f" = {_word(schema['default'])}" if isinstance(schema, dict) and "default" in schema else ""
+
+
+def _describe(schema: Any) -> str:
+    return f" # {schema['description']}" if isinstance(schema, dict) and schema.get("description") else ""
+
+
+def _extra(schema: Any) -> str:
+    """Whatever else the schema demands, as JSON: nothing that decides a verdict is hidden from the student."""
+    if not isinstance(schema, dict):
+        return ""
+    rest = {k: v for k, v in schema.items() if k not in SAID and not k.startswith("x-") and k not in ("if", "then", "else")}
+    return f" {completion_text(rest)}" if rest else ""
+
+
+def _guards(schema: dict[str, Any]) -> dict[tuple[str, Any], Any]:
+    """(property, constant) -> what the property beside it must then be, from allOf: if p is c then q is S."""
+    found: dict[tuple[str, Any], Any] = {}
+    for rule in schema.get("allOf", ()):
+        asked = rule.get("if", {}).get("properties", {}) if isinstance(rule, dict) else {}
+        then = rule.get("then", {}).get("properties", {}) if isinstance(rule, dict) else {}
+        for name, test in asked.items():
+            if isinstance(test, dict) and isinstance(test.get("const"), str) and len(then) == 1:
+                found[name, test["const"]] = next(iter(then.values()))
+    return found
+
+
+def _is_guarded(name: str, guards: dict[tuple[str, Any], Any]) -> bool:
+    return any(name == guarded for guarded, _ in guards)
+
+
+def _choices(schema: Any, guards: dict[tuple[str, Any], Any], depth: int, root: dict[str, Any]) -> list[str]:
+    """One line a named constant: `price number # price of one unit`, with the type that its guard demands."""
+    if not isinstance(schema, dict) or not _is_tagged(schema):
+        return []
+    lines = []
+    for option in schema["oneOf"]:
+        guard = next((guards[key] for key in guards if key[1] == option["const"]), None)
+        kind = "" if guard is None else f" {_guard_type(guard, root)}"
+        lines.append(f"{INDENT * depth}{_word(option['const'])}{kind}{_describe(option)}")
+    return lines
+
+
+def _guard_type(guard: Any, root: dict[str, Any]) -> str:
+    """A guard that allows one value or a list of them is said by the type of the one."""
+    if isinstance(guard, dict) and "else" in guard:
+        guard = guard["else"]
+    if isinstance(guard, dict) and _is_tagged(guard):
+        return "|".join(_labelled(option) for option in guard["oneOf"])
+    if isinstance(guard, dict) and isinstance(guard.get("items"), dict):
+        guard = guard["items"]
+    return _type(guard, root)
+
+
+def _labelled(option: dict[str, Any]) -> str:
+    return _word(option["const"]) + (f" ({option['description']})" if option.get("description") else "")
+
+
+# What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload.
+
+_STRING = {"type": "string", "minLength": 1}
+_VALUE = {
+    "type": "object",
+    "properties": {"const": {**_STRING, "pattern": "^[a-z][a-z0-9_]*$"}, "description": _STRING},
+    "required": ["const", "description"],
+    "additionalProperties": False,
+}
+_FIELD = {
+    "type": "object",
+    "properties": {
+        **_VALUE["properties"],  # type: ignore[dict-item]
+        "type": {"enum": ["string", "number", "integer", "boolean", "date", "enum"]},
+        "enum": {"type": "array", "items": {**_VALUE, "properties": {"const": _STRING, "description": _STRING}}, "minItems": 2},
+        "examples": {"type": "array"},
+    },
+    "required": ["const", "description", "type"],
+    "additionalProperties": False,
+}
+FORMATS: dict[str, dict[str, Any]] = {
+    "domain_spec": {
+        "type": "object",
+        "properties": {
+            "schema_id": {"type": "string", "pattern": "^[a-z][a-z0-9_]*$"},
+            "domain": _STRING,
+            "noun": {"type": "object", "properties": {"en": _STRING, "fr": _STRING}, "required": ["en", "fr"]},
+            "description": _STRING,
+            "fields": {"type": "array", "items": _FIELD, "minItems": 4, "maxItems": 12},
+            "example_queries": {"type": "array", "items": _STRING, "minItems": 1},
+        },
+        "required": ["schema_id", "domain", "noun", "description", "fields", "example_queries"],
+        "additionalProperties": False,
+    },
+    "query": {
+        "type": "object",
+        "properties": {"queries": {"type": "array", "items": _STRING, "minItems": 1}},
+        "required": ["queries"],
+        "additionalProperties": False,
+    },
+    "judge": {
+        "type": "object",
+        "properties": {"is_good": {"type": "boolean"}, "reason": {"type": "string"}},
+        "required": ["is_good", "reason"],
+        "additionalProperties": False,
+    },
+}
+INSTRUCTIONS = {
+    "domain_spec": (
+        "You design a data domain that people search. From the seed below, write its specification: 6 to 9 fields with "
+        "snake_case names, mixed types (string, number, integer, boolean, date, enum), a short description of each in "
+        "English and French separated by ' / ', enum values with descriptions in the same form, the noun of its records "
+        "in both languages, and three example requests."
+    ),
+    "query": (
+        "You are a person who searches this data. Write `count` different requests in the given language, as people "
+        "really ask: short, natural, varied, unambiguous given the schema. Do not quote field names of the schema. "
+        "kind `answerable`: the schema can express it. kind `missing_field`: it needs a field that the schema does not "
+        "have. kind `unsupported_operator`: it needs a comparison that the schema's operators cannot make."
+    ),
+    "answer": (
+        "Write the one JSON object that is valid against the schema and means what the request asks, and nothing else. "
+        "Relative dates count from current_date. Where the schema has a `refusal` property and cannot express the "
+        "request, answer with a refusal: the reason, and a suggestion that the schema can answer."
+    ),
+    "judge": (
+        "You judge whether an answer, already known to be valid against the schema, means what the request asks. "
+        "`reference` is one accepted answer where it is known; other answers of equal meaning are good too. "
+        "Answer with is_good and a short reason."
+    ),
+}
+
+
+def role_messages(role: str, payload: dict[str, Any]) -> list[dict[str, str]]:
+    """Chat messages that ask the teacher for a role: its instruction, then the payload as JSON after `Input:`."""
+    content = f"{INPUT_MARKER}{json.dumps(payload, ensure_ascii=False, sort_keys=True)}"
+    return [{"role": "system", "content": f"Role: {role}\n{INSTRUCTIONS[role]}"}, {"role": "user", "content": content}]
+
+
+def role_format(role: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema that the answer of a role must obey; that of an answer is the payload's own schema."""
+    return payload["schema"] if role == "answer" else FORMATS[role]

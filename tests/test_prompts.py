@@ -1,0 +1,88 @@
+"""The renderer: what it says, what it may not hide, and that a shared schema is a shared prefix."""
+
+import json
+
+import pytest
+
+from schema_student import prompts
+
+SHOP = {
+    "title": "buy",
+    "description": "Buy a thing.",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "description": "what to buy"},
+        "count": {"type": "integer", "minimum": 1, "default": 1},
+        "color": {"enum": ["red", "blue"]},
+        "day": {"type": "string", "format": "date"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "to": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "code": {"type": "string", "pattern": "^[A-Z]{3}$"},
+    },
+    "required": ["name"],
+}
+
+
+def test_compact_rendering_says_type_bounds_default_and_nesting_on_a_line_each():
+    assert prompts.render_schema(SHOP).splitlines() == [
+        "buy # Buy a thing.",
+        "name string # what to buy",
+        "count? integer 1.. = 1",
+        "color? red|blue",
+        "day? date",
+        "tags? list of string",
+        "to? object",
+        " city string",
+        'code? string {"pattern":"^[A-Z]{3}$"}',
+    ]
+
+
+def test_json_rendering_is_the_schema_less_its_annotations():
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "x-dsl": "query", **SHOP}
+    assert json.loads(prompts.render_schema(schema, "json")) == SHOP
+
+
+def test_an_unknown_rendering_is_refused():
+    with pytest.raises(ValueError, match="compact"):
+        prompts.render_schema(SHOP, "yaml")
+
+
+def test_requests_of_one_schema_share_everything_up_to_date_and_request():
+    first = prompts.render_prompt(SHOP, "buy milk", "2026-01-01")
+    second = prompts.render_prompt(SHOP, "buy bread", "2026-01-01")
+    assert first.removesuffix("buy milk") == second.removesuffix("buy bread")
+
+
+def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
+    schema = {
+        "type": "object",
+        "properties": {"field": {"oneOf": [{"const": "price", "description": "cost"}]}, "value": {}},
+        "allOf": [{"if": {"properties": {"field": {"const": "price"}}}, "then": {"properties": {"value": {"type": ["number", "array"], "items": {"type": "number"}}}}}],
+    }
+    assert " price number # cost" in prompts.render_schema(schema).splitlines()
+
+
+def test_a_recursive_schema_renders_and_ends():
+    schema = {
+        "type": "object",
+        "properties": {"tree": {"$ref": "#/$defs/node"}},
+        "$defs": {"node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}, "size": {"type": "integer"}}}},
+    }
+    assert "size? integer" in prompts.render_schema(schema)
+
+
+def test_a_tagged_union_shows_every_option():
+    schema = {"oneOf": [{"type": "object", "properties": {"a": {"const": "x"}}}, {"type": "object", "properties": {"b": {"type": "null"}}}]}
+    assert prompts.render_schema(schema).splitlines() == ["option 1", " a? x", "option 2", " b? null"]
+
+
+def test_completions_are_compact_and_keep_accents_and_key_order():
+    assert prompts.completion_text({"b": "é", "a": [1, 2.5, None]}) == '{"b":"é","a":[1,2.5,null]}'
+
+
+@pytest.mark.parametrize("role", prompts.INSTRUCTIONS)
+def test_every_role_ends_with_its_payload_as_json(role):
+    payload = {"schema": SHOP, "query": "é"}
+    content = prompts.role_messages(role, payload)[-1]["content"]
+    assert json.loads(content.split(prompts.INPUT_MARKER)[1]) == payload
+    assert prompts.role_format(role, payload)["type"] == "object"
