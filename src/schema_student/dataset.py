@@ -1,0 +1,540 @@
+"""Schemas -> requests and answers of the teacher -> judged rows (d_03), split by schema.
+
+Stands between the schemas (d_02, or the user's own with --schemas) and the corpus. Only rows that the judge finds valid
+are kept; the others are counted, with their reasons, in d_03_rejected.jsonl beside them.
+
+    write_dataset(load_settings(sys.argv[1:], __doc__, ["dataset", "teacher"]))
+
+A resumed run goes the same way again: the teacher's answers come from its cache, and rows that stand there already are
+not written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from schema_student.artifacts import Row, Step, digest, make_stamp, open_step, paths, read_jsonl, write_jsonl
+from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.embedded_teacher import names_a_field
+from schema_student.prompts import completion_text
+from schema_student.schemas import compile_schema, judge, resolve
+from schema_student.teacher import Teacher, TeacherChoice, TeacherFailure, open_teacher, resolve_teacher
+from schema_student.user_schemas import SchemaRow, load_schemas
+
+SPLITS = ("train", "validation", "test_seen", "test_unseen")
+ANSWERABLE, REFUSALS = "answerable", ("missing_field", "unsupported_operator")
+BATCH = 5  # requests written at once: they share a date, a language and a kind
+GROUP = 4  # schemas worked on at once
+ROUNDS = 6  # times that a schema's missing rows are asked for again
+OWN_MODE_ROWS = 1200  # training rows aimed at when the schemas are the user's and train_queries is auto
+SETTINGS = (
+    *("train_queries", "eval_queries", "refusal_fraction", "french_fraction", "train_share", "validation_share"),
+    *("date_start", "date_end"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A schema to make rows for, with the requests that the user gave for it."""
+
+    schema_id: str
+    domain: str
+    operators: list[Any]
+    schema: dict[str, Any]
+    own: tuple[SchemaRow, ...] = ()
+
+    @property
+    def is_dsl(self) -> bool:
+        return self.schema.get("x-dsl") == "query"
+
+
+@dataclass(frozen=True)
+class Need:
+    """Rows wanted of one schema, split, kind and language."""
+
+    source: Source
+    split: str
+    kind: str
+    language: str
+
+
+@dataclass
+class Progress:
+    """What a run has made so far: rows kept, rows rejected, and every request text that is taken."""
+
+    step: Step
+    taken: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Row] = field(default_factory=list)
+    written: set[tuple[str, str]] = field(default_factory=set)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The step
+
+
+def write_dataset(settings: Settings) -> Path:
+    """Make d_03; returns where it is. Raises UserError where the teacher gave no valid row at all.
+
+    "auto" numbers depend on who writes the rows.
+    """
+    where = paths(settings)
+    choice = resolve_teacher(settings)
+    origin = Path(settings.schemas) if settings.schemas else where.schemas
+    sources = read_user_schemas(origin) if settings.schemas else read_built_schemas(origin)
+    splits = split_schemas(sources, settings)
+    settings = _sized(settings, "embedded" if choice.embedded else "gemma", sources, splits)
+    stamp = make_stamp(settings, *SETTINGS)
+    stamp["settings"]["teacher"] = choice.stamp
+    with open_step(where.dataset, stamp, [origin], settings.overwrite) as step:
+        if not step.done:
+            _make(step, sources, splits, settings, choice)
+    return where.dataset
+
+
+def rejected_path(dataset: Path) -> Path:
+    """Where the rejected rows of a dataset lie."""
+    return dataset.with_name(dataset.name.replace("dataset", "rejected"))
+
+
+def _make(
+    step: Step, sources: Sequence[Source], splits: dict[str, str], settings: Settings, choice: TeacherChoice
+) -> None:
+    progress = Progress(step, written={(row["schema_id"], row["query"]) for row in step.rows})
+    own = split_own_queries(sources, splits, settings.seed)
+    needs = plan_needs(sources, splits, _answerable(own, choice), settings)
+    total = sum(needs.values()) + sum(len(rows) for rows in own.values())
+    with open_teacher(settings, choice) as teacher, tqdm(total=total, desc="dataset", unit="row", smoothing=0) as bar:
+        for split, rows in sorted(own.items(), key=lambda item: -SPLITS.index(item[0])):
+            _add_own_rows(split, rows, teacher, progress, settings, bar)
+        for start in range(0, len(sources), GROUP):
+            wanted = {need: n for need, n in needs.items() if need.source in sources[start : start + GROUP]}
+            _fill(wanted, teacher, progress, settings, bar)
+        info = {**teacher.info, "asked": teacher.asked}
+    rejected = rejected_path(step.path)
+    write_jsonl(rejected, progress.rejected)
+    if not any(row["split"] == "train" for row in progress.rows):
+        raise UserError(_no_rows(progress, rejected))
+    counts = count_rows(progress.rows)
+    _print_summary(counts, progress, needs, rejected)
+    step.finish({"teacher_info": info, "counts": counts, "rejected": _reasons(progress.rejected)})
+
+
+def _no_rows(progress: Progress, rejected: Path) -> str:
+    reasons = (
+        ", ".join(f"{n} x {reason}" for reason, n in _reasons(progress.rejected).items()) or "nothing was asked for"
+    )
+    first = progress.rejected[0]["validation_error"] if progress.rejected else ""
+    return (
+        f"no valid teacher row at all for training ({reasons}). First reason: {first}. "
+        f"Look at {rejected}; another --teacher-model may do better"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Schemas
+
+
+def read_built_schemas(path: Path) -> list[Source]:
+    """The schemas of d_02."""
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path} has no schema; build_schemas.py --overwrite makes it again")
+    return [Source(row["schema_id"], row["domain"], row["operators"], row["schema"]) for row in rows]
+
+
+def read_user_schemas(path: Path) -> list[Source]:
+    """The user's schemas, each with its requests."""
+    grouped: dict[str, list[SchemaRow]] = defaultdict(list)
+    for row in load_schemas(path):
+        grouped[row.schema_id].append(row)
+    return [
+        Source(
+            schema_id,
+            str(rows[0].schema.get("title") or schema_id),
+            [],
+            rows[0].schema,
+            tuple(row for row in rows if row.query),
+        )
+        for schema_id, rows in grouped.items()
+    ]
+
+
+def split_schemas(sources: Sequence[Source], settings: Settings) -> dict[str, str]:
+    """{schema_id: "train" | "validation" | "test_unseen"}, by seed; schemas that differ in words only stay together."""
+    families: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        families[digest(shape(source.schema))].append(source.schema_id)
+    order = sorted(families.values(), key=lambda ids: digest([settings.seed, ids[0]]))
+    n = len(order)
+    validation = min(max(round(n * settings.validation_share), 1 if settings.validation_share else 0), max(0, n - 2))
+    unseen_share = 1 - settings.train_share - settings.validation_share
+    unseen = min(max(round(n * unseen_share), 1 if unseen_share > 1e-9 else 0), max(0, n - 1 - validation))
+    names = ["test_unseen"] * unseen + ["validation"] * validation + ["train"] * (n - unseen - validation)
+    return {schema_id: name for ids, name in zip(order, names, strict=True) for schema_id in ids}
+
+
+def shape(schema: Any) -> Any:
+    """A schema without what is only said about it: two schemas of one shape accept the same documents."""
+    if isinstance(schema, list):
+        return [shape(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = ("$schema", "$id", "$comment", "title", "description", "examples", "default")
+    kept = {key: value for key, value in schema.items() if key not in said or isinstance(value, dict)}
+    return {key: shape(value) for key, value in kept.items() if not key.startswith("x-")}
+
+
+def split_own_queries(
+    sources: Sequence[Source], splits: dict[str, str], seed: int
+) -> dict[str, list[tuple[Source, SchemaRow]]]:
+    """The user's requests by split: those of training schemas half to train, half to test_seen, by a seeded hash."""
+    own: dict[str, list[tuple[Source, SchemaRow]]] = defaultdict(list)
+    for source in sources:
+        for row in source.own:
+            own[splits[source.schema_id]].append((source, row))
+    shuffled = sorted(own.pop("train", []), key=lambda pair: digest([seed, pair[0].schema_id, pair[1].query]))
+    half = (len(shuffled) + 1) // 2
+    held = half + (0 if "validation" in splits.values() else len(shuffled) // 10)
+    own["train"], own["test_seen"] = shuffled[:half], shuffled[held:]
+    own["validation"] += shuffled[half:held]
+    return {split: rows for split, rows in own.items() if rows}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How many rows of what
+
+
+def _sized(settings: Settings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> Settings:
+    """The settings with their "auto" numbers; the user's schemas get about OWN_MODE_ROWS training rows in all."""
+    if settings.schemas and settings.train_queries == "auto":
+        training = [source for source in sources if splits[source.schema_id] == "train"]
+        own = sum(len(source.own) for source in training) // 2
+        each = round((OWN_MODE_ROWS - own) / len(training))
+        settings = settings.changed(train_queries=min(max(each, 2), 300))
+    return resolve_auto(settings, kind)
+
+
+def plan_needs(
+    sources: Sequence[Source], splits: dict[str, str], with_own: set[str], settings: Settings
+) -> dict[Need, int]:
+    """Rows to ask the teacher for. A schema with requests of the user's (with_own) is tested on those alone."""
+    numbers = Counter(splits.values())
+    train, least = int(settings.train_queries), int(settings.eval_queries)
+    each = {"train": train, "validation": train, "test_unseen": math.ceil(least / max(1, numbers["test_unseen"]))}
+    seen = {"test_seen": math.ceil(least / numbers["train"])}
+    if not numbers["validation"]:
+        seen["validation"] = math.ceil(max(32, 0.1 * train * numbers["train"]) / numbers["train"])
+    needs: Counter[Need] = Counter()
+    positions: Counter[str] = Counter()
+    for source in sources:
+        split = splits[source.schema_id]
+        mine = {split: each[split]} | (seen if split == "train" else {})
+        if source.schema_id in with_own:
+            mine = {split: each[split]} if split == "train" else {}
+        for name, n in mine.items():
+            for _ in range(n):
+                needs[_need(source, name, positions, settings)] += 1
+    return dict(needs)
+
+
+def _answerable(own: dict[str, list[tuple[Source, SchemaRow]]], choice: TeacherChoice) -> set[str]:
+    """Ids of schemas whose own requests have an answer, or a teacher that can be asked for it."""
+    pairs = [pair for rows in own.values() for pair in rows]
+    return {source.schema_id for source, row in pairs if row.answer is not None or not choice.embedded}
+
+
+def _need(source: Source, split: str, positions: Counter[str], settings: Settings) -> Need:
+    """The next row of a split: kinds and languages come in their exact shares, in every kind alike."""
+    if not source.is_dsl:
+        return Need(source, split, ANSWERABLE, "en")
+    kind = ANSWERABLE
+    if _falls(positions, split, settings.refusal_fraction):
+        kind = REFUSALS[positions[f"{split} refusals"] % 2]
+        positions[f"{split} refusals"] += 1
+    french = _falls(positions, f"{split} {kind} language", settings.french_fraction)
+    return Need(source, split, kind, "fr" if french else "en")
+
+
+def _falls(positions: Counter[str], name: str, share: float) -> bool:
+    """Whether the next of a sequence belongs to a share of it, evenly spread: share 0.5 gives no, yes, no, yes."""
+    positions[name] += 1
+    n = positions[name]
+    return math.floor(n * share + 1e-9) > math.floor((n - 1) * share + 1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def _add_own_rows(
+    split: str,
+    rows: Sequence[tuple[Source, SchemaRow]],
+    teacher: Teacher,
+    progress: Progress,
+    settings: Settings,
+    bar: Any,
+) -> None:
+    """The user's requests; their answers are the truth, and where one is missing the teacher is asked for it."""
+    unanswered = [(source, row) for source, row in rows if row.answer is None]
+    asks = [("answer", _question(source, str(row.query), _own_date(row, settings), "en")) for source, row in unanswered]
+    found = {id(row): answer for (_, row), answer in zip(unanswered, teacher.ask_many(asks), strict=True)}
+    for source, row in rows:
+        need = Need(source, split, ANSWERABLE, "en")
+        answer = row.answer if row.answer is not None else found[id(row)]
+        maker = "user" if row.answer is not None else teacher.name
+        extra = {"accepted": row.accepted, "source": "user", "teacher_model": maker}
+        _judge_row(need, str(row.query), _own_date(row, settings), answer, extra, progress)
+        bar.update()
+
+
+def _own_date(row: SchemaRow, settings: Settings) -> str:
+    return draw_date(settings, row.schema_id, row.query)
+
+
+def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings: Settings, bar: Any) -> None:
+    """Ask for the needed rows of a group of schemas, and again for those that were rejected, ROUNDS times at most."""
+    batches: Counter[str] = Counter()
+    for round_number in range(ROUNDS):
+        payloads = _query_payloads(needs, batches, round_number, settings)
+        if not payloads:
+            return
+        requests = []
+        for (need, payload), written in zip(
+            payloads, teacher.ask_many([("query", p) for _, p in payloads]), strict=True
+        ):
+            if isinstance(written, TeacherFailure):
+                _reject(need, "", payload["current_date"], None, "no_request", written.reason, progress)
+                needs = _instead(needs, need)
+            else:
+                requests += [(need, payload, query) for query in _new(written["queries"], need, payload, progress)]
+        asks = [("answer", _question(n.source, q, p["current_date"], n.language, p["batch"])) for n, p, q in requests]
+        extra = {"accepted": None, "source": "teacher", "teacher_model": teacher.name}
+        for (need, payload, query), answer in zip(requests, teacher.ask_many(asks), strict=True):
+            if needs.get(need) and _judge_row(need, query, payload["current_date"], answer, extra, progress):
+                needs[need] -= 1
+                bar.update()
+
+
+def _query_payloads(
+    needs: dict[Need, int], batches: Counter[str], round_number: int, settings: Settings
+) -> list[tuple[Need, dict[str, Any]]]:
+    """The questions of the query role: BATCH requests at most each, every one with a date of its own."""
+    payloads = []
+    for need, n in needs.items():
+        for start in range(0, n, BATCH):
+            batch = batches[need.source.schema_id]
+            batches[need.source.schema_id] += 1
+            today = draw_date(
+                settings, need.source.schema_id, need.split, need.kind, need.language, round_number, start
+            )
+            payload = {
+                "schema": need.source.schema,
+                "language": need.language,
+                "current_date": today,
+                "kind": need.kind,
+            }
+            payloads.append((need, {**payload, "count": min(BATCH, n - start), "batch": batch}))
+    return payloads
+
+
+def _instead(needs: dict[Need, int], need: Need) -> dict[Need, int]:
+    """Where a schema leaves no operator to miss, its refusals miss a field."""
+    if need.kind != REFUSALS[1]:
+        return needs
+    other = Need(need.source, need.split, REFUSALS[0], need.language)
+    moved = {key: n for key, n in needs.items() if key != need}
+    return moved | {other: moved.get(other, 0) + needs.get(need, 0)}
+
+
+def _question(source: Source, query: str, today: str, language: str, batch: int = 0) -> dict[str, Any]:
+    return {"schema": source.schema, "query": query, "current_date": today, "language": language, "batch": batch}
+
+
+def draw_date(settings: Settings, *key: Any) -> str:
+    """A day between date_start and date_end that seed and key decide."""
+    first, last = date.fromisoformat(settings.date_start), date.fromisoformat(settings.date_end)
+    drawn = int(digest([settings.seed, *key])[:12], 16) % ((last - first).days + 1)
+    return (first + timedelta(days=drawn)).isoformat()
+
+
+def normalized(query: str) -> str:
+    """A request without what does not make it another one: case, spaces, the mark at its end."""
+    return " ".join(query.casefold().split()).rstrip(" .?!")
+
+
+def _new(queries: Iterable[str], need: Need, payload: dict[str, Any], progress: Progress) -> list[str]:
+    """The requests that nobody asked yet, `count` at most; they are taken from here on."""
+    kept: list[str] = []
+    for query in queries:
+        query = query.strip()
+        if not normalized(query):
+            continue
+        if normalized(query) in progress.taken:
+            _reject(
+                need, query, payload["current_date"], None, "duplicate", "this request stands there already", progress
+            )
+        elif len(kept) < payload["count"]:
+            progress.taken[normalized(query)] = need.split
+            kept.append(query)
+    return kept
+
+
+def _judge_row(need: Need, query: str, today: str, answer: Any, extra: dict[str, Any], progress: Progress) -> bool:
+    """Keep or reject one answer; whether it was kept."""
+    if extra["source"] == "user":
+        if normalized(query) in progress.taken:
+            return _reject(
+                need, query, today, answer, "duplicate", "this request stands there already", progress, extra
+            )
+        progress.taken[normalized(query)] = need.split
+    if isinstance(answer, TeacherFailure):
+        return _reject(need, query, today, None, "no_answer", answer.reason, progress, extra)
+    if extra["teacher_model"] != "user":
+        answer = in_schema_order(_with_prompt(answer, query, need.source), need.source.schema)
+    verdict = judge(completion_text(answer), compile_schema(need.source.schema, need.source.schema_id))
+    if not verdict.schema_valid:
+        first = verdict.violations[0] if verdict.violations else None
+        reason = f"{first.path or '/'}: {first.message}" if first else str(verdict.parse_error)
+        return _reject(need, query, today, answer, first.keyword if first else "not_json", reason, progress, extra)
+    if problem := _wrong_kind(need, answer, extra):
+        return _reject(need, query, today, answer, *problem, progress, extra)
+    row = _row(need, query, today, answer, extra)
+    progress.rows.append(row)
+    if (row["schema_id"], query) not in progress.written:
+        progress.step.append(row)
+    return True
+
+
+def _with_prompt(answer: Any, query: str, source: Source) -> Any:
+    """An AST's `prompt` is the request itself, also where a teacher put it in other words."""
+    return {**answer, "prompt": query} if source.is_dsl and isinstance(answer, dict) else answer
+
+
+def _wrong_kind(need: Need, answer: Any, extra: dict[str, Any]) -> tuple[str, str] | None:
+    """(error type, reason) where a valid answer is not of the kind that was asked for."""
+    if not need.source.is_dsl or extra["teacher_model"] == "user":
+        return None
+    refused = isinstance(answer.get("refusal"), dict)
+    if refused and need.kind == ANSWERABLE and extra["source"] == "teacher":
+        return "refused", "a request meant to be answerable was refused"
+    if not refused and need.kind != ANSWERABLE:
+        return "not_refused", f"a request of kind {need.kind} was answered"
+    if refused and not names_a_field(answer["refusal"]["suggestion"], need.source.schema):
+        return "suggestion", "the suggestion names no field of the schema, so it cannot be answered"
+    return None
+
+
+def _row(need: Need, query: str, today: str, answer: Any, extra: dict[str, Any]) -> Row:
+    refused = need.source.is_dsl and isinstance(answer, dict) and "refusal" in answer
+    return {
+        "schema_id": need.source.schema_id,
+        "domain": need.source.domain,
+        "operators": need.source.operators,
+        "schema_json": json.dumps(need.source.schema, ensure_ascii=False),
+        "query": query,
+        "current_date": today,
+        "ast_json": completion_text(answer),
+        "is_valid": True,
+        "validation_error": None,
+        "error_type": None,
+        "teacher_model": extra["teacher_model"],
+        "split": need.split,
+        "language": need.language,
+        "kind": "refusal" if refused and need.kind == ANSWERABLE else need.kind,
+        "accepted": extra["accepted"],
+        "source": extra["source"],
+    }
+
+
+def _reject(
+    need: Need,
+    query: str,
+    today: str,
+    answer: Any,
+    error_type: str,
+    reason: str,
+    progress: Progress,
+    extra: dict[str, Any] | None = None,
+) -> bool:
+    """Count a rejected row with its reason; False, for the caller to return."""
+    extra = extra or {"accepted": None, "source": "teacher", "teacher_model": None}
+    row = _row(need, query, today, None, extra)
+    answered = None if answer is None else completion_text(answer)
+    progress.rejected.append(
+        {**row, "ast_json": answered, "is_valid": False, "validation_error": reason, "error_type": error_type}
+    )
+    return False
+
+
+def in_schema_order(value: Any, schema: Any, root: dict[str, Any] | None = None) -> Any:
+    """A value with its keys in the order of the schema's properties, the order in which a student reads them.
+
+    >>> in_schema_order({"b": 1, "a": 2}, {"properties": {"a": {}, "b": {}}})
+    {'a': 2, 'b': 1}
+    """
+    root = root if root is not None else schema
+    schema = resolve(schema, root)
+    schema = schema if isinstance(schema, dict) else {}
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return [in_schema_order(child, items, root) for child in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    names = [name for name in properties if name in value] + [name for name in value if name not in properties]
+    return {name: in_schema_order(value[name], properties.get(name, {}), root) for name in names}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What came of it
+
+
+def count_rows(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    """For each split: schemas, rows, refusals, French ones, the user's own."""
+    counts: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        mine = [row for row in rows if row["split"] == split]
+        counts[split] = {
+            "schemas": len({row["schema_id"] for row in mine}),
+            "rows": len(mine),
+            "refusals": sum(row["kind"] != ANSWERABLE for row in mine),
+            "french": sum(row["language"] == "fr" for row in mine),
+            "own": sum(row["source"] == "user" for row in mine),
+        }
+    return counts
+
+
+def _reasons(rejected: Iterable[Row]) -> dict[str, int]:
+    return dict(Counter(row["error_type"] for row in rejected).most_common())
+
+
+def _print_summary(
+    counts: dict[str, dict[str, int]], progress: Progress, needs: dict[Need, int], rejected: Path
+) -> None:
+    names = list(next(iter(counts.values())))
+    print(f"{'split':<12}" + "".join(f"{name:>10}" for name in names))
+    for split, numbers in counts.items():
+        print(f"{split:<12}" + "".join(f"{numbers[name]:>10}" for name in names))
+    if progress.rejected:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in _reasons(progress.rejected).items())
+        print(f"rejected: {len(progress.rejected)} ({reasons}); see {rejected}")
+    made = Counter(row["split"] for row in progress.rows if row["source"] == "teacher")
+    wanted: Counter[str] = Counter()
+    for need, n in needs.items():
+        wanted[need.split] += n
+    for split, n in wanted.items():
+        if made[split] < n:
+            print(f"note: {split} is {n - made[split]} rows short of the {n} asked for: the teacher found no more")
+    for split in SPLITS:
+        if not counts[split]["rows"]:
+            print(f"note: {split} is empty: there are too few schemas or requests for it")
