@@ -57,7 +57,12 @@ def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
     schema = {
         "type": "object",
         "properties": {"field": {"oneOf": [{"const": "price", "description": "cost"}]}, "value": {}},
-        "allOf": [{"if": {"properties": {"field": {"const": "price"}}}, "then": {"properties": {"value": {"type": ["number", "array"], "items": {"type": "number"}}}}}],
+        "allOf": [
+            {
+                "if": {"properties": {"field": {"const": "price"}}},
+                "then": {"properties": {"value": {"type": ["number", "array"], "items": {"type": "number"}}}},
+            }
+        ],
     }
     assert " price number # cost" in prompts.render_schema(schema).splitlines()
 
@@ -66,13 +71,20 @@ def test_a_recursive_schema_renders_and_ends():
     schema = {
         "type": "object",
         "properties": {"tree": {"$ref": "#/$defs/node"}},
-        "$defs": {"node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}, "size": {"type": "integer"}}}},
+        "$defs": {
+            "node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}, "size": {"type": "integer"}}}
+        },
     }
     assert "size? integer" in prompts.render_schema(schema)
 
 
 def test_a_tagged_union_shows_every_option():
-    schema = {"oneOf": [{"type": "object", "properties": {"a": {"const": "x"}}}, {"type": "object", "properties": {"b": {"type": "null"}}}]}
+    schema = {
+        "oneOf": [
+            {"type": "object", "properties": {"a": {"const": "x"}}},
+            {"type": "object", "properties": {"b": {"type": "null"}}},
+        ]
+    }
     assert prompts.render_schema(schema).splitlines() == ["option 1", " a? x", "option 2", " b? null"]
 
 

@@ -28,18 +28,55 @@ MONTHS = {
 }
 # What a refusal says is part of the target format, so it stands here and not in a bank of request phrasings.
 REFUSALS = {
-    "en": {"missing_field": "no field for {what}", "unsupported_operator": "no operator for {what}", "try": "ask by {a} or {b}"},
-    "fr": {"missing_field": "aucun champ pour {what}", "unsupported_operator": "aucun opérateur pour {what}", "try": "demandez par {a} ou {b}"},
+    "en": {
+        "missing_field": "no field for {what}",
+        "unsupported_operator": "no operator for {what}",
+        "try": "ask by {a} or {b}",
+    },
+    "fr": {
+        "missing_field": "aucun champ pour {what}",
+        "unsupported_operator": "aucun opérateur pour {what}",
+        "try": "demandez par {a} ou {b}",
+    },
 }
 OPERATOR_WORDS = {
-    "en": {"equals": "equality", "not_equals": "exclusion", "like": "resemblance", "in": "choice among several", "not_in": "exclusion of several",
-           "contains": "containment", "starts_with": "beginning", "ends_with": "ending", "gt": "greater", "lt": "smaller"},
-    "fr": {"equals": "égalité", "not_equals": "exclusion", "like": "ressemblance", "in": "choix parmi plusieurs", "not_in": "exclusion de plusieurs",
-           "contains": "inclusion", "starts_with": "début", "ends_with": "fin", "gt": "plus grand", "lt": "plus petit"},
-}  # fmt: skip
-# An operator that another one of the schema could stand in for is no clear refusal: it is never drawn as unsupported beside it.
-STAND_INS = {"in": (), "not_in": ("not_equals",), "not_equals": ("not_in",), "like": ("contains", "equals"), "contains": ("like",),
-             "starts_with": ("like",), "ends_with": ("like",), "gt": (), "lt": ()}  # fmt: skip
+    "en": {
+        "equals": "equality",
+        "not_equals": "exclusion",
+        "like": "resemblance",
+        "in": "choice among several",
+        "not_in": "exclusion of several",
+        "contains": "containment",
+        "starts_with": "beginning",
+        "ends_with": "ending",
+        "gt": "greater",
+        "lt": "smaller",
+    },
+    "fr": {
+        "equals": "égalité",
+        "not_equals": "exclusion",
+        "like": "ressemblance",
+        "in": "choix parmi plusieurs",
+        "not_in": "exclusion de plusieurs",
+        "contains": "inclusion",
+        "starts_with": "début",
+        "ends_with": "fin",
+        "gt": "plus grand",
+        "lt": "plus petit",
+    },
+}
+# Where another operator of the schema could stand in for one, its absence is no clear reason to refuse.
+STAND_INS: dict[str, tuple[str, ...]] = {
+    "in": (),
+    "not_in": ("not_equals",),
+    "not_equals": ("not_in",),
+    "like": ("contains", "equals"),
+    "contains": ("like",),
+    "starts_with": ("like",),
+    "ends_with": ("like",),
+    "gt": (),
+    "lt": (),
+}
 
 Bank = dict[str, Any]
 Draw = Callable[[random.Random], str]
@@ -84,11 +121,12 @@ def load_bank(name: str) -> Bank:
 
 @cache
 def operator_catalog() -> tuple[dict[str, Any], ...]:
+    """data/operators.json: {const, synonyms, description, list, types} of each canonical operator."""
     return tuple(json.loads((DATA / "operators.json").read_text(encoding="utf-8")))
 
 
 def labels_of(const: str, description: str) -> dict[str, tuple[str, ...]]:
-    """Names by which people call a constant: its words and the description, "english / french" where it is bilingual."""
+    """Names by which people call a constant: its words, and its description, "english / french" where bilingual."""
     words = const.replace("_", " ")
     english, _, french = (part.strip() for part in description.partition(" / "))
     short = english if 0 < len(english.split()) <= 4 else words
@@ -103,9 +141,15 @@ def read_dsl(schema: dict[str, Any], catalog: tuple[dict[str, Any], ...] | None 
         for rule in condition.get("allOf", ())
         if "const" in rule["if"].get("properties", {}).get("field", {})
     }
-    fields = tuple(_read_field(option, guards.get(option["const"], {})) for option in condition["properties"]["field"]["oneOf"])
+    fields = tuple(
+        _read_field(option, guards.get(option["const"], {})) for option in condition["properties"]["field"]["oneOf"]
+    )
     meaning = {entry["description"]: entry["const"] for entry in catalog or operator_catalog()}
-    operators = {meaning[o["description"]]: o["const"] for o in condition["properties"]["operator"]["oneOf"] if o["description"] in meaning}
+    operators = {
+        meaning[o["description"]]: o["const"]
+        for o in condition["properties"]["operator"]["oneOf"]
+        if o["description"] in meaning
+    }
     return DslSpec(schema.get("x-noun", {"en": "records", "fr": "fiches"}), fields, operators)
 
 
@@ -122,11 +166,13 @@ def _read_field(option: dict[str, Any], guard: dict[str, Any]) -> Field:
     )
 
 
-def draw_request(spec: DslSpec, bank: Bank, language: str, kind: str, current_date: str, rng: random.Random, word: Draw | None = None) -> Request:
+def draw_request(
+    spec: DslSpec, bank: Bank, language: str, kind: str, current_date: str, rng: random.Random, word: Draw | None = None
+) -> Request:
     """One request of a kind (see KINDS) with the AST that answers it.
 
-    `word` draws a free string value; without it the bank's own values are used. Raises ValueError where a kind cannot be
-    asked of this schema (no operator is unsupported).
+    `word` draws a free string value; without it the bank's own values are used. Raises ValueError where this schema
+    cannot be asked that kind (no operator is unsupported).
     """
     phrases = bank[language]
     word = word or (lambda r: str(r.choice(phrases["values"])))
@@ -140,7 +186,12 @@ def draw_request(spec: DslSpec, bank: Bank, language: str, kind: str, current_da
     query = _sentence(spec, drawn, period, phrases, language, rng)
     if refusal:
         a, b = (spec.fields[i].const for i in (0, 1))
-        return Request(query, {"prompt": query, "refusal": {"reason": refusal, "suggestion": REFUSALS[language]["try"].format(a=a, b=b)}}, kind, language)
+        return Request(
+            query,
+            {"prompt": query, "refusal": {"reason": refusal, "suggestion": REFUSALS[language]["try"].format(a=a, b=b)}},
+            kind,
+            language,
+        )
     steps = [
         {
             "name": f"step_{i + 1}",
@@ -195,7 +246,9 @@ def _templates(templates: dict[str, list[str]], kind: str, value: Any) -> list[s
     return templates.get(group) or templates["any"]
 
 
-def draw_value(field: Field, canonical: str, phrases: Bank, language: str, rng: random.Random, word: Draw) -> tuple[Any, str]:
+def draw_value(
+    field: Field, canonical: str, phrases: Bank, language: str, rng: random.Random, word: Draw
+) -> tuple[Any, str]:
     """A value of the field's type and its words; a list of two or three for a list operator."""
     if canonical in ("in", "not_in"):
         size = rng.choice((2, 2, 3))
@@ -203,7 +256,12 @@ def draw_value(field: Field, canonical: str, phrases: Bank, language: str, rng: 
         unique = list({json.dumps(value): (value, text) for value, text in drawn}.values())[:size]
         return [value for value, _ in unique], join([text for _, text in unique], rng.choice(phrases["or"]))
     value, text = _draw_scalar(field, phrases, language, rng, word)
-    if canonical in ("contains", "starts_with", "ends_with", "like") and isinstance(value, str) and " " in value and rng.random() < 0.7:
+    if (
+        canonical in ("contains", "starts_with", "ends_with", "like")
+        and isinstance(value, str)
+        and " " in value
+        and rng.random() < 0.7
+    ):
         value = text = value.split()[-1 if canonical == "ends_with" else 0]
     return value, text
 
@@ -244,6 +302,7 @@ def say_number(number: int | float, phrases: Bank, rng: random.Random) -> str:
 
 
 def draw_date(rng: random.Random) -> datetime.date:
+    """A day of the nine years from 2019."""
     return datetime.date(2019, 1, 1) + datetime.timedelta(days=rng.randrange(365 * 9))
 
 
@@ -258,7 +317,18 @@ def draw_timeframe(phrases: Bank, language: str, current_date: str, rng: random.
     """A period {start, end} (both inclusive, ISO dates) and its words; the relative ones count from current_date."""
     today = datetime.date.fromisoformat(current_date)
     idea = rng.choices(
-        ["between", "since", "month", "year", "this_month", "last_month", "this_year", "last_year", "today", "last_days"],
+        [
+            "between",
+            "since",
+            "month",
+            "year",
+            "this_month",
+            "last_month",
+            "this_year",
+            "last_year",
+            "today",
+            "last_days",
+        ],
         [5, 3, 3, 3, 1, 1, 1.5, 1.5, 1, 1],
     )[0]
     first, last = sorted((draw_date(rng), draw_date(rng)))
@@ -267,12 +337,18 @@ def draw_timeframe(phrases: Bank, language: str, current_date: str, rng: random.
     days = rng.choice((2, 3, 5, 7, 10, 14, 30))
     start, end = _period(idea, first, last, today, days)
     text = rng.choice(phrases["timeframes"][idea]).format(
-        start=say_date(first, language, rng), end=say_date(last, language, rng), month=MONTHS[language][first.month - 1], year=first.year, days=days
+        start=say_date(first, language, rng),
+        end=say_date(last, language, rng),
+        month=MONTHS[language][first.month - 1],
+        year=first.year,
+        days=days,
     )
     return {"start": start.isoformat(), "end": end.isoformat()}, text
 
 
-def _period(idea: str, first: datetime.date, last: datetime.date, today: datetime.date, days: int) -> tuple[datetime.date, datetime.date]:
+def _period(
+    idea: str, first: datetime.date, last: datetime.date, today: datetime.date, days: int
+) -> tuple[datetime.date, datetime.date]:
     if idea == "between":
         return first, last
     if idea == "since":
@@ -284,25 +360,48 @@ def _period(idea: str, first: datetime.date, last: datetime.date, today: datetim
     if idea in ("year", "this_year", "last_year"):
         year = {"year": first.year, "this_year": today.year, "last_year": today.year - 1}[idea]
         return datetime.date(year, 1, 1), datetime.date(year, 12, 31)
-    anchor = {"month": first, "this_month": today, "last_month": today.replace(day=1) - datetime.timedelta(days=1)}[idea]
+    anchor = {"month": first, "this_month": today, "last_month": today.replace(day=1) - datetime.timedelta(days=1)}[
+        idea
+    ]
     return anchor.replace(day=1), anchor.replace(day=calendar.monthrange(anchor.year, anchor.month)[1])
 
 
-def _spoil_field(spec: DslSpec, drawn: list[Conditions], phrases: Bank, language: str, rng: random.Random, word: Draw) -> str:
+def _spoil_field(
+    spec: DslSpec, drawn: list[Conditions], phrases: Bank, language: str, rng: random.Random, word: Draw
+) -> str:
     """Put a field that the schema does not have in the place of one condition; gives the reason to refuse."""
     known = {label for field in spec.fields for names in field.labels.values() for label in names}
     missing = rng.choice([label for label in phrases["missing_fields"] if label not in known])
     while not missing.replace(" ", "").isalpha():  # a bank of invented words says "{word}"
         missing = word(rng).lower()
     stranger = Field(missing, rng.choice(("string", "number")), {language: (missing,)})
-    _replace_one(drawn, _draw_condition(stranger, spec.operators | ({} if operators_for(stranger, spec.operators) else {"equals": "equals"}), phrases, language, rng, word), rng)
+    _replace_one(
+        drawn,
+        _draw_condition(
+            stranger,
+            spec.operators | ({} if operators_for(stranger, spec.operators) else {"equals": "equals"}),
+            phrases,
+            language,
+            rng,
+            word,
+        ),
+        rng,
+    )
     return REFUSALS[language]["missing_field"].format(what=missing)
 
 
-def _spoil_operator(spec: DslSpec, drawn: list[Conditions], phrases: Bank, language: str, rng: random.Random, word: Draw) -> str:
+def _spoil_operator(
+    spec: DslSpec, drawn: list[Conditions], phrases: Bank, language: str, rng: random.Random, word: Draw
+) -> str:
     """Ask for a comparison that the schema cannot make, of a field that it has; gives the reason to refuse."""
-    absent = [c for c, stand_ins in STAND_INS.items() if c not in spec.operators and not any(s in spec.operators for s in stand_ins)]
-    options = [(field, canonical) for field in spec.fields for canonical in operators_for(field, dict.fromkeys(absent, ""))]
+    absent = [
+        c
+        for c, stand_ins in STAND_INS.items()
+        if c not in spec.operators and not any(s in spec.operators for s in stand_ins)
+    ]
+    options = [
+        (field, canonical) for field in spec.fields for canonical in operators_for(field, dict.fromkeys(absent, ""))
+    ]
     if not options:
         raise ValueError("this schema supports every operator that could be asked of its fields")
     field, canonical = rng.choice(options)
@@ -315,7 +414,9 @@ def _replace_one(drawn: list[Conditions], spoiled: tuple[dict[str, Any], str], r
     step[rng.randrange(len(step))] = spoiled
 
 
-def _sentence(spec: DslSpec, drawn: list[Conditions], period: str, phrases: Bank, language: str, rng: random.Random) -> str:
+def _sentence(
+    spec: DslSpec, drawn: list[Conditions], period: str, phrases: Bank, language: str, rng: random.Random
+) -> str:
     steps = [join([words for _, words in step], rng.choice(phrases["and"])) for step in drawn]
     text = rng.choice(phrases["requests"]).format(noun=spec.noun[language], conditions=steps[0])
     for step in steps[1:]:
@@ -349,7 +450,11 @@ def word_object(value: Any, schema: dict[str, Any], bank: Bank, language: str, r
     task = words_of(str(schema.get("title", "") or "request"))
     if heading and len(heading) < 90 and rng.random() < 0.6:
         task = heading[0].lower() + heading[1:]
-    body = _word_properties(value, resolved, schema, bank[language], rng) if isinstance(value, dict) else _say_value(value, bank[language], rng)
+    body = (
+        _word_properties(value, resolved, schema, bank[language], rng)
+        if isinstance(value, dict)
+        else _say_value(value, bank[language], rng)
+    )
     template = rng.choice(phrases["requests"] if body else phrases["bare_requests"])
     return finish(template.format(task=task, properties=body), bank[language], rng)
 
@@ -363,7 +468,9 @@ def _resolved(schema: Any, root: dict[str, Any]) -> dict[str, Any]:
     return schema if isinstance(schema, dict) else {}
 
 
-def _word_properties(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], bank: Bank, rng: random.Random) -> str:
+def _word_properties(
+    value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], bank: Bank, rng: random.Random
+) -> str:
     phrases = bank["object"]
     names = list(value)
     if rng.random() < 0.4:
@@ -372,11 +479,21 @@ def _word_properties(value: dict[str, Any], schema: dict[str, Any], root: dict[s
     alone = schema is root and len(names) == 1
     parts = [_word_property(name, value[name], children[name], root, bank, rng, alone) for name in names]
     separator = rng.choice(phrases["separators"])
-    return separator.join(parts[:-1]) + (rng.choice(phrases["last_separators"]) if len(parts) > 1 else "") + parts[-1] if parts else ""
+    return (
+        separator.join(parts[:-1]) + (rng.choice(phrases["last_separators"]) if len(parts) > 1 else "") + parts[-1]
+        if parts
+        else ""
+    )
 
 
 def _word_property(
-    name: str, value: Any, schema: dict[str, Any], root: dict[str, Any], bank: Bank, rng: random.Random, alone: bool = False
+    name: str,
+    value: Any,
+    schema: dict[str, Any],
+    root: dict[str, Any],
+    bank: Bank,
+    rng: random.Random,
+    alone: bool = False,
 ) -> str:
     templates = bank["object"]["property"]
     label = words_of(name)
@@ -393,8 +510,13 @@ def _word_property(
         return str(rng.choice(templates["empty"])).format(name=label)
     if isinstance(value, list):
         items = _resolved(schema.get("items", {}), root)
-        said = [_word_properties(v, items, root, bank, rng) if isinstance(v, dict) else _say_value(v, bank, rng) for v in value]
-        return str(rng.choice(templates["list"])).format(name=label, value=join(said, rng.choice(bank["object"]["list_and"])))
+        said = [
+            _word_properties(v, items, root, bank, rng) if isinstance(v, dict) else _say_value(v, bank, rng)
+            for v in value
+        ]
+        return str(rng.choice(templates["list"])).format(
+            name=label, value=join(said, rng.choice(bank["object"]["list_and"]))
+        )
     key = "number" if isinstance(value, (int, float)) else "any"
     if alone and rng.random() < 0.5:
         key = "single"

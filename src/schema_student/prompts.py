@@ -23,7 +23,7 @@ SAID = {
 
 
 def render_prompt(schema: dict[str, Any], query: str, current_date: str, rendering: str = "compact") -> str:
-    """The user turn: instruction, schema, date and request, in an order that lets requests of one schema share a prefix.
+    """The user turn: instruction, schema, date, request, in this order so that requests of a schema share a prefix.
 
     >>> print(render_prompt({"type": "object", "properties": {"n": {"type": "integer"}}}, "two", "2026-01-31"))
     Write one JSON object that obeys the schema and answers the request.
@@ -64,7 +64,9 @@ def _body(schema: Any, root: dict[str, Any], depth: int, seen: frozenset[str]) -
         return _body(schema["items"], root, depth, seen)
     lines = []
     guards = _guards(schema)
-    required = set(schema.get("required", ())) | set(schema.get("else", {}).get("required", ()) if "if" in schema else ())
+    required = set(schema.get("required", ())) | set(
+        schema.get("else", {}).get("required", ()) if "if" in schema else ()
+    )
     for name, child in schema.get("properties", {}).items():
         resolved, child_seen = _resolve(child, root, seen)
         optional = "" if name in required else "?"
@@ -73,7 +75,7 @@ def _body(schema: Any, root: dict[str, Any], depth: int, seen: frozenset[str]) -
         lines += _choices(resolved, guards if _is_guarded(name, guards) else {}, depth + 1, root)
         lines += _body(resolved, root, depth + 1, child_seen)
     if not _is_tagged(schema):
-        for i, option in enumerate(schema.get("oneOf", schema.get("anyOf", ()))):
+        for i, option in enumerate(schema.get("oneOf") or schema.get("anyOf") or ()):
             option, option_seen = _resolve(option, root, seen)
             if isinstance(option, dict) and "properties" in option:
                 lines.append(f"{INDENT * depth}option {i + 1}{_describe(option)}")
@@ -117,7 +119,9 @@ def _type(schema: Any, root: dict[str, Any]) -> str:
     options = schema.get("oneOf") or schema.get("anyOf")
     if options and "type" not in schema:
         return "|".join(dict.fromkeys(_type(_resolve(option, root, frozenset())[0], root) for option in options))
-    kind = schema.get("format") if schema.get("format") in ("date", "date-time", "email", "uri", "time", "uuid") else None
+    kind = (
+        schema.get("format") if schema.get("format") in ("date", "date-time", "email", "uri", "time", "uuid") else None
+    )
     kinds = kind or schema.get("type", "object" if "properties" in schema else schema.get("title", "any"))
     kinds = "|".join(kinds) if isinstance(kinds, list) else str(kinds)
     return kinds.replace("array", "list") + _bounds(schema)
@@ -144,7 +148,9 @@ def _extra(schema: Any) -> str:
     """Whatever else the schema demands, as JSON: nothing that decides a verdict is hidden from the student."""
     if not isinstance(schema, dict):
         return ""
-    rest = {k: v for k, v in schema.items() if k not in SAID and not k.startswith("x-") and k not in ("if", "then", "else")}
+    rest = {
+        k: v for k, v in schema.items() if k not in SAID and not k.startswith("x-") and k not in ("if", "then", "else")
+    }
     return f" {completion_text(rest)}" if rest else ""
 
 
@@ -205,7 +211,11 @@ _FIELD = {
     "properties": {
         **_VALUE["properties"],  # type: ignore[dict-item]
         "type": {"enum": ["string", "number", "integer", "boolean", "date", "enum"]},
-        "enum": {"type": "array", "items": {**_VALUE, "properties": {"const": _STRING, "description": _STRING}}, "minItems": 2},
+        "enum": {
+            "type": "array",
+            "items": {**_VALUE, "properties": {"const": _STRING, "description": _STRING}},
+            "minItems": 2,
+        },
         "examples": {"type": "array"},
     },
     "required": ["const", "description", "type"],
@@ -242,8 +252,8 @@ INSTRUCTIONS = {
     "domain_spec": (
         "You design a data domain that people search. From the seed below, write its specification: 6 to 9 fields with "
         "snake_case names, mixed types (string, number, integer, boolean, date, enum), a short description of each in "
-        "English and French separated by ' / ', enum values with descriptions in the same form, the noun of its records "
-        "in both languages, and three example requests."
+        "English and French separated by ' / ', enum values with descriptions in the same form, the noun of its "
+        "records in both languages, and three example requests."
     ),
     "query": (
         "You are a person who searches this data. Write `count` different requests in the given language, as people "
@@ -266,7 +276,7 @@ INSTRUCTIONS = {
 
 def role_messages(role: str, payload: dict[str, Any]) -> list[dict[str, str]]:
     """Chat messages that ask the teacher for a role: its instruction, then the payload as JSON after `Input:`."""
-    content = f"{INPUT_MARKER}{json.dumps(payload, ensure_ascii=False, sort_keys=True)}"
+    content = f"{INPUT_MARKER}{json.dumps(payload, ensure_ascii=False)}"
     return [{"role": "system", "content": f"Role: {role}\n{INSTRUCTIONS[role]}"}, {"role": "user", "content": content}]
 
 

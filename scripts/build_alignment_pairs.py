@@ -1,0 +1,22 @@
+"""Step 8: the SFT student's samples, ranked by verdict -> chosen, rejected -> student_runs/alignment/dpo_pairs.jsonl.
+
+python scripts/build_alignment_pairs.py --samples-per-prompt 4
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+from schema_student.pairs import build_pairs
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["student", "pairs", "teacher", "prompt"])
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.dataset, where.sft_checkpoint], writes=[where.pairs]):
+        build_pairs(settings)
+        print(f"pairs: {where.pairs}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,22 @@
+"""Step 4: dataset rows -> prompt and completion, deduplicated, split by schema -> d_04_training_corpus.jsonl.
+
+python scripts/build_training_corpus.py
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+from schema_student.corpus import write_corpus
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["dataset", "prompt"])
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.dataset], writes=[where.corpus]):
+        write_corpus(settings)
+        print(f"corpus: {where.corpus}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,24 @@
+"""Step 1: the teacher writes domain specs (fields, their values, example queries) -> d_01_domain_specs.jsonl.
+
+python scripts/generate_domain_specs.py --teacher-model gpt-oss:120b --domains 60
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+from schema_student.domains import write_domain_specs
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["teacher", "dataset"])
+    specs = paths(settings).domain_specs
+    if settings.schemas:
+        print(f"skipped: the schemas are yours ({settings.schemas})")
+    elif not dry_run(settings, reads=[], writes=[specs]):
+        write_domain_specs(settings)
+        print(f"domain specs: {specs}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,20 @@
+"""Each JSONL artifact of a run as indented JSON for reading -> outputs/pretty/RUN-*.json.
+
+python scripts/pretty_jsonl.py --run student
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths, write_pretty
+from schema_student.config import load_settings, run_script
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__)
+    if not dry_run(settings, reads=paths(settings).jsonl_files(), writes=[paths(settings).pretty]):
+        for path in write_pretty(settings):
+            print(f"pretty: {path}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,22 @@
+"""Step 9: DPO with a dynamic beta on the pairs -> student_runs/RUN-dpo/.
+
+python scripts/train_alignment_dpo.py --beta-controller calibrated
+"""
+
+import sys
+
+from schema_student.alignment import train_dpo
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["student", "dpo"])
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
+        train_dpo(settings)
+        print(f"aligned student: {where.dpo_checkpoint}")
+
+
+if __name__ == "__main__":
+    run_script(main)

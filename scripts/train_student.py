@@ -1,0 +1,22 @@
+"""Step 5: LoRA SFT of the student on the corpus -> student_runs/RUN/.
+
+python scripts/train_student.py --sft-epochs 2
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+from schema_student.sft import train_sft
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["student", "sft"])
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
+        train_sft(settings)
+        print(f"SFT student: {where.run_dir / 'checkpoint-final'}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,533 @@
+"""Make the embedded student: a base model of 2 million parameters that reads schemas, in an hour on 2 cores.
+
+Endless generated schemas (the query DSL, and plain objects as tools and APIs have them) over words of which half are
+invented by splicing two real ones, so that names must be copied from the prompt and not recalled. One schema with
+several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
+data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
+
+    scripts/pretrain_embedded_student.py --steps 2800
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schema_student.domains import build_schema
+from schema_student.phrasing import (
+    DATA,
+    Bank,
+    Request,
+    draw_date,
+    draw_number,
+    draw_request,
+    load_bank,
+    operator_catalog,
+    operators_for,
+    read_dsl,
+    word_object,
+)
+from schema_student.prompts import completion_text, render_prompt
+
+Rng = random.Random
+Sampler = Callable[[Rng], Any]
+
+# Words that change no meaning wherever they stand: no negation, no comparison, no time.
+FILLERS = (
+    "a an the of to in on at by for with and is are be as it its that which whose where when who any all this one "
+    "given i you me we us want need would like could can have has do does please show see give there those them "
+    "if so just some le la les un une des du de et est sont dans par pour avec que qui dont au aux en ce cet "
+    "cette je tu nous vous veux voudrais peux donne montre voir ont a s'il il elle y leur moi"
+).split()
+
+# ---------------------------------------------------------------------------------------------------------- words
+
+
+class Words:
+    """Draws real and invented words. An invented one is the head of a real word and the tail of another."""
+
+    def __init__(self) -> None:
+        pools = json.loads((DATA / "pretraining_words.json").read_text(encoding="utf-8"))
+        self.pools = {name: text.split() for name, text in pools.items()}
+        self.en = self.pools["nouns"] + self.pools["adjectives"]
+        self.fr = self.pools["french_nouns"] + self.pools["french_adjectives"]
+
+    def word(self, rng: Rng, language: str = "en") -> str:
+        pool = self.en if language == "en" else self.fr
+        return rng.choice(pool) if rng.random() < 0.5 else self.splice(rng, pool)
+
+    def splice(self, rng: Rng, pool: list[str]) -> str:
+        head, tail = rng.choice(pool), rng.choice(pool)
+        return head[: rng.randint(2, max(2, len(head) - 1))] + tail[-rng.randint(2, max(2, len(tail) - 1)) :]
+
+    def label(self, rng: Rng, language: str = "en", longest: int = 2) -> str:
+        return " ".join(self.word(rng, language) for _ in range(rng.choice((1, 1, 2, 2, longest))))
+
+    def value(self, rng: Rng) -> str:
+        """A free string value: a name, a place, some words, a code."""
+        idea = rng.random()
+        if idea < 0.25:
+            return rng.choice(self.pools["names"] + self.pools["places"])
+        if idea < 0.40:
+            return f"{self.word(rng)} {self.word(rng)}".title()
+        if idea < 0.50:
+            return (
+                "".join(rng.choice("ABCDEFGHJKLMNPRSTUVWX") for _ in range(rng.randint(1, 3)))
+                + rng.choice(("", "-"))
+                + str(rng.randint(1, 999))
+            )
+        text = self.word(rng, rng.choice(("en", "en", "fr")))
+        return text if rng.random() < 0.5 else text.capitalize()
+
+    def filler(self, rng: Rng) -> str:
+        """One to four words that say nothing, as requests are full of them."""
+        return " ".join(
+            rng.choice(FILLERS) if rng.random() < 0.8 else self.word(rng) for _ in range(rng.choice((1, 1, 2, 3, 4)))
+        )
+
+
+def noisy(bank: Bank, words: Words, rng: Rng) -> Bank:
+    """The bank with fillers around a third of its templates, drawn anew for every group.
+
+    Without them a student trips over the first phrase that it does not know; with them it learns to copy any word and
+    to look for the ones that the schema knows.
+    """
+
+    def around(template: str) -> str:
+        if "{" not in template or rng.random() > 0.35:
+            return template
+        filler = words.filler(rng)
+        return f"{filler}{rng.choice((' ', ' ', ', '))}{template}" if rng.random() < 0.75 else f"{template} {filler}"
+
+    def walk(part: Any, name: str = "") -> Any:
+        if isinstance(part, dict):
+            return {key: walk(value, key) for key, value in part.items()}
+        return (
+            [around(template) for template in part]
+            if name not in ("quotes", "endings", "missing_fields", "values")
+            else part
+        )
+
+    return {language: walk(phrases) for language, phrases in bank.items()}
+
+
+# ------------------------------------------------------------------------------------------- schemas of the query DSL
+
+
+def draw_dsl_schema(words: Words, rng: Rng) -> dict[str, Any]:
+    """A query-DSL schema over drawn fields and operators; the names of operators are the catalog's or invented."""
+    fields: list[dict[str, Any]] = []
+    used: set[str] = set()
+    while len(fields) < rng.randint(4, 9):
+        english = words.label(rng)
+        const = english.replace(" ", "_").lower()
+        if const in used:
+            continue
+        used.add(const)
+        shown = english if rng.random() < 0.65 else words.label(rng)
+        field: dict[str, Any] = {"const": const, "description": f"{shown} / {words.label(rng, 'fr')}"}
+        field["type"] = rng.choices(
+            ["string", "number", "integer", "boolean", "date", "enum"], [30, 16, 12, 10, 10, 22]
+        )[0]
+        if field["type"] == "enum":
+            field["enum"] = _draw_choices(words, rng)
+        fields.append(field)
+    noun = {"en": words.label(rng), "fr": words.label(rng, "fr")}
+    name = words.label(rng).replace(" ", "_").lower()
+    spec = {
+        "schema_id": name,
+        "domain": name.replace("_", " "),
+        "noun": noun,
+        "description": _dsl_description(words, noun, rng),
+        "fields": fields,
+    }
+    while True:
+        schema = build_schema(spec, _draw_operators(words, rng))
+        read = read_dsl(schema)
+        if all(operators_for(field, read.operators) for field in read.fields):
+            return schema
+
+
+def _dsl_description(words: Words, noun: dict[str, str], rng: Rng) -> str:
+    return rng.choice(
+        (
+            f"Search {noun['en']}",
+            f"{noun['en'].capitalize()} of a {words.label(rng)}",
+            f"{noun['en']} / {noun['fr']}",
+            f"Requests over {noun['en']} and {words.word(rng)}",
+        )
+    )
+
+
+def _draw_choices(words: Words, rng: Rng) -> list[dict[str, str]]:
+    choices = {}
+    for _ in range(rng.randint(2, 5)):
+        english = words.label(rng, longest=1)
+        shown = english if rng.random() < 0.7 else words.label(rng, longest=1)
+        choices[english.replace(" ", "_").lower()] = f"{shown} / {words.label(rng, 'fr', longest=1)}"
+    while len(choices) < 2:
+        choices[words.word(rng).lower()] = words.word(rng)
+    return [{"const": const, "description": description} for const, description in choices.items()]
+
+
+def _draw_operators(words: Words, rng: Rng) -> list[dict[str, str]]:
+    catalog = {entry["const"]: entry for entry in operator_catalog()}
+    first = [rng.choice(("equals", "equals", "like"))]
+    chosen = first + rng.sample([c for c in catalog if c not in first], rng.randint(3, 6))
+    rng.shuffle(chosen)
+    operators: dict[str, dict[str, str]] = {}
+    for canonical in chosen:
+        name = rng.choice(catalog[canonical]["synonyms"]) if rng.random() < 0.6 else words.word(rng).lower()
+        if name not in operators:
+            operators[name] = {"const": name, "canonical": canonical, "description": catalog[canonical]["description"]}
+    return list(operators.values())
+
+
+# ----------------------------------------------------------------------------------------- schemas of plain objects
+
+
+def draw_object_schema(words: Words, rng: Rng) -> tuple[dict[str, Any], Sampler]:
+    """A schema as tools and APIs have them, and a sampler of its instances."""
+    schema, sample = _draw_object(words, rng, depth=0)
+    verb, noun = rng.choice(words.pools["verbs"]), words.label(rng)
+    name = f"{verb}_{noun.replace(' ', '_')}"
+    if rng.random() < 0.2:
+        name = f"{words.word(rng)}.{name}"
+    heading = {"title": name} if rng.random() < 0.9 else {}
+    if rng.random() < 0.85:
+        tail = rng.choice(
+            (
+                "",
+                f" of a {words.label(rng)}",
+                f" for the given {words.word(rng)}",
+                f" based on its {words.word(rng)} and {words.word(rng)}",
+                f" in a specific {words.word(rng)}",
+            )
+        )
+        heading["description"] = f"{verb.capitalize()} {rng.choice(('the ', 'a ', ''))}{noun}{tail}" + rng.choice(
+            (".", "", ".")
+        )
+    return heading | schema, sample
+
+
+def _draw_object(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Sampler]:
+    names: dict[str, tuple[str, tuple[dict[str, Any], Sampler]]] = {}
+    for _ in range(rng.choices((1, 2, 3, 4, 5, 6), (14, 24, 28, 18, 10, 6))[0] if depth == 0 else rng.randint(1, 3)):
+        label = words.label(rng)
+        names[_spell(label, rng)] = (label, _draw_type(words, rng, depth))
+    required = [name for name in names if rng.random() < 0.65] or [next(iter(names))]
+    properties = {name: _described(schema, label, words, rng) for name, (label, (schema, _)) in names.items()}
+
+    def sample(draw: Rng) -> dict[str, Any]:
+        return {name: names[name][1][1](draw) for name in names if name in required or draw.random() < 0.45}
+
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}, sample
+
+
+def _spell(label: str, rng: Rng) -> str:
+    parts = label.lower().split()
+    style = rng.random()
+    if style < 0.08:
+        return rng.choice("abcdefghkmnpqrstxyz")
+    return parts[0] + "".join(part.capitalize() for part in parts[1:]) if style < 0.2 else "_".join(parts)
+
+
+def _described(schema: dict[str, Any], label: str, words: Words, rng: Rng) -> dict[str, Any]:
+    if rng.random() < 0.2:
+        return schema
+    text = rng.choice(
+        (
+            f"The {label} of the {words.word(rng)}",
+            f"{label.capitalize()}",
+            f"The {label}",
+            f"{words.label(rng)} of {words.label(rng)}",
+            f"The {label} to {rng.choice(words.pools['verbs'])}",
+            f"{label}, in {words.word(rng)}",
+        )
+    )
+    return schema | {"description": text + rng.choice((".", ""))}
+
+
+def _draw_type(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Sampler]:
+    kinds = ["string", "integer", "number", "boolean", "enum", "date", "list", "object", "objects"]
+    weights = [32, 20, 10, 10, 12, 5, 12, 5, 3] if depth == 0 else [36, 22, 12, 12, 12, 4, 6, 0, 0]
+    kind = rng.choices(kinds, weights)[0]
+    if kind == "string":
+        return {"type": "string"}, words.value
+    if kind == "date":
+        return {"type": "string", "format": "date"}, lambda draw: draw_date(draw).isoformat()
+    if kind in ("integer", "number"):
+        sign = -1 if rng.random() < 0.1 else 1
+        bounds = {"minimum": 0, "maximum": 10000} if sign == 1 and rng.random() < 0.1 else {}
+        return {"type": kind} | bounds, lambda draw: draw_number(kind, draw) * (sign if draw.random() < 0.5 else 1)
+    if kind == "boolean":
+        default = {"default": False} if rng.random() < 0.15 else {}
+        return {"type": "boolean"} | default, lambda draw: draw.random() < 0.6
+    if kind == "enum":
+        values = list(
+            dict.fromkeys(
+                _spell(words.label(rng, longest=1), rng) if rng.random() < 0.8 else words.value(rng)
+                for _ in range(rng.randint(2, 5))
+            )
+        )
+        return {"type": "string", "enum": values}, lambda draw: draw.choice(values)
+    if kind == "object":
+        return _draw_object(words, rng, depth + 1)
+    inner, sampler = _draw_object(words, rng, depth + 1) if kind == "objects" else _draw_type(words, rng, 2)
+    return {"type": "array", "items": inner}, lambda draw: [sampler(draw) for _ in range(draw.choice((1, 2, 2, 3)))]
+
+
+# ------------------------------------------------------------------------------------------------------- packed rows
+
+
+def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
+    """(prompt, completion) pairs of one drawn schema: 60% query DSL, 40% plain objects."""
+    bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
+    requests: list[tuple[Request, str]] = []
+    if rng.random() < 0.6:
+        schema = draw_dsl_schema(words, rng)
+        spec = read_dsl(schema)
+        while len(requests) < pairs:
+            kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), (80, 10, 10))[0]
+            language, date = "fr" if rng.random() < 0.3 else "en", rng.choice(dates)
+            try:
+                requests.append((draw_request(spec, bank, language, kind, date, rng, words.value), date))
+            except ValueError:
+                continue
+    else:
+        schema, sample = draw_object_schema(words, rng)
+        for _ in range(pairs):
+            value, language = sample(rng), "fr" if rng.random() < 0.12 else "en"
+            requests.append(
+                (
+                    Request(word_object(value, schema, bank, language, rng), value, "answerable", language),
+                    rng.choice(dates),
+                )
+            )
+    return [(render_prompt(schema, r.query, date), completion_text(r.answer)) for r, date in requests]
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One schema and its pairs as a row of T tokens; segment 0 is the shared prefix, label -100 is not learned."""
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    labels: list[int]
+
+
+def pack_group(pairs: list[tuple[list[int], list[int]]]) -> PackedRow:
+    """Lay (prompt ids, completion ids) of one schema out as a shared prefix and one branch a pair.
+
+    The prefix is what all prompts share, less its last token, so that every branch predicts its own first completion
+    token from its own tokens. labels are aligned with the token that predicts them (already shifted).
+    """
+    prompts = [prompt for prompt, _ in pairs]
+    shared = 0
+    while shared < min(map(len, prompts)) - 1 and len({prompt[shared] for prompt in prompts}) == 1:
+        shared += 1
+    ids, positions, segments, labels = prompts[0][:shared], list(range(shared)), [0] * shared, [-100] * shared
+    for i, (prompt, completion) in enumerate(pairs):
+        branch = prompt[shared:] + completion[:-1]
+        ids += branch
+        positions += range(shared, shared + len(branch))
+        segments += [i + 1] * len(branch)
+        labels += [-100] * (len(prompt) - shared - 1) + completion
+    return PackedRow(ids, positions, segments, labels)
+
+
+def endless_rows(tokenizer: Any, seed: int, pairs: int, longest: int) -> Iterator[PackedRow]:
+    """Packed rows without end, the same for the same seed."""
+    from schema_student.student import encode_completion, encode_prompt
+
+    words, rng = Words(), random.Random(seed)
+    while True:
+        group = draw_group(words, rng, pairs)
+        row = pack_group(
+            [
+                (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
+                for prompt, completion in group
+            ]
+        )
+        if len(row.ids) <= longest:
+            yield row
+
+
+def batches(rows: Iterator[PackedRow], tokens: int, pool: int = 64) -> Iterator[list[PackedRow]]:
+    """Rows of like length together, at most `tokens` padded tokens a batch, batches in the order they fill."""
+    import itertools
+
+    while ready := sorted(itertools.islice(rows, pool), key=lambda row: len(row.ids)):
+        made: list[list[PackedRow]] = []
+        batch: list[PackedRow] = []
+        for row in ready:
+            if batch and (len(batch) + 1) * len(row.ids) > tokens:
+                made.append(batch)
+                batch = []
+            batch.append(row)
+        made.append(batch)
+        random.Random(len(ready[0].ids) * 31 + len(ready[-1].ids)).shuffle(made)
+        yield from made
+
+
+def collate(batch: list[PackedRow], pad: int) -> dict[str, Any]:
+    """Tensors ids_BT, positions_BT, labels_BT and mask_B1TT: a token sees the shared prefix and its own branch."""
+    import torch
+
+    longest = -(-max(len(row.ids) for row in batch) // 8) * 8
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        return torch.tensor([getattr(row, name) + [fill] * (longest - len(row.ids)) for row in batch])
+
+    segments = padded("segments", -1)
+    query, key = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    mask = (((query == key) | (key == 0)) & causal) | torch.eye(longest, dtype=torch.bool)
+    return {
+        "ids": padded("ids", pad),
+        "positions": padded("positions", 0),
+        "labels": padded("labels", -100),
+        "mask": mask[:, None],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- the training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the shipped student was made; the card quotes it."""
+
+    steps: int = 2800
+    seed: int = 7
+    pairs_per_row: int = 8
+    tokens_per_step: int = 6144
+    longest_row: int = 3072
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    warmup_steps: int = 100
+    cooldown_share: float = 0.3
+    hidden_size: int = 192
+    layers: int = 4
+    vocabulary: int = 2048
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, constant, then linear cool-down to a twentieth over the last share of steps."""
+    cooldown = recipe.steps * recipe.cooldown_share
+    return min(1.0, (step + 1) / recipe.warmup_steps, max(0.05, (recipe.steps - step) / cooldown))
+
+
+def pretrain(recipe: Recipe, out: Path) -> None:
+    """Train tokenizer and model from nothing and save them to `out`; writes out/pretraining_log.jsonl.
+
+    Run again with the same recipe, it continues from out/resume.pt.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from schema_student.student import new_embedded_model, train_embedded_tokenizer
+
+    torch.manual_seed(recipe.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    words, rng = Words(), random.Random(recipe.seed)
+    tokenizer = train_embedded_tokenizer(tokenizer_texts(words, rng), recipe.vocabulary)
+    model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+    rates = [recipe.muon_lr, recipe.adamw_lr]
+    begin, seen, before = _resume(out / "resume.pt", model, optimizers)
+    rows = batches(
+        endless_rows(tokenizer, recipe.seed + 1 + begin, recipe.pairs_per_row, recipe.longest_row),
+        recipe.tokens_per_step,
+    )
+    started, progress = time.monotonic() - before, tqdm(range(begin, recipe.steps), unit="step", mininterval=10)
+    with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
+        for step in progress:
+            batch = collate(next(rows), tokenizer.pad_token_id)
+            loss = packed_loss(model, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer, rate in zip(optimizers, rates, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * learning_rate_factor(step, recipe)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            seen += int((batch["ids"] != tokenizer.pad_token_id).sum())
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+            if step % 25 == 0 or step == recipe.steps - 1:
+                seconds = time.monotonic() - started
+                log.write(
+                    json.dumps(
+                        {"step": step, "loss": round(loss.item(), 5), "tokens": seen, "seconds": round(seconds, 1)}
+                    )
+                    + "\n"
+                )
+                log.flush()
+                progress.set_postfix(loss=f"{loss.item():.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
+            if step % 250 == 249 or step == recipe.steps - 1:
+                save_base(model, tokenizer, out)
+                state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+                torch.save(
+                    state | {"step": step + 1, "tokens": seen, "seconds": time.monotonic() - started},
+                    out / "resume.tmp",
+                )
+                (out / "resume.tmp").replace(out / "resume.pt")
+
+
+def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:
+    """What the tokenizer learns from: drawn prompts and completions, and every real word twenty times."""
+    for _ in range(4000):
+        for pair in draw_group(words, rng, 3):
+            yield from pair
+    for pool in words.pools.values():
+        yield from pool * 20
+
+
+def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, float]:
+    """Continue from the last save, on fresh data: (next step, tokens seen, seconds spent)."""
+    import torch
+
+    if not path.exists():
+        return 0, 0, 0.0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"], state["tokens"], state["seconds"]
+
+
+def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
+    """Mean cross-entropy over labelled tokens (nats), forward in bf16; logits only where there is a label."""
+    import torch
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        masks = {"full_attention": batch["mask"], "sliding_attention": batch["mask"]}
+        hidden_BTD = model.model(
+            input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=masks, use_cache=False
+        ).last_hidden_state
+        labelled = batch["labels"] != -100
+        logits_ND = model.lm_head(hidden_BTD[labelled])
+    return torch.nn.functional.cross_entropy(logits_ND.float(), batch["labels"][labelled])
+
+
+def save_base(model: Any, tokenizer: Any, out: Path) -> None:
+    """Weights in bfloat16 (safetensors), configuration and tokenizer, as `from_pretrained` reads them."""
+    import copy
+
+    import torch
+
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,336 @@
+"""Load the base and an adapter; the embedded student; the one place where text becomes the student's tokens.
+
+Two loaders, one interface: Unsloth on a CUDA GPU for Gemma 3 270M, Transformers + PEFT elsewhere. "auto" takes the best
+that this machine has and says so. Every stage encodes through encode_prompt and encode_completion, so that a prompt has
+the same token ids in SFT, DPO and evaluation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from schema_student.artifacts import digest, write_json
+from schema_student.config import ROOT, Settings, UserError, resolve_auto
+
+EMBEDDED = ROOT / "models" / "embedded-student"
+END_OF_TURN = "<end_of_turn>"
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
+    "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+# Joins and prepositions take the spaces around them along, so that every other word is its own token sequence,
+# the same in the schema, in the request and between the quotes of the JSON.
+FUNCTION_WORDS = (
+    "a an the of to in on at by for from with and or is are be as it its not no than that which whose where when who "
+    "any all after before since until between last this next date number integer string boolean list one given "
+    "le la les un une des du de et ou est sont dans par pour avec sans sur que qui dont entre pas depuis au aux en ce "
+    "cet cette ne"
+)
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a user turn and of the opening of the model's turn, by the base's own chat template."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_completion(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of the model's turn: the text and the end-of-turn token, which teaches it to stop."""
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], end_of_turn_id(tokenizer)]
+
+
+def end_of_turn_id(tokenizer: Any) -> int:
+    """Id of the token that ends the model's turn."""
+    return int(tokenizer.convert_tokens_to_ids(END_OF_TURN))
+
+
+# ------------------------------------------------------------------------------------------------ the embedded student
+
+
+def train_embedded_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A byte-level BPE in which a content word is its own pre-token. No text is unknown to it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    joins = "|".join(sorted(FUNCTION_WORDS.split(), key=len, reverse=True))
+    pattern = Regex(rf" (?:(?:{joins}) )+|\n *|\p{{L}}+|\p{{N}}|[^\p{{L}}\p{{N}}\n]+")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", END_OF_TURN]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=12,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=["<start_of_turn>", END_OF_TURN],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_embedded_model(tokenizer: Any, hidden_size: int, layers: int) -> Any:
+    """A Gemma 3 language model of about 2 million random parameters; every layer attends to the whole schema."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden_size // 48,
+        num_key_value_heads=hidden_size // 96,
+        head_dim=48,
+        intermediate_size=3 * hidden_size,
+        query_pre_attn_scalar=48,
+        max_position_embeddings=4096,
+        sliding_window=4096,
+        layer_types=["full_attention"] * layers,
+        rope_parameters={"full_attention": rope, "sliding_attention": rope},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=[end_of_turn_id(tokenizer), tokenizer.eos_token_id],
+        attn_implementation="sdpa",
+    )
+    return Gemma3ForCausalLM(config)
+
+
+# --------------------------------------------------------------------------------------------- choosing and loading
+
+GEMMA = "unsloth/gemma-3-270m-it"
+RECORD = "schema_student.json"
+
+
+@dataclass(frozen=True)
+class StudentChoice:
+    """Which base a run uses, how it loads, and why: said when a run starts and recorded in run_config.json."""
+
+    kind: str  # "embedded" or "gemma": which of config/auto_*.json fills the settings left at "auto"
+    base: str  # folder or hub id
+    backend: str  # "unsloth" or "transformers"
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return "embedded student (Gemma 3 architecture, 2M parameters)" if self.kind == "embedded" else self.base
+
+
+@dataclass
+class Student:
+    """A loaded student: the model (with its adapter where there is one), its tokenizer, and which base it is."""
+
+    model: Any
+    tokenizer: Any
+    choice: StudentChoice
+    digest: str
+    adapter: str | None = None
+
+
+def choose_student(settings: Settings) -> StudentChoice:
+    """The base that the settings name, or for "auto" the best that this machine has. A named one never falls back."""
+    backend = "unsloth" if _has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
+    if settings.base_model == "embedded" or _same_folder(settings.base_model, EMBEDDED):
+        return StudentChoice("embedded", str(EMBEDDED), "transformers", "asked for by name")
+    if settings.base_model != "auto":
+        return StudentChoice("gemma", settings.base_model, backend, "asked for by name")
+    missing = (
+        "no CUDA GPU" if not _has_cuda() else "" if _in_reach(GEMMA) else f"{GEMMA} is neither cached nor reachable"
+    )
+    if missing:
+        return StudentChoice("embedded", str(EMBEDDED), "transformers", f"auto: {missing}")
+    return StudentChoice("gemma", GEMMA, backend, f"auto: CUDA GPU and {GEMMA} in reach")
+
+
+def resolve_settings(settings: Settings) -> Settings:
+    """The settings with "auto" numbers filled in for the student that they choose."""
+    return resolve_auto(settings, choose_student(settings).kind)
+
+
+@cache
+def _has_cuda() -> bool:
+    if not shutil.which("nvidia-smi"):  # spares a CPU machine the import of torch
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@cache
+def _in_reach(model_id: str) -> bool:
+    """Whether the weights are in the hub's cache, or the hub answers for them within five seconds."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(try_to_load_from_cache(model_id, "config.json"), str):
+        return True
+    try:
+        HfApi().model_info(model_id, timeout=5)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # httpx's errors reach us as OSError or HfHubHTTPError
+        return False
+    except Exception as error:
+        if type(error).__module__.startswith("httpx"):
+            return False
+        raise
+    return True
+
+
+def _same_folder(name: str, folder: Path) -> bool:
+    return Path(name).is_dir() and Path(name).resolve() == folder.resolve()
+
+
+def load_student(settings: Settings, adapter: str | None = None, trainable: bool = False) -> Student:
+    """Load the base, and the adapter onto it; raises UserError for a base or adapter that is missing or does not fit.
+
+    >>> student = load_student(settings, adapter="outputs/student_runs/student/checkpoint-final")   # doctest: +SKIP
+    """
+    choice = choose_student(settings)
+    if adapter is not None:
+        check_adapter(adapter, choice)
+    model, tokenizer = (
+        _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
+    )
+    student = Student(model, tokenizer, choice, base_digest(choice.base), adapter)
+    if end_of_turn_id(tokenizer) in (None, tokenizer.unk_token_id):
+        raise UserError(f"the tokenizer of {choice.base} has no {END_OF_TURN}: give an instruction-tuned Gemma 3 base")
+    if adapter is not None:
+        from peft import PeftModel
+
+        student.model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    student.model.train(trainable)
+    return student
+
+
+def check_adapter(adapter: str, choice: StudentChoice) -> None:
+    """Refuse an adapter that is not there or was trained on another base (by digest of the base's files)."""
+    folder = Path(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"no adapter at {adapter}: give --adapter a folder with adapter_config.json (a checkpoint of a run)"
+        )
+    record = folder / RECORD
+    if record.is_file():
+        made_for = json.loads(record.read_text(encoding="utf-8"))
+        if made_for["base_digest"] != base_digest(choice.base):
+            raise UserError(
+                f"adapter {adapter} was trained on {made_for['base']} ({made_for['base_digest'][:12]}), but this run "
+                f"loads {choice.base} ({base_digest(choice.base)[:12]}): give --base-model {made_for['base']}, or "
+                "another adapter"
+            )
+
+
+def write_adapter_record(folder: Path, student: Student) -> None:
+    """Note beside an adapter which base it belongs to, for check_adapter."""
+    record = {"base": student.choice.base, "base_digest": student.digest, "backend": student.choice.backend}
+    write_json(folder / RECORD, record)
+
+
+@cache
+def base_digest(base: str) -> str:
+    """Digest of a local base's configuration, tokenizer and weights; of a hub id its name and cached revision."""
+    folder = Path(base)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(base, "config.json")
+        return digest({"base": base, "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"})
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name in ("config.json", "tokenizer.json") or path.suffix == ".safetensors"
+    )
+    return digest({path.name: digest(path) for path in files})
+
+
+def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(settings.dtype) or getattr(torch, settings.dtype)
+    if settings.load_in_4bit and not on_gpu:
+        raise UserError("load_in_4bit needs a CUDA GPU: leave it off here")
+    extra: dict[str, Any] = {}
+    if settings.load_in_4bit:
+        from transformers import BitsAndBytesConfig
+
+        extra["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    try:
+        tokenizer = load_tokenizer(choice.base)
+        model = AutoModelForCausalLM.from_pretrained(choice.base, dtype=dtype, attn_implementation="sdpa", **extra)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"base model {choice.base} cannot be loaded: {str(error).splitlines()[0]}. Give --base-model a folder or "
+            "hub id that is in reach, or --base-model embedded"
+        ) from None
+    return model.to("cuda") if on_gpu and not settings.load_in_4bit else model, tokenizer
+
+
+@cache
+def load_tokenizer(base: str) -> Any:
+    """The base's tokenizer, alone: what a stage needs that only counts tokens."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def _load_unsloth(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+    """Load through Unsloth (bf16 by default, 4-bit by setting); needs a CUDA GPU."""
+    from unsloth import FastModel
+
+    model, tokenizer = FastModel.from_pretrained(
+        model_name=choice.base,
+        max_seq_length=settings.max_seq_length,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        load_in_4bit=settings.load_in_4bit,
+        full_finetuning=False,
+    )
+    return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
+
+
+def attach_lora(student: Student, settings: Settings) -> Student:
+    """Put a fresh LoRA on the seven linear modules; the same for the same seed."""
+    import torch
+
+    torch.manual_seed(settings.seed)
+    shape = {
+        "r": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": list(LORA_MODULES),
+    }
+    if student.choice.backend == "unsloth":
+        from unsloth import FastModel
+
+        student.model = FastModel.get_peft_model(student.model, bias="none", random_state=settings.seed, **shape)
+    else:
+        from peft import LoraConfig, get_peft_model
+
+        student.model = get_peft_model(student.model, LoraConfig(task_type="CAUSAL_LM", bias="none", **shape))
+    student.model.train()
+    return student

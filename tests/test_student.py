@@ -1,0 +1,130 @@
+"""Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_student import student
+from schema_student.config import UserError, default_settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.save_tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapter(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    settings = default_settings(base_model=str(base), lora_r=4)
+    loaded = student.attach_lora(student.load_student(settings), settings)
+    loaded.model.save_pretrained(folder)
+    student.write_adapter_record(folder, loaded)
+    return folder
+
+
+def test_auto_without_a_gpu_takes_the_embedded_student_and_says_why(monkeypatch):
+    monkeypatch.setattr(student, "_has_cuda", lambda: False)
+    choice = student.choose_student(default_settings())
+    assert (choice.kind, choice.backend) == ("embedded", "transformers")
+    assert "no CUDA GPU" in choice.reason
+
+
+def test_auto_with_a_gpu_and_the_weights_takes_gemma(monkeypatch):
+    monkeypatch.setattr(student, "_has_cuda", lambda: True)
+    monkeypatch.setattr(student, "_in_reach", lambda model_id: True)
+    choice = student.choose_student(default_settings())
+    assert (choice.kind, choice.base) == ("gemma", student.GEMMA)
+
+
+def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch):
+    monkeypatch.setattr(student, "_has_cuda", lambda: True)
+    monkeypatch.setattr(student, "_in_reach", lambda model_id: False)
+    choice = student.choose_student(default_settings())
+    assert choice.kind == "embedded" and "neither cached nor reachable" in choice.reason
+
+
+def test_a_named_base_never_falls_back(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="no/such-base cannot be loaded"):
+        student.load_student(default_settings(base_model="/no/such-base"))
+
+
+def test_a_missing_adapter_is_refused_by_name(base):
+    with pytest.raises(UserError, match="no adapter at nowhere"):
+        student.load_student(default_settings(base_model=str(base)), adapter="nowhere")
+
+
+def test_an_adapter_for_another_base_is_refused(adapter, tmp_path):
+    other = tiny.save_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="was trained on"):
+        student.load_student(default_settings(base_model=str(other)), adapter=str(adapter))
+
+
+def test_an_adapter_loads_frozen_for_use_and_trainable_for_training(base, adapter):
+    settings = default_settings(base_model=str(base))
+    frozen = student.load_student(settings, adapter=str(adapter))
+    trained = student.load_student(settings, adapter=str(adapter), trainable=True)
+    assert not any(p.requires_grad for p in frozen.model.parameters()) and not frozen.model.training
+    names = [name for name, p in trained.model.named_parameters() if p.requires_grad]
+    assert names and all("lora_" in name for name in names)
+
+
+def test_lora_sits_on_the_seven_linear_modules_and_starts_as_the_base(base):
+    import torch
+
+    settings = default_settings(base_model=str(base))
+    plain = student.load_student(settings)
+    ids = torch.tensor([student.encode_prompt(plain.tokenizer, "hello")])
+    before = plain.model(ids).logits
+    with_lora = student.attach_lora(plain, settings)
+    assert torch.equal(before, with_lora.model.eval()(ids).logits)
+    modules = {
+        name.split(".lora_")[0].split(".")[-1] for name, _ in with_lora.model.named_parameters() if "lora_" in name
+    }
+    assert modules == set(student.LORA_MODULES)
+
+
+def test_the_same_seed_gives_the_same_lora(base):
+    import torch
+
+    settings = default_settings(base_model=str(base))
+    first, second = (student.attach_lora(student.load_student(settings), settings).model for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+EMBEDDED = pytest.mark.skipif(
+    not (student.EMBEDDED / "tokenizer.json").exists(), reason="the embedded student is not built"
+)
+
+
+@EMBEDDED
+@given(st.text(max_size=60))
+def test_the_embedded_tokenizer_spells_any_text_back(text):
+    tokenizer = student.load_tokenizer(str(student.EMBEDDED))
+    ids = student.encode_completion(tokenizer, text)
+    assert ids[-1] == student.end_of_turn_id(tokenizer)
+    if not any(special in text for special in tokenizer.all_special_tokens):
+        assert tokenizer.decode(ids[:-1]) == text
+
+
+@EMBEDDED
+def test_a_word_has_the_same_tokens_in_schema_request_and_json():
+    tokenizer = student.load_tokenizer(str(student.EMBEDDED))
+    word = tokenizer("wavelength", add_special_tokens=False)["input_ids"]
+    for text in ("\n   wavelength number", "with wavelength above", '"field":"wavelength","operator"'):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert any(ids[i : i + len(word)] == word for i in range(len(ids)))
+
+
+@EMBEDDED
+def test_a_prompt_ends_where_the_models_turn_begins():
+    tokenizer = student.load_tokenizer(str(student.EMBEDDED))
+    text = tokenizer.decode(student.encode_prompt(tokenizer, "hi"))
+    assert text == "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n"
