@@ -1,0 +1,100 @@
+"""A tree computes what its sequences compute alone: log-probabilities, gradients, with windows, pads and LoRA."""
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schema_student import prompt_tree
+
+TOKENS = st.lists(st.integers(5, 8), min_size=1, max_size=10)
+PAIRS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=7)
+
+
+def separate_logps(model, pairs):
+    width = max(len(completion) for _, completion in pairs)
+    rows = []
+    for prompt, completion in pairs:
+        logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        logps = -torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="none")
+        rows.append(torch.nn.functional.pad(logps, (0, width - len(completion))))
+    return torch.stack(rows)
+
+
+def tree_logps(model, pairs, least_share=0.5):
+    width = max(len(completion) for _, completion in pairs)
+    batch = prompt_tree.plant(prompt_tree.grow(pairs, least_share), pad_id=0)
+    return prompt_tree.forest_logps(model, batch, len(pairs), width)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=PAIRS, window=st.integers(1, 12), least_share=st.sampled_from([0.0, 0.5, 1.0]))
+def test_trees_give_the_logps_of_separate_sequences(pairs, window, least_share):
+    model = tiny.tiny_model(sliding_window=window)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            tree_logps(model, pairs, least_share), separate_logps(model, pairs), rtol=1e-4, atol=1e-5
+        )
+
+
+@settings(max_examples=10, deadline=None)
+@given(pairs=PAIRS)
+def test_trees_give_the_gradients_of_separate_sequences(pairs):
+    gradients = []
+    for logps in (tree_logps, separate_logps):
+        model = tiny.tiny_model(sliding_window=4)
+        logps(model, pairs).sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for tree, separate in zip(*gradients, strict=True):
+        torch.testing.assert_close(tree, separate, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lora_computes_the_same_on_trees():
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(tiny.tiny_model(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    pairs = [([1, 2, 3, 4], [5, 6]), ([1, 2, 3, 4], [5, 7, 8]), ([1, 2, 3, 9], [5])]
+    torch.testing.assert_close(tree_logps(model, pairs), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
+
+
+@given(pairs=PAIRS)
+def test_every_completion_token_is_predicted_once_and_no_shared_token_stands_twice(pairs):
+    forest = prompt_tree.grow(pairs, least_share=0.0)
+    predicted = sorted((i, c, target) for tree in forest for _, target, i, c in tree.predictions)
+    assert predicted == sorted((i, c, t) for i, (_, completion) in enumerate(pairs) for c, t in enumerate(completion))
+    for tree in forest:
+        paths = set()
+        for place, segment in enumerate(tree.segments):
+            seen = [p for p in range(place + 1) if tree.segments[p] in tree.ancestors[segment]]
+            paths.add(tuple(tree.ids[p] for p in seen))
+        assert len(paths) == len(tree.ids)
+
+
+def test_the_order_of_the_batch_does_not_matter():
+    pairs = [([1, 2, 3], [4, 5]), ([1, 2, 6], [7]), ([8, 8], [4]), ([1, 2, 3], [4, 6])]
+    model, order = tiny.tiny_model(), [2, 0, 3, 1]
+    with torch.no_grad():
+        shuffled = tree_logps(model, [pairs[i] for i in order])
+        torch.testing.assert_close(shuffled, tree_logps(model, pairs)[order])
+
+
+def test_eight_requests_of_one_schema_are_laid_out_once():
+    schema = list(range(100))
+    pairs = [([*schema, 200 + i], [300, 301]) for i in range(8)]
+    (tree,) = prompt_tree.grow(pairs)
+    assert len(tree.ids) == 100 + 8 * 2
+
+
+def test_unrelated_prompts_get_rows_of_their_own():
+    assert len(prompt_tree.grow([([1, 2, 3, 4], [5]), ([1, 9, 9, 9], [5])])) == 2
+
+
+@pytest.mark.parametrize("pair", [([], [1]), ([1], [])])
+def test_an_empty_prompt_or_completion_is_refused(pair):
+    with pytest.raises(ValueError, match="at least one token"):
+        prompt_tree.grow([pair])
