@@ -94,7 +94,7 @@ make_venv() {
   else
     echo "with pip and $("$BASE_PYTHON" --version)"
     "$PYTHON" -m pip --version >/dev/null 2>&1 || "$BASE_PYTHON" -m venv --clear "$VENV"
-    "$PYTHON" -m pip install --quiet --require-hashes -r "$requirements"
+    "$PYTHON" -m pip install --progress-bar off --require-hashes -r "$requirements"
   fi
   echo "$ROOT/src" >"$("$PYTHON" -c 'import site; print(site.getsitepackages()[0])')/schema_student.pth"
   echo "$want" >"$marker"

@@ -17,6 +17,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     corpus            rows -> prompt/completion, deduplicated, split by schema
     student           load the base and an adapter; the embedded student
     pretraining       how the embedded student was made
+    prompt_tree       many sequences that share prefixes -> one row with its mask and positions
     training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes
     sft               corpus -> adapter
     generation        batched decoding, greedy or sampled
@@ -24,6 +25,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     pairs             samples and verdicts -> chosen/rejected
     beta              the dynamic-beta controllers; pure Python, no torch
     alignment         pairs + controller -> aligned adapter
+    comparison        verdict rows of several students -> what differs between them
+    figures           the plots of the report
     report            artifacts -> report.md, report.html, plots; only reads
 """
 

@@ -112,7 +112,7 @@ class Settings(BaseModel):
     load_in_4bit: bool = setting("student", "load the base in 4 bits (GPU)")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("student", "number format of the base")
     max_seq_length: int = setting("student", "longest prompt and completion, tokens", ge=16)
-    max_new_tokens: int = setting("student", "longest completion, tokens", ge=1)
+    max_new_tokens: AutoCount = setting("student", "longest completion, tokens")
     adapter: str = setting("student", 'folder of a LoRA adapter; "" = the one of this run')
 
     lora_r: int = setting("sft", "rank of LoRA", ge=1)
@@ -189,7 +189,7 @@ def _conflicts(settings: Settings) -> list[tuple[str, str]]:
         )
     if settings.train_share + settings.validation_share > 1:
         found.append(("validation_share", "train_share + validation_share is above 1"))
-    if settings.max_new_tokens >= settings.max_seq_length:
+    if settings.max_new_tokens != "auto" and settings.max_new_tokens >= settings.max_seq_length:
         found.append(("max_new_tokens", f"leaves no room for a prompt in max_seq_length {settings.max_seq_length}"))
     days: dict[str, date] = {}
     for name in ("date_start", "date_end"):

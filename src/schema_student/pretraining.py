@@ -40,11 +40,12 @@ Sampler = Callable[[Rng], Any]
 
 # Words that change no meaning wherever they stand: no negation, no comparison, no time.
 FILLERS = (
-    "a an the of to in on at by for with and is are be as it its that which whose where when who any all this one "
+    "où a an the of to in on at by for with and is are be as it its that which whose where when who any all this one "
     "given i you me we us want need would like could can have has do does please show see give there those them "
     "if so just some le la les un une des du de et est sont dans par pour avec que qui dont au aux en ce cet "
     "cette je tu nous vous veux voudrais peux donne montre voir ont a s'il il elle y leur moi"
 ).split()
+SIGNS = "!!!%$€#@+*&/()[]_-–—…’'\"«»ùÀÉÊçœïëæßñöü"  # noqa: RUF001
 
 # ---------------------------------------------------------------------------------------------------------- words
 
@@ -86,10 +87,13 @@ class Words:
         return text if rng.random() < 0.5 else text.capitalize()
 
     def filler(self, rng: Rng) -> str:
-        """One to four words that say nothing, as requests are full of them."""
-        return " ".join(
+        """One to four words that say nothing, as requests are full of them; now and then a sign or a rare letter."""
+        parts = [
             rng.choice(FILLERS) if rng.random() < 0.8 else self.word(rng) for _ in range(rng.choice((1, 1, 2, 3, 4)))
-        )
+        ]
+        if rng.random() < 0.25:
+            parts[rng.randrange(len(parts))] += "".join(rng.choice(SIGNS) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+        return " ".join(parts)
 
 
 def noisy(bank: Bank, words: Words, rng: Rng) -> Bank:
@@ -405,7 +409,7 @@ def collate(batch: list[PackedRow], pad: int) -> dict[str, Any]:
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 2800
+    steps: int = 3200
     seed: int = 7
     pairs_per_row: int = 8
     tokens_per_step: int = 6144
@@ -433,12 +437,15 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     import torch
     from tqdm import tqdm
 
-    from schema_student.student import new_embedded_model, train_embedded_tokenizer
+    from schema_student.student import load_tokenizer, new_embedded_model, train_embedded_tokenizer
 
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     words, rng = Words(), random.Random(recipe.seed)
-    tokenizer = train_embedded_tokenizer(tokenizer_texts(words, rng), recipe.vocabulary)
+    if (out / "tokenizer.json").exists():
+        tokenizer = load_tokenizer(str(out))
+    else:
+        tokenizer = train_embedded_tokenizer(tokenizer_texts(words, rng), recipe.vocabulary)
     model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]

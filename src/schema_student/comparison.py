@@ -1,0 +1,199 @@
+"""Verdict rows of several students on the same prompts -> what differs between them, in numbers and examples.
+
+Pure functions over rows of evaluation_results.jsonl. A student here is {"key", "label", "who", "rows", "summary"}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from schema_student.evaluation import wilson
+
+Row = dict[str, Any]
+RANKS = (
+    "not JSON",
+    "wrong type or shape",
+    "missing or unexpected property",
+    "enum, format, bounds or rule",
+    "valid, not what was asked",
+    "valid and as asked",
+)
+RIGHT = 5
+SIGNIFICANT = 0.05
+
+
+def prompt_key(row: Row) -> tuple[Any, ...]:
+    """What makes two rows answers to the same prompt."""
+    return row["split"], row["schema_id"], row["current_date"], row["query"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before and after
+
+
+def sign_test(fixed: int, broken: int) -> float:
+    """Two-sided exact sign test (McNemar): the chance of a split at least this uneven where both ways are alike.
+
+    >>> sign_test(8, 0)
+    0.0078125
+    """
+    n, less = fixed + broken, min(fixed, broken)
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(less + 1)) / 2**n)
+
+
+def find_transitions(before: Sequence[Row], after: Sequence[Row]) -> Row:
+    """Prompts by what became of them: fixed, broken, right twice, wrong twice; rows of unknown verdict do not count."""
+    later = {prompt_key(row): row for row in after}
+    found: dict[str, list[tuple[Row, Row]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
+    for row in before:
+        other = later.get(prompt_key(row))
+        if other is None or row["semantic_pass"] is None or other["semantic_pass"] is None:
+            continue
+        if row["semantic_pass"]:
+            found["right" if other["semantic_pass"] else "broken"].append((row, other))
+        else:
+            found["fixed" if other["semantic_pass"] else "wrong"].append((row, other))
+    return {**found, "p": sign_test(len(found["fixed"]), len(found["broken"]))}
+
+
+def count_transitions(before: Sequence[Row], after: Sequence[Row], splits: Sequence[str]) -> list[Row]:
+    """A line for each split and one for all: counts, and the share of failures that is gone."""
+    lines = []
+    for split in (*splits, None):
+        mine = [[row for row in rows if split in (None, row["split"])] for rows in (before, after)]
+        found = find_transitions(*mine)
+        counts = {kind: len(found[kind]) for kind in ("fixed", "broken", "right", "wrong")}
+        failures = counts["fixed"] + counts["wrong"]
+        gone = (counts["fixed"] - counts["broken"]) / failures if failures else None
+        lines.append({"split": split or "all", **counts, "p": found["p"], "failures": failures, "gone": gone})
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where answers fail
+
+
+def find_failures(row: Row) -> list[tuple[str, str]]:
+    """(keyword, path) of each kind of fault of an answer; indices of arrays become *.
+
+    A valid answer that is not what was asked fails where its meaning differs from the target's.
+    """
+    if row["rank"] == RIGHT:
+        return []
+    if not row["parsed"]:
+        return [("cut off" if row["truncated"] else "not JSON", "")]
+    if not row["schema_valid"]:
+        return sorted({(v["keyword"], general_path(v["path"])) for v in row["violations"]})
+    ours, target = (json.loads(row[key]) for key in ("student_canonical", "target_canonical"))
+    paths = sorted({general_path(path) for path in differing_paths(ours, target)})
+    return [("not as asked", path) for path in paths[:1]] or [("not as asked", "")]
+
+
+def general_path(path: str) -> str:
+    """A JSON Pointer with every index replaced: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
+    return re.sub(r"/\d+(?=/|$)", "/*", path)
+
+
+def differing_paths(value: Any, target: Any, path: str = "") -> Iterator[str]:
+    """JSON Pointers of the places where two values differ."""
+    if isinstance(value, dict) and isinstance(target, dict):
+        for key in sorted({*value, *target}):
+            if key not in value or key not in target:
+                yield f"{path}/{key}"
+            else:
+                yield from differing_paths(value[key], target[key], f"{path}/{key}")
+    elif isinstance(value, list) and isinstance(target, list) and len(value) == len(target):
+        for i, (mine, theirs) in enumerate(zip(value, target, strict=True)):
+            yield from differing_paths(mine, theirs, f"{path}/{i}")
+    elif json.dumps(value) != json.dumps(target):
+        yield path
+
+
+def tabulate_failures(students: Sequence[Row], most: int = 15) -> list[Row]:
+    """The commonest (keyword, path), with the number of answers of each student that fail there."""
+    counts = [Counter(fault for row in student["rows"] for fault in find_failures(row)) for student in students]
+    total: Counter[tuple[str, str]] = Counter()
+    for i, counted in enumerate(counts):
+        for fault, n in counted.items():
+            # The later students' failures are what a reader can still act on.
+            total[fault] += n * (10 if i == len(counts) - 1 else 1)
+    ordered = [fault for fault, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:most]]
+    return [{"keyword": k, "path": p, "counts": [counted[k, p] for counted in counts]} for k, p in ordered]
+
+
+def tabulate_groups(students: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+    """The share that is valid and as asked, for each value of the fields taken together."""
+    values = sorted({tuple(str(row[field] or "") for field in fields) for s in students for row in s["rows"]})
+    lines = []
+    for value in values:
+        shares = []
+        for student in students:
+            mine = [row for row in student["rows"] if tuple(str(row[field] or "") for field in fields) == value]
+            known = [row["semantic_pass"] for row in mine if row["semantic_pass"] is not None]
+            shares.append(wilson(sum(known), len(known)))
+        lines.append({"group": [part.replace("_", " ") for part in value if part], "shares": shares})
+    return lines
+
+
+def list_weakest(student: Row, most: int = 8) -> list[Row]:
+    """The schemas on which a student fails most often."""
+    failed = Counter(row["schema_id"] for row in student["rows"] if row["rank"] != RIGHT)
+    asked = Counter(row["schema_id"] for row in student["rows"])
+    split = {row["schema_id"]: row["split"] for row in student["rows"]}
+    ordered = sorted(failed.items(), key=lambda item: (-item[1] / asked[item[0]], -item[1], item[0]))
+    return [{"schema_id": s, "failed": n, "asked": asked[s], "split": split[s]} for s, n in ordered[:most]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Examples
+
+
+def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
+    """For each kind of failure a few prompts, of the last student that fails so, with what every student wrote."""
+    examples = []
+    for rank in range(RIGHT):
+        for student in reversed(students):
+            failing = [row for row in student["rows"] if row["rank"] == rank]
+            if failing:
+                spread = [failing[i * len(failing) // each] for i in range(min(each, len(failing)))]
+                examples.append(
+                    {
+                        "kind": RANKS[rank],
+                        "of": student["who"],
+                        "count": len(failing),
+                        "prompts": [show(row, students) for row in spread],
+                    }
+                )
+                break
+    return examples
+
+
+def show(row: Row, students: Sequence[Row]) -> Row:
+    """One prompt and every student's answer to it."""
+    key = prompt_key(row)
+    answers = [(s["who"], s["key"], answer) for s in students for answer in s["rows"] if prompt_key(answer) == key]
+    shown = ("query", "prompt_text", "current_date", "schema_id", "split")
+    answered = [{"who": who, "key": student, **_describe(answer)} for who, student, answer in answers]
+    return {
+        **{name: row[name] for name in shown},
+        "target": json.dumps(row["target"], ensure_ascii=False),
+        "answers": answered,
+    }
+
+
+def _describe(row: Row) -> Row:
+    violations = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row["violations"]]
+    if row["parse_error"]:
+        violations.append(f"not JSON: {row['parse_error']}")
+    if row["truncated"]:
+        violations.append("cut off at max_new_tokens")
+    if row["schema_valid"] and row["rank"] != RIGHT:
+        violations.append(row["teacher_reason"] or row["teacher_error"] or "not what the target means")
+    return {"output": row["raw_output"], "rank": row["rank"], "verdict": RANKS[row["rank"]], "why": violations}

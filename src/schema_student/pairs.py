@@ -1,0 +1,233 @@
+"""What the SFT student writes, ranked by verdict -> chosen and rejected answers to the same prompt.
+
+Requests come from the training split of d_03, never from a test split. First the student answers each one, greedily and
+sampled (student_samples.jsonl, one row a prompt); then pairs are made from these answers (dpo_pairs.jsonl).
+
+chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
+only in what was wrong; else the teacher's. rejected is the student's own wrong answer where there is one, the
+likeliest first: the greedy answer, then samples by how often they were drawn; mutations of the right answer fill up.
+A tenth of the prompts is held out of training (split "validation"): margins on pairs that are not trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schema_student import student as students
+from schema_student.artifacts import Row, digest, make_stamp, open_step, paths, read_jsonl
+from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.generation import generate
+from schema_student.mutations import mutate
+from schema_student.prompts import completion_text, render_prompt
+from schema_student.schemas import CompiledSchema, compile_schema, judge, matches
+
+SAMPLED = (
+    "base_model",
+    "load_in_4bit",
+    "dtype",
+    "max_new_tokens",
+    "samples_per_prompt",
+    "sample_temperature",
+    "pair_prompts",
+)
+PAIRED = ("strip_fences", "pairs_per_prompt", "mutations_per_prompt", "schema_rendering")
+CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
+HELD_OUT = 10  # one prompt in so many
+RIGHT = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a prompt: who wrote it, how often the student drew it, what the judge says."""
+
+    text: str
+    source: str  # "greedy", "sample", "teacher", or "mutation: KIND"
+    count: int
+    finished: bool
+    rank: int
+    why: str
+
+
+def build_pairs(settings: Settings) -> Path:
+    """Make dpo_pairs.jsonl; raises UserError where no pair can be made."""
+    choice = students.choose_student(settings)
+    settings = resolve_auto(settings, choice.kind)
+    where = paths(settings)
+    students.check_adapter(str(where.sft_checkpoint), choice)
+    rows = draw_requests(read_jsonl(where.dataset), settings)
+    samples = sample_answers(settings, rows)
+    with open_step(where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.overwrite) as step:
+        if not step.done:
+            counts: Counter[str] = Counter()
+            pairs = [pair for row in _joined(rows, samples) for pair in pair_up(row, settings, counts)]
+            if not pairs:
+                raise UserError(_no_pairs(len(rows), counts))
+            for pair in pairs[len(step.rows) :]:
+                step.append(pair)
+            sources, dropped = Counter(pair["source"].split(":")[0] for pair in pairs), dict(sorted(counts.items()))
+            print(f"  {len(pairs)} pairs; rejected by {_said(sources)}; {_said(dropped)}")
+            step.finish({"pairs": len(pairs), "sources": dict(sources), "counts": dropped})
+    return where.pairs
+
+
+def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
+    """Up to pair_prompts valid training rows, spread over the schemas; the same for the same seed."""
+    rows = [row for row in dataset if row["split"] == "train" and row["is_valid"]]
+    random.Random(f"pairs {settings.seed}").shuffle(rows)
+    turn: Counter[str] = Counter()
+    order = []
+    for row in rows:
+        order.append(turn[row["schema_id"]])
+        turn[row["schema_id"]] += 1
+    drawn = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda item: item[0])]
+    return [_with_prompt(row, settings) for row in drawn[: settings.pair_prompts]]
+
+
+def _with_prompt(row: Row, settings: Settings) -> Row:
+    schema, target = json.loads(row["schema_json"]), json.loads(row["ast_json"])
+    prompt = render_prompt(schema, row["query"], row["current_date"], settings.schema_rendering)
+    return {**row, "prompt": prompt, "schema": schema, "target": target}
+
+
+def sample_answers(settings: Settings, rows: Sequence[Row]) -> Path:
+    """The student's greedy and sampled answers to each request: student_samples.jsonl, one row a prompt."""
+    where = paths(settings)
+    path = where.pairs.with_name("student_samples.jsonl")
+    stamp = make_stamp(settings, *SAMPLED, "schema_rendering")
+    inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
+    with open_step(path, stamp, inputs, settings.overwrite) as step:
+        if not step.done:
+            loaded = (
+                students.load_student(settings, adapter=str(where.sft_checkpoint))
+                if len(step.rows) < len(rows)
+                else None
+            )
+            for start in range(len(step.rows), len(rows), CHUNK):
+                for made in _answer(loaded, [row["prompt"] for row in rows[start : start + CHUNK]], settings):
+                    step.append(made)
+                print(f"  answered {min(start + CHUNK, len(rows))}/{len(rows)} prompts")
+            step.finish()
+    return path
+
+
+def _answer(loaded: Any, prompts: list[str], settings: Settings) -> list[Row]:
+    """{prompt_digest, greedy, samples}, each answer [text, finished]; independent of what shares a batch."""
+    common = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.eval_batch_size, "seed": settings.seed}
+    greedy = generate(loaded, prompts, **common)
+    drawn = generate(
+        loaded, prompts, **common, temperature=settings.sample_temperature, samples=settings.samples_per_prompt
+    )
+    return [
+        {
+            "prompt_digest": digest(p.encode())[:16],
+            "greedy": [g.text, g.finished],
+            "samples": [[s.text, s.finished] for s in many],
+        }
+        for p, (g,), many in zip(prompts, greedy, drawn, strict=True)
+    ]
+
+
+def _joined(rows: Sequence[Row], samples: Path) -> list[Row]:
+    return [{**row, **answers} for row, answers in zip(rows, read_jsonl(samples), strict=True)]
+
+
+def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:
+    """The pairs of one prompt, hardest first; what was dropped is counted by reason in `counts`."""
+    answers = rank_answers(row, settings)
+    chosen = choose(answers)
+    if chosen is None:
+        counts["prompts without a right answer"] += 1
+        return []
+    own = [answer for answer in answers if answer.source != "teacher" and answer.rank < RIGHT]
+    if not own:
+        counts["prompts that the student always answered right"] += 1
+    pairs = [rejected for rejected in own if _differs(chosen, rejected, counts)][: settings.pairs_per_prompt]
+    room = min(settings.pairs_per_prompt - len(pairs), settings.mutations_per_prompt)
+    pairs += [mutation for mutation in _mutations(row, chosen, settings) if _differs(chosen, mutation, counts)][:room]
+    held_out = int(row["prompt_digest"], 16) % HELD_OUT == 0
+    return [_pair(row, chosen, rejected, "validation" if held_out else "train") for rejected in pairs]
+
+
+def rank_answers(row: Row, settings: Settings) -> list[Answer]:
+    """Every different answer, judged: the greedy one, samples by how often they were drawn, the teacher's."""
+    compiled = compile_schema(row["schema"], row["schema_id"])
+    sampled = Counter((text, finished) for text, finished in row["samples"])
+    drawn = [(*row["greedy"], "greedy", 1 + sampled.pop(tuple(row["greedy"]), 0))]
+    drawn += [(text, finished, "sample", count) for (text, finished), count in sampled.most_common()]
+    drawn.append((completion_text(row["target"]), True, "teacher", 0))
+    return [_judged(text, source, count, finished, row, compiled, settings) for text, finished, source, count in drawn]
+
+
+def _judged(
+    text: str, source: str, count: int, finished: bool, row: Row, compiled: CompiledSchema, settings: Settings
+) -> Answer:
+    verdict = judge(text, compiled, settings.strip_fences)
+    right = verdict.schema_valid and matches(verdict.value, row["target"], row["schema"], row.get("accepted"))
+    worst = min(verdict.violations, key=lambda violation: violation.rank, default=None)
+    why = f"{worst.path or '/'} {worst.keyword}" if worst else "meaning"
+    why = why if verdict.parsed else f"not JSON: {verdict.parse_error}"
+    return Answer(text, source, count, finished, verdict.meaning(right), why)
+
+
+def choose(answers: Sequence[Answer]) -> Answer | None:
+    """The right answer that the student finds likeliest, else the teacher's; None where none is right."""
+    right = (answer for answer in answers if answer.rank == RIGHT and answer.finished)
+    return next((answer for answer in right if not answer.text.lstrip().startswith("```")), None)
+
+
+def _differs(chosen: Answer, rejected: Answer, counts: Counter[str]) -> bool:
+    """Whether a pair says something: what the budget cut off, or differs in white space only, is counted instead."""
+    fault = "truncated" if not rejected.finished else ""
+    if "".join(chosen.text.split()) == "".join(rejected.text.split()):
+        fault = "identical" if chosen.text == rejected.text else "differ in white space only"
+    if fault:
+        counts[fault] += 1
+    return not fault
+
+
+def _mutations(row: Row, chosen: Answer, settings: Settings) -> list[Answer]:
+    """The right answer broken, one text a kind of fault; those that stay nearest to right (ranks 4 and 3) first.
+
+    Cut-off JSON is left out: the student that writes it has run out of budget, it has not chosen to.
+    """
+    compiled = compile_schema(row["schema"], row["schema_id"])
+    rng = random.Random(f"mutations {settings.seed} {row['prompt_digest']}")
+    made = mutate(json.loads(chosen.text), compiled, rng) if settings.mutations_per_prompt else []
+    judged = [
+        _judged(text, f"mutation: {kind}", 0, True, row, compiled, settings)
+        for text, kind in made
+        if kind != "truncated"
+    ]
+    return sorted((answer for answer in judged if answer.rank < RIGHT), key=lambda answer: answer.rank < 3)
+
+
+def _pair(row: Row, chosen: Answer, rejected: Answer, split: str) -> Row:
+    return {
+        "prompt": row["prompt"],
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "schema_id": row["schema_id"],
+        "chosen_rank": chosen.rank,
+        "rejected_rank": rejected.rank,
+        "why": rejected.why,
+        "source": rejected.source,
+        "chosen_source": chosen.source,
+        "split": split,
+    }
+
+
+def _no_pairs(prompts: int, counts: Counter[str]) -> str:
+    return (
+        f"no pairs at all from {prompts} prompts ({_said(counts)}): raise --sample-temperature, --samples-per-prompt "
+        "or --pair-prompts, or --mutations-per-prompt above 0"
+    )
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing counted"

@@ -1,0 +1,368 @@
+"""All artifacts of a run -> reports/<run>/report.md, report.html (one file, nothing fetched) and the plots; only reads.
+
+Last step of the flow. What a run has not made is named as missing, and the report shows the rest.
+
+    write_report(settings)   # needs nothing but outputs/
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from schema_student import comparison, embedded_teacher, figures
+from schema_student.artifacts import Paths, Row, paths, read_json, read_jsonl, read_meta, write_text
+from schema_student.config import CONFIG_DIR, Settings, UserError, read_config, resolve_run
+from schema_student.dataset import count_rows
+
+STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
+WHO = {"base": "the base student", "sft": "the student after SFT", "dpo": "the student after DPO"}
+SHOWN_RATES = {
+    "parsed_rate": "is JSON",
+    "schema_valid_rate": "valid",
+    "exact_match_rate": "exactly the target",
+    "semantic_match_target_rate": "means the target",
+    "teacher_accept_rate": "accepted by the teacher, of valid ones",
+    "semantic_pass_rate": "valid and as asked",
+    "wrong_but_valid_rate": "valid but wrong",
+    "refusal_precision": "refusals that were due",
+    "refusal_recall": "due refusals made",
+}
+LONGEST = 1500  # characters of one answer that are shown
+MANY = 6  # fixed and broken prompts that are shown, each
+
+
+def write_report(settings: Settings) -> Path:
+    """Write the report of a run; returns report.html. Raises UserError where the run has nothing to report."""
+    where = paths(settings)
+    facts = collect(settings)
+    pictures = draw(facts)
+    where.report_dir.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        draft = where.report_dir / f".{name}.tmp"
+        draft.write_bytes(picture)
+        draft.replace(where.report_dir / name)
+    write_text(where.report_dir / "report.md", render("report.md.j2", facts, pictures))
+    write_text(where.report_dir / "report.html", render("report.html.j2", facts, pictures))
+    return where.report_dir / "report.html"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What there is to tell
+
+
+def collect(settings: Settings) -> Row:
+    """Every fact of the report, from the artifacts that are there."""
+    where, run = paths(settings), resolve_run(settings)
+    students = read_students(where, run)
+    stages = {"sft": read_stage(where.run_dir), "dpo": read_stage(where.dpo_dir)}
+    if not students and not any(stages.values()):
+        raise UserError(
+            f"run {run} has neither a training nor an evaluation in {settings.output_dir}; ./runAll.sh makes them"
+        )
+    by_key = {student["key"]: student for student in students}
+    splits = list(dict.fromkeys(split for student in students for split in student["summary"]["splits"]))
+    facts: Row = {
+        "run": run,
+        "students": students,
+        "splits": splits,
+        "rates": SHOWN_RATES,
+        "stages": stages,
+        "chosen": describe_choice(stages["dpo"]),
+        "failures": comparison.tabulate_failures(students),
+        "groups": comparison.tabulate_groups(students, ("kind", "language")),
+        "weakest": comparison.list_weakest(students[-1]) if students else [],
+        "examples": comparison.pick_examples(students),
+        "missing": list_missing(students, stages),
+        "data": read_data(where),
+        "pairs": read_pairs(where),
+        "setup": describe_setup(where, stages, students),
+        "headline": write_headline(students),
+        "transitions": None,
+    }
+    if "sft" in by_key and "dpo" in by_key:
+        before, after = by_key["sft"]["rows"], by_key["dpo"]["rows"]
+        found = comparison.find_transitions(before, after)
+        facts["transitions"] = {
+            "lines": comparison.count_transitions(before, after, splits),
+            **{kind: [comparison.show(row, students) for row, _ in found[kind][:MANY]] for kind in ("fixed", "broken")},
+        }
+        facts["headline"]["alignment"] = judge_alignment(facts["transitions"]["lines"][-1], facts["chosen"])
+    return facts
+
+
+def read_students(where: Paths, run: str) -> list[Row]:
+    """The evaluations of the run's base, SFT and DPO students that are finished, in this order."""
+    found = []
+    for key, label in STUDENTS.items():
+        results = where.eval_dir(f"{run}-{key}") / "evaluation_results.jsonl"
+        summary = results.with_name("evaluation_summary.json")
+        if read_meta(results) and summary.exists():
+            rows = read_jsonl(results)
+            student = {"key": key, "label": label, "who": WHO[key], "color": figures.COLORS[key], "rows": rows}
+            student["summary"] = read_json(summary)
+            found.append({**student, "failed": sum(row["rank"] != comparison.RIGHT for row in rows)})
+    return found
+
+
+def read_stage(run_dir: Path) -> Row | None:
+    """Logs of SFT or DPO: metrics, margins, beta's trace and run_config; None where the stage has not begun."""
+    logs = {
+        name: read_jsonl(run_dir / f"{file}.jsonl") if (run_dir / f"{file}.jsonl").exists() else []
+        for name, file in (("metrics", "training_metrics"), ("margins", "margins"), ("trace", "beta_trace"))
+    }
+    if not logs["metrics"]:
+        return None
+    config = run_dir / "run_config.json"
+    steps = [row["step"] for row in logs["metrics"] if "step" in row]
+    done = read_meta(run_dir) is not None
+    return {
+        **logs,
+        "config": read_json(config) if config.exists() else {},
+        "finished": done,
+        "steps": max(steps, default=0),
+    }
+
+
+def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
+    """What a whole run has and this one lacks, in words."""
+    known = {student["key"] for student in students}
+    found = [f"the evaluation of {who}" for key, who in WHO.items() if key not in known]
+    for key, name in (("sft", "SFT"), ("dpo", "DPO")):
+        if stages[key] is None:
+            found.append(f"{name} training")
+        elif not stages[key]["finished"]:
+            found.append(f"the end of {name} training (it stopped after step {stages[key]['steps']})")
+    return found
+
+
+def read_data(where: Paths) -> Row | None:
+    """Counts of d_03 by split, and who wrote it."""
+    if not where.dataset.exists():
+        return None
+    rows = read_jsonl(where.dataset)
+    writers = Counter(row["teacher_model"] for row in rows)
+    return {
+        "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
+        "writers": {teacher_name(name): n for name, n in writers.most_common()},
+        "rejected": (read_meta(where.dataset) or {}).get("rejected", {}),
+    }
+
+
+def teacher_name(model: str | None) -> str:
+    """What a report calls a teacher: the embedded one is never taken for a language model."""
+    if model == embedded_teacher.MODEL:
+        return embedded_teacher.DISPLAY_NAME
+    return {"user": "your own answers", None: "unknown"}.get(model, str(model))
+
+
+def read_pairs(where: Paths) -> Row | None:
+    """Pairs made, and why their rejected answers are worse."""
+    if not where.pairs.exists():
+        return None
+    rows, meta = read_jsonl(where.pairs), read_meta(where.pairs) or {}
+    whys = Counter(
+        _shorten(comparison.general_path(row["why"].split(":")[0].replace(" ", "  ", 1)), 60) for row in rows
+    )
+    return {
+        "total": len(rows),
+        "splits": dict(Counter(row.get("split", "train") for row in rows)),
+        "ranks": [
+            (comparison.RANKS[rank], n) for rank, n in sorted(Counter(row["rejected_rank"] for row in rows).items())
+        ],
+        "sources": Counter(str(row["source"]).split(":")[0] for row in rows).most_common(),
+        "whys": whys.most_common(10),
+        "dropped": meta.get("counts") or meta.get("dropped") or {},
+    }
+
+
+def describe_choice(stage: Row | None) -> Row | None:
+    """Which checkpoint of DPO was taken and why; SFT itself is a candidate."""
+    if stage is None or "checkpoint" not in stage["config"]:
+        return None
+    config = stage["config"]
+    step = int(str(config["checkpoint"]).rsplit("-", 1)[-1])
+    return {"step": step, "why": config.get("why", ""), "sft_was_better": bool(config.get("sft_was_better"))}
+
+
+def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
+    """What ran: names, versions, digests, settings, and when each step ended."""
+    config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
+    steps = list_steps(where, students)
+    meta = steps[-1]["meta"] if steps else {}
+    known = read_config(CONFIG_DIR / "defaults.json")
+    settings = config.get("settings", {})
+    return {
+        "student": config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"},
+        "teacher": students[-1]["summary"].get("judged_by", "?") if students else None,
+        "versions": {name: version for name, version in meta.get("versions", {}).items() if version},
+        "commit": meta.get("git_commit"),
+        "seed": settings.get("seed", meta.get("seed")),
+        "steps": steps,
+        "changed": {name: value for name, value in settings.items() if known.get(name) != value},
+        "settings": settings,
+    }
+
+
+def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
+    """The finished artifacts in the order in which they ended, with digests and the seconds since the one before."""
+    data = [where.domain_specs, where.schemas, where.dataset, where.corpus, where.pairs]
+    runs = [where.run_dir, where.dpo_dir]
+    evaluations = [where.eval_dir(student["summary"]["name"]) / "evaluation_results.jsonl" for student in students]
+    found = []
+    for path in (*data, *runs, *evaluations):
+        meta = read_meta(path)
+        if meta and "finished_at" in meta:
+            name = path.name if path in data else str(path.relative_to(where.evals.parent))
+            digest = str(meta.get("digest", ""))[:16]
+            found.append({"name": name, "meta": meta, "digest": digest, "at": meta["finished_at"]})
+    found.sort(key=lambda step: step["at"])
+    for before, step in zip([None, *found], found, strict=False):
+        span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
+        step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The headline
+
+
+def write_headline(students: Sequence[Row]) -> Row:
+    """The run in two sentences: what the last student reaches, and from where."""
+    if not students:
+        return {"text": "Nothing has been evaluated yet: only training logs are shown.", "alignment": None}
+    *earlier, last = [(student, student["summary"]["overall"]["semantic_pass_rate"]) for student in students]
+    student, found = last
+    if found["rate"] is None:
+        return {"text": "The teacher judged no answer, so it is not known how many are right.", "alignment": None}
+    text = (
+        f"{_capital(student['who'])} answers {found['rate']:.1%} of {found['n']} test requests with valid JSON that "
+        f"means what was asked (95% interval {found['low']:.1%} to {found['high']:.1%})."
+    )
+    before = [f"{rate['rate']:.1%} {_when(other)}" for other, rate in earlier if rate["rate"] is not None]
+    return {"text": text + (f" It was {' and '.join(before)}." if before else ""), "alignment": None}
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _when(student: Row) -> str:
+    return "before any training" if student["key"] == "base" else student["label"]
+
+
+def judge_alignment(line: Row, choice: Row | None) -> Row:
+    """Whether DPO helped, by the prompts whose verdict changed: {tone, title, text}. Chance is named as chance."""
+    if choice and choice["sft_was_better"]:
+        return {
+            "tone": "neutral",
+            "title": "Alignment did not help: SFT was better on validation",
+            "text": f"No DPO checkpoint beat the SFT student, which was kept ({choice['why']}).",
+        }
+    fixed, broken, failures = line["fixed"], line["broken"], line["failures"]
+    counts = f"Of the {failures} answers that SFT got wrong DPO fixed {fixed}, and it broke {broken} that were right"
+    test = f"(exact sign test: p {'= ' if line['p'] >= 0.001 else ''}{_chance(line['p'])})"
+    if fixed == broken == 0:
+        return {
+            "tone": "neutral",
+            "title": "Alignment changed no verdict",
+            "text": "Every test answer is as right as it was.",
+        }
+    if line["p"] >= comparison.SIGNIFICANT:
+        title = "Alignment made no difference beyond chance"
+        return {"tone": "neutral", "title": title, "text": f"{counts}: no more than chance would do {test}."}
+    helped = fixed > broken
+    title = "Alignment helped" if helped else "Alignment did harm"
+    gone = f", {line['gone']:.0%} of the failures gone" if helped else ""
+    return {"tone": "good" if helped else "bad", "title": title, "text": f"{counts}{gone} {test}."}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rendering
+
+
+def draw(facts: Row) -> dict[str, bytes]:
+    """{file name: PNG} of every figure that has data."""
+    students, (sft, dpo) = facts["students"], (facts["stages"]["sft"] or {}, facts["stages"]["dpo"] or {})
+    delta = dpo.get("config", {}).get("settings", {}).get("beta_delta")
+    chosen = facts["chosen"]["step"] if facts["chosen"] else None
+    drawn = {
+        "rates.png": figures.draw_rates(students, facts["splits"]),
+        "outcomes.png": figures.draw_outcomes(students, comparison.RANKS),
+        "sft.png": figures.draw_sft(sft.get("metrics", [])),
+        "margins.png": figures.draw_margins(dpo.get("margins", [])),
+        "beta.png": figures.draw_beta(dpo.get("trace", []), dpo.get("metrics", []), delta),
+        "dpo.png": figures.draw_dpo(dpo.get("metrics", []), chosen),
+    }
+    return {name: picture for name, picture in drawn.items() if picture}
+
+
+def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
+    """A template filled with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    is_html = ".html" in template
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=is_html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        percent=_percent, interval=_interval, shorten=_shorten, cell=_cell, block=_block, span=_span
+    )
+    environment.filters["capital"] = _capital
+    environment.filters["chance"] = _chance
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    images = {name: f"data:image/png;base64,{base64.b64encode(picture).decode()}" for name, picture in pictures.items()}
+    files = {name: name for name in pictures}
+    return environment.get_template(template).render(**facts, images=images if is_html else files)
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1%}"
+
+
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _interval(found: Row) -> str:
+    return "" if found["rate"] is None else f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def _span(seconds: float | None) -> str:
+    """A duration for people: 41 s, 3 min 05 s."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def _shorten(text: str, longest: int = LONGEST) -> str:
+    """A text of a model, cut where it is too long to be read, with invisible characters shown."""
+    shown = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in str(text))
+    return shown if len(shown) <= longest else f"{shown[:longest]} ... ({len(shown) - longest} more characters)"
+
+
+def _cell(text: Any) -> str:
+    """Text for a cell or line of Markdown."""
+    plain = " ".join(_shorten(str(text)).split())
+    for mark in "\\`*_|[]<>":
+        plain = plain.replace(mark, "\\" + mark)
+    return plain
+
+
+def _block(text: Any) -> str:
+    """A fenced block of Markdown that its text cannot close."""
+    shown = _shorten(str(text))
+    fence = "```"
+    while fence in shown:
+        fence += "`"
+    return f"{fence}\n{shown}\n{fence}"

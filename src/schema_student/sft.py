@@ -1,0 +1,148 @@
+"""Supervised fine-tuning: the training corpus -> a LoRA adapter that writes what the teacher wrote.
+
+Reads d_04_training_corpus.jsonl; writes student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation),
+training_metrics.jsonl, run_config.json. Killed and run again, it continues after the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schema_student import student as students
+from schema_student import training
+from schema_student.artifacts import make_stamp, open_step, paths, read_jsonl, write_json
+from schema_student.config import Settings, UserError, resolve_auto
+
+DECIDING = (
+    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong"),
+    *("lora_r", "lora_alpha", "lora_dropout", "sft_learning_rate", "sft_epochs", "sft_max_steps", "sft_batch_size"),
+    *("gradient_accumulation", "warmup_ratio", "eval_every", "save_every", "weight_decay", "max_grad_norm"),
+)
+TOGETHER = 4  # rows of one schema that follow each other and share its computation; a batch still mixes schemas
+
+
+def sft_loss(logps_BC: Any, tokens: Any) -> Any:
+    """Cross-entropy of the supervised tokens over the number of them in the optimizer step."""
+    return -logps_BC.sum() / tokens
+
+
+def train_sft(settings: Settings) -> Path:
+    """Train the student's adapter on the corpus; returns checkpoint-final."""
+    choice = students.choose_student(settings)
+    settings = resolve_auto(settings, choice.kind)
+    where = paths(settings)
+    stamp = make_stamp(settings, *DECIDING, base=choice.base)
+    with open_step(where.run_dir, stamp, [where.corpus], settings.overwrite) as step:
+        if not step.done:
+            step.finish(_train(settings, where.corpus, where.run_dir))
+    return where.run_dir / "checkpoint-final"
+
+
+def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
+    rows = read_jsonl(corpus)
+    loaded = students.load_student(settings)
+    counts: dict[str, int] = {}
+    train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
+    validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
+    for fault, count in counts.items():
+        print(f"  left out {count} rows: {fault}")
+    if not train:
+        raise UserError(
+            f"{corpus} has no row of split train to learn from; generate more queries (--train-queries) or schemas"
+        )
+    schedule = plan_sft(settings, len(train))
+    print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    facts = training.run_facts("sft", settings, loaded, [corpus])
+    facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
+    write_json(run_dir / "run_config.json", facts)
+    loaded = students.attach_lora(loaded, settings)
+    SFTTrainer(loaded, train, validation, run_dir, settings, schedule).run()
+    facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
+    training.publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
+    write_json(run_dir / "run_config.json", facts)
+    print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    return {"checkpoint": facts["checkpoint"]}
+
+
+def encode_rows(
+    rows: Sequence[dict[str, Any]], split: str, tokenizer: Any, settings: Settings, counts: dict[str, int], corpus: Path
+) -> list[dict[str, Any]]:
+    """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if row["split"] != split or not row["is_valid"]:
+            continue
+        ids, name = training.encode(tokenizer, row["prompt"], row["completion"]), f"{corpus.name}:{number}"
+        fault = "no supervised token" if not row["completion"] else training.find_fault(ids, settings)
+        if training.keep_whole(fault, name, counts, settings):
+            found.append({"ids": ids, "name": name, "key": row["schema_id"]})
+    return found
+
+
+def plan_sft(settings: Settings, rows: int) -> training.Schedule:
+    """Steps by sft_max_steps, else by sft_epochs."""
+    a_step = settings.sft_batch_size * settings.gradient_accumulation
+    steps = settings.sft_max_steps or max(1, math.ceil(rows * settings.sft_epochs / a_step))
+    return training.Schedule(
+        steps, settings.sft_learning_rate, settings.sft_batch_size, settings.eval_every, settings.save_every
+    )
+
+
+class SFTTrainer(training.StudentTrainer):
+    """Batches of rows {ids, name, key}; the loss of completions."""
+
+    def __init__(
+        self,
+        student: students.Student,
+        train: Sequence[dict[str, Any]],
+        validation: Sequence[dict[str, Any]],
+        run_dir: Path,
+        settings: Settings,
+        schedule: training.Schedule,
+    ) -> None:
+        self.validation = validation
+        super().__init__(student, train, [len(row["ids"]) for row in train], TOGETHER, run_dir, settings, schedule)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.share)
+        return {**batch, "names": [row["name"] for row in rows]}
+
+    def weigh(self, batch: dict[str, Any]) -> int:
+        return int(batch["completion_mask"].sum())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
+    ) -> Any:
+        return sft_loss(training.completion_logps(model, inputs, self.autocast), num_items_in_batch)
+
+    def validate(self) -> dict[str, float]:
+        """eval_loss: mean over all supervised tokens of the validation rows."""
+        if not self.validation:
+            return {}
+        total, tokens = 0.0, 0
+        ordered = sorted(self.validation, key=lambda row: (row["key"], len(row["ids"])))
+        for start in range(0, len(ordered), self.schedule.batch_size):
+            batch = self._prepare_inputs(self.collate(ordered[start : start + self.schedule.batch_size]))
+            total -= float(training.completion_logps(self.model, batch, self.autocast).sum())
+            tokens += self.weigh(batch)
+        return {"eval_loss": total / tokens}
+
+
+def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
+    """The checkpoint with the least validation loss and why; the last one where there is no validation."""
+    saved = {int(path.name.split("-")[1]) for path in run_dir.glob("checkpoint-[0-9]*")}
+    if not has_validation:
+        return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
+    rows = [row for row in read_jsonl(run_dir / training.METRICS) if "eval_loss" in row and row["step"] in saved]
+    best = min(rows, key=lambda row: row["eval_loss"])
+    why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
+    return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
+
+
+def teachers(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Who wrote the corpus, where its rows say so."""
+    return sorted({str(row["teacher_model"]) for row in rows if row.get("teacher_model")})

@@ -1,0 +1,290 @@
+"""DPO: margins and loss are trl's; the reference is the SFT student; beta is fed once a step, saved, and replayable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from test_sft import adapter_weights, same_run, settings_with_corpus
+
+from schema_student import alignment, sft, training
+from schema_student import beta as betas
+from schema_student import student as students
+from schema_student.artifacts import paths, read_jsonl, write_jsonl
+from schema_student.config import Settings, UserError
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+STEPS = 14  # longer than the controller's warm-up
+
+
+def pair_rows(count: int = 8, held_out: int = 2) -> list[dict]:
+    def row(i: int) -> dict:
+        head = {"prompt": f"number {i}", "chosen": json.dumps({"n": i}), "rejected": json.dumps({"m": str(i)})}
+        tail = {"schema_id": "s", "chosen_rank": 5, "rejected_rank": 2, "why": "m required", "source": "mutation"}
+        return {**head, **tail, "split": "train" if i < count else "validation"}
+
+    return [row(i) for i in range(count + held_out)]
+
+
+def dataset_rows() -> list[dict]:
+    head = {
+        "schema_id": "s",
+        "domain": "d",
+        "schema_json": json.dumps(SCHEMA),
+        "current_date": "2026-01-31",
+        "is_valid": True,
+    }
+    rows = [("validation", 3), ("validation", 4), ("test_unseen", 5)]
+    return [{**head, "query": f"number {i}", "ast_json": json.dumps({"n": i}), "split": split} for split, i in rows]
+
+
+def settings_with_pairs(folder: Path, **changes) -> Settings:
+    small = {
+        "sft_max_steps": 2,
+        "dpo_max_steps": STEPS,
+        "dpo_eval_every": 5,
+        "dpo_learning_rate": 0.01,
+        "max_new_tokens": 16,
+    }
+    settings = settings_with_corpus(folder, **{**small, **changes})
+    write_jsonl(paths(settings).pairs, pair_rows())
+    write_jsonl(paths(settings).dataset, dataset_rows())
+    if not paths(settings).sft_checkpoint.exists():
+        sft.train_sft(settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory):
+    """A whole run of SFT and DPO on the tiny student."""
+    settings = settings_with_pairs(tmp_path_factory.mktemp("dpo"))
+    alignment.train_dpo(settings)
+    return settings
+
+
+def test_a_run_leaves_what_the_contract_names(aligned):
+    run_dir = paths(aligned).dpo_dir
+    rows = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    named = {"step", "epoch", "loss", "grad_norm", "learning_rate", "beta/effective"}
+    named |= {f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")} | {
+        "logps/chosen",
+        "logps/rejected",
+    }
+    assert all(named <= set(row) for row in rows) and len(rows) == STEPS
+    assert {"risk/p_hat", "risk/tau", "risk/u", "risk/s"} <= set(rows[-1])
+    margins = read_jsonl(run_dir / "margins.jsonl")
+    stats = ["n", "mean", "std", "min", "p10", "median", "p90", "max", "pos_frac"]
+    assert [list(row) for row in margins] == [["step", "epoch", *stats, "npy", "sample"]] * STEPS
+    trace = read_jsonl(run_dir / "beta_trace.jsonl")
+    assert trace[0]["type"] == "warmup_end" and {"tau_0", "beta_0"} <= set(trace[0])
+    assert set(trace[1]) == {"step", "tau", "p_hat", "over", "beta", "u", "s"}
+    assert [row["step"] for row in trace[1:]] == list(range(11, STEPS + 1))
+
+
+def test_step_1_starts_from_the_sft_student(aligned):
+    first = read_jsonl(paths(aligned).dpo_dir / "margins.jsonl")[0]
+    assert max(abs(first["min"]), abs(first["max"])) < 1e-4
+    assert read_jsonl(paths(aligned).dpo_dir / "training_metrics.jsonl")[1]["loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_dpo_raises_the_margin_of_held_out_pairs(aligned):
+    rows = [row for row in read_jsonl(paths(aligned).dpo_dir / "training_metrics.jsonl") if "eval_margin" in row]
+    assert rows[0]["eval_margin"] == pytest.approx(0, abs=1e-4)
+    assert rows[-1]["eval_margin"] > 0.1 and rows[-1]["eval_rewards/accuracies"] == 1
+    assert {"eval_semantic", "eval_valid"} <= set(rows[-1])
+
+
+def test_the_loss_log_is_the_loss_of_the_logged_margins_and_beta(aligned):
+    run_dir = paths(aligned).dpo_dir
+    losses = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    for logged, row in zip(losses, read_jsonl(run_dir / "margins.jsonl"), strict=True):
+        margins = torch.tensor(row["sample"])
+        assert float(alignment.dpo_losses(margins, logged["beta/effective"]).mean()) == pytest.approx(
+            logged["loss"], rel=1e-5
+        )
+
+
+def test_the_trace_replays_to_the_last_digit_and_a_change_is_found(aligned, tmp_path):
+    run_dir = paths(aligned).dpo_dir
+    assert betas.replay_run(run_dir) == STEPS - 9
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("run_config.json", "margins.jsonl", "margins"):
+        (copy / name).symlink_to(run_dir / name)
+    rows = read_jsonl(run_dir / "beta_trace.jsonl")
+    rows[2]["beta"] += 1e-12
+    write_jsonl(copy / "beta_trace.jsonl", rows)
+    with pytest.raises(UserError, match=r"beta_trace.jsonl:3: logged"):
+        betas.replay_run(copy)
+    write_jsonl(copy / "beta_trace.jsonl", read_jsonl(run_dir / "beta_trace.jsonl")[:-1])
+    with pytest.raises(UserError, match="has 4 rows"):
+        betas.replay_run(copy)
+
+
+@pytest.mark.parametrize("kill_at", [3, 8, 13])
+def test_killed_and_run_again_it_equals_an_undisturbed_run(aligned, tmp_path, monkeypatch, kill_at):
+    settings = settings_with_pairs(tmp_path)
+    step = alignment.DPOTrainer.training_step
+
+    def killed(self, *args, **kwargs):
+        loss = step(self, *args, **kwargs)
+        if self.state.global_step == kill_at - 1:
+            raise KeyboardInterrupt
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment.DPOTrainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            alignment.train_dpo(settings)
+    alignment.train_dpo(settings)
+    ours, theirs = paths(settings).dpo_dir, paths(aligned).dpo_dir
+    same_run(ours, theirs)
+    for name in ("margins.jsonl", "beta_trace.jsonl"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_micro_batches_share_one_beta_and_equal_one_batch(tmp_path):
+    few = {"dpo_max_steps": 12, "dpo_eval_every": 12}
+    whole = settings_with_pairs(tmp_path / "a", dpo_batch_size=8, **few)
+    parts = settings_with_pairs(tmp_path / "b", dpo_batch_size=4, **few)
+    alignment.train_dpo(whole)
+    parts = parts.changed(gradient_accumulation=2)
+    alignment.train_dpo(parts)
+    ours, theirs = (read_jsonl(paths(s).dpo_dir / "margins.jsonl") for s in (whole, parts))
+    assert [row["n"] for row in theirs] == [8] * 12
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["mean"] == pytest.approx(other["mean"], abs=1e-2)
+    a, b = (adapter_weights(paths(s).dpo_dir / "checkpoint-12") for s in (whole, parts))
+    assert all(torch.allclose(a[name], b[name], atol=1e-2) for name in a)
+
+
+def test_logps_margins_and_loss_equal_trls(tmp_path):
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    policy, reference, tokenizer = tiny.tiny_model(0), tiny.tiny_model(1), tiny.tiny_tokenizer()
+    sequences = [
+        [training.encode(tokenizer, f"number {i}", text) for i in range(3)]
+        for text in ('{"n":1}', '{"a longer":"answer"}')
+    ]
+    chosen, rejected = sequences
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(3)]
+    arguments = DPOConfig(output_dir=str(tmp_path), beta=0.3, max_length=None, report_to=[], use_cpu=True, bf16=False)
+    trainer = DPOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    ids = [
+        {"prompt_ids": c.prompt_ids, "chosen_ids": c.completion_ids, "rejected_ids": r.completion_ids}
+        for c, r in zip(chosen, rejected, strict=True)
+    ]
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(ids))
+    theirs.backward()
+    logged = trainer._metrics["train"] or trainer._metrics["eval"]
+    their_grads = {name: p.grad.clone() for name, p in policy.named_parameters()}
+    policy.zero_grad()
+
+    batch = training.collate(chosen + rejected, tokenizer.pad_token_id)
+    with torch.no_grad():
+        reference_logps = training.completion_logps(reference, batch).sum(-1)
+    policy_logps = training.completion_logps(policy, batch).sum(-1)
+    margins = alignment.dpo_margins(*torch.cat([policy_logps, reference_logps]).reshape(4, -1))
+    ours = alignment.dpo_losses(margins, 0.3).mean()
+    ours.backward()
+    ours, theirs, policy_logps, margins = (value.detach() for value in (ours, theirs, policy_logps, margins))
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    assert float(policy_logps[:3].mean()) == pytest.approx(logged["logps/chosen"][0], rel=1e-5)
+    assert float(policy_logps[3:].mean()) == pytest.approx(logged["logps/rejected"][0], rel=1e-5)
+    assert float(0.3 * margins.mean()) == pytest.approx(logged["rewards/margins"][0], rel=1e-5)
+    for name, parameter in policy.named_parameters():
+        assert torch.allclose(parameter.grad, their_grads[name], rtol=1e-4, atol=1e-6), name
+
+
+def metrics_of(run_dir: Path, rows: list[dict], steps: list[int]) -> Path:
+    write_jsonl(run_dir / "training_metrics.jsonl", [{"eval_runtime": 1.0, **row} for row in rows])
+    for step in steps:
+        (run_dir / f"checkpoint-{step}").mkdir()
+    return run_dir
+
+
+def test_the_checkpoint_with_the_most_right_answers_is_chosen(tmp_path):
+    rows = [{"step": 0, "eval_semantic": 0.5, "eval_valid": 0.9}, {"step": 10, "eval_semantic": 0.7, "eval_valid": 0.8}]
+    rows += [
+        {"step": 20, "eval_semantic": 0.7, "eval_valid": 0.9},
+        {"step": 30, "eval_semantic": 0.6, "eval_valid": 1.0},
+    ]
+    chosen = alignment.choose_checkpoint(metrics_of(tmp_path, rows, [10, 20, 30]))
+    assert chosen == {
+        "checkpoint": "checkpoint-20",
+        "why": "right answers 70.0% on validation (SFT 50.0%)",
+        "sft_was_better": False,
+    }
+
+
+def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch, capsys):
+    settings = settings_with_pairs(tmp_path, dpo_max_steps=2, dpo_eval_every=1)
+    scores = iter([0.9, 0.5, 0.8])
+    monkeypatch.setattr(alignment, "score_answers", lambda *_: {"eval_valid": 1.0, "eval_semantic": next(scores)})
+    alignment.train_dpo(settings)
+    run_dir = paths(settings).dpo_dir
+    assert "SFT was better than every DPO checkpoint" in capsys.readouterr().out
+    config = json.loads((run_dir / "run_config.json").read_text())
+    assert config["sft_was_better"] and config["checkpoint"] == "checkpoint-0"
+    assert read_jsonl(run_dir / "training_metrics.jsonl")[-1]["sft_was_better"]
+    kept, before = adapter_weights(run_dir / "checkpoint-final"), adapter_weights(paths(settings).sft_checkpoint)
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+
+
+def test_a_margin_that_is_not_finite_stops_the_run_before_the_controller(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path)
+    real = alignment.dpo_margins
+
+    def spoiled(*parts):
+        return real(*parts) * (float("nan") if parts[0].requires_grad else 1)
+
+    monkeypatch.setattr(alignment, "dpo_margins", spoiled)
+    with pytest.raises(UserError, match=r"margin is not finite at step 1 of dpo_pairs.jsonl:\d"):
+        alignment.train_dpo(settings)
+    assert not (paths(settings).dpo_dir / "margins.jsonl").exists()
+
+
+def test_bad_input_is_named(aligned, tmp_path):
+    settings = settings_with_pairs(tmp_path)
+    with pytest.raises(UserError, match="no adapter at"):
+        alignment.train_dpo(settings.changed(adapter=str(tmp_path / "nowhere")))
+    other = tmp_path / "other_base"
+    tiny.save_tiny(other, seed=5)
+    with pytest.raises(UserError, match="was trained on"):
+        alignment.train_dpo(settings.changed(base_model=str(other)))
+    same = [{**row, "rejected": row["chosen"]} for row in pair_rows()]
+    write_jsonl(paths(settings).pairs, same)
+    with pytest.raises(UserError, match="no pair to train on"):
+        alignment.train_dpo(settings)
+    write_jsonl(paths(settings).pairs, [])
+    with pytest.raises(UserError, match="no pair to train on"):
+        alignment.train_dpo(settings.changed(overwrite=True))
+
+
+def test_a_resume_with_other_settings_is_refused(aligned):
+    with pytest.raises(UserError, match=r"beta_controller was \"calibrated\", now \"fixed\""):
+        alignment.train_dpo(aligned.changed(beta_controller="fixed"))
+
+
+def test_a_warm_up_as_long_as_the_run_is_said_at_the_start(tmp_path, capsys):
+    settings = settings_with_pairs(tmp_path, beta_controller="risk", dpo_max_steps=2)
+    alignment.train_dpo(settings)
+    assert "beta_warmup 120 is not shorter than the run" in capsys.readouterr().out
+
+
+def test_adapter_of_dpo_loads(aligned):
+    student = students.load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
+    scores = alignment.score_answers(
+        student, alignment.read_requests(paths(aligned).dataset, "validation", 8, "compact"), aligned
+    )
+    assert scores.keys() == {"eval_valid", "eval_semantic"}

@@ -1,0 +1,122 @@
+"""The report tells what the artifacts hold, honestly, in one file that fetches nothing and trusts no output."""
+
+import re
+import shutil
+
+import pytest
+import report_run
+
+from schema_student.artifacts import paths
+from schema_student.config import UserError, default_settings
+from schema_student.report import _block, _cell, collect, judge_alignment, write_report
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """A whole run: base, SFT and DPO."""
+    settings = default_settings(output_dir=str(tmp_path_factory.mktemp("whole")))
+    report_run.write_run(settings, prompts=40)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def html(settings):
+    return write_report(settings).read_text()
+
+
+@pytest.fixture(scope="module")
+def markdown(settings, html):
+    return (paths(settings).report_dir / "report.md").read_text()
+
+
+def test_the_report_names_who_was_teacher_and_student(html, markdown):
+    for text in (html, markdown):
+        assert "embedded rule-based teacher (not an LLM)" in text
+        assert "embedded student (Gemma 3 architecture, 2M parameters)" in text
+        assert "f3a9f3a9f3a9f3a9" in text
+
+
+def test_html_is_one_file_that_fetches_nothing(html):
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
+    assert "<script" not in html and "@import" not in html and "url(" not in html
+    assert html.count("data:image/png;base64,") == 6
+
+
+def test_outputs_of_models_are_escaped(html, markdown):
+    assert "&lt;script&gt;alert(1)" in html and '<img src="http' not in html
+    assert "\x1b" not in html + markdown
+    outside = re.sub(r"(?ms)^(`{3,})\n.*?^\1$", "", markdown)
+    assert "<script>" in markdown and "<script>" not in outside
+
+
+def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown):
+    facts = collect(settings)
+    for student in facts["students"]:
+        rate = f"{student['summary']['splits']['test_unseen']['semantic_pass_rate']['rate']:.1%}"
+        assert rate in html and rate in markdown
+    pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
+    assert pictures == set(re.findall(r"\]\((\w+\.png)\)", markdown))
+    assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png"}
+
+
+def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown):
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+def test_a_report_written_again_is_the_same(settings, html):
+    assert write_report(settings).read_text() == html
+
+
+def test_a_run_with_only_sft_gets_its_report_and_says_what_is_missing(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base", "sft"), prompts=20)
+    text = write_report(settings).read_text()
+    assert "DPO training" in text and "the evaluation of the student after DPO" in text
+    assert not (paths(settings).report_dir / "margins.png").exists()
+
+
+def test_a_run_that_was_only_trained_gets_its_curves(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base", "sft"), prompts=20)
+    shutil.rmtree(paths(settings).evals)
+    assert "Nothing has been evaluated yet" in write_report(settings).read_text()
+
+
+def test_a_run_that_made_nothing_is_refused_with_what_makes_it(tmp_path):
+    with pytest.raises(UserError, match="runAll"):
+        write_report(default_settings(output_dir=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_training_is_said_to_be_so(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base", "sft"), prompts=20)
+    run_dir = paths(settings).run_dir
+    run_dir.with_name(f"{run_dir.name}.meta.json").unlink()
+    assert "the end of SFT training (it stopped after step 150)" in write_report(settings).read_text()
+
+
+def line(fixed, broken, p, failures=20):
+    gone = (fixed - broken) / failures
+    return {"fixed": fixed, "broken": broken, "failures": failures, "gone": gone, "p": p}
+
+
+def test_the_headline_on_alignment_is_honest():
+    assert judge_alignment(line(9, 1, 0.02), None)["title"] == "Alignment helped"
+    assert judge_alignment(line(1, 9, 0.02), None)["title"] == "Alignment did harm"
+    assert "no difference beyond chance" in judge_alignment(line(3, 1, 0.6), None)["title"]
+    assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
+
+
+def test_sft_that_was_better_is_called_so(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, prompts=20)
+    report_run.write_dpo(settings, sft_was_better=True)
+    assert "SFT was better" in write_report(settings).read_text()
+
+
+def test_text_in_markdown_cannot_leave_its_place():
+    assert _cell("a|b\n`c` <d>") == r"a\|b \`c\` \<d\>"
+    assert _block("x\n```\ny").startswith("````\n")

@@ -1,0 +1,251 @@
+"""SFT: trained ids are those of generation; the loss is trl's; a killed run ends like an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from schema_student import sft, training
+from schema_student import student as students
+from schema_student.artifacts import paths, read_jsonl, write_jsonl
+from schema_student.config import UserError
+
+STEPS = 6
+
+
+def corpus_rows(count: int = 12, validation: int = 4) -> list[dict]:
+    def row(i: int, split: str) -> dict:
+        completion = json.dumps({"n": i}, separators=(",", ":"))
+        return {
+            "schema_id": "s",
+            "domain": "d",
+            "prompt": f"number {i}",
+            "completion": completion,
+            "is_valid": True,
+            "split": split,
+        }
+
+    return [row(i, "train") for i in range(count)] + [row(100 + i, "validation") for i in range(validation)]
+
+
+def settings_with_corpus(folder: Path, rows: list[dict] | None = None, **changes):
+    settings = tiny.tiny_settings(folder, **{"sft_max_steps": STEPS, "sft_learning_rate": 0.01, **changes})
+    write_jsonl(paths(settings).corpus, corpus_rows() if rows is None else rows)
+    return settings
+
+
+def adapter_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(checkpoint / "adapter_model.safetensors")
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    rows = read_jsonl(run_dir / "training_metrics.jsonl")
+    return [{key: value for key, value in row.items() if key != "eval_runtime"} for row in rows]
+
+
+def same_run(a: Path, b: Path) -> None:
+    assert metrics(a) == metrics(b)
+    ours, theirs = adapter_weights(a / "checkpoint-final"), adapter_weights(b / "checkpoint-final")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A whole run of SFT on the tiny student."""
+    settings = settings_with_corpus(tmp_path_factory.mktemp("sft"))
+    sft.train_sft(settings)
+    return settings
+
+
+def test_a_run_leaves_what_the_contract_names(trained):
+    run_dir = paths(trained).run_dir
+    rows = read_jsonl(run_dir / "training_metrics.jsonl")
+    assert {"step", "epoch", "loss", "grad_norm", "learning_rate"} <= set(rows[1])
+    assert {"step", "epoch", "eval_loss", "eval_runtime"} <= set(rows[0])
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
+    config = json.loads((run_dir / "run_config.json").read_text())
+    assert config["student"]["digest"] and config["versions"]["torch"] and config["checkpoint"] and config["why"]
+    best = min((row for row in rows if "eval_loss" in row and row["step"]), key=lambda row: row["eval_loss"])
+    assert config["checkpoint"] == f"checkpoint-{best['step']}"
+    names = {path.name for path in (run_dir / "checkpoint-final").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "schema_student.json"}
+    assert not (run_dir / ".partial").exists()
+
+
+def test_sft_lowers_the_validation_loss(trained):
+    losses = [row["eval_loss"] for row in metrics(paths(trained).run_dir) if "eval_loss" in row]
+    assert min(losses[1:]) < losses[0]
+
+
+def test_the_adapter_loads_and_its_loss_is_the_logged_one(trained):
+    run_dir = paths(trained).run_dir
+    student = students.load_student(trained, adapter=str(run_dir / "checkpoint-final"))
+    rows = sft.encode_rows(
+        read_jsonl(paths(trained).corpus), "validation", student.tokenizer, trained, {}, paths(trained).corpus
+    )
+    with torch.no_grad():
+        logps = [training.completion_logps(student.model, training.collate([row["ids"]], 0)) for row in rows]
+    loss = -sum(float(part.sum()) for part in logps) / sum(part.numel() for part in logps)
+    assert loss == pytest.approx(min(row["eval_loss"] for row in metrics(run_dir) if "eval_loss" in row), rel=1e-5)
+
+
+def test_run_again_it_is_done(trained, capsys):
+    before = (paths(trained).run_dir / "training_metrics.jsonl").read_bytes()
+    sft.train_sft(trained)
+    assert "done already" in capsys.readouterr().out
+    assert (paths(trained).run_dir / "training_metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "moment", ["between checkpoints", "while a checkpoint is written", "before the first checkpoint"]
+)
+def test_killed_and_run_again_it_equals_an_undisturbed_run(trained, tmp_path, monkeypatch, moment):
+    settings = settings_with_corpus(tmp_path)
+    step, save = sft.SFTTrainer.training_step, training.StudentTrainer._save_checkpoint
+    kill_at = 2 if moment == "before the first checkpoint" else 4
+
+    def killed_step(self, *args, **kwargs):
+        if self.state.global_step == kill_at - 1 and moment != "while a checkpoint is written":
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    def killed_save(self, *args, **kwargs):
+        if self.state.global_step == 4 and moment == "while a checkpoint is written":
+            half = self.run_dir / ".partial" / "checkpoint-4"
+            half.mkdir(parents=True)
+            (half / "adapter_config.json").write_text("{")
+            raise KeyboardInterrupt
+        return save(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sft.SFTTrainer, "training_step", killed_step)
+        patch.setattr(training.StudentTrainer, "_save_checkpoint", killed_save)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train_sft(settings)
+    with (paths(settings).run_dir / "training_metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    sft.train_sft(settings)
+    same_run(paths(settings).run_dir, paths(trained).run_dir)
+
+
+def test_two_micro_batches_equal_one_batch(tmp_path):
+    whole = settings_with_corpus(tmp_path / "a", sft_batch_size=12, sft_max_steps=2)
+    parts = settings_with_corpus(tmp_path / "b", sft_batch_size=6, gradient_accumulation=2, sft_max_steps=2)
+    sft.train_sft(whole)
+    sft.train_sft(parts)
+    ours, theirs = (adapter_weights(paths(s).run_dir / "checkpoint-2") for s in (whole, parts))
+    assert all(torch.allclose(ours[name], theirs[name], atol=2e-5) for name in ours)
+    losses = [[row["loss"] for row in metrics(paths(s).run_dir) if "loss" in row] for s in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_training_ids_are_those_of_generation():
+    tokenizer = tiny.tiny_tokenizer()
+    ids = training.encode(tokenizer, "what?", '{"n":1}')
+    assert ids.prompt_ids == students.encode_prompt(tokenizer, "what?")
+    assert ids.completion_ids == students.encode_completion(tokenizer, '{"n":1}')
+    batch = training.collate([ids, training.encode(tokenizer, "a longer question", "[]")], tokenizer.pad_token_id)
+    for row, mask, sequence in zip(batch["input_ids"][:1], batch["attention_mask"][:1], [ids], strict=True):
+        assert row[mask.bool()].tolist() == sequence.prompt_ids + sequence.completion_ids
+
+
+PROMPTS = [
+    ("short", "{}"),
+    ("a prompt far longer than the sliding window of sixteen", '{"long":"answer, of many tokens"}'),
+]
+PROMPTS += [(f"a prompt far longer than the sliding window of {n}", f'{{"n":{n}}}') for n in (3, 17)]
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_logps_of_a_batch_equal_those_of_each_sequence_alone(share):
+    model, tokenizer = tiny.tiny_model(), tiny.tiny_tokenizer()
+    sequences = [training.encode(tokenizer, *text) for text in PROMPTS]
+    together = training.completion_logps(model, training.collate(sequences, tokenizer.pad_token_id, share))
+    for row, sequence in zip(together, sequences, strict=True):
+        ids = torch.tensor([sequence.prompt_ids + sequence.completion_ids])
+        logps = torch.log_softmax(model(ids).logits[0, :-1].float(), -1).gather(1, ids[0, 1:, None])[:, 0]
+        alone = logps[len(sequence.prompt_ids) - 1 :]
+        assert torch.allclose(row[: len(alone)], alone, atol=1e-5)
+        assert not row[len(alone) :].any()
+
+
+def test_a_shared_prefix_changes_no_gradient():
+    tokenizer, grads = tiny.tiny_tokenizer(), []
+    sequences = [training.encode(tokenizer, *text) for text in PROMPTS]
+    for share in (False, True):
+        model = tiny.tiny_model()
+        batch = training.collate(sequences, tokenizer.pad_token_id, share)
+        sft.sft_loss(training.completion_logps(model, batch), 40).backward()
+        grads.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert batch["prefix_ids"].shape[0] < len(sequences)
+    assert all(torch.allclose(grads[0][name], grads[1][name], atol=1e-6) for name in grads[0])
+
+
+def test_the_loss_equals_trls(tmp_path):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = tiny.tiny_model(), tiny.tiny_tokenizer()
+    sequences = [training.encode(tokenizer, f"number {i}", json.dumps({"n": 10**i})) for i in range(4)]
+    rows = [
+        {"input_ids": s.prompt_ids + s.completion_ids, "labels": [-100] * len(s.prompt_ids) + s.completion_ids}
+        for s in sequences
+    ]
+    arguments = SFTConfig(output_dir=str(tmp_path), max_length=None, report_to=[], use_cpu=True, bf16=False)
+    arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    batch = training.collate(sequences, tokenizer.pad_token_id)
+    ours = sft.sft_loss(training.completion_logps(model, batch), batch["completion_mask"].sum())
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+
+
+def test_batches_use_every_row_once_a_pass_and_are_the_same_for_a_seed():
+    lengths, keys = [i % 7 for i in range(25)], [str(i % 3) for i in range(25)]
+    plan = training.plan_batches(lengths, keys, 4, 14, seed=1, together=2)
+    assert sorted(i for batch in plan[:7] for i in batch) == list(range(25))
+    assert sorted(i for batch in plan[7:] for i in batch) == list(range(25))
+    same, other = (training.plan_batches(lengths, keys, 4, 14, seed=seed, together=2) for seed in (1, 2))
+    assert plan == same != other
+
+
+def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):
+    rows = corpus_rows()
+    rows[3]["completion"] = '"' + "x" * 80 + '"'
+    rows[5]["completion"] = ""
+    settings = settings_with_corpus(tmp_path, rows, sft_max_steps=1)
+    with pytest.raises(UserError, match=r"d_04_training_corpus.jsonl:4: completion longer than max_new_tokens"):
+        sft.train_sft(settings.changed(overlong="refuse"))
+    shutil.rmtree(tmp_path / "outputs" / "student_runs")
+    sft.train_sft(settings)
+    config = json.loads((paths(settings).run_dir / "run_config.json").read_text())
+    assert config["left_out"] == {"completion longer than max_new_tokens": 1, "no supervised token": 1}
+    assert "left out 1 rows: no supervised token" in capsys.readouterr().out
+
+
+def test_a_corpus_without_training_rows_is_refused(tmp_path):
+    settings = settings_with_corpus(tmp_path, corpus_rows(0))
+    with pytest.raises(UserError, match="no row of split train"):
+        sft.train_sft(settings)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_rows(tmp_path, monkeypatch):
+    settings = settings_with_corpus(tmp_path)
+    monkeypatch.setattr(sft, "sft_loss", lambda logps, tokens: logps.sum() * float("nan"))
+    with pytest.raises(UserError, match=r"not finite at step 1 of d_04_training_corpus.jsonl:\d+"):
+        sft.train_sft(settings)
+
+
+def test_bfloat16_is_close_to_float32(tmp_path):
+    model, tokenizer = tiny.tiny_model(), tiny.tiny_tokenizer()
+    batch = training.collate([training.encode(tokenizer, "a", "{}")], tokenizer.pad_token_id)
+    exact, rough = (training.completion_logps(model, batch, dtype) for dtype in (None, torch.bfloat16))
+    assert torch.allclose(exact, rough, atol=0.1) and exact.dtype == rough.dtype == torch.float32
