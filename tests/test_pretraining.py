@@ -1,35 +1,12 @@
-"""Pretraining data and packing: packed equals separate, answers are valid, the stream repeats."""
+"""Pretraining: drawn answers are valid, the stream repeats, and a few steps run, save, and continue."""
 
 import itertools
 import json
 import random
-import sys
-from pathlib import Path
 
-import torch
-
-from schema_student import pretraining, schemas
-from schema_student.student import encode_completion, encode_prompt
-
-sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
-
-def test_packed_branches_have_the_loss_of_separate_sequences():
-    tokenizer, model = tiny.tiny_tokenizer(), tiny.tiny_model(sliding_window=4096)
-    texts = [("schema of shops: red", "{1}"), ("schema of shops: blue ones", "{22}"), ("schema of shops: r", "{3}")]
-    pairs = [
-        (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion)) for prompt, completion in texts
-    ]
-    packed = pretraining.packed_loss(
-        model, pretraining.collate([pretraining.pack_group(pairs)], tokenizer.pad_token_id)
-    )
-    total, count = 0.0, 0
-    for prompt, completion in pairs:
-        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-        total += torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="sum").item()
-        count += len(completion)
-    assert abs(packed.item() - total / count) < 0.02  # the packed forward runs in bfloat16
+from schema_student import pretraining, prompt_tree, schemas
 
 
 def test_every_drawn_object_answer_is_valid():
@@ -49,7 +26,7 @@ def test_the_same_seed_gives_the_same_stream():
 
 
 def test_batches_hold_every_row_once_under_the_budget():
-    rows = [pretraining.PackedRow([i] * n, [], [], []) for i, n in enumerate(range(10, 74))]
+    rows = [prompt_tree.Tree([i] * n) for i, n in enumerate(range(10, 74))]
     made = list(itertools.islice(pretraining.batches(iter(rows), 256, pool=64), 64))
     kept = made[: next(k for k in range(len(made)) if sum(map(len, made[: k + 1])) == 64) + 1]
     assert sorted(row.ids[0] for batch in kept for row in batch) == list(range(64))
@@ -60,3 +37,15 @@ def test_the_learning_rate_rises_stays_and_falls():
     recipe = pretraining.Recipe(steps=1000, warmup_steps=100, cooldown_share=0.3)
     rates = [pretraining.learning_rate_factor(step, recipe) for step in range(1000)]
     assert rates[0] == 0.01 and max(rates) == 1.0 and rates[500] == 1.0 and rates[-1] == 0.05
+
+
+def test_a_pretraining_runs_saves_a_base_and_continues(tmp_path):
+    from schema_student.student import load_tokenizer
+
+    recipe = pretraining.Recipe(steps=2, hidden_size=96, layers=1, vocabulary=400, tokens_per_step=2048)
+    pretraining.pretrain(recipe, tmp_path)
+    pretraining.pretrain(pretraining.Recipe(**{**vars(recipe), "steps": 3}), tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "pretraining_log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [0, 1, 2]
+    assert load_tokenizer(str(tmp_path)).chat_template
+    assert (tmp_path / "model.safetensors").stat().st_size > 10_000

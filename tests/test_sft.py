@@ -164,11 +164,11 @@ PROMPTS = [
 PROMPTS += [(f"a prompt far longer than the sliding window of {n}", f'{{"n":{n}}}') for n in (3, 17)]
 
 
-@pytest.mark.parametrize("share", [False, True])
-def test_logps_of_a_batch_equal_those_of_each_sequence_alone(share):
+@pytest.mark.parametrize("trees", [False, True])
+def test_logps_of_a_batch_equal_those_of_each_sequence_alone(trees):
     model, tokenizer = tiny.tiny_model(), tiny.tiny_tokenizer()
     sequences = [training.encode(tokenizer, *text) for text in PROMPTS]
-    together = training.completion_logps(model, training.collate(sequences, tokenizer.pad_token_id, share))
+    together = training.completion_logps(model, training.collate(sequences, tokenizer.pad_token_id, trees))
     for row, sequence in zip(together, sequences, strict=True):
         ids = torch.tensor([sequence.prompt_ids + sequence.completion_ids])
         logps = torch.log_softmax(model(ids).logits[0, :-1].float(), -1).gather(1, ids[0, 1:, None])[:, 0]
@@ -177,15 +177,15 @@ def test_logps_of_a_batch_equal_those_of_each_sequence_alone(share):
         assert not row[len(alone) :].any()
 
 
-def test_a_shared_prefix_changes_no_gradient():
+def test_trees_change_no_gradient():
     tokenizer, grads = tiny.tiny_tokenizer(), []
     sequences = [training.encode(tokenizer, *text) for text in PROMPTS]
-    for share in (False, True):
+    for trees in (False, True):
         model = tiny.tiny_model()
-        batch = training.collate(sequences, tokenizer.pad_token_id, share)
+        batch = training.collate(sequences, tokenizer.pad_token_id, trees)
         sft.sft_loss(training.completion_logps(model, batch), 40).backward()
         grads.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    assert batch["prefix_ids"].shape[0] < len(sequences)
+    assert batch["tree"]["ids"].numel() < training.collate(sequences, 0)["input_ids"].numel()
     assert all(torch.allclose(grads[0][name], grads[1][name], atol=1e-6) for name in grads[0])
 
 

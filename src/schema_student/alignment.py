@@ -196,7 +196,7 @@ class DPOTrainer(training.StudentTrainer):
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Chosen sequences first, then rejected ones: 2 B rows."""
         sequences = [row[side] for side in ("chosen", "rejected") for row in rows]
-        batch = training.collate(sequences, self.student.tokenizer.pad_token_id, self.share)
+        batch = training.collate(sequences, self.student.tokenizer.pad_token_id, self.trees)
         if "reference" in rows[0]:
             batch["reference_logps"] = torch.tensor([row["reference"] for row in rows]).T.reshape(-1)
         return {**batch, "names": [row["name"] for row in rows]}

@@ -373,10 +373,12 @@ def open_step(
         step = Step(path, stamp)
         if overwrite:
             _remove(path)
+        _sweep(path)
         meta = read_meta(path)
         if meta and path.exists():
             _check_same(path, meta, stamp)
             step.done = True
+            _beside(path, "partial").unlink(missing_ok=True)
             print(f"done already: {path} (finished {meta.get('finished_at')})")
         else:
             _begin(step)
@@ -446,6 +448,25 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     _beside(path, "partial").unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts that write_text left where its process was killed: `.NAME.PID.tmp`."""
+    for folder in (path.parent, path):
+        for draft in folder.glob(".*.tmp"):
+            pid = draft.name.split(".")[-2]
+            if pid.isdigit() and not _is_running(int(pid)):
+                draft.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _unfinished(path: Path) -> bool:

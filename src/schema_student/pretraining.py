@@ -33,6 +33,7 @@ from schema_student.phrasing import (
     read_dsl,
     word_object,
 )
+from schema_student.prompt_tree import Tree, grow, plant, prediction_logps
 from schema_student.prompts import completion_text, render_prompt
 
 Rng = random.Random
@@ -317,60 +318,28 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
     return [(render_prompt(schema, r.query, date), completion_text(r.answer)) for r, date in requests]
 
 
-@dataclass(frozen=True)
-class PackedRow:
-    """One schema and its pairs as a row of T tokens; segment 0 is the shared prefix, label -100 is not learned."""
-
-    ids: list[int]
-    positions: list[int]
-    segments: list[int]
-    labels: list[int]
-
-
-def pack_group(pairs: list[tuple[list[int], list[int]]]) -> PackedRow:
-    """Lay (prompt ids, completion ids) of one schema out as a shared prefix and one branch a pair.
-
-    The prefix is what all prompts share, less its last token, so that every branch predicts its own first completion
-    token from its own tokens. labels are aligned with the token that predicts them (already shifted).
-    """
-    prompts = [prompt for prompt, _ in pairs]
-    shared = 0
-    while shared < min(map(len, prompts)) - 1 and len({prompt[shared] for prompt in prompts}) == 1:
-        shared += 1
-    ids, positions, segments, labels = prompts[0][:shared], list(range(shared)), [0] * shared, [-100] * shared
-    for i, (prompt, completion) in enumerate(pairs):
-        branch = prompt[shared:] + completion[:-1]
-        ids += branch
-        positions += range(shared, shared + len(branch))
-        segments += [i + 1] * len(branch)
-        labels += [-100] * (len(prompt) - shared - 1) + completion
-    return PackedRow(ids, positions, segments, labels)
-
-
-def endless_rows(tokenizer: Any, seed: int, pairs: int, longest: int) -> Iterator[PackedRow]:
-    """Packed rows without end, the same for the same seed."""
+def endless_rows(tokenizer: Any, seed: int, pairs: int, longest: int) -> Iterator[Tree]:
+    """Without end, the same for the same seed: a schema and its pairs as one row."""
     from schema_student.student import encode_completion, encode_prompt
 
     words, rng = Words(), random.Random(seed)
     while True:
         group = draw_group(words, rng, pairs)
-        row = pack_group(
-            [
-                (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
-                for prompt, completion in group
-            ]
-        )
+        ids = [
+            (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion)) for prompt, completion in group
+        ]
+        (row,) = grow(ids, least_share=0.0)
         if len(row.ids) <= longest:
             yield row
 
 
-def batches(rows: Iterator[PackedRow], tokens: int, pool: int = 64) -> Iterator[list[PackedRow]]:
-    """Rows of like length together, at most `tokens` padded tokens a batch, batches in the order they fill."""
+def batches(rows: Iterator[Tree], tokens: int, pool: int = 64) -> Iterator[list[Tree]]:
+    """Rows of like length together, at most `tokens` padded tokens a batch, batches shuffled within a pool of rows."""
     import itertools
 
     while ready := sorted(itertools.islice(rows, pool), key=lambda row: len(row.ids)):
-        made: list[list[PackedRow]] = []
-        batch: list[PackedRow] = []
+        made: list[list[Tree]] = []
+        batch: list[Tree] = []
         for row in ready:
             if batch and (len(batch) + 1) * len(row.ids) > tokens:
                 made.append(batch)
@@ -381,27 +350,6 @@ def batches(rows: Iterator[PackedRow], tokens: int, pool: int = 64) -> Iterator[
         yield from made
 
 
-def collate(batch: list[PackedRow], pad: int) -> dict[str, Any]:
-    """Tensors ids_BT, positions_BT, labels_BT and mask_B1TT: a token sees the shared prefix and its own branch."""
-    import torch
-
-    longest = -(-max(len(row.ids) for row in batch) // 8) * 8
-
-    def padded(name: str, fill: int) -> torch.Tensor:
-        return torch.tensor([getattr(row, name) + [fill] * (longest - len(row.ids)) for row in batch])
-
-    segments = padded("segments", -1)
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = (((query == key) | (key == 0)) & causal) | torch.eye(longest, dtype=torch.bool)
-    return {
-        "ids": padded("ids", pad),
-        "positions": padded("positions", 0),
-        "labels": padded("labels", -100),
-        "mask": mask[:, None],
-    }
-
-
 # ------------------------------------------------------------------------------------------------------- the training
 
 
@@ -409,7 +357,7 @@ def collate(batch: list[PackedRow], pad: int) -> dict[str, Any]:
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 3200
+    steps: int = 2700
     seed: int = 7
     pairs_per_row: int = 8
     tokens_per_step: int = 6144
@@ -462,7 +410,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     started, progress = time.monotonic() - before, tqdm(range(begin, recipe.steps), unit="step", mininterval=10)
     with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
         for step in progress:
-            batch = collate(next(rows), tokenizer.pad_token_id)
+            batch = plant(next(rows), tokenizer.pad_token_id)
             loss = packed_loss(model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -517,17 +465,11 @@ def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, fl
 
 
 def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
-    """Mean cross-entropy over labelled tokens (nats), forward in bf16; logits only where there is a label."""
+    """Mean cross-entropy of predicted tokens (nats), forward in bfloat16."""
     import torch
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        masks = {"full_attention": batch["mask"], "sliding_attention": batch["mask"]}
-        hidden_BTD = model.model(
-            input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=masks, use_cache=False
-        ).last_hidden_state
-        labelled = batch["labels"] != -100
-        logits_ND = model.lm_head(hidden_BTD[labelled])
-    return torch.nn.functional.cross_entropy(logits_ND.float(), batch["labels"][labelled])
+        return -prediction_logps(model, batch).mean()
 
 
 def save_base(model: Any, tokenizer: Any, out: Path) -> None:

@@ -1,9 +1,9 @@
 """Many sequences that share prefixes, computed once: a tree of token ids laid out as one row.
 
-Every example of a batch repeats its schema, and a DPO pair repeats its whole prompt. Here each shared prefix stands once:
-a token attends to its ancestors and itself, and its position is its depth, so that every sequence computes what it would
-compute alone, up to rounding. A token that several branches follow predicts the first token of each of them: the
-predictions are listed as (position, target), so no token is laid out twice and logits are made at labeled positions only.
+Every example of a batch repeats its schema, and a DPO pair repeats its whole prompt. Here each shared prefix stands
+once: a token attends to its ancestors and itself, and its position is its depth, so that every sequence computes what it
+would compute alone, up to rounding. A token that several branches follow predicts the first token of each of them: the
+predictions are listed as (position, target), so that no token is laid out twice and logits are made where one is needed.
 
     forest = grow(sequences)                      # sequences: (prompt ids, completion ids)
     logps_BC = forest_logps(model, plant(forest, pad_id, device))
@@ -22,7 +22,7 @@ Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
 
 @dataclass
 class Tree:
-    """One row: tokens with their depth and segment, which segments each segment can see, and what is predicted where."""
+    """One row: tokens with depth and segment, which segments each segment can see, and what is predicted where."""
 
     ids: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
@@ -109,8 +109,8 @@ def _branch(
 def plant(forest: Sequence[Tree], pad_id: int) -> dict[str, Any]:
     """Tensors of a batch of trees.
 
-    ids_RT, positions_RT, segments_RT (-1 where padded), visible_RSS (which segment sees which), and of the N predictions
-    rows_N, columns_N (where), targets_N (token), sequences_N and places_N (whose, and which column of its completion).
+    ids_RT, positions_RT, segments_RT (-1 where padded), visible_RSS (which segment sees which); of the N predictions
+    rows_N and columns_N (where), targets_N (the token), sequences_N and places_N (whose, and which of its tokens).
     """
     import torch
 
@@ -160,9 +160,18 @@ def tree_mask(batch: dict[str, Any], window: int | None = None) -> Any:
 
 
 def forest_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> Any:
-    """log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32.
+    """log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32."""
+    import torch
 
-    `model` is a Gemma 3 causal model of transformers, with a LoRA or without. Gradients flow as for separate sequences.
+    logps_N = prediction_logps(model, batch)
+    logps_BC = torch.zeros(count, width, dtype=logps_N.dtype, device=logps_N.device)
+    return logps_BC.index_put((batch["sequences"], batch["places"]), logps_N)
+
+
+def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
+    """log p of every predicted token (N,), float32; gradients flow as for separate sequences.
+
+    `model` is a Gemma 3 causal model of transformers, with a LoRA or without.
     """
     import torch
 
@@ -175,9 +184,7 @@ def forest_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> A
     logits_NV = causal.lm_head(hidden_RTD[batch["rows"], batch["columns"]]).float()
     if config.final_logit_softcapping is not None:
         logits_NV = torch.tanh(logits_NV / config.final_logit_softcapping) * config.final_logit_softcapping
-    logps_N = -torch.nn.functional.cross_entropy(logits_NV, batch["targets"], reduction="none")
-    logps_BC = torch.zeros(count, width, dtype=logps_N.dtype, device=logps_N.device)
-    return logps_BC.index_put((batch["sequences"], batch["places"]), logps_N)
+    return -torch.nn.functional.cross_entropy(logits_NV, batch["targets"], reduction="none")
 
 
 def takes_tree_masks(model: Any) -> bool:

@@ -108,7 +108,7 @@ class SFTTrainer(training.StudentTrainer):
         super().__init__(student, train, [len(row["ids"]) for row in train], TOGETHER, run_dir, settings, schedule)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.share)
+        batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
         return {**batch, "names": [row["name"] for row in rows]}
 
     def weigh(self, batch: dict[str, Any]) -> int:

@@ -4,8 +4,7 @@ Built on transformers.Trainer rather than trl's trainers: trl 1.14.0 tokenizes b
 those of generation), takes one fixed beta inside a loss of 300 lines, and copies an adapter to be its reference. Our
 losses are a few lines each and equal trl's (tests/test_sft.py and tests/test_alignment.py hold that).
 
-Shapes: B sequences, G groups that share a prefix, S columns of prefix, P of the rest of the prompt, C of completion,
-V vocabulary.
+Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import DynamicCache, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from schema_student import prompt_tree
 from schema_student import student as students
 from schema_student.artifacts import digest, dump_row, read_json, read_jsonl, versions, write_json, write_jsonl
 from schema_student.config import Settings, UserError
@@ -73,115 +73,44 @@ def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Setting
     return not fault
 
 
-def collate(sequences: Sequence[Ids], pad_id: int, share: bool = False) -> dict[str, torch.Tensor]:
-    """One batch, prompts padded on the left and completions on the right: all completions begin in one column.
+def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[str, Any]:
+    """One batch: completion_ids and completion_mask (B, C), and what the model reads.
 
-    completion_ids and completion_mask are (B, C); input_ids, attention_mask and position_ids (B, P + C). With `share`,
-    rows whose prompts begin alike (one schema) are a group: what they share stands once in prefix_ids (G, S), padded on
-    the right, and input_ids hold the rest; group (B,) says whose prefix a row continues.
+    With `trees` that is `tree`, where what several rows begin with (their schema, a pair's prompt) stands once. Else
+    input_ids, attention_mask and position_ids (B, P + C): prompts padded on the left and completions on the right, so
+    that all completions begin in one column.
     """
-    groups = share_prefixes([s.prompt_ids for s in sequences]) if share else [(0, [i]) for i in range(len(sequences))]
-    start = {i: shared for shared, rows in groups for i in rows}
-    rests = [s.prompt_ids[start[i] :] for i, s in enumerate(sequences)]
-    P, C = max(map(len, rests)), max(len(s.completion_ids) for s in sequences)
-    input_ids = [_pad(rest, s.completion_ids, P, C, pad_id, pad_id) for rest, s in zip(rests, sequences, strict=True)]
-    seen = [_pad([1] * len(r), [1] * len(s.completion_ids), P, C, 0, 0) for r, s in zip(rests, sequences, strict=True)]
-    attention_mask = torch.tensor(seen)
-    starts = torch.tensor([start[i] for i in range(len(sequences))])
-    batch = {
-        "input_ids": torch.tensor(input_ids),
-        "attention_mask": attention_mask,
-        "position_ids": (starts[:, None] + attention_mask.cumsum(-1) - 1).clamp(min=0),
-        "completion_ids": torch.tensor(input_ids)[:, P:],
-        "completion_mask": attention_mask[:, P:],
+    P, C = max(len(s.prompt_ids) for s in sequences), max(len(s.completion_ids) for s in sequences)
+    batch: dict[str, Any] = {
+        "completion_ids": torch.tensor([_pad([], s.completion_ids, 0, C, pad_id) for s in sequences]),
+        "completion_mask": torch.tensor([_pad([], [1] * len(s.completion_ids), 0, C, 0) for s in sequences]),
     }
-    if share:
-        S = max(shared for shared, _ in groups)
-        prefixes = [_pad([], sequences[rows[0]].prompt_ids[:shared], 0, S, pad_id, pad_id) for shared, rows in groups]
-        member = {i: g for g, (_, rows) in enumerate(groups) for i in rows}
-        batch |= {
-            "prefix_ids": torch.tensor(prefixes),
-            "prefix_lengths": torch.tensor([shared for shared, _ in groups]),
-        }
-        batch["group"] = torch.tensor([member[i] for i in range(len(sequences))])
-    return batch
+    if trees:
+        forest = prompt_tree.grow([(s.prompt_ids, s.completion_ids) for s in sequences])
+        return batch | {"tree": prompt_tree.plant(forest, pad_id)}
+    mask = torch.tensor([_pad([1] * len(s.prompt_ids), [1] * len(s.completion_ids), P, C, 0) for s in sequences])
+    return batch | {
+        "input_ids": torch.tensor([_pad(s.prompt_ids, s.completion_ids, P, C, pad_id) for s in sequences]),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+    }
 
 
-def _pad(left: list[int], right: list[int], P: int, C: int, left_pad: int, right_pad: int) -> list[int]:
-    return [left_pad] * (P - len(left)) + left + right + [right_pad] * (C - len(right))
+def _pad(left: list[int], right: list[int], P: int, C: int, pad: int) -> list[int]:
+    return [pad] * (P - len(left)) + left + right + [pad] * (C - len(right))
 
 
-def share_prefixes(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
-    """(tokens shared, rows): rows whose prompts agree in at least half of their tokens; always short of the last token.
-
-    >>> share_prefixes([[1, 2, 3], [9, 8], [1, 2, 4]])
-    [(2, [0, 2]), (1, [1])]
-    """
-    groups: list[tuple[int, list[int]]] = []
-    for i in sorted(range(len(prompts)), key=lambda i: prompts[i]):
-        ids = prompts[i]
-        if groups:
-            shared, rows = groups[-1]
-            first = prompts[rows[0]]
-            common = min(shared, len(ids) - 1, _agree(first, ids))
-            if 2 * common >= max(len(first), len(ids)):
-                groups[-1] = (common, [*rows, i])
-                continue
-        groups.append((len(ids) - 1, [i]))
-    return groups
-
-
-def _agree(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first ids two sequences have in common."""
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def completion_logps(model: Any, batch: dict[str, torch.Tensor], autocast: torch.dtype | None = None) -> torch.Tensor:
-    """log p of each completion token (B, C), 0 where padded. Logits are computed in completion columns only."""
+def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | None = None) -> torch.Tensor:
+    """log p of each completion token (B, C), 0 where padded. Logits are computed where a completion token is next."""
     completion_ids = batch["completion_ids"]
-    keep = completion_ids.shape[1] + 1  # the column before a completion predicts its first token
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext():
-        cache = _read_prefixes(model, batch) if "prefix_ids" in batch else None
-        output = model(
-            input_ids=batch["input_ids"],
-            attention_mask=_masks(model, batch) if cache else batch["attention_mask"],
-            position_ids=batch["position_ids"],
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        )
-    logits_BCV = output.logits[:, -keep:-1].float()
+        if "tree" in batch:
+            return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
+        keep = completion_ids.shape[1] + 1  # the column before a completion predicts its first token
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        logits_BCV = model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
     logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
     return logps_BC * batch["completion_mask"]
-
-
-def _read_prefixes(model: Any, batch: dict[str, torch.Tensor]) -> DynamicCache:
-    """Keys and values of each group's prefix, with their gradients, one row for each row of the batch."""
-    cache = DynamicCache()
-    # Padding is on the right, where no token of a prefix looks: causal attention needs no mask.
-    model(input_ids=batch["prefix_ids"], past_key_values=cache, use_cache=True, logits_to_keep=1)
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[batch["group"]], layer.values[batch["group"]]
-    return cache
-
-
-def _masks(model: Any, batch: dict[str, torch.Tensor]) -> Any:
-    """What a token after the prefix sees (B, 1, P + C, S + P + C): its prefix, then earlier tokens of its row.
-
-    A sliding window reaches back by position, not by column.
-    """
-    config = model.config.get_text_config()
-    columns = torch.arange(batch["prefix_ids"].shape[1], device=batch["group"].device)
-    prefix_BS = columns < batch["prefix_lengths"][batch["group"]][:, None]
-    key_position = torch.cat([columns.expand_as(prefix_BS), batch["position_ids"]], 1)
-    exists = torch.cat([prefix_BS, batch["attention_mask"].bool()], 1)
-    distance = batch["position_ids"][:, :, None] - key_position[:, None, :]
-    seen = exists[:, None] & (distance >= 0)
-    layer_types = getattr(config, "layer_types", None) or ["full_attention"]
-    masks = {"full_attention": seen[:, None]}
-    if "sliding_attention" in layer_types:
-        masks["sliding_attention"] = (seen & (distance < config.sliding_window))[:, None]
-    return masks if getattr(config, "layer_types", None) else masks["full_attention"]
 
 
 def plan_batches(
@@ -359,7 +288,8 @@ class StudentTrainer(Trainer):
         self.student, self.run_dir, self.schedule = student, run_dir, schedule
         self.autocast = autocast_dtype(settings, student.model.device)
         # Unsloth's attention takes no masks of ours, and gradients of several processes need one forward a step.
-        self.share = student.choice.backend == "transformers" and int(os.environ.get("WORLD_SIZE", "1")) == 1
+        # A model that several processes wrap, or that Unsloth has patched, reads padded rows.
+        self.trees = prompt_tree.takes_tree_masks(student.model) and int(os.environ.get("WORLD_SIZE", "1")) == 1
         self.extra_logs: dict[str, float] = {}
         self.started, self.first_step = time.monotonic(), 0
         arguments = make_arguments(run_dir, settings, schedule, student.model.device)
