@@ -110,8 +110,8 @@ def test_rows_have_the_fields_of_the_contract(settings, canned):
     evaluate_student(settings, "student-base")
     contract = (
         "schema_id query split prompt_text raw_output parsed parse_error schema_valid violations rank "
-        "student_canonical target_canonical exact_match semantic_match_target teacher_verdict teacher_reason semantic_pass "
-        "tokens seconds current_date language kind target"
+        "student_canonical target_canonical exact_match semantic_match_target teacher_verdict teacher_reason "
+        "semantic_pass tokens seconds current_date language kind target"
     )
     assert all(set(contract.split()) <= set(row) for row in results(settings))
 

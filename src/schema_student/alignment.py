@@ -104,7 +104,8 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
         print(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
     if not train:
-        raise UserError(f"{pairs} has no pair to train on; sample more (--pair-prompts, --samples-per-prompt)")
+        advice = training.explain_nothing(counts, "sample more (--pair-prompts, --samples-per-prompt)")
+        raise UserError(f"{pairs} has no pair to train on; {advice}")
     requests = read_requests(dataset, "validation", VALIDATION_PROMPTS, settings.schema_rendering)
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
@@ -116,15 +117,14 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     facts |= {"adapter": str(adapter), "pairs": len(train), "left_out": counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule)
-    trainer.add_reference_logps(rows)
+    trainer.add_reference_logps()
     trainer.run()
     facts |= choose_checkpoint(run_dir)
     training.publish_adapter(adapter if facts["sft_was_better"] else run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
-    training.append_row(
-        run_dir / training.METRICS,
-        {"step": schedule.steps, **{k: facts[k] for k in ("checkpoint", "why", "sft_was_better")}},
-    )
+    last = {"step": schedule.steps, "epoch": trainer.epoch_of(schedule.steps)}
+    last |= {k: facts[k] for k in ("checkpoint", "why", "sft_was_better")}
+    training.append_row(run_dir / training.METRICS, last)
     print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     return {"checkpoint": facts["checkpoint"], "sft_was_better": facts["sft_was_better"]}
 
@@ -182,6 +182,7 @@ class DPOTrainer(training.StudentTrainer):
         schedule: training.Schedule,
     ) -> None:
         self.settings, self.requests = settings, requests
+        rows = sorted(rows, key=lambda row: (row["key"], pair_length(row)))
         self.held_out = [row for row in rows if row["split"] != "train"]
         train = [row for row in rows if row["split"] == "train"]
         self.controller = betas.make_controller(settings)
@@ -190,8 +191,7 @@ class DPOTrainer(training.StudentTrainer):
         for module in student.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # the reference was computed without it: with it a margin would be noise at step 0
-        lengths = [len(row["chosen"]) + len(row["rejected"]) for row in train]
-        super().__init__(student, train, lengths, TOGETHER, run_dir, settings, schedule)
+        super().__init__(student, train, [pair_length(row) for row in train], TOGETHER, run_dir, settings, schedule)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Chosen sequences first, then rejected ones: 2 B rows."""
@@ -208,25 +208,23 @@ class DPOTrainer(training.StudentTrainer):
         """log p of whole completions, chosen then rejected (2 B,)."""
         return training.completion_logps(model, batch, self.autocast).sum(-1)
 
-    def add_reference_logps(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Give each pair the SFT student's log p of its two completions; kept in the run for a resumed one."""
+    def add_reference_logps(self) -> None:
+        """Give each pair the SFT student's log p of its two completions; kept in the run for a resumed one.
+
+        Held-out pairs in the batches of `validate`, so that the SFT student's margins there are exactly 0.
+        """
         path = self.run_dir / "reference_logps.jsonl"
         if not path.exists():
-            write_jsonl(
-                path,
-                self._reference_rows(
-                    sorted(rows, key=lambda row: (row["key"], len(row["chosen"]) + len(row["rejected"])))
-                ),
-            )
+            write_jsonl(path, [*self._reference_rows(self.held_out), *self._reference_rows(self.train_dataset)])
         known = {row["name"]: [row["chosen"], row["rejected"]] for row in read_jsonl(path)}
-        for row in rows:
+        for row in (*self.held_out, *self.train_dataset):
             row["reference"] = known[row["name"]]
 
-    def _reference_rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _reference_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.model.eval()
         found = []
         for start in range(0, len(rows), self.schedule.batch_size):
-            part = rows[start : start + self.schedule.batch_size]
+            part = list(rows[start : start + self.schedule.batch_size])
             with torch.no_grad():
                 logps = self.sequence_logps(self.model, self._prepare_inputs(self.collate(part)))
             for row, chosen, rejected in zip(part, *logps.chunk(2), strict=True):
@@ -339,6 +337,11 @@ class DPOTrainer(training.StudentTrainer):
 
     def load_stage_state(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
+
+
+def pair_length(row: dict[str, Any]) -> int:
+    """Tokens of a pair's two sequences."""
+    return len(row["chosen"]) + len(row["rejected"])
 
 
 def describe_margins(margins: Sequence[float]) -> dict[str, float]:

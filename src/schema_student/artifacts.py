@@ -46,6 +46,16 @@ MADE_BY = {
     "checkpoint-final": "train_student.py",
 }
 
+# What later stages read of a row, for the message about one that lacks it.
+FIELDS = {
+    "d_01_domain_specs.jsonl": ("schema_id", "domain", "description", "fields", "example_queries"),
+    "d_02_final_schemas.jsonl": ("schema_id", "domain", "operators", "schema"),
+    "d_03_dataset.jsonl": ("schema_id", "schema_json", "query", "current_date", "ast_json", "is_valid", "split"),
+    "d_04_training_corpus.jsonl": ("schema_id", "prompt", "completion", "is_valid", "split"),
+    "dpo_pairs.jsonl": ("schema_id", "prompt", "chosen", "rejected"),
+    "evaluation_results.jsonl": ("schema_id", "query", "split", "current_date", "raw_output", "rank"),
+}
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Where artifacts lie
@@ -147,7 +157,11 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[Row]:
     """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one."""
     lines = enumerate(_read_text(path).split("\n"), start=1)
-    return [parse_row(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    rows = [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+    for number, row in rows:
+        if missing := [name for name in FIELDS.get(path.name, ()) if name not in row]:
+            raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}" + _maker(path))
+    return [row for _, row in rows]
 
 
 def parse_row(line: str, where: str) -> Row:

@@ -5,8 +5,9 @@ sampled (student_samples.jsonl, one row a prompt); then pairs are made from thes
 
 chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
 only in what was wrong; else the teacher's. rejected is the student's own wrong answer where there is one, the
-likeliest first: the greedy answer, then samples by how often they were drawn; mutations of the right answer fill up.
-A tenth of the prompts is held out of training (split "validation"): margins on pairs that are not trained on.
+likeliest first: the greedy answer, then samples by how often they were drawn, then by how near they are to right;
+mutations of the right answer fill up. A tenth of the prompts is held out of training (split "validation"): margins on
+pairs that are not trained on.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def build_pairs(settings: Settings) -> Path:
     where = paths(settings)
     students.check_adapter(str(where.sft_checkpoint), choice)
     rows = draw_requests(read_jsonl(where.dataset), settings)
+    if not rows:
+        raise UserError(f"{where.dataset} has no valid training row to make pairs of; generate_dataset.py makes them")
     samples = sample_answers(settings, rows)
     with open_step(where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.overwrite) as step:
         if not step.done:
@@ -145,6 +148,7 @@ def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:
         counts["prompts without a right answer"] += 1
         return []
     own = [answer for answer in answers if answer.source != "teacher" and answer.rank < RIGHT]
+    own.sort(key=lambda answer: (answer.source != "greedy", -answer.count, -answer.rank))
     if not own:
         counts["prompts that the student always answered right"] += 1
     pairs = [rejected for rejected in own if _differs(chosen, rejected, counts)][: settings.pairs_per_prompt]

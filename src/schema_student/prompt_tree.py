@@ -1,9 +1,9 @@
 """Many sequences that share prefixes, computed once: a tree of token ids laid out as one row.
 
 Every example of a batch repeats its schema, and a DPO pair repeats its whole prompt. Here each shared prefix stands
-once: a token attends to its ancestors and itself, and its position is its depth, so that every sequence computes what it
-would compute alone, up to rounding. A token that several branches follow predicts the first token of each of them: the
-predictions are listed as (position, target), so that no token is laid out twice and logits are made where one is needed.
+once: a token attends to its ancestors and itself, and its position is its depth, so that every sequence computes what
+it would compute alone, up to rounding. A token that several branches follow predicts the first token of each of them:
+the predictions are listed as (position, target), so no token is laid out twice and logits are made where needed.
 
     forest = grow(sequences)                      # sequences: (prompt ids, completion ids)
     logps_BC = forest_logps(model, plant(forest, pad_id, device))

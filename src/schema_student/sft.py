@@ -50,9 +50,8 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     for fault, count in counts.items():
         print(f"  left out {count} rows: {fault}")
     if not train:
-        raise UserError(
-            f"{corpus} has no row of split train to learn from; generate more queries (--train-queries) or schemas"
-        )
+        advice = training.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
+        raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
     schedule = plan_sft(settings, len(train))
     print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)

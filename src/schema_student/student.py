@@ -8,15 +8,15 @@ the same token ids in SFT, DPO and evaluation.
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from schema_student.artifacts import digest, write_json
+from schema_student.artifacts import digest, read_json, write_json
 from schema_student.config import ROOT, Settings, UserError, resolve_auto
 
 EMBEDDED = ROOT / "models" / "embedded-student"
@@ -219,9 +219,7 @@ def load_student(settings: Settings, adapter: str | None = None, trainable: bool
     if end_of_turn_id(tokenizer) in (None, tokenizer.unk_token_id):
         raise UserError(f"the tokenizer of {choice.base} has no {END_OF_TURN}: give an instruction-tuned Gemma 3 base")
     if adapter is not None:
-        from peft import PeftModel
-
-        student.model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        student.model = _put_adapter(model, adapter, choice.base, trainable)
     student.model.train(trainable)
     return student
 
@@ -235,13 +233,34 @@ def check_adapter(adapter: str, choice: StudentChoice) -> None:
         )
     record = folder / RECORD
     if record.is_file():
-        made_for = json.loads(record.read_text(encoding="utf-8"))
+        made_for = {"base": "an unknown base", "base_digest": "?", **read_json(record)}
         if made_for["base_digest"] != base_digest(choice.base):
             raise UserError(
                 f"adapter {adapter} was trained on {made_for['base']} ({made_for['base_digest'][:12]}), but this run "
                 f"loads {choice.base} ({base_digest(choice.base)[:12]}): give --base-model {made_for['base']}, or "
                 "another adapter"
             )
+
+
+def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
+    """The model with an adapter's weights; raises UserError where they are broken or are not those of this base."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # peft only warns of weights that have no place, or are missing
+            adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as file:
+            strangers = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip(" \t.")
+        raise UserError(f"adapter {adapter} cannot be put on {base}: {reason}; give another adapter or base") from None
+    if strangers:
+        raise UserError(
+            f"adapter {adapter} is not for {base}: {len(strangers)} of its weights have no place there, or are missing "
+            f"({min(strangers)}); give another adapter or base"
+        )
+    return adapted
 
 
 def write_adapter_record(folder: Path, student: Student) -> None:
@@ -269,6 +288,7 @@ def base_digest(base: str) -> str:
 
 def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
@@ -280,13 +300,16 @@ def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, 
         from transformers import BitsAndBytesConfig
 
         extra["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    if choice.base.startswith(("/", ".", "~")) and not Path(choice.base).is_dir():
+        raise UserError(f"there is no folder {choice.base}: give --base-model a model's folder or hub id, or embedded")
     try:
         tokenizer = load_tokenizer(choice.base)
         model = AutoModelForCausalLM.from_pretrained(choice.base, dtype=dtype, attn_implementation="sdpa", **extra)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"base model {choice.base} cannot be loaded: {str(error).splitlines()[0]}. Give --base-model a folder or "
-            "hub id that is in reach, or --base-model embedded"
+            f"base model {choice.base} cannot be loaded: {reason}. Give --base-model a folder or hub id that is in "
+            "reach, or --base-model embedded"
         ) from None
     return model.to("cuda") if on_gpu and not settings.load_in_4bit else model, tokenizer
 

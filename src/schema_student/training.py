@@ -73,6 +73,12 @@ def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Setting
     return not fault
 
 
+def explain_nothing(counts: dict[str, int], otherwise: str) -> str:
+    """What to do where no sequence is left to train on: raise the limit that all of them exceed, or else."""
+    said = ", ".join(f"{count} {fault}" for fault, count in counts.items())
+    return f"left out: {said}; raise that setting" if said else otherwise
+
+
 def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[str, Any]:
     """One batch: completion_ids and completion_mask (B, C), and what the model reads.
 
