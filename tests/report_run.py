@@ -58,6 +58,7 @@ def write_dataset(settings, prompts):
             "source": "teacher",
         }
         | {"teacher_model": "embedded-teacher", "is_valid": True}
+        | {"schema_json": "{}", "query": f"request {i}", "current_date": "2026-01-01", "ast_json": "{}"}
         for split, schemas in {"train": ["a", "b", "c"], **SCHEMAS}.items()
         for i in range(prompts)
     ]

@@ -77,7 +77,7 @@ def test_logs_and_summaries_have_what_the_contract_names(undisturbed):
     named = {f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "margins")}
     assert named | {"logps/chosen", "logps/rejected", "beta/effective"} <= set(steps[-1])
     trace = read_rows(runs / "student-dpo" / "beta_trace.jsonl")
-    assert {"type": "warmup_end", "tau_0": trace[0]["tau_0"], "beta_0": 0.1} == trace[0]
+    assert trace[0]["type"] == "warmup_end" and {"tau_0", "beta_0"} <= set(trace[0]) and len(trace) == 3
     assert all({"step", "tau", "p_hat", "over", "beta", "u", "s"} <= set(row) for row in trace[1:])
     for who in ("base", "sft", "dpo"):
         summary = read_json(runs / "eval" / f"student-{who}" / "evaluation_summary.json")
@@ -115,13 +115,12 @@ def test_training_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_pa
     same(undisturbed.output, output, "student_runs/student")
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_an_evaluation_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path, blow):
+def test_an_evaluation_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path):
     output = again(undisturbed, tmp_path, "d_0*", *SFT)
     flags = [*small(undisturbed.base, output), "--eval-student", "sft"]
     results = output / "student_runs" / "eval" / "student-sft" / "evaluation_results.jsonl"
     process = start("evaluate_student", *flags)
-    strike(process, blow, lambda: results.exists() and results.stat().st_size > 0)
+    strike(process, signal.SIGKILL, lambda: results.exists() and results.stat().st_size > 0)
     assert not results.with_name("evaluation_summary.json").exists()
     ended = run("evaluate_student", *flags)
     assert ended.code == 0 and "continuing " in ended.out

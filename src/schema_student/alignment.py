@@ -118,6 +118,7 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     write_json(run_dir / "run_config.json", facts)
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule)
     trainer.add_reference_logps()
+    (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
     trainer.run()
     facts |= choose_checkpoint(run_dir)
     training.publish_adapter(adapter if facts["sft_was_better"] else run_dir / facts["checkpoint"], run_dir, loaded)

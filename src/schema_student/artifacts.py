@@ -155,13 +155,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one."""
-    lines = enumerate(_read_text(path).split("\n"), start=1)
-    rows = [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+    """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one.
+
+    Broken is what is not a JSON object, or lacks one of the FIELDS of its file.
+    """
+    rows = _read_rows(path)
     for number, row in rows:
         if missing := [name for name in FIELDS.get(path.name, ()) if name not in row]:
-            raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}" + _maker(path))
+            raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}{_maker(path)}")
     return [row for _, row in rows]
+
+
+def _read_rows(path: Path) -> list[tuple[int, Row]]:
+    lines = enumerate(_read_text(path).split("\n"), start=1)
+    return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
 
 
 def parse_row(line: str, where: str) -> Row:
@@ -210,7 +217,7 @@ def write_pretty(settings: Settings) -> list[Path]:
     """Write each of a run's JSONL artifacts as indented JSON for people, *_json fields unfolded; returns where."""
     where, written = paths(settings), []
     for path in where.jsonl_files():
-        rows = [{key: _unfold(key, value) for key, value in row.items()} for row in read_jsonl(path)]
+        rows = [{key: _unfold(key, value) for key, value in row.items()} for _, row in _read_rows(path)]
         owner = path.parent.name if path.parent.parent == where.evals else where.run_dir.name
         written.append(where.pretty / f"{owner}-{path.stem}.json")
         write_json(written[-1], rows)
