@@ -59,7 +59,7 @@ DECIDING = (
     *("weight_decay", "max_grad_norm"),
 )
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
-TOGETHER = 2  # pairs of one schema that follow each other: they share its computation
+TOGETHER = 4  # pairs of one schema that follow each other: they share its computation
 SEEN = 8  # margins of a step that margins.jsonl shows; all of them are in the .npy
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ SAMPLED = (
     "pair_prompts",
 )
 PAIRED = ("strip_fences", "pairs_per_prompt", "mutations_per_prompt", "schema_rendering")
-CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
+CHUNK = 64  # prompts whose answers are written at once: what a kill can cost
 HELD_OUT = 10  # one prompt in so many
 RIGHT = 5
 
