@@ -131,3 +131,9 @@ def test_an_object_request_says_every_value_of_its_answer():
 )
 def test_names_are_said_as_words(name, words):
     assert phrasing.words_of(name) == words
+
+
+def test_a_schema_that_refers_to_itself_is_worded_and_ends():
+    schema = {"type": "object", "properties": {"node": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}}
+    text = phrasing.word_object({"node": "Quito"}, schema, phrasing.load_bank("teacher"), "en", random.Random(1))
+    assert "Quito" in text

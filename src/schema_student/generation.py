@@ -23,6 +23,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
 from schema_student import student as students
+from schema_student.prompt_tree import shared_length
 
 COLUMNS = 128  # the cache grows by this many columns at a time
 COMPACT_BELOW = 0.75  # finished rows leave the batch when fewer than this share of it is still being written
@@ -169,19 +170,12 @@ def shared_prefixes(prompts: Sequence[list[int]]) -> Iterator[tuple[int, int, in
         first, end = prompts[begin], begin + 1
         shared = len(first) - 1
         while end < len(prompts):
-            common = min(_common(first, prompts[end]), shared, len(prompts[end]) - 1)
+            common = min(shared_length(first, prompts[end]), shared, len(prompts[end]) - 1)
             if 2 * common < max(len(first), len(prompts[end])):
                 break
             shared, end = common, end + 1
         yield begin, end, shared
         begin = end
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
 
 
 class _Batch:

@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from schema_student.schemas import resolve
+
 DATA = Path(__file__).resolve().parents[2] / "data"
 KINDS = ("answerable", "missing_field", "unsupported_operator")
 MONTHS = {
@@ -460,12 +462,8 @@ def word_object(value: Any, schema: dict[str, Any], bank: Bank, language: str, r
 
 
 def _resolved(schema: Any, root: dict[str, Any]) -> dict[str, Any]:
-    while isinstance(schema, dict) and str(schema.get("$ref", "")).startswith("#"):
-        target: Any = root
-        for part in filter(None, schema["$ref"][1:].split("/")):
-            target = target.get(part, {}) if isinstance(target, dict) else {}
-        schema = target
-    return schema if isinstance(schema, dict) else {}
+    found = resolve(schema, root)
+    return found if isinstance(found, dict) else {}
 
 
 def _word_properties(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.artifacts import digest, read_json, write_json
-from schema_student.config import ROOT, Settings, UserError, resolve_auto
+from schema_student.config import ROOT, Settings, UserError
 
 EMBEDDED = ROOT / "models" / "embedded-student"
 END_OF_TURN = "<end_of_turn>"
@@ -165,11 +165,6 @@ def choose_student(settings: Settings) -> StudentChoice:
     if missing:
         return StudentChoice("embedded", str(EMBEDDED), "transformers", f"auto: {missing}")
     return StudentChoice("gemma", GEMMA, backend, f"auto: CUDA GPU and {GEMMA} in reach")
-
-
-def resolve_settings(settings: Settings) -> Settings:
-    """The settings with "auto" numbers filled in for the student that they choose."""
-    return resolve_auto(settings, choose_student(settings).kind)
 
 
 @cache
