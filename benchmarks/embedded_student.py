@@ -66,7 +66,7 @@ def loss_by_key(student: Student, groups: list[Group]) -> dict[str, tuple[int, f
         ids = [(encode_prompt(student.tokenizer, p), encode_completion(student.tokenizer, c)) for p, c in group]
         width = max(len(completion) for _, completion in ids)
         with torch.no_grad():
-            batch = plant(grow(ids, least_share=0.0), student.tokenizer.pad_token_id)
+            batch = plant(grow(ids, least_share=0.0))
             logps_BC = forest_logps(student.model, batch, len(ids), width)
         for (_, text), (_, completion), logps in zip(group, ids, logps_BC.tolist(), strict=True):
             place = 0

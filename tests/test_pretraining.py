@@ -6,7 +6,7 @@ import random
 
 import tiny
 
-from schema_student import pretraining, prompt_tree, schemas
+from schema_student import pretraining, schemas
 
 
 def test_every_drawn_object_answer_is_valid():
@@ -19,18 +19,32 @@ def test_every_drawn_object_answer_is_valid():
         assert verdict.schema_valid, (schema, value, verdict.violations)
 
 
-def test_the_same_seed_gives_the_same_stream():
-    tokenizer = tiny.tiny_tokenizer()
-    first, second = (list(itertools.islice(pretraining.endless_rows(tokenizer, 5, 3, 10_000), 4)) for _ in range(2))
-    assert first == second
+def first_batches(count, begin=0, **recipe):
+    recipe = pretraining.Recipe(**{"pairs_per_row": 3, "tokens_per_step": 4000, **recipe})
+    return list(itertools.islice(pretraining.endless_batches(tiny.tiny_tokenizer(), recipe, begin), count))
 
 
-def test_batches_hold_every_row_once_under_the_budget():
-    rows = [prompt_tree.Tree([i] * n) for i, n in enumerate(range(10, 74))]
-    made = list(itertools.islice(pretraining.batches(iter(rows), 256, pool=64), 64))
-    kept = made[: next(k for k in range(len(made)) if sum(map(len, made[: k + 1])) == 64) + 1]
-    assert sorted(row.ids[0] for batch in kept for row in batch) == list(range(64))
-    assert all(len(batch) * max(len(row.ids) for row in batch) <= 256 for batch in kept)
+def test_the_same_recipe_gives_the_same_stream():
+    assert first_batches(3) == first_batches(3)
+    assert first_batches(3) != first_batches(3, seed=8)
+
+
+def test_a_batch_holds_whole_rows_under_the_budget():
+    for batch in first_batches(6):
+        assert batch
+        assert sum(len(row.ids) for row in batch) <= 4000
+
+
+def test_what_is_drawn_gets_harder():
+    words = pretraining.Words()
+
+    def mean_prompt(hardness):
+        words.hardness = hardness
+        rng = random.Random(0)
+        groups = [pretraining.draw_group(words, rng, 1) for _ in range(150)]
+        return sum(len(prompt) for ((prompt, _),) in groups) / len(groups)
+
+    assert mean_prompt(0.0) < mean_prompt(0.5) < mean_prompt(1.0)
 
 
 def test_the_learning_rate_rises_stays_and_falls():

@@ -24,7 +24,7 @@ def separate_logps(model, pairs):
 
 def tree_logps(model, pairs, least_share=0.5):
     width = max(len(completion) for _, completion in pairs)
-    batch = prompt_tree.plant(prompt_tree.grow(pairs, least_share), pad_id=0)
+    batch = prompt_tree.plant(prompt_tree.grow(pairs, least_share))
     return prompt_tree.forest_logps(model, batch, len(pairs), width)
 
 
@@ -69,8 +69,8 @@ def test_every_completion_token_is_predicted_once_and_no_shared_token_stands_twi
     assert predicted == sorted((i, c, t) for i, (_, completion) in enumerate(pairs) for c, t in enumerate(completion))
     for tree in forest:
         paths = set()
-        for place, segment in enumerate(tree.segments):
-            seen = [p for p in range(place + 1) if tree.segments[p] in tree.ancestors[segment]]
+        for place in range(len(tree.ids)):
+            seen = [p for p in range(place + 1) if place < tree.ends[p]]
             paths.add(tuple(tree.ids[p] for p in seen))
         assert len(paths) == len(tree.ids)
 

@@ -5,11 +5,12 @@ invented by splicing two real ones, so that names must be copied from the prompt
 several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
 data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
 
-    scripts/pretrain_embedded_student.py --steps 2800
+    scripts/pretrain_embedded_student.py --steps 8000
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -52,9 +53,15 @@ SIGNS = "!!!%$€#@+*&/()[]_-–—…’'\"«»ùÀÉÊçœïëæßñöü"  # n
 
 
 class Words:
-    """Draws real and invented words. An invented one is the head of a real word and the tail of another."""
+    """Draws real and invented words. An invented one is the head of a real word and the tail of another.
 
-    def __init__(self) -> None:
+    `hardness` says how hard everything drawn with them is, from 0 (real single words, few fields, English, no fillers)
+    to 1. A student that starts at 1 stays for long at copying; one that starts easy finds out early how to look a
+    name up in the schema, and keeps it.
+    """
+
+    def __init__(self, hardness: float = 1.0) -> None:
+        self.hardness = hardness
         pools = json.loads((DATA / "pretraining_words.json").read_text(encoding="utf-8"))
         self.pools = {name: text.split() for name, text in pools.items()}
         self.en = self.pools["nouns"] + self.pools["adjectives"]
@@ -62,14 +69,15 @@ class Words:
 
     def word(self, rng: Rng, language: str = "en") -> str:
         pool = self.en if language == "en" else self.fr
-        return rng.choice(pool) if rng.random() < 0.5 else self.splice(rng, pool)
+        return self.splice(rng, pool) if rng.random() < 0.45 * self.hardness else rng.choice(pool)
 
     def splice(self, rng: Rng, pool: list[str]) -> str:
         head, tail = rng.choice(pool), rng.choice(pool)
         return head[: rng.randint(2, max(2, len(head) - 1))] + tail[-rng.randint(2, max(2, len(tail) - 1)) :]
 
     def label(self, rng: Rng, language: str = "en", longest: int = 2) -> str:
-        return " ".join(self.word(rng, language) for _ in range(rng.choice((1, 1, 2, 2, longest))))
+        length = rng.choice((1, 2, 2, longest)) if rng.random() < 0.75 * self.hardness else 1
+        return " ".join(self.word(rng, language) for _ in range(length))
 
     def value(self, rng: Rng) -> str:
         """A free string value: a name, a place, some words, a code."""
@@ -105,7 +113,7 @@ def noisy(bank: Bank, words: Words, rng: Rng) -> Bank:
     """
 
     def around(template: str) -> str:
-        if "{" not in template or rng.random() > 0.35:
+        if "{" not in template or rng.random() > 0.35 * words.hardness:
             return template
         filler = words.filler(rng)
         return f"{filler}{rng.choice((' ', ' ', ', '))}{template}" if rng.random() < 0.75 else f"{template} {filler}"
@@ -129,13 +137,14 @@ def draw_dsl_schema(words: Words, rng: Rng) -> dict[str, Any]:
     """A query-DSL schema over drawn fields and operators; the names of operators are the catalog's or invented."""
     fields: list[dict[str, Any]] = []
     used: set[str] = set()
-    while len(fields) < rng.randint(4, 9):
+    count = rng.randint(3, 5 + round(4 * words.hardness))
+    while len(fields) < count:
         english = words.label(rng)
         const = english.replace(" ", "_").lower()
         if const in used:
             continue
         used.add(const)
-        shown = english if rng.random() < 0.65 else words.label(rng)
+        shown = words.label(rng) if rng.random() < 0.35 * words.hardness else english
         field: dict[str, Any] = {"const": const, "description": f"{shown} / {words.label(rng, 'fr')}"}
         field["type"] = rng.choices(
             ["string", "number", "integer", "boolean", "date", "enum"], [30, 16, 12, 10, 10, 22]
@@ -172,9 +181,9 @@ def _dsl_description(words: Words, noun: dict[str, str], rng: Rng) -> str:
 
 def _draw_choices(words: Words, rng: Rng) -> list[dict[str, str]]:
     choices = {}
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(2, 3 + round(2 * words.hardness))):
         english = words.label(rng, longest=1)
-        shown = english if rng.random() < 0.7 else words.label(rng, longest=1)
+        shown = words.label(rng, longest=1) if rng.random() < 0.3 * words.hardness else english
         choices[english.replace(" ", "_").lower()] = f"{shown} / {words.label(rng, 'fr', longest=1)}"
     while len(choices) < 2:
         choices[words.word(rng).lower()] = words.word(rng)
@@ -184,11 +193,12 @@ def _draw_choices(words: Words, rng: Rng) -> list[dict[str, str]]:
 def _draw_operators(words: Words, rng: Rng) -> list[dict[str, str]]:
     catalog = {entry["const"]: entry for entry in operator_catalog()}
     first = [rng.choice(("equals", "equals", "like"))]
-    chosen = first + rng.sample([c for c in catalog if c not in first], rng.randint(3, 6))
+    chosen = first + rng.sample([c for c in catalog if c not in first], rng.randint(2, 4 + round(2 * words.hardness)))
     rng.shuffle(chosen)
     operators: dict[str, dict[str, str]] = {}
     for canonical in chosen:
-        name = rng.choice(catalog[canonical]["synonyms"]) if rng.random() < 0.6 else words.word(rng).lower()
+        known = rng.random() >= 0.25 * words.hardness
+        name = rng.choice(catalog[canonical]["synonyms"]) if known else words.word(rng).lower()
         if name not in operators:
             operators[name] = {"const": name, "canonical": canonical, "description": catalog[canonical]["description"]}
     return list(operators.values())
@@ -223,7 +233,9 @@ def draw_object_schema(words: Words, rng: Rng) -> tuple[dict[str, Any], Sampler]
 
 def _draw_object(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Sampler]:
     names: dict[str, tuple[str, tuple[dict[str, Any], Sampler]]] = {}
-    for _ in range(rng.choices((1, 2, 3, 4, 5, 6), (14, 24, 28, 18, 10, 6))[0] if depth == 0 else rng.randint(1, 3)):
+    most = 3 + round(3 * words.hardness)
+    wished = rng.choices((1, 2, 3, 4, 5, 6), (14, 24, 28, 18, 10, 6))[0] if depth == 0 else rng.randint(1, 3)
+    for _ in range(min(wished, most)):
         label = words.label(rng)
         names[_spell(label, rng)] = (label, _draw_type(words, rng, depth))
     required = [name for name in names if rng.random() < 0.65] or [next(iter(names))]
@@ -261,7 +273,8 @@ def _described(schema: dict[str, Any], label: str, words: Words, rng: Rng) -> di
 
 def _draw_type(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Sampler]:
     kinds = ["string", "integer", "number", "boolean", "enum", "date", "list", "object", "objects"]
-    weights = [32, 20, 10, 10, 12, 5, 12, 5, 3] if depth == 0 else [36, 22, 12, 12, 12, 4, 6, 0, 0]
+    nested = words.hardness if depth == 0 else 0
+    weights = [32, 20, 10, 10, 12, 5, 12, 5 * nested, 3 * nested] if depth == 0 else [36, 22, 12, 12, 12, 4, 6, 0, 0]
     kind = rng.choices(kinds, weights)[0]
     if kind == "string":
         return {"type": "string"}, words.value
@@ -292,15 +305,17 @@ def _draw_type(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Samp
 
 
 def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
-    """(prompt, completion) pairs of one drawn schema: 60% query DSL, 40% plain objects."""
+    """(prompt, completion) pairs of one drawn schema: 65% query DSL, 35% plain objects."""
+    hardness = words.hardness
     bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
     requests: list[tuple[Request, str]] = []
-    if rng.random() < 0.6:
+    if rng.random() < 0.65:
         schema = draw_dsl_schema(words, rng)
         spec = read_dsl(schema)
         while len(requests) < pairs:
-            kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), (80, 10, 10))[0]
-            language, date = "fr" if rng.random() < 0.3 else "en", rng.choice(dates)
+            weights = (80, 10 * hardness, 10 * hardness)
+            kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), weights)[0]
+            language, date = "fr" if rng.random() < 0.3 * hardness else "en", rng.choice(dates)
             try:
                 requests.append((draw_request(spec, bank, language, kind, date, rng, words.value), date))
             except ValueError:
@@ -308,7 +323,7 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
     else:
         schema, sample = draw_object_schema(words, rng)
         for _ in range(pairs):
-            value, language = sample(rng), "fr" if rng.random() < 0.12 else "en"
+            value, language = sample(rng), "fr" if rng.random() < 0.12 * hardness else "en"
             requests.append(
                 (
                     Request(word_object(value, schema, bank, language, rng), value, "answerable", language),
@@ -318,36 +333,29 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
     return [(render_prompt(schema, r.query, date), completion_text(r.answer)) for r, date in requests]
 
 
-def endless_rows(tokenizer: Any, seed: int, pairs: int, longest: int) -> Iterator[Tree]:
-    """Without end, the same for the same seed: a schema and its pairs as one row."""
+def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0) -> Iterator[list[Tree]]:
+    """One batch a step, from step `begin` on, the same for the same recipe: rows of at most recipe.tokens_per_step.
+
+    A row is a schema and its pairs; rows of more than half a batch are left out.
+    """
     from schema_student.student import encode_completion, encode_prompt
 
-    words, rng = Words(), random.Random(seed)
-    while True:
-        group = draw_group(words, rng, pairs)
-        ids = [
-            (encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion)) for prompt, completion in group
-        ]
-        (row,) = grow(ids, least_share=0.0)
-        if len(row.ids) <= longest:
-            yield row
-
-
-def batches(rows: Iterator[Tree], tokens: int, pool: int = 64) -> Iterator[list[Tree]]:
-    """Rows of like length together, at most `tokens` padded tokens a batch, batches shuffled within a pool of rows."""
-    import itertools
-
-    while ready := sorted(itertools.islice(rows, pool), key=lambda row: len(row.ids)):
-        made: list[list[Tree]] = []
-        batch: list[Tree] = []
-        for row in ready:
-            if batch and (len(batch) + 1) * len(row.ids) > tokens:
-                made.append(batch)
-                batch = []
+    words, rng = Words(), random.Random(recipe.seed + 1 + begin)
+    batch: list[Tree] = []
+    for step in itertools.count(begin):
+        words.hardness = min(1.0, step / (recipe.easy_share * recipe.steps))
+        while True:
+            group = draw_group(words, rng, recipe.pairs_per_row)
+            ids = [(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, text)) for prompt, text in group]
+            (row,) = grow(ids, least_share=0.0)
+            if len(row.ids) > recipe.tokens_per_step // 2:
+                continue
+            full = sum(len(tree.ids) for tree in batch) + len(row.ids) > recipe.tokens_per_step
+            if full:
+                yield batch
+                batch = [row]
+                break
             batch.append(row)
-        made.append(batch)
-        random.Random(len(ready[0].ids) * 31 + len(ready[-1].ids)).shuffle(made)
-        yield from made
 
 
 # ------------------------------------------------------------------------------------------------------- the training
@@ -357,18 +365,18 @@ def batches(rows: Iterator[Tree], tokens: int, pool: int = 64) -> Iterator[list[
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 2700
+    steps: int = 8000
     seed: int = 7
     pairs_per_row: int = 8
     tokens_per_step: int = 6144
-    longest_row: int = 3072
+    easy_share: float = 0.4  # of the steps, over which hardness rises from 0 to 1
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     warmup_steps: int = 100
     cooldown_share: float = 0.3
     hidden_size: int = 192
     layers: int = 4
-    vocabulary: int = 2048
+    vocabulary: int = 4096
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -403,14 +411,11 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     ]
     rates = [recipe.muon_lr, recipe.adamw_lr]
     begin, seen, before = _resume(out / "resume.pt", model, optimizers)
-    rows = batches(
-        endless_rows(tokenizer, recipe.seed + 1 + begin, recipe.pairs_per_row, recipe.longest_row),
-        recipe.tokens_per_step,
-    )
+    batches = endless_batches(tokenizer, recipe, begin)
     started, progress = time.monotonic() - before, tqdm(range(begin, recipe.steps), unit="step", mininterval=10)
     with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
         for step in progress:
-            batch = plant(next(rows), tokenizer.pad_token_id)
+            batch = plant(next(batches))
             loss = packed_loss(model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -419,7 +424,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
                     group["lr"] = rate * learning_rate_factor(step, recipe)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            seen += int((batch["ids"] != tokenizer.pad_token_id).sum())
+            seen += batch["ids"].numel()
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"loss is {loss.item()} at step {step}")
             if step % 25 == 0 or step == recipe.steps - 1:

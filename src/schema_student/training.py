@@ -94,7 +94,7 @@ def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[
     }
     if trees:
         forest = prompt_tree.grow([(s.prompt_ids, s.completion_ids) for s in sequences])
-        return batch | {"tree": prompt_tree.plant(forest, pad_id)}
+        return batch | {"tree": prompt_tree.plant(forest)}
     mask = torch.tensor([_pad([1] * len(s.prompt_ids), [1] * len(s.completion_ids), P, C, 0) for s in sequences])
     return batch | {
         "input_ids": torch.tensor([_pad(s.prompt_ids, s.completion_ids, P, C, pad_id) for s in sequences]),
@@ -303,7 +303,7 @@ class StudentTrainer(Trainer):
         self.autocast = autocast_dtype(settings, student.model.device)
         # Unsloth's attention takes no masks of ours, and gradients of several processes need one forward a step.
         # A model that several processes wrap, or that Unsloth has patched, reads padded rows.
-        self.trees = prompt_tree.takes_tree_masks(student.model) and int(os.environ.get("WORLD_SIZE", "1")) == 1
+        self.trees = prompt_tree.takes_trees(student.model) and int(os.environ.get("WORLD_SIZE", "1")) == 1
         self.extra_logs: dict[str, float] = {}
         self.started, self.first_step = time.monotonic(), 0
         arguments = make_arguments(run_dir, settings, schedule, student.model.device)
