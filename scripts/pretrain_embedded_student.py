@@ -1,8 +1,10 @@
-"""Make the embedded student again: tokenizer and weights from nothing, about 45 minutes on 2 cores.
+"""Make the embedded student again: tokenizer and weights from nothing, about 70 minutes on 2 cores.
 
-    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 .venv/bin/python scripts/pretrain_embedded_student.py
+    OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 scripts/pretrain_embedded_student.py
 
-Interrupted and run again, it continues. The recipe is schema_student.pretraining.Recipe.
+One process a core is the fastest; without torchrun it is one process. LD_PRELOAD of jemalloc helps where it is
+installed: batches of ever new shapes make glibc give memory back and ask for it again. Interrupted and run again, it
+continues. The recipe is schema_student.pretraining.Recipe.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def test_every_drawn_object_answer_is_valid():
 
 
 def first_batches(count, begin=0, **recipe):
-    recipe = pretraining.Recipe(**{"pairs_per_row": 3, "tokens_per_step": 4000, **recipe})
+    recipe = pretraining.Recipe(**{"pairs_per_row": 3, "tokens_per_batch": 4000, **recipe})
     return list(itertools.islice(pretraining.endless_batches(tiny.tiny_tokenizer(), recipe, begin), count))
 
 
@@ -56,7 +56,7 @@ def test_the_learning_rate_rises_stays_and_falls():
 def test_a_pretraining_runs_saves_a_base_and_continues(tmp_path):
     from schema_student.student import load_tokenizer
 
-    recipe = pretraining.Recipe(steps=2, hidden_size=96, layers=1, vocabulary=400, tokens_per_step=2048)
+    recipe = pretraining.Recipe(steps=2, hidden_size=96, layers=1, vocabulary=400, tokens_per_batch=2048)
     pretraining.pretrain(recipe, tmp_path)
     pretraining.pretrain(pretraining.Recipe(**{**vars(recipe), "steps": 3}), tmp_path)
     log = [json.loads(line) for line in (tmp_path / "pretraining_log.jsonl").read_text().splitlines()]

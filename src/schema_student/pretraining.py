@@ -5,14 +5,14 @@ invented by splicing two real ones, so that names must be copied from the prompt
 several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
 data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
 
-    scripts/pretrain_embedded_student.py --steps 8000
+    scripts/pretrain_embedded_student.py --steps 6500
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -333,29 +333,27 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
     return [(render_prompt(schema, r.query, date), completion_text(r.answer)) for r, date in requests]
 
 
-def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0) -> Iterator[list[Tree]]:
-    """One batch a step, from step `begin` on, the same for the same recipe: rows of at most recipe.tokens_per_step.
+def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 0) -> Iterator[list[Tree]]:
+    """One batch a step, from step `begin` on, the same for the same recipe and process.
 
-    A row is a schema and its pairs; rows of more than half a batch are left out.
+    A row is a schema and its pairs; longer ones than recipe.tokens_per_batch are left out.
     """
     from schema_student.student import encode_completion, encode_prompt
 
-    words, rng = Words(), random.Random(recipe.seed + 1 + begin)
+    words, rng = Words(), random.Random(f"{recipe.seed} {begin} {rank}")
     batch: list[Tree] = []
-    for step in itertools.count(begin):
+    step = begin
+    while True:
         words.hardness = min(1.0, step / (recipe.easy_share * recipe.steps))
-        while True:
-            group = draw_group(words, rng, recipe.pairs_per_row)
-            ids = [(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, text)) for prompt, text in group]
-            (row,) = grow(ids, least_share=0.0)
-            if len(row.ids) > recipe.tokens_per_step // 2:
-                continue
-            full = sum(len(tree.ids) for tree in batch) + len(row.ids) > recipe.tokens_per_step
-            if full:
-                yield batch
-                batch = [row]
-                break
-            batch.append(row)
+        group = draw_group(words, rng, recipe.pairs_per_row)
+        ids = [(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, text)) for prompt, text in group]
+        (row,) = grow(ids, least_share=0.0)
+        if len(row.ids) > recipe.tokens_per_batch:
+            continue
+        if sum(len(tree.ids) for tree in batch) + len(row.ids) > recipe.tokens_per_batch:
+            yield batch
+            batch, step = [], step + 1
+        batch.append(row)
 
 
 # ------------------------------------------------------------------------------------------------------- the training
@@ -365,10 +363,10 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0) -> Iterator[
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 8000
+    steps: int = 6500
     seed: int = 7
     pairs_per_row: int = 8
-    tokens_per_step: int = 6144
+    tokens_per_batch: int = 4096  # of one process; a step is one batch of each
     easy_share: float = 0.4  # of the steps, over which hardness rises from 0 to 1
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
@@ -388,20 +386,26 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 def pretrain(recipe: Recipe, out: Path) -> None:
     """Train tokenizer and model from nothing and save them to `out`; writes out/pretraining_log.jsonl.
 
-    Run again with the same recipe, it continues from out/resume.pt.
+    Run again with the same recipe, it continues from out/resume.pt. Under torchrun each process trains on batches of
+    its own and gradients are averaged: one process a core is faster than one process on all of them.
     """
     import torch
+    from torch import distributed
     from tqdm import tqdm
 
     from schema_student.student import load_tokenizer, new_embedded_model, train_embedded_tokenizer
 
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world > 1:
+        distributed.init_process_group("gloo")
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    words, rng = Words(), random.Random(recipe.seed)
-    if (out / "tokenizer.json").exists():
-        tokenizer = load_tokenizer(str(out))
-    else:
-        tokenizer = train_embedded_tokenizer(tokenizer_texts(words, rng), recipe.vocabulary)
+    if not (out / "tokenizer.json").exists() and rank == 0:
+        texts = tokenizer_texts(Words(), random.Random(recipe.seed))
+        train_embedded_tokenizer(texts, recipe.vocabulary).save_pretrained(out)
+    if world > 1:
+        distributed.barrier()
+    tokenizer = load_tokenizer(str(out))
     model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -411,40 +415,51 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     ]
     rates = [recipe.muon_lr, recipe.adamw_lr]
     begin, seen, before = _resume(out / "resume.pt", model, optimizers)
-    batches = endless_batches(tokenizer, recipe, begin)
-    started, progress = time.monotonic() - before, tqdm(range(begin, recipe.steps), unit="step", mininterval=10)
-    with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
-        for step in progress:
-            batch = plant(next(batches))
-            loss = packed_loss(model, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer, rate in zip(optimizers, rates, strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * learning_rate_factor(step, recipe)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            seen += batch["ids"].numel()
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"loss is {loss.item()} at step {step}")
-            if step % 25 == 0 or step == recipe.steps - 1:
-                seconds = time.monotonic() - started
-                log.write(
-                    json.dumps(
-                        {"step": step, "loss": round(loss.item(), 5), "tokens": seen, "seconds": round(seconds, 1)}
-                    )
-                    + "\n"
-                )
-                log.flush()
-                progress.set_postfix(loss=f"{loss.item():.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
-            if step % 250 == 249 or step == recipe.steps - 1:
-                save_base(model, tokenizer, out)
-                state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-                torch.save(
-                    state | {"step": step + 1, "tokens": seen, "seconds": time.monotonic() - started},
-                    out / "resume.tmp",
-                )
-                (out / "resume.tmp").replace(out / "resume.pt")
+    batches = endless_batches(tokenizer, recipe, begin, rank)
+    started = time.monotonic() - before
+    progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
+    for step in progress:
+        batch = plant(next(batches))
+        loss = packed_loss(model, batch)
+        loss.backward()
+        loss, tokens = _average(model, loss.detach(), batch["ids"].numel(), world)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * learning_rate_factor(step, recipe)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        seen += tokens
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss} at step {step}")
+        seconds, last = time.monotonic() - started, step == recipe.steps - 1
+        if rank == 0 and (step % 25 == 0 or last):
+            row = {"step": step, "loss": round(loss, 5), "tokens": seen, "seconds": round(seconds, 1)}
+            with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+            progress.set_postfix(loss=f"{loss:.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
+        if rank == 0 and (step % 250 == 249 or last):
+            save_base(model, tokenizer, out)
+            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+            torch.save(state | {"step": step + 1, "tokens": seen, "seconds": seconds}, out / "resume.tmp")
+            (out / "resume.tmp").replace(out / "resume.pt")
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+def _average(model: Any, loss: Any, tokens: int, world: int) -> tuple[float, int]:
+    """Average gradients and loss over the processes; how many tokens they read together."""
+    import torch
+
+    if world == 1:
+        return loss.item(), tokens
+    gradients = [parameter.grad for parameter in model.parameters()]
+    flat = torch.cat([g.reshape(-1) for g in gradients] + [loss.reshape(1), torch.tensor([float(tokens)])])
+    torch.distributed.all_reduce(flat)
+    sizes = [g.numel() for g in gradients]
+    for gradient, mean in zip(gradients, (flat[:-2] / world).split(sizes), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+    return float(flat[-2]) / world, round(float(flat[-1]))
 
 
 def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:
