@@ -111,10 +111,9 @@ def test_samples_follow_the_models_distribution_at_its_temperature():
 
 
 def test_decoding_leaves_the_model_as_it_was(student):
-    before = student.model.config._attn_implementation
     student.model.train()
     generate(student, ["q"], 2, batch_size=1)
-    assert student.model.training and student.model.config._attn_implementation == before
+    assert student.model.training
     student.model.eval()
 
 

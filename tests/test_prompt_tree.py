@@ -1,12 +1,14 @@
 """A tree computes what its sequences compute alone: log-probabilities, gradients, with windows, pads and LoRA."""
 
+from unittest import mock
+
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schema_student import prompt_tree
+from schema_student import attention, prompt_tree
 
 TOKENS = st.lists(st.integers(5, 8), min_size=1, max_size=10)
 PAIRS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=7)
@@ -28,26 +30,90 @@ def tree_logps(model, pairs, least_share=0.5):
     return prompt_tree.forest_logps(model, batch, len(pairs), width)
 
 
-@settings(max_examples=60, deadline=None)
-@given(pairs=PAIRS, window=st.integers(1, 12), least_share=st.sampled_from([0.0, 0.5, 1.0]))
-def test_trees_give_the_logps_of_separate_sequences(pairs, window, least_share):
+@settings(max_examples=120, deadline=None)
+@given(
+    pairs=PAIRS,
+    window=st.integers(1, 12),
+    least_share=st.sampled_from([0.0, 0.5, 1.0]),
+    block=st.sampled_from([1, 2, 3, 5, 256]),
+)
+def test_trees_give_the_logps_of_separate_sequences(pairs, window, least_share, block):
     model = tiny.tiny_model(sliding_window=window)
-    with torch.no_grad():
+    with torch.no_grad(), mock.patch.object(attention, "BLOCK", block):
         torch.testing.assert_close(
             tree_logps(model, pairs, least_share), separate_logps(model, pairs), rtol=1e-4, atol=1e-5
         )
 
 
-@settings(max_examples=10, deadline=None)
-@given(pairs=PAIRS)
-def test_trees_give_the_gradients_of_separate_sequences(pairs):
+@settings(max_examples=20, deadline=None)
+@given(pairs=PAIRS, block=st.sampled_from([2, 256]), frozen_head=st.booleans())
+def test_trees_give_the_gradients_of_separate_sequences(pairs, block, frozen_head):
     gradients = []
     for logps in (tree_logps, separate_logps):
         model = tiny.tiny_model(sliding_window=4)
-        logps(model, pairs).sum().backward()
-        gradients.append([p.grad for p in model.parameters()])
+        model.lm_head.weight.requires_grad_(not frozen_head)  # tied to the embedding
+        with mock.patch.object(attention, "BLOCK", block):
+            logps(model, pairs).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     for tree, separate in zip(*gradients, strict=True):
         torch.testing.assert_close(tree, separate, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_the_block_mask_of_a_gpu_gives_the_same():
+    """FlexAttention, uncompiled and on a CPU; the mask is the one that a GPU gets."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    pairs, model = [([1, 2, 3, 4], [5, 6]), ([1, 2, 3, 4], [5, 7, 8]), ([1, 2, 9], [5])], tiny.tiny_model()
+    with (
+        torch.no_grad(),
+        mock.patch.object(attention, "_flex", return_value=flex_attention),
+        mock.patch.object(attention, "_attend_by_branches", attention._attend_by_blocks),
+    ):
+        torch.testing.assert_close(tree_logps(model, pairs, 0.0), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+def test_logps_of_a_frozen_head_and_their_gradient_equal_those_of_a_trained_one(softcap, chunk):
+    torch.manual_seed(0)
+    head, targets = torch.nn.Linear(8, 20, bias=False), torch.randint(0, 20, (7,))
+    found = []
+    for frozen in (False, True):
+        head.weight.requires_grad_(not frozen)
+        hidden = (3 * torch.randn(7, 8, generator=torch.Generator().manual_seed(1))).requires_grad_()
+        with mock.patch.object(prompt_tree, "CHUNK", chunk):
+            logps = prompt_tree.token_logps(hidden, targets, head, softcap)
+        (logps * torch.arange(7.0)).sum().backward()
+        found.append((logps.detach(), hidden.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_gemma_has_no_obstacle_to_trees_and_is_left_as_it_was():
+    model = tiny.tiny_model().train()
+    assert prompt_tree.find_obstacle(model) == ""
+    assert model.training
+
+
+def test_a_model_that_ignores_our_masks_is_found_out():
+    model = tiny.tiny_model()
+    causal = attention.sdpa_attention_forward
+
+    def ignore(module, query, key, value, mask, **options):
+        return causal(module, query, key, value, None, **options)
+
+    prompt_tree.find_obstacle(model)  # registers the attention
+    attention.AttentionInterface.register(attention.NAME, ignore)
+    try:
+        assert "off by" in prompt_tree.find_obstacle(model)
+    finally:
+        attention.AttentionInterface.register(attention.NAME, attention.attend)
+
+
+def test_another_attention_is_an_obstacle():
+    model = tiny.tiny_model()
+    model.set_attn_implementation("eager")
+    assert "eager" in prompt_tree.find_obstacle(model)
 
 
 def test_a_lora_computes_the_same_on_trees():

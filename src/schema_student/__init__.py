@@ -16,7 +16,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dataset           schemas and queries -> teacher -> judged rows
     corpus            rows -> prompt/completion, deduplicated, split by schema
     student           load the base and an adapter; the embedded student
-    prompt_tree       many sequences that share prefixes -> one row with its mask and positions
+    attention         how tokens attend along the branches of a tree, and to a long cache
+    prompt_tree       many sequences that share prefixes -> one row, computed once
     pretraining       how the embedded student was made
     training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes
     sft               corpus -> adapter

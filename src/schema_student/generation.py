@@ -13,16 +13,15 @@ import hashlib
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
 from schema_student import student as students
+from schema_student.attention import use_attention
 from schema_student.prompt_tree import shared_length
 
 COLUMNS = 128  # the cache grows by this many columns at a time
@@ -117,7 +116,8 @@ def decode(
     bar: Any = None,
 ) -> list[list[int]]:
     """New token ids of each row, the stop id included; neighbors that share a prefix share its work."""
-    with torch.inference_mode(), _folded_attention(model):
+    use_attention(model)
+    with torch.inference_mode():
         batch = _Batch([row.prompt_ids for row in rows], model)
         return _decode(rows, batch, stop_ids, max_new_tokens, temperature, bar)
 
@@ -268,35 +268,3 @@ class _GrowingLayer(DynamicLayer):
         grown = buffer.new_zeros(rows, heads, end + COLUMNS, head)
         grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
-
-
-@contextmanager
-def _folded_attention(model: Any) -> Iterator[None]:
-    """On a CPU: attention that never repeats keys for grouped queries; that copy is two thirds of a step's time."""
-    before = model.config.get_text_config()._attn_implementation
-    if model.device.type != "cpu" or before != "sdpa":
-        yield
-        return
-    AttentionInterface.register("folded", _attend_folded)
-    model.set_attn_implementation("folded")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
-def _attend_folded(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention in which the R queries of one head of keys stand as R times as many tokens."""
-    rows, heads, tokens, head = query.shape
-    repeats = heads // key.shape[1]
-    folded = query.reshape(rows, key.shape[1], repeats * tokens, head)
-    mask = attention_mask.repeat(1, 1, repeats, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, mask, scale=kwargs["scaling"])
-    return out.reshape(rows, heads, tokens, head).transpose(1, 2).contiguous(), None

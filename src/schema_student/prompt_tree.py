@@ -9,10 +9,9 @@ the predictions are listed as (position, target), so no token is laid out twice 
     logps_BC = forest_logps(model, plant(forest), count, width)
 
 A tree is laid out depth first, so token k is an ancestor of token q where k <= q < ends[k], `ends` being where the
-subtree of each token ends. Attention costs what the tree costs and not its square: on a CPU each branch attends to
-its own path (`attend`), on a GPU a block mask leaves out what no token sees (FlexAttention).
+subtree of each token ends; `attention` computes no more than what tokens see by that rule.
 
-Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, H heads, D size of a head.
+Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from functools import cache
 from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
-NAME = "prompt_tree"  # of this attention among those of transformers
-BLOCK = 256  # tokens that attend as one block on a CPU, at most
+CHUNK = 2**26  # logits that exist at once, where nothing of the head is trained: 256 MB
 
 
 @dataclass
@@ -135,143 +133,6 @@ def plant(forest: Sequence[Tree]) -> dict[str, Any]:
     }
 
 
-# --------------------------------------------------------------------------------------------------------- attention
-
-
-@dataclass
-class Sight:
-    """What a planted row's tokens see in one kind of layer: attend's mask. `window` counts depth, not places."""
-
-    ends_T: Any
-    depths_T: Any
-    window: int | None
-
-    def sees(self, q: Any, k: Any) -> Any:
-        """Whether token q attends to token k; both are tensors of places."""
-        seen = (k <= q) & (q < self.ends_T[k])
-        return seen if self.window is None else seen & (self.depths_T[q] - self.depths_T[k] < self.window)
-
-    @property
-    def blocks(self) -> Any:
-        """The block mask of FlexAttention: blocks of tokens that do not see each other are not computed."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        if not hasattr(self, "_blocks"):
-            T = len(self.ends_T)
-            self._blocks = create_block_mask(lambda b, h, q, k: self.sees(q, k), None, None, T, T, self.ends_T.device)
-        return self._blocks
-
-    @property
-    def branches(self) -> list[tuple[int, list[tuple[int, int]], Any]]:
-        """Per branch, in the row's order: its length; of the branches that it sees (the last is itself) number and
-        first token seen; and 0 or -inf for its tokens x the seen ones."""
-        import torch
-
-        if not hasattr(self, "_branches"):
-            units: list[tuple[int, int]] = []
-            paths: list[list[int]] = []
-            _cut(self.ends_T.tolist(), 0, len(self.ends_T), [], units, paths)
-            depths = self.depths_T.tolist()
-            self._branches = []
-            for (start, end), path in zip(units, paths, strict=True):
-                horizon = 0 if self.window is None else depths[start] - self.window + 1
-                cuts = [(unit, max(0, horizon - depths[units[unit][0]])) for unit in path[:-1]]
-                seen = [(unit, cut) for unit, cut in cuts if units[unit][0] + cut < units[unit][1]] + [(path[-1], 0)]
-                places = torch.cat([torch.arange(units[unit][0] + cut, units[unit][1]) for unit, cut in seen])
-                mask = self.sees(torch.arange(start, end)[:, None], places[None])
-                self._branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
-        return self._branches
-
-
-def _cut(
-    ends: list[int], start: int, stop: int, path: list[int], units: list[tuple[int, int]], paths: list[list[int]]
-) -> None:
-    """Cut ends[start:stop] into units that attend as one block: small subtrees of one parent, or a piece of a branch.
-
-    `paths` gets the numbers of the units that each one sees.
-    """
-    while start < stop:
-        end = ends[start]
-        if end - start <= BLOCK:
-            while end < stop and ends[end] - start <= BLOCK:
-                end = ends[end]
-            own = end
-        else:
-            own = next((i for i in range(start, min(end, start + BLOCK)) if ends[i] != end), start + BLOCK)
-        here = [*path, len(units)]
-        units.append((start, own))
-        paths.append(here)
-        _cut(ends, own, end, here, units, paths)
-        start = end
-
-
-def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, None]:
-    """Attention as transformers' models call it, (1, H, T, D) -> (1, T, H, D), each token to its path alone.
-
-    For any other mask than a Sight it is transformers' own `sdpa`, so that generation goes on as before.
-    """
-    import torch
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    if not isinstance(attention_mask, Sight):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    scale = options["scaling"]
-    if query.is_cuda:
-        made = _flex()(query, key, value, block_mask=attention_mask.blocks, scale=scale, enable_gqa=True)
-        return made.transpose(1, 2).contiguous(), None
-    # Plain matrix products: in bfloat16 on a CPU they are 2 to 3 times as fast as its flash kernel at these sizes.
-    _, H, _, D = query.shape
-    shared = key.shape[1]  # heads of keys and values; H / shared query heads read each, here as more rows
-    branches = attention_mask.branches
-    lengths = [length for length, _, _ in branches]
-    keys, values = (x[0].split(lengths, dim=1) for x in (key, value))
-    made = []
-    for own, (length, seen, mask) in zip(query[0].split(lengths, dim=1), branches, strict=True):
-        k, v = (torch.cat([x[unit][:, cut:] for unit, cut in seen], dim=1) for x in (keys, values))
-        rows = own.reshape(shared, -1, D)
-        mask = mask.to(_compute_dtype(own)).repeat(H // shared, 1)
-        scores = torch.baddbmm(mask.expand(shared, -1, -1), rows, k.transpose(1, 2), alpha=scale)
-        made.append(torch.bmm(torch.softmax(scores, -1), v).reshape(H, length, D))
-    return torch.cat(made, dim=1).transpose(0, 1)[None].contiguous(), None
-
-
-def _compute_dtype(tensor: Any) -> Any:
-    import torch
-
-    kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
-
-
-@cache
-def _flex() -> Any:
-    """FlexAttention, compiled once; its cost follows the blocks that the mask leaves."""
-    import torch
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=True)
-
-
-def use_tree_attention(model: Any) -> None:
-    """Let a Gemma 3 of transformers attend by `attend`; nothing else about it changes, nor what is saved."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    _causal(model).config._attn_implementation = NAME
-
-
-def takes_trees(model: Any) -> bool:
-    """Whether the model is one that `use_tree_attention` can teach: transformers' own Gemma 3, with sdpa."""
-    causal = _causal(model)
-    own = type(causal).__name__ == "Gemma3ForCausalLM" and type(causal).__module__.startswith("transformers.")
-    return own and causal.config._attn_implementation in ("sdpa", NAME)
-
-
-def _causal(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 # ------------------------------------------------------------------------------------------------- log-probabilities
 
 
@@ -289,20 +150,99 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
 
     `model` is a Gemma 3 causal model of transformers, with a LoRA or without.
     """
+    from schema_student.attention import Sight, text_model, use_attention
+
+    use_attention(model)
+    causal = text_model(model)
+    sights = {
+        "full_attention": Sight(batch["ends"], batch["positions"][0], None),
+        "sliding_attention": Sight(batch["ends"], batch["positions"][0], causal.config.sliding_window),
+    }
+    hidden_1TD = causal.model(
+        input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=sights, use_cache=False
+    ).last_hidden_state
+    hidden_ND = hidden_1TD[0, batch["columns"]]
+    return token_logps(hidden_ND, batch["targets"], causal.lm_head, causal.config.final_logit_softcapping)
+
+
+def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None = None) -> Any:
+    """log p of each target after its hidden state (N,), float32. With a frozen head, logits exist only in chunks.
+
+    The gradient of a log-probability in its hidden state is W[target] - p W, whatever is done with it later. So where
+    the head W is frozen, as under a LoRA, the forward pass leaves these D numbers behind instead of V logits:
+    Gemma's 262,144 logits a token are never kept, and no matrix product is done twice.
+    """
     import torch
 
-    use_tree_attention(model)
-    causal = _causal(model)
-    config = causal.config
-    full = Sight(batch["ends"], batch["positions"][0], None)
-    sliding = Sight(batch["ends"], batch["positions"][0], config.sliding_window)
-    hidden_1TD = causal.model(
-        input_ids=batch["ids"],
-        position_ids=batch["positions"],
-        attention_mask={"full_attention": full, "sliding_attention": sliding},
-        use_cache=False,
-    ).last_hidden_state
-    logits_NV = causal.lm_head(hidden_1TD[0, batch["columns"]]).float()
-    if config.final_logit_softcapping is not None:
-        logits_NV = torch.tanh(logits_NV / config.final_logit_softcapping) * config.final_logit_softcapping
-    return -torch.nn.functional.cross_entropy(logits_NV, batch["targets"], reduction="none")
+    if not head.weight.requires_grad and head.bias is None:
+        size = max(1, CHUNK // head.weight.shape[0])
+        chunks = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
+        return torch.cat([_frozen_logps()(hidden, head.weight, targets, softcap) for hidden, targets in chunks])
+    logits_NV = head(hidden_ND).float()
+    if softcap is not None:
+        logits_NV = torch.tanh(logits_NV / softcap) * softcap
+    return -torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+
+
+@cache
+def _frozen_logps() -> Any:
+    """token_logps of one chunk with a frozen head, as an autograd function (made late: torch is imported late)."""
+    import torch
+
+    class FrozenLogps(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None) -> Any:
+            device = hidden_ND.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
+            with torch.autocast(device, enabled=False):
+                head = head_VD.to(dtype)
+                logits_NV = (hidden_ND.to(dtype) @ head.T).float()
+                if softcap is not None:
+                    logits_NV.div_(softcap).tanh_().mul_(softcap)
+                logps_NV = logits_NV.log_softmax(-1)
+                found = logps_NV.gather(-1, targets_N[:, None])[:, 0]
+                if hidden_ND.requires_grad:
+                    slope_NV = logps_NV.exp_().neg_()
+                    slope_NV[torch.arange(len(targets_N), device=hidden_ND.device), targets_N] += 1
+                    if softcap is not None:
+                        slope_NV *= 1 - (logits_NV / softcap) ** 2
+                    ctx.save_for_backward((slope_NV.to(dtype) @ head).to(hidden_ND.dtype))
+            return found
+
+        @staticmethod
+        def backward(ctx: Any, upstream_N: Any) -> Any:
+            (slope_ND,) = ctx.saved_tensors
+            return (upstream_N[:, None] * slope_ND).to(slope_ND.dtype), None, None, None
+
+    return FrozenLogps.apply
+
+
+def find_obstacle(model: Any) -> str:
+    """Why a model cannot compute trees, "" where it can: tried on three short sequences, together and alone."""
+    import torch
+
+    from schema_student.attention import text_model, use_attention
+
+    if not hasattr(text_model(model), "model") or not hasattr(text_model(model).config, "sliding_window"):
+        return f"{type(text_model(model)).__name__} takes no masks by kind of layer"
+    if not use_attention(model):
+        return f"its attention is {text_model(model).config._attn_implementation}, not sdpa"
+    pairs = [([5, 6, 7, 8, 9], [6, 5, 7]), ([5, 6, 7, 8, 9], [6, 8]), ([5, 6, 7, 9, 8], [7, 7])]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            batch = {name: x.to(model.device) for name, x in plant(grow(pairs)).items()}
+            together = forest_logps(model, batch, len(pairs), 3)
+            for i, (prompt, completion) in enumerate(pairs):
+                ids = torch.tensor([[*prompt, *completion]], device=model.device)
+                logps_CV = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+                alone = logps_CV.gather(-1, ids[0, len(prompt) :, None])[:, 0]
+                apart = float((together[i, : len(completion)] - alone).abs().max())
+                if not apart < torch.finfo(model.dtype).eps ** 0.5:  # 0.0003 in float32, 0.09 in bfloat16; NaN is more
+                    return f"its log-probabilities on trees are off by {apart:.2g}"
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        return f"it fails on trees: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+    finally:
+        model.train(was_training)
+    return ""

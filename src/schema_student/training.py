@@ -301,9 +301,12 @@ class StudentTrainer(Trainer):
         transformers_logging.set_verbosity_error()
         self.student, self.run_dir, self.schedule = student, run_dir, schedule
         self.autocast = autocast_dtype(settings, student.model.device)
-        # Unsloth's attention takes no masks of ours, and gradients of several processes need one forward a step.
-        # A model that several processes wrap, or that Unsloth has patched, reads padded rows.
-        self.trees = prompt_tree.takes_trees(student.model) and int(os.environ.get("WORLD_SIZE", "1")) == 1
+        obstacle = prompt_tree.find_obstacle(student.model)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            obstacle = "several processes wrap the model"
+        if obstacle:
+            print(f"  padded batches, each schema computed again for every row: {obstacle}")
+        self.trees = not obstacle
         self.extra_logs: dict[str, float] = {}
         self.started, self.first_step = time.monotonic(), 0
         arguments = make_arguments(run_dir, settings, schedule, student.model.device)
