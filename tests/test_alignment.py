@@ -241,6 +241,26 @@ def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch
     assert all(torch.equal(kept[name], before[name]) for name in before)
 
 
+def test_reference_logps_are_kept_for_later_runs_on_the_same_pairs(aligned, tmp_path, monkeypatch, capsys):
+    settings = settings_with_pairs(tmp_path, dpo_max_steps=1)
+    alignment.train_dpo(settings)
+    real = alignment.DPOTrainer._reference_rows
+
+    def count(trainer, rows):
+        made.append(len(rows))
+        return real(trainer, rows)
+
+    made: list[int] = []
+    monkeypatch.setattr(alignment.DPOTrainer, "_reference_rows", count)
+    again = settings.changed(beta=0.3, beta_controller="fixed", dpo_learning_rate=0.001, overwrite=True)
+    alignment.train_dpo(again)
+    assert made == [] and "computed before" in capsys.readouterr().out
+    rows = pair_rows()
+    write_jsonl(paths(settings).pairs, [{**rows[0], "rejected": '{"k":1}'}, *rows[1:]])
+    alignment.train_dpo(again)
+    assert made == [2, 8]
+
+
 def test_a_margin_that_is_not_finite_stops_the_run_before_the_controller(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path)
     real = alignment.dpo_margins

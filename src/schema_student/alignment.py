@@ -1,9 +1,10 @@
 """Alignment: validity-ranked pairs + a beta controller -> an adapter that prefers what is valid and was asked.
 
 DPO (Rafailov et al. 2023, arXiv 2305.18290) that goes on training the SFT adapter; the reference is the SFT student,
-whose log-probabilities are computed once before the first step. Reads dpo_pairs.jsonl; writes student_runs/<run>-dpo/:
-as SFT, plus margins.jsonl, margins/*.npy, beta_trace.jsonl. A low DPO loss does not mean better answers, so the
-checkpoint is chosen by greedy answers to validation requests; step 0, the SFT student itself, is a candidate.
+whose log-probabilities are computed once before the first step and kept for later runs (alignment/reference_logps/).
+Reads dpo_pairs.jsonl; writes student_runs/<run>-dpo/: as SFT, plus margins.jsonl, margins/*.npy, beta_trace.jsonl.
+A low DPO loss does not mean better answers, so the checkpoint is chosen by greedy answers to validation requests;
+step 0, the SFT student itself, is a candidate.
 
 Shapes: B pairs.
 """
@@ -20,7 +21,7 @@ import torch
 from schema_student import beta as betas
 from schema_student import student as students
 from schema_student import training
-from schema_student.artifacts import make_stamp, open_step, paths, read_jsonl, write_json, write_jsonl
+from schema_student.artifacts import digest, make_stamp, open_step, paths, read_jsonl, write_json, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
 from schema_student.prompts import render_prompt
@@ -117,7 +118,8 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     facts |= {"adapter": str(adapter), "pairs": len(train), "left_out": counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule)
-    trainer.add_reference_logps()
+    reference = digest([loaded.digest, digest(adapter / "adapter_model.safetensors")])
+    trainer.add_reference_logps(paths(settings).references, reference)
     (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
     trainer.run()
     facts |= choose_checkpoint(run_dir)
@@ -209,16 +211,26 @@ class DPOTrainer(training.StudentTrainer):
         """log p of whole completions, chosen then rejected (2 B,)."""
         return training.completion_logps(model, batch, self.autocast).sum(-1)
 
-    def add_reference_logps(self) -> None:
-        """Give each pair the SFT student's log p of its two completions; kept in the run for a resumed one.
+    def add_reference_logps(self, folder: Path, reference: str) -> None:
+        """Give each pair the reference's log p of its two completions; computed once and kept in `folder`.
 
-        Held-out pairs in the batches of `validate`, so that the SFT student's margins there are exactly 0.
+        The file is named by the digest of what decides the numbers: the reference (`reference` is its digest), the
+        pairs as token ids, and how they are computed. So a resumed run reads it, and so does any later run on the same
+        pairs, with whatever beta, controller or learning rate. Held-out pairs are computed in the batches of
+        `validate`, so that the SFT student's margins there are exactly 0.
         """
-        path = self.run_dir / "reference_logps.jsonl"
-        if not path.exists():
+        rows = [*self.held_out, *self.train_dataset]
+        sides = [
+            [row["name"], *([row[s].prompt_ids, row[s].completion_ids] for s in ("chosen", "rejected"))] for row in rows
+        ]
+        key = digest([reference, str(self.autocast), self.trees, self.schedule.batch_size, sides])
+        path = folder / f"{key[:16]}.jsonl"
+        if path.exists():
+            print(f"  reference log-probabilities: {path}, computed before")
+        else:
             write_jsonl(path, [*self._reference_rows(self.held_out), *self._reference_rows(self.train_dataset)])
         known = {row["name"]: [row["chosen"], row["rejected"]] for row in read_jsonl(path)}
-        for row in (*self.held_out, *self.train_dataset):
+        for row in rows:
             row["reference"] = known[row["name"]]
 
     def _reference_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

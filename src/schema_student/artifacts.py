@@ -74,6 +74,7 @@ class Paths:
     dpo_dir: Path
     sft_checkpoint: Path
     dpo_checkpoint: Path
+    references: Path
     evals: Path
     report_dir: Path
     logs: Path
@@ -111,6 +112,7 @@ def paths(settings: Settings) -> Paths:
         dpo_dir=runs / f"{run}-dpo",
         sft_checkpoint=Path(settings.adapter) if settings.adapter else runs / run / "checkpoint-final",
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
+        references=alignment / "reference_logps",
         evals=runs / "eval",
         report_dir=out / "reports" / run,
         logs=out / "logs",
