@@ -69,7 +69,7 @@ class Words:
 
     def word(self, rng: Rng, language: str = "en") -> str:
         pool = self.en if language == "en" else self.fr
-        return self.splice(rng, pool) if rng.random() < 0.45 * self.hardness else rng.choice(pool)
+        return self.splice(rng, pool) if rng.random() < 0.3 * self.hardness else rng.choice(pool)
 
     def splice(self, rng: Rng, pool: list[str]) -> str:
         head, tail = rng.choice(pool), rng.choice(pool)
@@ -100,7 +100,7 @@ class Words:
         parts = [
             rng.choice(FILLERS) if rng.random() < 0.8 else self.word(rng) for _ in range(rng.choice((1, 1, 2, 3, 4)))
         ]
-        if rng.random() < 0.25:
+        if rng.random() < 0.1:
             parts[rng.randrange(len(parts))] += "".join(rng.choice(SIGNS) for _ in range(rng.choice((1, 1, 1, 2, 3))))
         return " ".join(parts)
 
@@ -144,7 +144,7 @@ def draw_dsl_schema(words: Words, rng: Rng) -> dict[str, Any]:
         if const in used:
             continue
         used.add(const)
-        shown = words.label(rng) if rng.random() < 0.35 * words.hardness else english
+        shown = words.label(rng) if rng.random() < 0.5 * words.hardness else english
         field: dict[str, Any] = {"const": const, "description": f"{shown} / {words.label(rng, 'fr')}"}
         field["type"] = rng.choices(
             ["string", "number", "integer", "boolean", "date", "enum"], [30, 16, 12, 10, 10, 22]
@@ -181,9 +181,9 @@ def _dsl_description(words: Words, noun: dict[str, str], rng: Rng) -> str:
 
 def _draw_choices(words: Words, rng: Rng) -> list[dict[str, str]]:
     choices = {}
-    for _ in range(rng.randint(2, 3 + round(2 * words.hardness))):
+    for _ in range(rng.randint(2, 3 + round(words.hardness))):
         english = words.label(rng, longest=1)
-        shown = words.label(rng, longest=1) if rng.random() < 0.3 * words.hardness else english
+        shown = words.label(rng, longest=1) if rng.random() < 0.4 * words.hardness else english
         choices[english.replace(" ", "_").lower()] = f"{shown} / {words.label(rng, 'fr', longest=1)}"
     while len(choices) < 2:
         choices[words.word(rng).lower()] = words.word(rng)
@@ -315,7 +315,7 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
         while len(requests) < pairs:
             weights = (80, 10 * hardness, 10 * hardness)
             kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), weights)[0]
-            language, date = "fr" if rng.random() < 0.3 * hardness else "en", rng.choice(dates)
+            language, date = "fr" if rng.random() < 0.4 * hardness else "en", rng.choice(dates)
             try:
                 requests.append((draw_request(spec, bank, language, kind, date, rng, words.value), date))
             except ValueError:
