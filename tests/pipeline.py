@@ -29,7 +29,14 @@ def small(base: Path, output: Path) -> list[str]:
     """Flags of a run that takes seconds: the tiny base, four domains, a few steps."""
     settings = {
         **{"output_dir": output, "base_model": base, "dtype": "float32", "teacher_model": "embedded-teacher"},
-        **{"domains": 4, "train_queries": 6, "eval_queries": 8, "eval_limit": 4, "eval_batch_size": 2},
+        **{
+            "domains": 4,
+            "train_queries": 6,
+            "pair_queries": 2,
+            "eval_queries": 8,
+            "eval_limit": 4,
+            "eval_batch_size": 2,
+        },
         **{"max_new_tokens": 300, "lora_r": 4, "sft_epochs": 1, "sft_max_steps": 6, "sft_batch_size": 4},
         **{"sft_learning_rate": 0.001, "eval_every": 2, "save_every": 2, "samples_per_prompt": 1, "pair_prompts": 6},
         **{"dpo_learning_rate": 0.001, "dpo_max_steps": 12, "dpo_batch_size": 2, "dpo_eval_every": 6},

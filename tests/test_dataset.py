@@ -31,7 +31,7 @@ from schema_student.schemas import compile_schema, judge
 
 LEXICON = json.loads((phrasing.DATA / "lexicon.json").read_text(encoding="utf-8"))
 BFCL = Path(__file__).parents[2] / "shared" / "data" / "bfcl_simple_python.jsonl"
-SMALL = {"train_queries": 12, "eval_queries": 20, "teacher_model": "embedded"}
+SMALL = {"train_queries": 12, "pair_queries": 0, "eval_queries": 20, "teacher_model": "embedded"}
 FIELDS = {"schema_id", "domain", "operators", "schema_json", "query", "current_date", "ast_json", "is_valid"} | {
     *("validation_error", "error_type", "teacher_model", "split", "language", "kind", "accepted", "source")
 }
@@ -85,6 +85,15 @@ def test_splits_are_by_schema_and_large_enough(made):
     assert schemas["test_seen"] == schemas["train"]
     assert not schemas["test_unseen"] & schemas["train"] and not schemas["validation"] & schemas["train"]
     assert counts == {"train": 60, "validation": 12, "test_seen": 20, "test_unseen": 20}
+
+
+def test_requests_for_pairs_are_of_training_schemas_and_stand_in_no_other_split(tmp_path):
+    rows = read_jsonl(write_dataset(small_settings(tmp_path, pair_queries=3)))
+    kept = [row for row in rows if row["split"] == "alignment"]
+    assert Counter(row["schema_id"] for row in kept) == dict.fromkeys(
+        {row["schema_id"] for row in rows if row["split"] == "train"}, 3
+    )
+    assert not {row["query"] for row in kept} & {row["query"] for row in rows if row["split"] != "alignment"}
 
 
 def test_no_request_stands_twice(made):

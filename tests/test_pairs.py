@@ -72,13 +72,15 @@ def test_what_says_nothing_is_dropped_and_counted():
     assert len(paired(request(OTHER, OTHER, OTHER))[0]) == 1
 
 
-def test_requests_are_of_the_training_split_and_spread_over_schemas():
+def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spread_over_schemas():
     head = {"schema_json": json.dumps(SCHEMA), "ast_json": RIGHT, "is_valid": True, "current_date": "2026-01-31"}
     rows = [
         {**head, "schema_id": f"s{i % 4}", "query": f"q{i}", "split": split, "is_valid": i != 1}
         for i in range(12)
         for split in ("train", "validation", "test_seen", "test_unseen")
     ]
+    kept = {**rows[0], "query": "q", "split": "alignment"}
+    assert [row["query"] for row in pairs.draw_requests([*rows, kept], default_settings(pair_prompts=8))] == ["q"]
     drawn = pairs.draw_requests(rows, default_settings(pair_prompts=8))
     assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn)
     assert Counter(row["schema_id"] for row in drawn) == {f"s{i}": 2 for i in range(4)}

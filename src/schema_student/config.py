@@ -50,9 +50,11 @@ def setting(group: str, description: str, **bounds: Any) -> Any:
 
 if TYPE_CHECKING:  # for those who compute with them: numbers, as they are after resolve_auto
     AutoCount = int
+    AutoLimit = int
     AutoRate = float
 else:
     AutoCount = Literal["auto"] | Annotated[int, Field(ge=1)]
+    AutoLimit = Literal["auto"] | Annotated[int, Field(ge=0)]
     AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -100,6 +102,9 @@ class Settings(BaseModel):
 
     domains: AutoCount = setting("dataset", "number of domains to generate")
     train_queries: AutoCount = setting("dataset", "training queries a schema")
+    pair_queries: AutoLimit = setting(
+        "dataset", "further queries a training schema, for pairs alone: SFT never sees them"
+    )
     eval_queries: AutoCount = setting("dataset", "least number of prompts in each test split")
     refusal_fraction: Share = setting("dataset", "share of queries that the schema cannot express")
     french_fraction: Share = setting("dataset", "share of French queries")
@@ -134,7 +139,7 @@ class Settings(BaseModel):
         "eval", "who is evaluated; auto = --adapter where named, else the base"
     )
     eval_batch_size: AutoCount = setting("eval", "prompts decoded at once")
-    eval_splits: list[Literal["train", "validation", "test_seen", "test_unseen"]] = setting(
+    eval_splits: list[Literal["train", "validation", "alignment", "test_seen", "test_unseen"]] = setting(
         "eval", "splits to evaluate", min_length=1
     )
     eval_limit: int = setting("eval", "prompts of each split; 0 = all", ge=0)

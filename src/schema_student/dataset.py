@@ -30,14 +30,22 @@ from schema_student.schemas import compile_schema, judge, resolve
 from schema_student.teacher import Teacher, TeacherChoice, TeacherFailure, open_teacher, resolve_teacher
 from schema_student.user_schemas import SchemaRow, load_schemas
 
-SPLITS = ("train", "validation", "test_seen", "test_unseen")
+SPLITS = ("train", "validation", "alignment", "test_seen", "test_unseen")
 ANSWERABLE, REFUSALS = "answerable", ("missing_field", "unsupported_operator")
 BATCH = 5  # requests written at once: they share a date, a language and a kind
 GROUP = 4  # schemas worked on at once
 ROUNDS = 6  # times that a schema's missing rows are asked for again
 OWN_MODE_ROWS = 1200  # training rows aimed at when the schemas are the user's and train_queries is auto
 SETTINGS = (
-    *("train_queries", "eval_queries", "refusal_fraction", "french_fraction", "train_share", "validation_share"),
+    *(
+        "train_queries",
+        "pair_queries",
+        "eval_queries",
+        "refusal_fraction",
+        "french_fraction",
+        "train_share",
+        "validation_share",
+    ),
     *("date_start", "date_end"),
 )
 
@@ -231,7 +239,8 @@ def plan_needs(
     numbers = Counter(splits.values())
     train, least = int(settings.train_queries), int(settings.eval_queries)
     each = {"train": train, "validation": train, "test_unseen": math.ceil(least / max(1, numbers["test_unseen"]))}
-    seen = {"test_seen": math.ceil(least / numbers["train"])}
+    alignment = {"alignment": int(settings.pair_queries)}
+    seen = alignment | {"test_seen": math.ceil(least / numbers["train"])}
     if not numbers["validation"]:
         seen["validation"] = math.ceil(max(32, 0.1 * train * numbers["train"]) / numbers["train"])
     needs: Counter[Need] = Counter()
@@ -240,7 +249,7 @@ def plan_needs(
         split = splits[source.schema_id]
         mine = {split: each[split]} | (seen if split == "train" else {})
         if source.schema_id in with_own:
-            mine = {split: each[split]} if split == "train" else {}
+            mine = {split: each[split]} | alignment if split == "train" else {}
         for name, n in mine.items():
             for _ in range(n):
                 needs[_need(source, name, positions, settings)] += 1

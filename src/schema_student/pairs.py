@@ -1,6 +1,8 @@
 """What the SFT student writes, ranked by verdict -> chosen and rejected answers to the same prompt.
 
-Requests come from the training split of d_03, never from a test split. First the student answers each one, greedily and
+Requests come from the alignment split of d_03: training schemas, but requests that SFT has not seen, because a student
+asked what it was trained on makes too few mistakes, and not those of the test. Without such a split they are the
+training requests; never those of a test split. First the student answers each one, greedily and
 sampled (student_samples.jsonl, one row a prompt); then pairs are made from these answers (dpo_pairs.jsonl).
 
 chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
@@ -80,8 +82,9 @@ def build_pairs(settings: Settings) -> Path:
 
 
 def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
-    """Up to pair_prompts valid training rows, spread over the schemas; the same for the same seed."""
-    rows = [row for row in dataset if row["split"] == "train" and row["is_valid"]]
+    """Up to pair_prompts valid rows, spread over the schemas; the same for the same seed."""
+    valid = [row for row in dataset if row["is_valid"]]
+    rows = [row for row in valid if row["split"] == "alignment"] or [row for row in valid if row["split"] == "train"]
     random.Random(f"pairs {settings.seed}").shuffle(rows)
     turn: Counter[str] = Counter()
     order = []
