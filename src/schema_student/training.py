@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -113,11 +115,16 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext():
         if "tree" in batch:
             return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
-        keep = completion_ids.shape[1] + 1  # the column before a completion predicts its first token
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        logits_BCV = model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
+        logits_BCV = completion_logits(model, batch)
     logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
     return logps_BC * batch["completion_mask"]
+
+
+def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Logits of each completion token of a padded batch (B, C, V), float32."""
+    keep = batch["completion_ids"].shape[1] + 1  # the column before a completion predicts its first token
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    return model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
 
 
 def plan_batches(
@@ -225,6 +232,23 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one row to a log."""
     with path.open("a", encoding="utf-8") as file:
         file.write(dump_row(row) + "\n")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of the run, or the one of several (torchrun) that writes its files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def tell_all(value: Any) -> Any:
+    """The first process's value, in every process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return value
+    PartialState(cpu=not torch.cuda.is_available())
+    return broadcast_object_list([value])[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -433,11 +457,13 @@ class StudentTrainer(Trainer):
 
     def run(self) -> None:
         """Train from the last whole checkpoint, else from the start, to the end."""
-        shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
         checkpoint = last_checkpoint(self.run_dir)
         self.first_step = int(checkpoint.name.split("-")[-1]) if checkpoint else 0
-        for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
-            forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
+        if self.is_world_process_zero():
+            shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
+            for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
+                forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
+        self.accelerator.wait_for_everyone()
         if checkpoint:
             print(f"  continuing after {checkpoint}")
             self.load_stage_state(read_json(checkpoint / "stage_state.json"))
@@ -445,4 +471,5 @@ class StudentTrainer(Trainer):
             self.evaluate()
         self.started = time.monotonic()
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.accelerator.wait_for_everyone()
         shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
