@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -364,6 +368,53 @@ def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
     assert seen == [True] * 3
 
 
+# Several processes
+
+
+def start_process(rank: int, port: int, config: Path) -> subprocess.Popen:
+    """One of two processes of the script, as torchrun starts them."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "scripts/train_alignment_dpo.py", "--config", str(config)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env={**os.environ, **place}, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["calibrated", "beta_dpo"])
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, monkeypatch, kind):
+    changes = {"dpo_max_steps": 12, "dpo_eval_every": 6, "dpo_learning_rate": 1e-3, "beta_controller": kind}
+    one = settings_with_pairs(tmp_path / "one", **changes)
+    two = one.changed(output_dir=str(tmp_path / "two"))
+    shutil.copytree(one.output_dir, two.output_dir)
+    config = tmp_path / "two.json"
+    config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start_process(rank, port, config) for rank in range(2)]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    monkeypatch.setattr(training.prompt_tree, "takes_trees", lambda model: False)  # as in several processes
+    one = one.changed(gradient_accumulation=2)
+    alignment.train_dpo(one)
+    ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir
+    assert betas.replay_run(ours) == betas.replay_run(theirs)
+    for name in ("beta_trace.jsonl", "margins.jsonl", "training_metrics.jsonl"):
+        rows = read_jsonl(ours / name), read_jsonl(theirs / name)
+        for row, other in zip(*rows, strict=True):
+            assert row.keys() == other.keys()
+            if "beta" in row:
+                assert row["beta"] == pytest.approx(other["beta"], abs=1e-9) and row.get("kept") == other.get("kept")
+            if "logps/chosen" in row:  # of the pairs of both processes
+                assert row["logps/chosen"] == pytest.approx(other["logps/chosen"], rel=1e-5)
+            if "mean" in row and "n" in row:
+                assert row["n"] == 4 and row["mean"] == pytest.approx(other["mean"], abs=1e-4)
+    for name in ("checkpoint-6", "checkpoint-12", "checkpoint-final"):
+        a, b = adapter_weights(ours / name), adapter_weights(theirs / name)
+        assert max(float((a[key] - b[key]).abs().max()) for key in a) < 1e-5
+
+
 # Guards
 
 
@@ -404,11 +455,14 @@ def test_margins_that_stay_exactly_0_stop_the_run(tmp_path, monkeypatch):
     assert len(read_jsonl(paths(settings).dpo_dir / "margins.jsonl")) == 3
 
 
+def alike_rows() -> list[dict]:
+    """Pairs that differ in one character: pushing the rejected answer down takes the chosen one along."""
+    return [{**row, "chosen": row["rejected"].replace('"}', '0"}')} for row in pair_rows()]
+
+
 def test_chosen_answers_that_become_less_likely_raise_an_alarm_once_and_are_logged(tmp_path, capsys):
     settings = settings_with_pairs(tmp_path, **SHORT, dpo_chosen_fall=1e-4, beta_controller="fixed")
-    # Pairs whose chosen answers begin like their rejected ones: pushing the latter down takes the former along.
-    pairs = [{**row, "chosen": row["rejected"][:-1] + ', "n": 1}'} for row in pair_rows()]
-    write_jsonl(paths(settings).pairs, pairs)
+    write_jsonl(paths(settings).pairs, alike_rows())
     alignment.train_dpo(settings)
     alarms = [
         row["alarm/chosen_fall"]
@@ -435,11 +489,10 @@ def test_an_sft_loss_on_the_chosen_is_nats_a_token():
 
 @pytest.mark.parametrize("guard", ["dpo_sft_weight", "dpo_positive_weight"])
 def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
-    pairs = [{**row, "chosen": row["rejected"][:-1] + ', "n": 1}'} for row in pair_rows()]
     ends = []
     for weight in (0.0, 5.0):
         settings = settings_with_pairs(tmp_path / str(weight), **SHORT, beta_controller="fixed", **{guard: weight})
-        write_jsonl(paths(settings).pairs, pairs)
+        write_jsonl(paths(settings).pairs, alike_rows())
         alignment.train_dpo(settings)
         rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
         ends.append(sum(row["logps/chosen"] for row in rows[-2:]))

@@ -28,6 +28,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     comparison        verdict rows of several students -> what differs between them
     figures           the plots of the report
     report            artifacts -> report.md, report.html, plots; only reads
+    side_by_side      logs and evaluations of several DPO runs -> one page
 """
 
 __version__ = "0.1.0"

@@ -191,6 +191,10 @@ class Settings(BaseModel):
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
 
+    runs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = setting(
+        "report", "names of runs to put side by side (compare_runs.py)"
+    )
+
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
         for name, problem in _conflicts(self):
