@@ -319,7 +319,16 @@ def draw_side_by_side(runs: Sequence[Row]) -> bytes:
         for axes, (key, (title, unit)) in zip(grid.flat, panels.items(), strict=True):
             for run in runs:
                 rows = run["margins"] if key == "median" else run["metrics"]
-                _line(axes, rows, key, run["color"], linewidth=1.3, marker="o" if "eval" in key else None, markersize=3)
+                _line(
+                    axes,
+                    rows,
+                    key,
+                    run["color"],
+                    alpha=0.85,
+                    linewidth=1.3,
+                    marker="o" if "eval" in key else None,
+                    markersize=3,
+                )
                 if key == "median":
                     bounds = _points(rows, "p10")[1], _points(rows, "p90")[1]
                     axes.fill_between(_points(rows, "p10")[0], *bounds, color=run["color"], alpha=0.12, linewidth=0)
