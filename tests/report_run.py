@@ -216,7 +216,7 @@ def write_dpo(settings, steps=100, sft_was_better=False):
         if step == 0:
             continue
         found = sorted(rng.gauss(4 * step / steps, 1 + step / 50) for _ in range(8))
-        used = controller.update(found)
+        used = controller.update(found).beta
         trace += controller.trace
         quantiles = {
             "min": found[0],

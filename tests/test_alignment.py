@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -261,17 +266,257 @@ def test_reference_logps_are_kept_for_later_runs_on_the_same_pairs(aligned, tmp_
     assert made == [2, 8]
 
 
+# Every controller
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of each further controller: six steps, long enough to save, validate and go on."""
+    made = {}
+    for kind in ("fixed", "hoeffding", "beta_dpo", "epsilon"):
+        made[kind] = settings_with_pairs(tmp_path_factory.mktemp(kind), beta_controller=kind, **SHORT)
+        alignment.train_dpo(made[kind])
+    return made
+
+
+SHORT = {"dpo_max_steps": 6, "dpo_eval_every": 3, "dpo_batch_size": 4, "beta_warmup": 2}
+
+
+@pytest.mark.parametrize("kind", ["fixed", "hoeffding", "beta_dpo", "epsilon"])
+def test_a_run_of_any_controller_replays(runs, kind):
+    run_dir = paths(runs[kind]).dpo_dir
+    assert betas.replay_run(run_dir) == (5 if kind == "hoeffding" else 6)
+    trace = [row for row in read_jsonl(run_dir / "beta_trace.jsonl") if "beta" in row]
+    logged = [row["beta/effective"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    assert [row["beta"] for row in trace] == logged[-len(trace) :]
+    assert (len(set(logged)) > 1) == (kind != "fixed")
+
+
+def test_replay_reads_margins_from_their_row_or_their_file_and_both_must_agree(runs, tmp_path):
+    shutil.copytree(paths(runs["beta_dpo"]).dpo_dir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "margins")
+    assert betas.replay_run(tmp_path / "run") == 6  # four margins a step: the row shows all of them
+    rows = read_jsonl(tmp_path / "run" / "margins.jsonl")
+    rows[3]["sample"][1] += 1e-9
+    write_jsonl(tmp_path / "run" / "margins.jsonl", rows)
+    with pytest.raises(UserError, match=r"beta_trace.jsonl:4: logged"):
+        betas.replay_run(tmp_path / "run")
+    shutil.copytree(paths(runs["beta_dpo"]).dpo_dir / "margins", tmp_path / "run" / "margins")
+    with pytest.raises(UserError, match=r"step_000004.npy: these are not the margins that margins.jsonl logged"):
+        betas.replay_run(tmp_path / "run")
+
+
+def test_the_loss_of_beta_dpo_is_the_mean_over_the_pairs_it_keeps(runs):
+    run_dir = paths(runs["beta_dpo"]).dpo_dir
+    losses = [row["loss"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    margins, trace = read_jsonl(run_dir / "margins.jsonl"), read_jsonl(run_dir / "beta_trace.jsonl")
+    for loss, row, traced in zip(losses, margins, trace, strict=True):
+        kept = torch.tensor([row["sample"][i] for i in traced["kept"]])
+        assert len(kept) == 3
+        assert float(alignment.dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_loss_of_epsilon_has_a_beta_for_each_pair(runs):
+    run_dir = paths(runs["epsilon"]).dpo_dir
+    losses = [row["loss"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    margins, trace = read_jsonl(run_dir / "margins.jsonl"), read_jsonl(run_dir / "beta_trace.jsonl")
+    assert margins[0]["signs"] == [0] * 4  # the policy is its reference
+    assert any(any(row["signs"]) for row in margins)
+    for loss, row, traced in zip(losses, margins, trace, strict=True):
+        pair_betas = traced["beta"] / (1 + 0.01 * torch.tensor(row["signs"]))
+        assert float(alignment.dpo_losses(torch.tensor(row["sample"]), pair_betas).mean()) == pytest.approx(
+            loss, rel=1e-5
+        )
+
+
+def test_perturbed_logps_are_those_of_the_moved_logits():
+    rng = torch.Generator().manual_seed(0)
+    policy, reference = torch.randn(2, 5, 7, generator=rng, dtype=torch.float64)
+    ids, mask = torch.tensor([1, 6, 0, 3, 0]), torch.tensor([1, 1, 1, 1, 0])
+    found = alignment.perturbed_logps(policy, reference, ids, mask, 0.2)
+    for logp, side in zip(found, (-0.2, 0.0, 0.2), strict=True):
+        moved = ((1 + side) * policy - side * reference).softmax(-1)  # as the paper writes it
+        assert logp == pytest.approx(sum(float(moved[i, ids[i]].log()) for i in range(4)), rel=1e-12)
+    assert len(set(alignment.perturbed_logps(policy, policy, ids, mask, 0.2))) == 1
+
+
+@pytest.mark.parametrize("kind", ["beta_dpo", "epsilon"])
+def test_any_controller_killed_and_run_again_equals_an_undisturbed_run(runs, tmp_path, monkeypatch, kind):
+    settings = settings_with_pairs(tmp_path, beta_controller=kind, **SHORT)
+    step = alignment.DPOTrainer.training_step
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment.DPOTrainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            alignment.train_dpo(settings)
+    alignment.train_dpo(settings)
+    ours, theirs = paths(settings).dpo_dir, paths(runs[kind]).dpo_dir
+    same_run(ours, theirs)
+    for name in ("margins.jsonl", "beta_trace.jsonl"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_beta_dpo_takes_the_global_batch_of_the_step_whatever_its_micro_batches(tmp_path):
+    settings = settings_with_pairs(tmp_path, beta_controller="beta_dpo", **{**SHORT, "dpo_max_steps": 3})
+    settings = settings.changed(gradient_accumulation=2)
+    alignment.train_dpo(settings)
+    trace = read_jsonl(paths(settings).dpo_dir / "beta_trace.jsonl")
+    assert [len(row["kept"]) for row in trace] == [int(8 * 0.8)] * 3
+    losses = [row["loss"] for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
+    for loss, row, traced in zip(losses, read_jsonl(paths(settings).dpo_dir / "margins.jsonl"), trace, strict=True):
+        kept = torch.tensor([row["sample"][i] for i in traced["kept"]])
+        assert float(alignment.dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
+
+
+def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
+    settings, seen = settings_with_pairs(tmp_path, **SHORT), []
+    validate = alignment.DPOTrainer.validate
+
+    def watched(self):
+        before = json.dumps(self.controller.state_dict())
+        metrics = validate(self)
+        seen.append(json.dumps(self.controller.state_dict()) == before)
+        return metrics
+
+    monkeypatch.setattr(alignment.DPOTrainer, "validate", watched)
+    alignment.train_dpo(settings)
+    assert seen == [True] * 3
+
+
+# Several processes
+
+
+def start_process(rank: int, port: int, config: Path) -> subprocess.Popen:
+    """One of two processes of the script, as torchrun starts them."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "scripts/train_alignment_dpo.py", "--config", str(config)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env={**os.environ, **place}, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["calibrated", "beta_dpo"])
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
+    changes = {"dpo_max_steps": 12, "dpo_eval_every": 6, "dpo_learning_rate": 1e-3, "beta_controller": kind}
+    one = settings_with_pairs(tmp_path / "one", **changes)
+    two = one.changed(output_dir=str(tmp_path / "two"))
+    shutil.copytree(one.output_dir, two.output_dir)
+    config = tmp_path / "two.json"
+    config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start_process(rank, port, config) for rank in range(2)]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one = one.changed(gradient_accumulation=2)
+    alignment.train_dpo(one)
+    ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir
+    assert betas.replay_run(ours) == betas.replay_run(theirs)
+    for name in ("beta_trace.jsonl", "margins.jsonl", "training_metrics.jsonl"):
+        rows = read_jsonl(ours / name), read_jsonl(theirs / name)
+        for row, other in zip(*rows, strict=True):
+            assert row.keys() == other.keys()
+            if "beta" in row:
+                assert row["beta"] == pytest.approx(other["beta"], abs=1e-9) and row.get("kept") == other.get("kept")
+            if "logps/chosen" in row:  # of the pairs of both processes
+                assert row["logps/chosen"] == pytest.approx(other["logps/chosen"], rel=1e-5)
+            if "mean" in row and "n" in row:
+                assert row["n"] == 4 and row["mean"] == pytest.approx(other["mean"], abs=1e-4)
+    for name in ("checkpoint-6", "checkpoint-12", "checkpoint-final"):
+        a, b = adapter_weights(ours / name), adapter_weights(theirs / name)
+        assert max(float((a[key] - b[key]).abs().max()) for key in a) < 1e-5
+
+
+# Guards
+
+
 def test_a_margin_that_is_not_finite_stops_the_run_before_the_controller(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path)
     real = alignment.dpo_margins
 
     def spoiled(*parts):
-        return real(*parts) * (float("nan") if parts[0].requires_grad else 1)
+        margins = real(*parts)
+        return torch.cat([margins[:1] * float("nan"), margins[1:]]) if parts[0].requires_grad else margins
 
     monkeypatch.setattr(alignment, "dpo_margins", spoiled)
-    with pytest.raises(UserError, match=r"margin is not finite at step 1 of dpo_pairs.jsonl:\d"):
+    with pytest.raises(UserError, match=r"margin is not finite at step 1 of dpo_pairs.jsonl:\d+;"):
         alignment.train_dpo(settings)
     assert not (paths(settings).dpo_dir / "margins.jsonl").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path, **SHORT)
+    real, calls = alignment.dpo_losses, []
+
+    def spoiled(margins, beta):
+        calls.append(margins.requires_grad)
+        return real(margins, beta) / (sum(calls) < 3)
+
+    monkeypatch.setattr(alignment, "dpo_losses", spoiled)
+    with pytest.raises(UserError, match=r"loss is not finite at step 3 of (dpo_pairs.jsonl:\d+(, )?){4};"):
+        alignment.train_dpo(settings)
+    assert [row["step"] for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl")][-1] == 2
+
+
+def test_margins_that_stay_exactly_0_stop_the_run(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path, **SHORT)
+    real = alignment.dpo_margins
+    monkeypatch.setattr(alignment, "dpo_margins", lambda *parts: real(*parts) * 0)  # as if all labels were masked
+    with pytest.raises(UserError, match=r"all margins are exactly 0 at step 4 and the 2 before.*a mask is wrong"):
+        alignment.train_dpo(settings)
+    assert len(read_jsonl(paths(settings).dpo_dir / "margins.jsonl")) == 3
+
+
+def alike_rows() -> list[dict]:
+    """Pairs that differ in one character: pushing the rejected answer down takes the chosen one along."""
+    return [{**row, "chosen": row["rejected"].replace('"}', '0"}')} for row in pair_rows()]
+
+
+def test_chosen_answers_that_become_less_likely_raise_an_alarm_once_and_are_logged(tmp_path, capsys):
+    settings = settings_with_pairs(tmp_path, **SHORT, dpo_chosen_fall=1e-4, beta_controller="fixed")
+    write_jsonl(paths(settings).pairs, alike_rows())
+    alignment.train_dpo(settings)
+    alarms = [
+        row["alarm/chosen_fall"]
+        for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl")
+        if "alarm/chosen_fall" in row
+    ]
+    printed = capsys.readouterr().out
+    assert alarms and min(alarms) > 1e-4
+    assert 1 <= printed.count("ALARM: at step") <= len(alarms)
+    assert "--dpo-positive-weight" in printed
+
+
+def test_dpo_positive_penalizes_a_chosen_answer_below_its_reference_only():
+    chosen, reference = torch.tensor([-3.0, -1.0], requires_grad=True), torch.tensor([-2.0, -2.0])
+    margins = alignment.positive_margins(torch.tensor([0.5, 0.5]), chosen, reference, 50.0)
+    assert margins.tolist() == [0.5 - 50.0, 0.5]
+    margins.sum().backward()
+    assert chosen.grad.tolist() == [50.0, 0.0]
+
+
+def test_an_sft_loss_on_the_chosen_is_nats_a_token():
+    assert alignment.sft_losses(torch.tensor([-6.0, -2.0]), torch.tensor([3, 4])).tolist() == [2.0, 0.5]
+
+
+@pytest.mark.parametrize("guard", ["dpo_sft_weight", "dpo_positive_weight"])
+def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
+    ends = []
+    for weight in (0.0, 5.0):
+        settings = settings_with_pairs(tmp_path / str(weight), **SHORT, beta_controller="fixed", **{guard: weight})
+        write_jsonl(paths(settings).pairs, alike_rows())
+        alignment.train_dpo(settings)
+        rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
+        ends.append(sum(row["logps/chosen"] for row in rows[-2:]))
+        assert betas.replay_run(paths(settings).dpo_dir) == 6  # the controller is fed the margin itself
+    assert ends[1] > ends[0]
 
 
 def test_bad_input_is_named(aligned, tmp_path):

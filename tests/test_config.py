@@ -90,7 +90,7 @@ BAD_FLAGS = [
     (["--seed"], "argument --seed: expected one argument"),
     (["--sft-bach-size", "3"], "did you mean '--sft-batch-size'"),
     (["--eval-splits", "tests"], "each item one of"),
-    (["--beta-controller", "none"], 'one of "fixed", "risk", "calibrated"'),
+    (["--beta-controller", "none"], 'one of "fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"'),
     (["--run", "../elsewhere"], "--run"),
     (["--date-start", "2026-02-30"], "2026-02-30 is no day of the calendar"),
     (["--date-start", "2027-01-01"], "lies before date_start"),

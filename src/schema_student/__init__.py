@@ -18,8 +18,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     student           load the base and an adapter; the embedded student
     attention         how tokens attend along the branches of a tree, and to a long cache
     prompt_tree       many sequences that share prefixes -> one row, computed once
-    pretraining       how the embedded student was made
     training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes
+    pretraining       how the embedded student was made
     sft               corpus -> adapter
     generation        batched decoding, greedy or sampled
     evaluation        adapter -> one verdict row per prompt -> summary
@@ -29,6 +29,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     comparison        verdict rows of several students -> what differs between them
     figures           the plots of the report
     report            artifacts -> report.md, report.html, plots; only reads
+    side_by_side      logs and evaluations of several DPO runs -> one page
 """
 
 __version__ = "0.1.0"

@@ -12,11 +12,14 @@ Shapes: B pairs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from schema_student import beta as betas
 from schema_student import student as students
@@ -49,6 +52,8 @@ DECIDING = (
         "beta_gamma",
         "beta_warmup",
     ),
+    *("beta_hoeffding_alpha", "beta_hoeffding_error", "beta_dpo_a", "beta_dpo_rho", "beta_dpo_momentum"),
+    *("beta_epsilon", "dpo_sft_weight", "dpo_positive_weight", "dpo_chosen_fall"),
     *(
         "dpo_learning_rate",
         "dpo_max_steps",
@@ -61,6 +66,7 @@ DECIDING = (
 )
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 TOGETHER = 4  # pairs of one schema that follow each other: they share its computation
+ZERO_STEPS = 3  # steps in a row whose margins are all exactly 0 before the run stops: one may be chance
 SEEN = 8  # margins of a step that margins.jsonl shows; all of them are in the .npy
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -74,9 +80,33 @@ def dpo_margins(
     return (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
 
 
-def dpo_losses(margins: Any, beta: float) -> Any:
-    """-log sigmoid(beta M), equation 7 of the paper; beta carries no gradient; (B,)."""
+def dpo_losses(margins: Any, beta: Any) -> Any:
+    """-log sigmoid(beta M), equation 7 of the paper; beta (one, or one a pair) carries no gradient; (B,)."""
     return -torch.nn.functional.logsigmoid(beta * margins)
+
+
+def positive_margins(margins: Any, policy_chosen_logps: Any, reference_chosen_logps: Any, weight: float) -> Any:
+    """M less a penalty for a chosen answer that has become less likely: DPO-positive; (B,).
+
+    M - lambda max(0, log ref(chosen) - log pi(chosen)), Pal et al. 2024, arXiv 2402.13228; weight is their lambda.
+    """
+    return margins - weight * (reference_chosen_logps - policy_chosen_logps).clamp(min=0)
+
+
+def sft_losses(policy_chosen_logps: Any, chosen_tokens: Any) -> Any:
+    """-log pi(chosen) a token, added to DPO's loss with a weight (Pang et al. 2024, arXiv 2404.19733); (B,)."""
+    return -policy_chosen_logps / chosen_tokens
+
+
+def perturbed_logps(policy_CV: Any, reference_CV: Any, ids_C: Any, mask_C: Any, epsilon: float) -> list[float]:
+    """log p of a completion where the policy's logits are epsilon toward the reference, here, and away (epsilon-DPO).
+
+    In float64: near the reference, float32 would round the move away.
+    """
+    policy = policy_CV.double()
+    move = epsilon * (policy - reference_CV.double())
+    logps = (torch.log_softmax(policy + side * move, -1).gather(1, ids_C[:, None])[:, 0] for side in (-1, 0, 1))
+    return [float((logps_C * mask_C).sum()) for logps_C in logps]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -91,9 +121,13 @@ def train_dpo(settings: Settings) -> Path:
     students.check_adapter(str(where.sft_checkpoint), choice)
     stamp = make_stamp(settings, *DECIDING, base=choice.base)
     inputs = [where.pairs, where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
-    with open_step(where.dpo_dir, stamp, inputs, settings.overwrite) as step:
-        if not step.done:
-            step.finish(_train(settings, where.pairs, where.dataset, where.sft_checkpoint, where.dpo_dir))
+    first = training.is_first_process()
+    # The first process holds the lock and writes; the others hear from it whether there is anything to do.
+    with open_step(where.dpo_dir, stamp, inputs, settings.overwrite) if first else nullcontext() as step:
+        if not training.tell_all(step.done if step else None):
+            facts = _train(settings, where.pairs, where.dataset, where.sft_checkpoint, where.dpo_dir)
+            if step:
+                step.finish(facts)
     return where.dpo_dir / "checkpoint-final"
 
 
@@ -111,7 +145,7 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
     print(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
-    if settings.beta_controller == "risk" and settings.beta_warmup >= schedule.steps:
+    if settings.beta_controller in ("risk", "hoeffding") and settings.beta_warmup >= schedule.steps:
         print(f"  beta_warmup {settings.beta_warmup} is not shorter than the run: beta will stay at {settings.beta}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("dpo", settings, loaded, [pairs, dataset])
@@ -122,6 +156,8 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     trainer.add_reference_logps(paths(settings).references, reference)
     (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
     trainer.run()
+    if not training.is_first_process():
+        return {}
     facts |= choose_checkpoint(run_dir)
     training.publish_adapter(adapter if facts["sft_was_better"] else run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
@@ -191,10 +227,18 @@ class DPOTrainer(training.StudentTrainer):
         self.controller = betas.make_controller(settings)
         self.beta = settings.beta
         self.parts: list[torch.Tensor] = []
+        self.shares: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.zero_steps = 0
+        self.fallen = False
         for module in student.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # the reference was computed without it: with it a margin would be noise at step 0
         super().__init__(student, train, [pair_length(row) for row in train], TOGETHER, run_dir, settings, schedule)
+        self.reference: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self.controller.wants_signs:
+            self.trees = False  # a tree gives the log p of labels; the signs need the logits of all tokens
+            weights = [weight for weight in student.model.parameters() if weight.requires_grad]
+            self.reference = [(weight, weight.detach().clone()) for weight in weights]
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Chosen sequences first, then rejected ones: 2 B rows."""
@@ -247,14 +291,19 @@ class DPOTrainer(training.StudentTrainer):
     # Steps
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """With several micro-batches their margins are needed before the first loss: one more forward pass of each."""
+        """With several micro-batches their margins are needed before the first loss: one more forward pass of each.
+
+        With signs to find: one of the policy and one of the reference.
+        """
         batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.parts, self.early = [], len(batches) > 1
+        self.parts, self.early = [], len(batches) > 1 or self.controller.wants_signs
         if self.early:
             self.model.eval()
             with torch.no_grad():
-                found = [self.margins_of(self.model, self._prepare_inputs(batch))[0] for batch in batches]
-            self.set_beta(torch.cat(found), [name for batch in batches for name in batch["names"]])
+                prepared = [self._prepare_inputs(batch) for batch in batches]
+                found = [self.margins_of(self.model, batch)[0] for batch in prepared]
+                signs = [self.signs_of(batch) for batch in prepared] if self.controller.wants_signs else []
+            self.set_beta(found, [batch["names"] for batch in batches], signs)
         return batches, weight
 
     def margins_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -262,32 +311,103 @@ class DPOTrainer(training.StudentTrainer):
         parts = torch.cat([self.sequence_logps(model, batch), batch["reference_logps"]]).reshape(4, -1)
         return dpo_margins(*parts), parts
 
+    def signs_of(self, batch: dict[str, Any]) -> list[int]:
+        """epsilon-DPO's s of each pair."""
+        with torch.autocast(self.model.device.type, self.autocast) if self.autocast else nullcontext():
+            policy = training.completion_logits(self.model, batch)
+            with self.as_reference():
+                reference = training.completion_logits(self.model, batch)
+        rows = zip(policy, reference, batch["completion_ids"], batch["completion_mask"], strict=True)
+        logps = torch.tensor([perturbed_logps(*row, self.settings.beta_epsilon) for row in rows])
+        chosen, rejected = logps.chunk(2)
+        return [betas.perturbation_sign(*ratios) for ratios in (chosen - rejected).tolist()]
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """The model with the adapter that it began with; for passes without gradient."""
+        trained = [weight.data for weight, _ in self.reference]
+        for weight, before in self.reference:
+            weight.data = before
+        yield
+        for (weight, _), now in zip(self.reference, trained, strict=True):
+            weight.data = now
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
         margins, parts = self.margins_of(model, inputs)
         if not self.early:
-            self.set_beta(margins.detach(), inputs["names"])
+            self.set_beta([margins.detach()], [inputs["names"]])
+        pair_betas, weights = self.shares[len(self.parts)]
         self.parts.append(parts.detach())
-        return dpo_losses(margins, self.beta).sum() / num_items_in_batch
+        settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings, parts
+        if settings.dpo_positive_weight:
+            weight = settings.dpo_positive_weight
+            margins = positive_margins(margins, policy_chosen_logps, reference_chosen_logps, weight)
+        losses = dpo_losses(margins, pair_betas)
+        if settings.dpo_sft_weight:
+            tokens = inputs["completion_mask"][: len(losses)].sum(-1)
+            losses = losses + settings.dpo_sft_weight * sft_losses(policy_chosen_logps, tokens)
+        return (weights * losses).sum() / num_items_in_batch
 
-    def set_beta(self, margins: torch.Tensor, names: Sequence[str]) -> None:
-        """Feed the controller the margins of this optimizer step, over all processes, and log what it says."""
-        self.check_finite("margin", margins, names)
-        gathered = self.accelerator.gather(margins)
-        self.beta = self.controller.update(gathered.double().tolist())
+    def set_beta(
+        self, margins: Sequence[torch.Tensor], names: Sequence[Sequence[str]], signs: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Feed the controller the margins of this optimizer step and log what it says.
+
+        `margins` of each micro-batch of this process. The controller sees those of all processes in the order of the
+        plan of batches, whichever process computed them; `shares` are what it says of the pairs of each micro-batch.
+        """
+        world, rank = self.args.world_size, self.args.process_index
+        batches = self.gather([part.double().tolist() for part in margins])
+        self.check_margins(batches, names)
+        flat_signs = [sign for batch in self.gather([list(part) for part in signs]) for sign in batch]
+        flat = [margin for batch in batches for margin in batch]
+        decision = self.controller.update(flat, flat_signs)
+        self.beta = decision.beta
+        # The loss is the mean over kept pairs; it will be divided by the number of all pairs.
+        weights = torch.zeros(len(flat))
+        weights[decision.kept] = len(flat) / len(decision.kept)
+        sizes = [len(batch) for batch in batches]
+        table = torch.stack([torch.tensor(decision.betas), weights]).to(margins[0].device)
+        self.shares = [tuple(part) for part in table.split(sizes, 1)[rank::world]]
         if self.is_world_process_zero():
-            self._log_margins(gathered.double().cpu())
+            self._log_margins(flat, flat_signs)
 
-    def _log_margins(self, margins: torch.Tensor) -> None:
+    def gather(self, batches: list[Any]) -> list[Any]:
+        """What each process has of each of its micro-batches -> of all, in the order of the plan of batches."""
+        found, count = gather_object(batches), len(batches)
+        return [found[rank * count + i] for i in range(count) for rank in range(self.args.world_size)]
+
+    def check_margins(self, batches: Sequence[Sequence[float]], names: Sequence[Sequence[str]]) -> None:
+        """Stop on every process at a margin that is not finite, and where no pair has moved for some steps."""
+        mine = batches[self.args.process_index :: self.args.world_size]
+        bad = [
+            name
+            for row, of_row in zip(mine, names, strict=True)
+            for margin, name in zip(row, of_row, strict=True)
+            if not math.isfinite(margin)
+        ]
+        self.check_finite("margin", torch.tensor([margin for batch in batches for margin in batch]), bad)
+        moved = self.state.global_step == 0 or any(margin for batch in batches for margin in batch)
+        self.zero_steps = 0 if moved else self.zero_steps + 1
+        if self.zero_steps == ZERO_STEPS:
+            raise UserError(
+                f"all margins are exactly 0 at step {self.state.global_step + 1} and the {ZERO_STEPS - 1} before: the "
+                "policy still equals its reference, so nothing is learned. Either no completion token is supervised "
+                "(a mask is wrong), the adapter is not trained, or the learning rate is too small for this dtype"
+            )
+
+    def _log_margins(self, margins: list[float], signs: list[int]) -> None:
         import numpy as np
 
         step = self.state.global_step + 1
         path = self.run_dir / "margins" / f"step_{step:06d}.npy"
         path.parent.mkdir(exist_ok=True)
-        np.save(path, margins.numpy())
-        row = {"step": step, "epoch": self.epoch_of(step), **describe_margins(margins.tolist())}
-        row |= {"npy": str(path.relative_to(self.run_dir)), "sample": margins[:SEEN].tolist()}
+        np.save(path, np.array(margins))
+        row = {"step": step, "epoch": self.epoch_of(step), **describe_margins(margins)}
+        row |= {"npy": str(path.relative_to(self.run_dir)), "sample": margins[:SEEN]}
+        row |= {"signs": signs} if signs else {}
         training.append_row(self.run_dir / "margins.jsonl", row)
         for traced in self.controller.trace:
             training.append_row(self.run_dir / "beta_trace.jsonl", traced)
@@ -299,7 +419,8 @@ class DPOTrainer(training.StudentTrainer):
 
     def _step_metrics(self) -> dict[str, float]:
         """trl's names for what a step saw; risk/* from the controller's trace, where it has one."""
-        chosen, rejected, reference_chosen, reference_rejected = torch.cat(self.parts, 1).double()
+        parts = [row for batch in self.gather([part.double().T.tolist() for part in self.parts]) for row in batch]
+        chosen, rejected, reference_chosen, reference_rejected = torch.tensor(parts, dtype=torch.float64).T
         rewards = self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected)
         margins = rewards[0] - rewards[1]
         found = {
@@ -318,12 +439,24 @@ class DPOTrainer(training.StudentTrainer):
             else {}
         )
         known = {name: value for name, value in traced.items() if value is not None}
+        known |= self._watch_chosen(float((reference_chosen - chosen).mean()))
         return {
             **{name: float(value) for name, value in found.items()},
-            "margin": float((margins / self.beta).mean()),
+            "margin": float(dpo_margins(chosen, rejected, reference_chosen, reference_rejected).mean()),
             "beta/effective": self.beta,
             **known,
         }
+
+    def _watch_chosen(self, fall: float) -> dict[str, float]:
+        """An alarm where the chosen answers have become less likely than they were: DPO widens margins that way too."""
+        was, self.fallen = self.fallen, fall > self.settings.dpo_chosen_fall
+        if self.fallen and not was and self.is_world_process_zero():
+            print(
+                f"  ALARM: at step {self.state.global_step} chosen answers are on average {fall:.1f} nats less likely "
+                "than at the start, so the student unlearns what it should prefer. Raise --beta, lower "
+                "--dpo-learning-rate, or add --dpo-sft-weight or --dpo-positive-weight"
+            )
+        return {"alarm/chosen_fall": fall} if self.fallen else {}
 
     # Validation and checkpoints
 

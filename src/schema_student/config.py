@@ -151,22 +151,54 @@ class Settings(BaseModel):
     pairs_per_prompt: int = setting("pairs", "most pairs kept of a prompt", ge=1)
     mutations_per_prompt: int = setting("pairs", "rejected answers made by breaking the right one", ge=0)
 
-    beta_controller: Literal["fixed", "risk", "calibrated"] = setting(
-        "dpo", "how beta moves; risk is the published rule"
+    beta_controller: Literal["fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"] = setting(
+        "dpo",
+        "how beta moves: calibrated rises while margins' upper tail moves up and comes back; fixed stays; risk, "
+        "hoeffding (by p_hat), beta_dpo (by the batch, and drops outliers) and epsilon (by pair) as published",
     )
-    beta: float = setting("dpo", "beta at the start (beta_0)", gt=0)
-    beta_min: float = setting("dpo", "least beta; 0 only with --beta-published", ge=0)
+    beta: float = setting("dpo", "beta at the start (beta_0): greater holds the student closer to its reference", gt=0)
+    beta_min: float = setting("dpo", "least beta; 0 only with --beta-published, as a beta of 0 learns nothing", ge=0)
     beta_max: float = setting("dpo", "greatest beta", gt=0)
-    beta_delta: float = setting("dpo", "share of margins expected above tau", gt=0, lt=1)
-    beta_lambda: float = setting("dpo", "risk: how fast tau follows the margins", gt=0, le=1)
+    beta_delta: float = setting("dpo", "calibrated, risk, hoeffding: share of margins expected above tau", gt=0, lt=1)
+    beta_lambda: float = setting("dpo", "risk, hoeffding: how fast tau follows the margins", gt=0, le=1)
     beta_alpha: float = setting("dpo", "risk: largest step of log beta", gt=0)
-    beta_gamma: float = setting("dpo", "risk: steepness of beta's answer to u", gt=0)
-    beta_warmup: int = setting("dpo", "risk: steps that pool margins before tau_0 is set", ge=0)
+    beta_gamma: float = setting("dpo", "risk, hoeffding: steepness of beta's answer to u", gt=0)
+    beta_warmup: int = setting("dpo", "risk, hoeffding: steps that pool margins before tau_0 is set", ge=0)
     beta_published: bool = setting("dpo", "allow the published bounds, with beta_min 0")
+    beta_hoeffding_alpha: float = setting("dpo", "hoeffding: largest step of log beta", gt=0)
+    beta_hoeffding_error: float = setting(
+        "dpo", "hoeffding: chance of a false alarm (eps_0); smaller makes a rise of beta rarer", gt=0, lt=1
+    )
+    beta_dpo_a: float = setting(
+        "dpo", "beta_dpo: change of beta, as a share of beta_0, for each nat of margin above the running mean", ge=0
+    )
+    beta_dpo_rho: float = setting("dpo", "beta_dpo: share of a step's pairs left out, outliers first", ge=0, lt=1)
+    beta_dpo_momentum: float = setting(
+        "dpo", "beta_dpo: what the running mean and deviation keep of the past at each step", ge=0, lt=1
+    )
+    beta_epsilon: float = setting(
+        "dpo", "epsilon: how far logits are moved to see which beta a pair wants; two more forward passes", gt=0, lt=1
+    )
+    dpo_sft_weight: float = setting(
+        "dpo", "weight of an SFT loss on the chosen answers (nats a token), which keeps them likely; 0 = none", ge=0
+    )
+    dpo_positive_weight: float = setting(
+        "dpo",
+        "DPO-positive (arXiv 2402.13228): penalty for each nat that a chosen answer falls below its reference, "
+        "taken off its margin; the paper uses 50; 0 = none",
+        ge=0,
+    )
+    dpo_chosen_fall: float = setting(
+        "dpo", "alarm where a step's chosen answers are on average this many nats less likely than at the start", gt=0
+    )
     dpo_learning_rate: AutoRate = setting("dpo", "peak learning rate of DPO")
     dpo_max_steps: AutoCount = setting("dpo", "optimizer steps of DPO")
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
+
+    runs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = setting(
+        "report", "names of runs to put side by side (compare_runs.py)"
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

@@ -12,6 +12,7 @@ from typing import Any
 Row = dict[str, Any]
 COLORS = {"base": "#8b95a1", "sft": "#0072b2", "dpo": "#d55e00"}
 RANK_COLORS = ("#4b2142", "#8a3b6a", "#c9699a", "#e8a5b8", "#f3d9a4", "#2e8b6f")
+RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 INK, QUIET, ACCENT = "#1c2530", "#68737f", "#009e73"
 RATES = {
     "schema_valid_rate": "valid",
@@ -294,3 +295,51 @@ def _plot_answers(axes: Any, metrics: Sequence[Row], chosen_step: int | None) ->
     _percent(axes.yaxis)
     _frame(axes, "Answers to validation requests", "share of requests", "optimizer step")
     _name_ends(axes, [("valid", valid, QUIET), ("as asked", asked, ACCENT)])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several runs
+
+
+def draw_side_by_side(runs: Sequence[Row]) -> bytes:
+    """beta, margins (median, 10% to 90%), pairs in order and log-probabilities of several DPO runs over steps.
+
+    `runs`: {name, color, metrics, margins}.
+    """
+    panels = {
+        "beta/effective": ("beta", ""),
+        "median": ("Margin of a step's pairs: median, 10% to 90%", "nats"),
+        "rewards/accuracies": ("Pairs in the right order", "share of pairs"),
+        "eval_semantic": ("Answers to validation requests as asked", "share of requests"),
+        "logps/chosen": ("Log-probability of chosen answers", "nats"),
+        "logps/rejected": ("Log-probability of rejected answers", "nats"),
+    }
+
+    def plot(grid: Any) -> None:
+        for axes, (key, (title, unit)) in zip(grid.flat, panels.items(), strict=True):
+            for run in runs:
+                rows = run["margins"] if key == "median" else run["metrics"]
+                _line(
+                    axes,
+                    rows,
+                    key,
+                    run["color"],
+                    alpha=0.85,
+                    linewidth=1.3,
+                    marker="o" if "eval" in key else None,
+                    markersize=3,
+                )
+                if key == "median":
+                    bounds = _points(rows, "p10")[1], _points(rows, "p90")[1]
+                    axes.fill_between(_points(rows, "p10")[0], *bounds, color=run["color"], alpha=0.12, linewidth=0)
+            _frame(axes, title, unit)
+            if unit.startswith("share"):
+                _percent(axes.yaxis)
+        for axes in grid[-1]:
+            axes.set_xlabel("optimizer step")
+        from matplotlib.lines import Line2D
+
+        handles = [Line2D([], [], color=run["color"], label=run["name"]) for run in runs]
+        grid[0][0].figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
+
+    return _draw(3, 2, 11, 9, plot, sharex=True)

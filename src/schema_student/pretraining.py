@@ -394,6 +394,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from tqdm import tqdm
 
     from schema_student.student import load_tokenizer, new_embedded_model, train_embedded_tokenizer
+    from schema_student.training import average_gradients
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if world > 1:
@@ -422,22 +423,23 @@ def pretrain(recipe: Recipe, out: Path) -> None:
         batch = plant(next(batches))
         loss = packed_loss(model, batch)
         loss.backward()
-        loss, tokens = _average(model, loss.detach(), batch["ids"].numel(), world)
+        if world > 1:
+            average_gradients(model.parameters())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * learning_rate_factor(step, recipe)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        seen += tokens
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss} at step {step}")
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        seen += batch["ids"].numel() * world  # the batches of the other processes are about as large
         seconds, last = time.monotonic() - started, step == recipe.steps - 1
         if rank == 0 and (step % 25 == 0 or last):
-            row = {"step": step, "loss": round(loss, 5), "tokens": seen, "seconds": round(seconds, 1)}
+            row = {"step": step, "loss": round(loss.item(), 5), "tokens": seen, "seconds": round(seconds, 1)}
             with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
-            progress.set_postfix(loss=f"{loss:.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
+            progress.set_postfix(loss=f"{loss.item():.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
         if rank == 0 and (step % 250 == 249 or last):
             save_base(model, tokenizer, out)
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
@@ -445,21 +447,6 @@ def pretrain(recipe: Recipe, out: Path) -> None:
             (out / "resume.tmp").replace(out / "resume.pt")
     if world > 1:
         distributed.destroy_process_group()
-
-
-def _average(model: Any, loss: Any, tokens: int, world: int) -> tuple[float, int]:
-    """Average gradients and loss over the processes; how many tokens they read together."""
-    import torch
-
-    if world == 1:
-        return loss.item(), tokens
-    gradients = [parameter.grad for parameter in model.parameters()]
-    flat = torch.cat([g.reshape(-1) for g in gradients] + [loss.reshape(1), torch.tensor([float(tokens)])])
-    torch.distributed.all_reduce(flat)
-    sizes = [g.numel() for g in gradients]
-    for gradient, mean in zip(gradients, (flat[:-2] / world).split(sizes), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-    return float(flat[-2]) / world, round(float(flat[-1]))
 
 
 def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:

@@ -320,6 +320,7 @@ def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
     )
     environment.filters["capital"] = _capital
     environment.filters["chance"] = _chance
+    environment.filters["number"] = lambda value: "-" if value is None else f"{value:.3g}"
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     images = {name: f"data:image/png;base64,{base64.b64encode(picture).decode()}" for name, picture in pictures.items()}
     files = {name: name for name in pictures}

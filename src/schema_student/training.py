@@ -15,13 +15,15 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -112,12 +114,18 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     completion_ids = batch["completion_ids"]
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext():
         if "tree" in batch:
-            return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
-        keep = completion_ids.shape[1] + 1  # the column before a completion predicts its first token
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
-        logits_BCV = model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
+            bare = model.module if hasattr(model, "module") else model  # without DistributedDataParallel's wrapper
+            return prompt_tree.forest_logps(bare, batch["tree"], *completion_ids.shape)
+        logits_BCV = completion_logits(model, batch)
     logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
     return logps_BC * batch["completion_mask"]
+
+
+def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Logits of each completion token of a padded batch (B, C, V), float32."""
+    keep = batch["completion_ids"].shape[1] + 1  # the column before a completion predicts its first token
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    return model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
 
 
 def plan_batches(
@@ -228,6 +236,33 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of the run, or the one of several (torchrun) that writes its files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def tell_all(value: Any) -> Any:
+    """The first process's value, in every process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return value
+    PartialState(cpu=not torch.cuda.is_available())
+    return broadcast_object_list([value])[0]
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Each process's gradients become their mean over all processes."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The loop
 
 
@@ -302,8 +337,6 @@ class StudentTrainer(Trainer):
         self.student, self.run_dir, self.schedule = student, run_dir, schedule
         self.autocast = autocast_dtype(settings, student.model.device)
         obstacle = prompt_tree.find_obstacle(student.model)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            obstacle = "several processes wrap the model"
         if obstacle:
             print(f"  padded batches, each schema computed again for every row: {obstacle}")
         self.trees = not obstacle
@@ -351,6 +384,8 @@ class StudentTrainer(Trainer):
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        if self.trees and self.args.world_size > 1:  # trees go past the wrapper that averages gradients
+            average_gradients(model.parameters())
         norm = super()._clip_grad_norm(model)
         self.check_finite("gradient", norm, [])
         return norm
@@ -436,11 +471,13 @@ class StudentTrainer(Trainer):
 
     def run(self) -> None:
         """Train from the last whole checkpoint, else from the start, to the end."""
-        shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
         checkpoint = last_checkpoint(self.run_dir)
         self.first_step = int(checkpoint.name.split("-")[-1]) if checkpoint else 0
-        for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
-            forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
+        if self.is_world_process_zero():
+            shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
+            for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
+                forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
+        self.accelerator.wait_for_everyone()
         if checkpoint:
             print(f"  continuing after {checkpoint}")
             self.load_stage_state(read_json(checkpoint / "stage_state.json"))
@@ -448,4 +485,5 @@ class StudentTrainer(Trainer):
             self.evaluate()
         self.started = time.monotonic()
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.accelerator.wait_for_everyone()
         shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)

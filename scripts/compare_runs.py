@@ -1,0 +1,22 @@
+"""Put the DPO runs of several names side by side -> outputs/reports/A-vs-B/compare.html, compare.md, compare.png.
+
+python scripts/compare_runs.py --runs fixed,calibrated,beta_dpo
+"""
+
+import sys
+
+from schema_student.artifacts import dry_run, paths
+from schema_student.config import load_settings, run_script
+from schema_student.side_by_side import comparison_dir, write_comparison
+
+
+def main() -> None:
+    settings = load_settings(sys.argv[1:], __doc__, ["report"])
+    page = comparison_dir(settings) / "compare.html"
+    logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.runs]
+    if not dry_run(settings, reads=logs, writes=[page]):
+        print(f"side by side: {write_comparison(settings)}")
+
+
+if __name__ == "__main__":
+    run_script(main)
