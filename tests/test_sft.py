@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schema_student import sft, training
+from schema_student import prompt_tree, sft, training
 from schema_student import student as students
 from schema_student.artifacts import paths, read_jsonl, write_jsonl
 from schema_student.config import UserError
@@ -208,13 +211,32 @@ def test_the_loss_equals_trls(tmp_path):
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
 
 
+def rows_of(lengths, schema=3):
+    return [[training.Ids([i % schema] * 4 + [9] * length, [i])] for i, length in enumerate(lengths)]
+
+
 def test_batches_use_every_row_once_a_pass_and_are_the_same_for_a_seed():
-    lengths, keys = [i % 7 for i in range(25)], [str(i % 3) for i in range(25)]
-    plan = training.plan_batches(lengths, keys, 4, 14, seed=1, together=2)
+    rows, keys = rows_of([i % 7 for i in range(25)]), [str(i % 3) for i in range(25)]
+    planner = training.Planner(rows, keys, 4, 1000, together=2, seed=1)
+    plan = planner.plan(14)
+    assert planner.count() == 7
     assert sorted(i for batch in plan[:7] for i in batch) == list(range(25))
     assert sorted(i for batch in plan[7:] for i in batch) == list(range(25))
-    same, other = (training.plan_batches(lengths, keys, 4, 14, seed=seed, together=2) for seed in (1, 2))
-    assert plan == same != other
+    assert plan == planner.plan(14) != training.Planner(rows, keys, 4, 1000, together=2, seed=2).plan(14)
+
+
+@hypothesis.settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=30), budget=st.integers(36, 120), seed=st.integers(0, 9)
+)
+def test_a_batch_keeps_to_its_tokens_and_a_pass_to_its_rows(lengths, budget, seed):
+    rows, keys = rows_of(lengths), [str(i % 3) for i in range(len(lengths))]
+    planner = training.Planner(rows, keys, 8, budget, together=4, seed=seed)
+    one_pass = planner.plan(planner.count())
+    assert sorted(i for batch in one_pass for i in batch) == list(range(len(lengths)))
+    for batch in one_pass:
+        forest = prompt_tree.grow([(row.prompt_ids, row.completion_ids) for i in batch for row in rows[i]], 0.0)
+        assert len(batch) <= 8 and sum(len(tree.ids) for tree in forest) <= budget
 
 
 def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):

@@ -38,6 +38,7 @@ DECIDING = (
         "max_seq_length",
         "max_new_tokens",
         "overlong",
+        "batch_tokens",
         "schema_rendering",
         "strip_fences",
     ),
@@ -177,6 +178,8 @@ def encode_pairs(
         chosen, rejected = (training.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
         fault = training.find_fault(chosen, settings) or training.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
+        too_long = training.new_tokens([chosen, rejected]) > settings.batch_tokens
+        fault = fault or ("pair longer than batch_tokens" if too_long else "")
         name = f"{path.name}:{number}"
         if training.keep_whole(fault, name, counts, settings):
             sides = {"chosen": chosen, "rejected": rejected, "key": pair["schema_id"]}
@@ -233,7 +236,8 @@ class DPOTrainer(training.StudentTrainer):
         for module in student.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # the reference was computed without it: with it a margin would be noise at step 0
-        super().__init__(student, train, [pair_length(row) for row in train], TOGETHER, run_dir, settings, schedule)
+        pairs = [[row["chosen"], row["rejected"]] for row in train]
+        super().__init__(student, train, pairs, TOGETHER, run_dir, settings, schedule)
         self.reference: list[tuple[torch.Tensor, torch.Tensor]] = []
         if self.controller.wants_signs:
             self.trees = False  # a tree gives the log p of labels; the signs need the logits of all tokens

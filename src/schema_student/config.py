@@ -127,6 +127,9 @@ class Settings(BaseModel):
     sft_epochs: AutoRate = setting("sft", "passes over the corpus")
     sft_max_steps: int = setting("sft", "optimizer steps; 0 = by epochs", ge=0)
     sft_batch_size: AutoCount = setting("sft", "sequences in a batch of a device")
+    batch_tokens: int = setting(
+        "sft", "a batch of a device, of SFT or DPO, ends before so many tokens, shared ones counted once", ge=16
+    )
     gradient_accumulation: int = setting("sft", "batches in an optimizer step", ge=1)
     warmup_ratio: float = setting("sft", "share of steps of rising learning rate", ge=0, lt=1)
     eval_every: AutoCount = setting("sft", "steps between validation losses")

@@ -7,6 +7,7 @@ training_metrics.jsonl, run_config.json. Killed and run again, it continues afte
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from schema_student.artifacts import make_stamp, open_step, paths, read_jsonl, w
 from schema_student.config import Settings, UserError, resolve_auto
 
 DECIDING = (
-    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong"),
+    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong", "batch_tokens"),
     *("lora_r", "lora_alpha", "lora_dropout", "sft_learning_rate", "sft_epochs", "sft_max_steps", "sft_batch_size"),
     *("gradient_accumulation", "warmup_ratio", "eval_every", "save_every", "weight_decay", "max_grad_norm"),
 )
@@ -52,7 +53,7 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     if not train:
         advice = training.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
-    schedule = plan_sft(settings, len(train))
+    schedule = plan_sft(settings, train)
     print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("sft", settings, loaded, [corpus])
@@ -82,10 +83,15 @@ def encode_rows(
     return found
 
 
-def plan_sft(settings: Settings, rows: int) -> training.Schedule:
-    """Steps by sft_max_steps, else by sft_epochs."""
-    a_step = settings.sft_batch_size * settings.gradient_accumulation
-    steps = settings.sft_max_steps or max(1, math.ceil(rows * settings.sft_epochs / a_step))
+def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]]) -> training.Schedule:
+    """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
+    steps = settings.sft_max_steps
+    if not steps:
+        sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
+        size, budget = settings.sft_batch_size, settings.batch_tokens
+        batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed).count()
+        a_step = settings.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+        steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
     return training.Schedule(
         steps, settings.sft_learning_rate, settings.sft_batch_size, settings.eval_every, settings.save_every
     )
@@ -104,7 +110,7 @@ class SFTTrainer(training.StudentTrainer):
         schedule: training.Schedule,
     ) -> None:
         self.validation = validation
-        super().__init__(student, train, [len(row["ids"]) for row in train], TOGETHER, run_dir, settings, schedule)
+        super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)

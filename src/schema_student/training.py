@@ -50,6 +50,11 @@ class Ids:
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
+    @property
+    def tokens(self) -> list[int]:
+        """The whole sequence."""
+        return self.prompt_ids + self.completion_ids
+
 
 def encode(tokenizer: Any, prompt: str, completion: str) -> Ids:
     """The ids trained on: those that generation reads and writes, because the same functions make them."""
@@ -62,7 +67,9 @@ def find_fault(sequence: Ids, settings: Settings) -> str:
         return "no supervised token"
     if len(sequence.completion_ids) > settings.max_new_tokens:
         return "completion longer than max_new_tokens"
-    return "longer than max_seq_length" if len(sequence) > settings.max_seq_length else ""
+    if len(sequence) > settings.max_seq_length:
+        return "longer than max_seq_length"
+    return "longer than batch_tokens" if len(sequence) > settings.batch_tokens else ""
 
 
 def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Settings) -> bool:
@@ -128,27 +135,67 @@ def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
 
 
-def plan_batches(
-    lengths: Sequence[int], keys: Sequence[str], batch_size: int, count: int, seed: int, together: int
-) -> list[list[int]]:
-    """`count` batches of indices, as many passes over the data as that takes; each pass shuffled by the seed.
+@dataclass(frozen=True)
+class Planner:
+    """Which rows share a batch; every pass over the rows has each of them once.
 
-    `together` rows of one key (a schema, whose tokens they share) follow each other, and rows of like length share a
-    batch (sorted within windows of 16 batches), so that little is padded.
+    A row is the sequences that must share a batch: one, or a pair's two. A batch ends at `batch_size` rows or before
+    `batch_tokens` tokens, those counted once that neighbors share. `together` rows of one key (a schema) follow each
+    other, and rows of like length share a batch (sorted within windows of 16 batches), so that little is padded where
+    rows are padded. Everything else is shuffled by the seed, anew in each pass.
     """
-    rng = random.Random(f"batches {seed}")
-    plan: list[list[int]] = []
-    while len(plan) < count:
-        runs = _cut_runs(lengths, keys, together, rng)
-        window = max(1, 16 * batch_size // together)
+
+    rows: Sequence[Sequence[Ids]]
+    keys: Sequence[str]
+    batch_size: int
+    batch_tokens: int
+    together: int
+    seed: int
+
+    def plan(self, count: int) -> list[list[int]]:
+        """`count` batches of indices, as many passes as that takes."""
+        rng = random.Random(f"batches {self.seed}")
+        plan: list[list[int]] = []
+        while len(plan) < count:
+            plan += self._plan_pass(rng)
+        return plan[:count]
+
+    def count(self) -> int:
+        """Batches of the first pass."""
+        return len(self._plan_pass(random.Random(f"batches {self.seed}")))
+
+    def _plan_pass(self, rng: random.Random) -> list[list[int]]:
+        lengths = [sum(map(len, row)) for row in self.rows]
+        runs = _cut_runs(lengths, self.keys, self.together, rng)
+        window = max(1, 16 * self.batch_size // self.together)
         order: list[int] = []
         for start in range(0, len(runs), window):
             for run in sorted(runs[start : start + window], key=lambda run: max(lengths[i] for i in run)):
                 order += run
-        one_pass = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        rng.shuffle(one_pass)
-        plan += one_pass
-    return plan[:count]
+        batches = self._cut_batches(order)
+        rng.shuffle(batches)
+        return batches
+
+    def _cut_batches(self, order: Sequence[int]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        spent, before = 0, None
+        for i in order:
+            cost = new_tokens(self.rows[i], before)
+            if not batches or len(batches[-1]) == self.batch_size or spent + cost > self.batch_tokens:
+                batches.append([])
+                spent, cost = 0, new_tokens(self.rows[i])
+            batches[-1].append(i)
+            spent, before = spent + cost, self.rows[i][-1]
+        return batches
+
+
+def new_tokens(row: Sequence[Ids], before: Ids | None = None) -> int:
+    """Tokens of a row's sequences, less those that each shares with the one before it."""
+    count = 0
+    for sequence in row:
+        count += len(sequence) - (prompt_tree.shared_length(before.tokens, sequence.tokens) if before else 0)
+        before = sequence
+    return count
 
 
 def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: random.Random) -> list[list[int]]:
@@ -327,7 +374,7 @@ class StudentTrainer(Trainer):
         self,
         student: students.Student,
         dataset: Sequence[dict[str, Any]],
-        lengths: Sequence[int],
+        sequences: Sequence[Sequence[Ids]],
         together: int,
         run_dir: Path,
         settings: Settings,
@@ -349,7 +396,8 @@ class StudentTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
         batches = schedule.steps * settings.gradient_accumulation * self.args.world_size
         keys = [row["key"] for row in dataset]
-        self.plan = plan_batches(lengths, keys, schedule.batch_size, batches, settings.seed, together)
+        planner = Planner(sequences, keys, schedule.batch_size, settings.batch_tokens, together, settings.seed)
+        self.plan = planner.plan(batches)
 
     # What a stage gives
 
