@@ -1,25 +1,27 @@
 """Prompt trees against trl's trainers and transformers' generate: seconds, memory, and the bound that arithmetic sets.
 
-    python benchmarks/prompt_trees.py --json prompt_trees.json              # the main point: SFT, DPO, memory, generation
-    python benchmarks/prompt_trees.py --grid --what sft,dpo --layers 6      # other lengths, with a third of the layers
-    python benchmarks/prompt_trees.py --smoke                               # a toy that tests this script
+    python benchmarks/prompt_trees.py --json prompt_trees.json           # the main point: SFT, DPO, memory, generation
+    python benchmarks/prompt_trees.py --grid --what sft,dpo --layers 6   # other lengths, with a third of the layers
+    python benchmarks/prompt_trees.py --smoke                            # a toy that tests this script
 
-The model has Gemma 3 270M's shape and random weights, with LoRA r=16 on the seven linear modules. Each measurement is a
-fresh process: a warm-up step on short examples, then the timed one, which is a whole optimizer step (collation, forward,
-backward, clipping, AdamW). The ways are measured in turns; a ratio is the median of the ratios of the turns.
+The model has Gemma 3 270M's shape and random weights, with LoRA r=16 on the seven linear modules. Each measurement is
+a fresh process: a warm-up step on short examples, then the timed one, which is a whole optimizer step (collation,
+forward, backward, clipping, AdamW). The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
 ours   training.collate, training.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
-trl    SFTTrainer.train() or DPOTrainer.train() of trl's defaults (bfloat16 autocast, gradient checkpointing,
-       chunked_nll in SFT) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True;
-       DPO one pair at a time (two need more than 24 GiB), accumulated over the same pairs; SFT up to 8 rows at a time,
+trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
+       chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
+       one pair at a time (two need more than 24 GiB), accumulated over the same pairs; SFT up to 8 rows at a time,
        which is the default; no reports and no saving. trl-plain is the same without gradient checkpointing.
 
 All examples are of one length, so that trl pads nothing. The learning rate is 0: every step sees the same weights. The
-LoRA is random, not zero, as else each DPO loss would be log 2. Losses must agree to 1e-3 in bfloat16 and 1e-5 in float32,
-and generated tokens must be equal but for near ties; else the exit status is 1.
+LoRA is random, not zero, as else each DPO loss would be log 2. What both compute must agree, else the exit status is
+1: losses to 1e-3 in bfloat16 and 1e-5 in float32, of DPO also the mean log-probability of chosen and of rejected
+completions; generated tokens but for near ties. DPO's loss itself may differ by 1e-2 in bfloat16: a margin is what is
+left of sums of a thousand nats, and the rounding of logits alone moves it by some hundredths, whoever computes it.
 
-The bound is the number of floating-point operations of trl's way over ours (`count_flops`); "by sharing" is the part of
-it that shared prefixes alone explain, with trl's other operations (recomputed activations, logits of prompts) left out.
+The bound is the number of floating-point operations of trl's way over ours (`count_flops`); "by sharing" is the part
+of it that shared prefixes alone explain, without trl's other operations (recomputed activations, logits of prompts).
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ sys.path.insert(0, str(ROOT / "src"))
 PAD, END, WORDS = 0, 1, 3  # ids: padding, end of a completion, the first that text is drawn from (2 is unknown)
 RANK, ALPHA, BETA = 16, 32, 0.1
 CHUNK = 256  # labelled positions that trl's chunked_nll computes logits of at a time; the last chunk is filled up
-TOLERANCE = {"bfloat16": 1e-3, "float32": 1e-5}  # of losses, relative
+TOLERANCE = {"bfloat16": 1e-3, "float32": 1e-5}  # of losses and log-probabilities, relative
+DPO_LOSS_TOLERANCE = {"bfloat16": 1e-2, "float32": 1e-5}
 TIE = {"bfloat16": 5e-2, "float32": 1e-3}  # of logits: tokens this close may be chosen either way
 SHAPES: dict[str, dict[str, int]] = {
     "270m": {
@@ -217,7 +220,7 @@ def layer_types(job: Job) -> list[str]:
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Measure in this process: {seconds, losses, gradient_norms, peak_bytes}, or {seconds, tokens, peak_bytes}."""
+    """Measure in this process: seconds of each step, peak_bytes, and what was computed: losses and such, or tokens."""
     import torch
     from transformers.utils import logging
 
@@ -301,12 +304,13 @@ def our_steps(job: Job) -> dict[str, Any]:
         sequences = [training.Ids(*pair) for pair in sequences_of(job, rows)]
         return send_to_device(training.collate(sequences, PAD, trees), job.device)
 
-    def compute_loss(rows: Sequence[Row], reference_logps: Any) -> Any:
+    def compute_loss(rows: Sequence[Row], reference_logps: Any) -> tuple[Any, Any]:
         logps_BC = training.completion_logps(model, batch := collate(rows), autocast)
+        logps = logps_BC.sum(-1)
         if job.stage == "sft":
-            return sft.sft_loss(logps_BC, batch["completion_mask"].sum())
-        margins = alignment.dpo_margins(*torch.cat([logps_BC.sum(-1), reference_logps]).reshape(4, -1))
-        return alignment.dpo_losses(margins, BETA).mean()
+            return sft.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
+        margins = alignment.dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
+        return alignment.dpo_losses(margins, BETA).mean(), logps
 
     steps = [*warm_ups(job), *[draw_rows(job)] * job.steps]
     references = []
@@ -316,19 +320,20 @@ def our_steps(job: Job) -> dict[str, Any]:
             references.append(training.completion_logps(model, collate(rows)).sum(-1))
     fill_lora(model)
     model.train()
-    found: dict[str, list[float]] = {"seconds": [], "losses": [], "gradient_norms": []}
+    found: dict[str, list[Any]] = {"seconds": [], "losses": [], "gradient_norms": [], "logps": []}
     for rows, reference_logps in itertools.zip_longest(steps, references):
         synchronize(job.device)
         started = time.perf_counter()
-        loss = compute_loss(rows, reference_logps)
+        loss, logps = compute_loss(rows, reference_logps)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         synchronize(job.device)
         found["seconds"].append(time.perf_counter() - started)
-        found["losses"].append(float(loss))
-        found["gradient_norms"].append(float(norm))
+        found["losses"].append(loss.item())
+        found["gradient_norms"].append(norm.item())
+        found["logps"].append([part.mean().item() for part in logps.detach().chunk(2)])
     return {name: values[-job.steps :] for name, values in found.items()} | {"trees": trees}
 
 
@@ -401,6 +406,7 @@ def _trl_steps(job: Job, folder: str) -> dict[str, Any]:
         "seconds": seconds,
         "losses": [row["loss"] for row in logs],
         "gradient_norms": [row["grad_norm"] for row in logs],
+        "logps": [[row.get("logps/chosen"), row.get("logps/rejected")] for row in logs],
         "options": {name: value for name, value in options.items() if name != "output_dir"},
     }
 
@@ -418,7 +424,7 @@ def word_tokenizer(vocabulary: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {to_text([i]): i for i in range(vocabulary)}
+    words = {name_word(i): i for i in range(vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -428,9 +434,12 @@ def word_tokenizer(vocabulary: int) -> Any:
 
 def to_text(ids: Sequence[int]) -> str:
     """Words of `word_tokenizer`, each after a space."""
-    return "".join(" " + {PAD: "<pad>", END: "<eos>", 2: "<unk>"}.get(i, str(i)) for i in ids).removeprefix(
-        " " if len(ids) == 1 else ""
-    )
+    return "".join(" " + name_word(i) for i in ids)
+
+
+def name_word(i: int) -> str:
+    """The word of an id."""
+    return {PAD: "<pad>", END: "<eos>", 2: "<unk>"}.get(i, str(i))
 
 
 def load_unsloth(job: Job, tokenizer: Any, folder: str) -> Any:
@@ -507,11 +516,9 @@ def start_worker(request: dict[str, Any], threads: int) -> Any:
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
-    done = subprocess.run(
-        command, input=json.dumps(request), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, input=json.dumps(request), env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise RuntimeError(f"exit status {done.returncode}: {last}"[:500])
@@ -571,9 +578,7 @@ class Bench:
                 self.failed |= not row["agree"]
                 yield row
 
-    def summarize(
-        self, job: Job, way: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def summarize(self, job: Job, way: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
         """Medians, ratio, bound, memory, and whether both computed the same."""
         pairs = list(zip(ours, theirs, strict=True))
         times = [[statistics.median(result["seconds"]) for result in side] for side in (ours, theirs)]
@@ -598,11 +603,14 @@ class Bench:
         }
         if job.stage == "generate":
             return row | self.compare_tokens(job, *pairs[0])
-        losses = [(a["losses"][-1], b["losses"][-1]) for a, b in pairs]
-        norms = [(a["gradient_norms"][-1], b["gradient_norms"][-1]) for a, b in pairs]
-        differences = [max(abs(a - b) / abs(b) for a, b in values) for values in (losses, norms)]
-        row |= {"ours_loss": losses[0][0], "theirs_loss": losses[0][1], "loss_difference": differences[0]}
-        return row | {"gradient_norm_difference": differences[1], "agree": differences[0] < TOLERANCE[job.dtype]}
+        row |= {f"{who}_loss": side[0]["losses"][-1] for who, side in (("ours", ours), ("theirs", theirs))}
+        row["loss_difference"] = max(differ(a["losses"], b["losses"]) for a, b in pairs)
+        row["gradient_norm_difference"] = max(differ(a["gradient_norms"], b["gradient_norms"]) for a, b in pairs)
+        if job.stage == "sft":
+            return row | {"agree": row["loss_difference"] < TOLERANCE[job.dtype]}
+        row["logp_difference"] = max(differ(a["logps"][-1], b["logps"][-1]) for a, b in pairs)
+        agree = row["logp_difference"] < TOLERANCE[job.dtype]
+        return row | {"agree": agree and row["loss_difference"] < DPO_LOSS_TOLERANCE[job.dtype]}
 
     def compare_tokens(self, job: Job, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         """Rows that differ, and whether each first differs where two tokens were about as likely."""
@@ -615,6 +623,11 @@ class Bench:
         distinct = len({token for row in ours["tokens"] for token in row})
         found = {"rows_that_differ": len(differing), "gaps": gaps, "distinct_tokens": distinct}
         return found | {"agree": all(gap < TIE[job.weights] for gap in gaps)}
+
+
+def differ(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The greatest relative difference."""
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
 def machine_facts(threads: int) -> dict[str, Any]:
@@ -687,7 +700,9 @@ def print_tables(rows: Sequence[dict[str, Any]], isolated: bool) -> None:
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", default="sft,dpo,generate,memory", help="of sft, dpo, generate, memory (peaks of dpo)")
+    parser.add_argument(
+        "--what", default="sft,dpo,generate,memory", help="of sft, dpo, generate, memory (peaks of dpo)"
+    )
     parser.add_argument("--schema-tokens", default="1200", help="tokens of a schema; several: 300,1200,4000")
     parser.add_argument("--query-tokens", type=int, default=60, help="tokens of a query")
     parser.add_argument("--completion-tokens", type=int, default=90, help="tokens of each completion")
@@ -696,10 +711,14 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=18, help="fewer save time; multiples of 6 keep Gemma's pattern")
     parser.add_argument("--runs", type=int, default=5, help="turns, in each of which every way is measured once")
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="bfloat16", help="of matrix products in training")
-    parser.add_argument("--trl", default="trl", help="trl, trl-plain (no gradient checkpointing) or both: trl,trl-plain")
+    parser.add_argument(
+        "--trl", default="trl", help="trl, trl-plain (no gradient checkpointing) or both: trl,trl-plain"
+    )
     parser.add_argument("--threads", type=int, default=0, help="of each measurement; 0 leaves it to torch")
     parser.add_argument("--json", type=Path, help="write all raw results there, after each measurement")
-    parser.add_argument("--smoke", action="store_true", help="a toy model and one turn, all in this process, in seconds")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a toy model and one turn, all in this process, in seconds"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
