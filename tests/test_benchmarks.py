@@ -70,4 +70,4 @@ def test_the_bound_counts_the_tokens_that_a_tree_lays_out():
 def test_a_single_sequence_has_nothing_to_share():
     job = prompt_trees.Job("sft", shape="tiny", layers=2, queries=1)
     alone = prompt_trees.count_flops(replace(job, way="trl"), alone=True)
-    assert alone / prompt_trees.count_flops(job) == pytest.approx(1, abs=1e-3)
+    assert alone / prompt_trees.count_flops(job) == pytest.approx(1, abs=2e-3)  # but its last token
