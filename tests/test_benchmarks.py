@@ -1,0 +1,73 @@
+"""The benchmarks of prompt trees run from end to end on a toy, where both sides compute the same."""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from schema_student import prompt_tree
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+prompt_trees = importlib.import_module("prompt_trees")
+
+
+def run(*command, **environment):
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def check_ratios(rows):
+    assert [row["stage"] for row in rows] == ["sft", "dpo", "generate"]
+    for row in rows:
+        numbers = [row[name] for name in ("ratio", "bound", "by_sharing", "share_of_bound")]
+        assert all(math.isfinite(number) and number > 0 for number in numbers)
+        assert row["bound"] >= row["by_sharing"] > 1
+        assert row["agree"]
+
+
+@pytest.mark.slow
+def test_trees_compute_what_trl_and_generate_compute(tmp_path):
+    path = tmp_path / "raw.json"
+    said = run(sys.executable, "benchmarks/prompt_trees.py", "--smoke", "--json", str(path))
+    results = json.loads(path.read_text(encoding="utf-8"))
+    check_ratios(results["table"])
+    sft, dpo, generate = results["table"]
+    assert max(sft["loss_difference"], dpo["loss_difference"], dpo["logp_difference"]) < 1e-5
+    assert max(sft["gradient_norm_difference"], dpo["gradient_norm_difference"]) < 1e-4
+    assert dpo["ours_loss"] != pytest.approx(math.log(2), abs=1e-6)
+    assert generate["rows_that_differ"] == 0 and generate["distinct_tokens"] > 1
+    assert "| sft | trl | 2 |" in said and results["machine"]["trl"]
+
+
+@pytest.mark.slow
+def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path):
+    said = run("bash", "benchmarks/gpu.sh", "--smoke", OUT=str(tmp_path), PYTHON=sys.executable)
+    table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["table"]
+    assert [row["ok"] for row in table if "check" in row] == [True]
+    check_ratios([row for row in table if "ratio" in row])
+    assert all(row["tokens_per_second"] > 0 for row in table if "tokens_per_second" in row)
+    assert "skipped: everything that needs CUDA" in said and "all checks passed" in said
+    assert (tmp_path / "gpu_checks.txt").read_text(encoding="utf-8") == said
+
+
+def test_the_bound_counts_the_tokens_that_a_tree_lays_out():
+    job = prompt_trees.Job("dpo", shape="tiny", schema_tokens=30, query_tokens=5, completion_tokens=4, queries=3)
+    pairs = prompt_trees.sequences_of(job, prompt_trees.draw_rows(job))
+    depths = prompt_trees.depths_of_tree([[*prompt, *completion] for prompt, completion in pairs])
+    (tree,) = prompt_tree.grow(pairs)
+    assert sorted(tree.depths) == sorted(depths)
+    assert len(depths) == 30 + 3 * 5 + 6 * 3
+
+
+def test_a_single_sequence_has_nothing_to_share():
+    job = prompt_trees.Job("sft", shape="tiny", layers=2, queries=1)
+    alone = prompt_trees.count_flops(replace(job, way="trl"), alone=True)
+    assert alone / prompt_trees.count_flops(job) == pytest.approx(1, abs=2e-3)  # but its last token
