@@ -295,7 +295,7 @@ def our_steps(job: Job) -> dict[str, Any]:
     from schema_student import alignment, prompt_tree, sft, training
 
     model = get_peft_model(make_model(job), lora_config())
-    trees = prompt_tree.takes_trees(model)
+    trees = not prompt_tree.find_obstacle(model)
     autocast = torch.bfloat16 if job.dtype == "bfloat16" else None
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=0.0, fused=True)
