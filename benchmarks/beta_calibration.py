@@ -108,7 +108,7 @@ def plot(folder: Path, case: str, steps: int = 2000) -> Path:
     grid[0][0].legend(fontsize=8)
     figure.suptitle(f"{case} margins ({CASES[case]['law']} law)")
     path = folder / f"beta_{case}.png"
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
     return path
 

@@ -391,8 +391,13 @@ class Epsilon(Controller):
 def make_controller(settings: Settings) -> Controller:
     """The controller that the settings name."""
     beta_0, bounds = settings.beta, {"beta_min": settings.beta_min, "beta_max": settings.beta_max}
-    risk = {**bounds, "delta": settings.beta_delta, "lambda_": settings.beta_lambda, "gamma": settings.beta_gamma}
-    risk |= {"warmup": settings.beta_warmup}
+    risk: dict[str, Any] = {
+        **bounds,
+        "delta": settings.beta_delta,
+        "lambda_": settings.beta_lambda,
+        "gamma": settings.beta_gamma,
+        "warmup": settings.beta_warmup,
+    }
     beta_dpo = {"a": settings.beta_dpo_a, "rho": settings.beta_dpo_rho, "momentum": settings.beta_dpo_momentum}
     make = {
         "fixed": lambda: Fixed(beta_0),
