@@ -94,21 +94,22 @@ def plot(folder: Path, case: str, steps: int = 2000) -> Path:
 
     figure, grid = pyplot.subplots(3, len(SIZES), figsize=(14, 7), sharex=True, sharey="row", constrained_layout=True)
     for column, n in zip(grid.T, SIZES, strict=True):
-        for name, make in CONTROLLERS.items():
+        for i, (name, make) in enumerate(CONTROLLERS.items()):
             found = follow(make(), draw(n=n, steps=steps, **CASES[case]))
+            look = {"color": f"C{i}", "linewidth": 0.9, "zorder": 1 if name == "beta_dpo" else 2}  # it hides the others
             for axes, key in zip(column, ("beta", "tau", "p_hat"), strict=True):
                 values = smooth(found[key]) if key == "p_hat" else found[key]
                 if not np.isnan(values).all():
-                    axes.plot(values, label=name, linewidth=0.9)
+                    axes.plot(values, label=name, **look)
         column[0].set(title=f"n = {n}", yscale="log")
         column[2].axhline(DELTA, color="black", linewidth=0.8, linestyle=":")
         column[2].set_xlabel("step")
     for axes, label in zip(grid[:, 0], ("beta", "tau (deviations)", "p_hat, mean of 50 steps"), strict=True):
         axes.set_ylabel(label)
-    grid[0][0].legend(fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CONTROLLERS))
     figure.suptitle(f"{case} margins ({CASES[case]['law']} law)")
     path = folder / f"beta_{case}.png"
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
     return path
 

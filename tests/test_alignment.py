@@ -544,7 +544,7 @@ def test_a_resume_with_other_settings_is_refused(aligned):
 def test_a_warm_up_as_long_as_the_run_is_said_at_the_start(tmp_path, capsys):
     settings = settings_with_pairs(tmp_path, beta_controller="risk", dpo_max_steps=2)
     alignment.train_dpo(settings)
-    assert "beta_warmup 120 is not shorter than the run" in capsys.readouterr().out
+    assert "the risk warm-up of 120 steps is not shorter than the run" in capsys.readouterr().out
 
 
 def test_adapter_of_dpo_loads(aligned):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import report_run
+from test_scripts import run_script
 
 from schema_student.artifacts import read_jsonl, write_jsonl
 from schema_student.config import SettingsError, UserError, default_settings
@@ -65,3 +66,11 @@ def test_a_run_without_dpo_is_named(settings):
         write_comparison(settings.changed(runs=["student", "nobody"]))
     with pytest.raises(SettingsError, match="runs"):
         settings.changed(runs=["../escape", "student"])
+
+
+def test_the_script_says_what_it_would_do_and_what_it_needs(tmp_path, monkeypatch, capsys):
+    assert run_script(monkeypatch, "compare_runs", "--dry-run", "--output-dir", str(tmp_path), "--runs", "a,b") == 0
+    said = capsys.readouterr().out
+    assert "a-dpo/training_metrics.jsonl (MISSING" in said and "reports/a-vs-b/compare.html (absent)" in said
+    assert run_script(monkeypatch, "compare_runs", "--output-dir", str(tmp_path)) == 1
+    assert "give --runs 2 to 6" in capsys.readouterr().err

@@ -5,6 +5,8 @@ whose log-probabilities are computed once before the first step and kept for lat
 Reads dpo_pairs.jsonl; writes student_runs/<run>-dpo/: as SFT, plus margins.jsonl, margins/*.npy, beta_trace.jsonl.
 A low DPO loss does not mean better answers, so the checkpoint is chosen by greedy answers to validation requests;
 step 0, the SFT student itself, is a candidate.
+Guards: an alarm, an SFT term and DPO-positive where chosen answers become less likely; a stop where no margin moves and
+where a value is not finite. Under torchrun the processes share each step's batch, and its beta.
 
 Shapes: B pairs.
 """
@@ -146,8 +148,10 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
     print(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
-    if settings.beta_controller in ("risk", "hoeffding") and settings.beta_warmup >= schedule.steps:
-        print(f"  beta_warmup {settings.beta_warmup} is not shorter than the run: beta will stay at {settings.beta}")
+    warmup = getattr(betas.make_controller(settings), "warmup", 0)
+    if warmup >= schedule.steps:
+        name = settings.beta_controller
+        print(f"  the {name} warm-up of {warmup} steps is not shorter than the run: beta will stay at {settings.beta}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("dpo", settings, loaded, [pairs, dataset])
     facts |= {"adapter": str(adapter), "pairs": len(train), "left_out": counts, "steps": schedule.steps}

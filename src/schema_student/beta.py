@@ -396,8 +396,8 @@ def make_controller(settings: Settings) -> Controller:
         "delta": settings.beta_delta,
         "lambda_": settings.beta_lambda,
         "gamma": settings.beta_gamma,
+        "warmup": settings.beta_warmup,
     }
-    risk |= {"warmup": settings.beta_warmup}
     beta_dpo = {"a": settings.beta_dpo_a, "rho": settings.beta_dpo_rho, "momentum": settings.beta_dpo_momentum}
     make = {
         "fixed": lambda: Fixed(beta_0),
