@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.artifacts import (
+    FIELDS,
     digest,
     dry_run,
     dump_row,
@@ -153,6 +154,15 @@ def test_an_input_that_changed_is_named(tmp_path):
     write_jsonl(source, ROWS[1:])
     with pytest.raises(UserError, match=r"input source\.jsonl has changed"):
         run_step(path, ROWS, inputs=[source])
+
+
+@pytest.mark.parametrize("text", ["{torn", None, 3])
+def test_json_within_a_row_that_is_broken_is_named(tmp_path, text):
+    row = dict.fromkeys(FIELDS["d_03_dataset.jsonl"], "{}") | {"ast_json": text}
+    path = tmp_path / "d_03_dataset.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl:1: ast_json is not JSON in a string"):
+        read_jsonl(path)
 
 
 def test_a_missing_or_unfinished_input_is_refused_with_its_script(tmp_path):

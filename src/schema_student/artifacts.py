@@ -159,13 +159,23 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[Row]:
     """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one.
 
-    Broken is what is not a JSON object, or lacks one of the FIELDS of its file.
+    Broken is what is not a JSON object, or lacks one of the FIELDS of its file, or has no JSON in one named *_json.
     """
-    rows = _read_rows(path)
+    rows, fields = _read_rows(path), FIELDS.get(path.name, ())
     for number, row in rows:
-        if missing := [name for name in FIELDS.get(path.name, ()) if name not in row]:
+        if missing := [name for name in fields if name not in row]:
             raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}{_maker(path)}")
+        for name in fields:
+            if name.endswith("_json"):
+                _check_nested(row[name], f"{path}:{number}: {name}")
     return [row for _, row in rows]
+
+
+def _check_nested(text: Any, where: str) -> None:
+    try:
+        json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON in a string: {error}") from None
 
 
 def _read_rows(path: Path) -> list[tuple[int, Row]]:
