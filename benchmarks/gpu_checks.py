@@ -129,7 +129,13 @@ def training_speed(bench: Bench, device: str, smoke: bool, runs: int) -> None:
     for stage in ("sft", "dpo"):
         # 64 rows of 8 schemas, too, as 8 rows of one schema are little work for a GPU. Two pairs at a time for trl:
         # their logits and what is made of them take some 20 GB.
-        small = {"shape": "tiny", "layers": 2, "schema_tokens": 40, "query_tokens": 6, "completion_tokens": 5}
+        small: dict[str, Any] = {
+            "shape": "tiny",
+            "layers": 2,
+            "schema_tokens": 40,
+            "query_tokens": 6,
+            "completion_tokens": 5,
+        }
         base = Job(stage, device=device, steps=1 if smoke else 5, trl_batch=8 if stage == "sft" else 2)
         for schemas, queries in [(2, 2)] if smoke else [(1, 8), (8, 8)]:
             job = replace(base, schemas=schemas, queries=queries, **(small if smoke else {}))
@@ -187,7 +193,13 @@ def generation_speed(bench: Bench, device: str, smoke: bool, runs: int) -> None:
     """Against transformers' generate: in float32, and in bfloat16, where more tokens are nearly as likely as others."""
     job = Job("generate", device=device, schemas=8, completion_tokens=64, dtype="float32")
     if smoke:
-        small = {"shape": "tiny", "layers": 2, "schema_tokens": 40, "query_tokens": 6, "completion_tokens": 5}
+        small: dict[str, Any] = {
+            "shape": "tiny",
+            "layers": 2,
+            "schema_tokens": 40,
+            "query_tokens": 6,
+            "completion_tokens": 5,
+        }
         job = replace(job, schemas=2, queries=2, **small)
     for weights in ("float32",) if smoke else ("float32", "bfloat16"):
         job = replace(job, weights=weights, dtype=weights)

@@ -132,7 +132,8 @@ def draw_rows(job: Job, seed: int = 0) -> list[Row]:
         for _ in range(job.queries):
             spread = job.query_tokens // 4 if job.stage == "generate" else 0
             prompt = schema + words(job.query_tokens + rng.randint(-spread, spread))
-            rows.append((prompt, *([*words(job.completion_tokens - 1), END] for _ in range(2))))
+            chosen, rejected = ([*words(job.completion_tokens - 1), END] for _ in range(2))
+            rows.append((prompt, chosen, rejected))
     return rows
 
 
@@ -184,9 +185,9 @@ def forward_flops(job: Job, depths: Sequence[int]) -> tuple[float, float, float]
     modules += [(hidden, inner), (hidden, inner), (inner, hidden)]
     linear = sum(a * b for a, b in modules)
     lora = sum(RANK * (a + b) for a, b in modules)
-    seen = {None: sum(d + 1 for d in depths)}
-    seen[shape["sliding_window"]] = sum(min(d + 1, shape["sliding_window"]) for d in depths)
-    pairs = sum(seen[None if kind == "full_attention" else shape["sliding_window"]] for kind in layer_types(job))
+    seen = {"full_attention": sum(d + 1 for d in depths)}
+    seen["sliding_attention"] = sum(min(d + 1, shape["sliding_window"]) for d in depths)
+    pairs = sum(seen[kind] for kind in layer_types(job))
     return 2.0 * job.layers * len(depths) * linear, 2.0 * job.layers * len(depths) * lora, 4.0 * queries * pairs
 
 
@@ -292,17 +293,16 @@ def our_steps(job: Job) -> dict[str, Any]:
     from accelerate.utils import send_to_device
     from peft import get_peft_model
 
-    from schema_student import alignment, prompt_tree, sft, training
+    from schema_student import alignment, sft, training
 
     model = get_peft_model(make_model(job), lora_config())
-    trees = not prompt_tree.find_obstacle(model)
     autocast = torch.bfloat16 if job.dtype == "bfloat16" else None
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=0.0, fused=True)
 
     def collate(rows: Sequence[Row]) -> Any:
         sequences = [training.Ids(*pair) for pair in sequences_of(job, rows)]
-        return send_to_device(training.collate(sequences, PAD, trees), job.device)
+        return send_to_device(training.collate(sequences, PAD, trees=True), job.device)
 
     def compute_loss(rows: Sequence[Row], reference_logps: Any) -> tuple[Any, Any]:
         logps_BC = training.completion_logps(model, batch := collate(rows), autocast)
@@ -334,7 +334,7 @@ def our_steps(job: Job) -> dict[str, Any]:
         found["losses"].append(loss.item())
         found["gradient_norms"].append(norm.item())
         found["logps"].append([part.mean().item() for part in logps.detach().chunk(2)])
-    return {name: values[-job.steps :] for name, values in found.items()} | {"trees": trees}
+    return {name: values[-job.steps :] for name, values in found.items()}
 
 
 def trl_steps(job: Job) -> dict[str, Any]:
@@ -735,7 +735,13 @@ def plan_jobs(flags: argparse.Namespace) -> list[Job]:
     base = replace(base, completion_tokens=flags.completion_tokens)
     answers = replace(base, stage="generate", schemas=8, queries=8, completion_tokens=64, dtype="float32")
     if flags.smoke:
-        small = {"shape": "tiny", "layers": 2, "query_tokens": 6, "completion_tokens": 5, "dtype": "float32"}
+        small: dict[str, Any] = {
+            "shape": "tiny",
+            "layers": 2,
+            "query_tokens": 6,
+            "completion_tokens": 5,
+            "dtype": "float32",
+        }
         base, schemas, queries = replace(base, **small), [40], [2]
         answers = replace(answers, **small, schemas=2, queries=2)
     stages = [stage for stage in ("sft", "dpo") if stage in what or (stage == "dpo" and "memory" in what)]

@@ -175,9 +175,11 @@ def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None
     import torch
 
     if not head.weight.requires_grad and head.bias is None:
-        size = max(1, CHUNK // head.weight.shape[0])
+        kind = hidden_ND.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
+        head_VD, size = head.weight.to(dtype), max(1, CHUNK // head.weight.shape[0])
         chunks = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
-        return torch.cat([_frozen_logps()(hidden, head.weight, targets, softcap) for hidden, targets in chunks])
+        return torch.cat([_frozen_logps()(hidden, head_VD, targets, softcap) for hidden, targets in chunks])
     logits_NV = head(hidden_ND).float()
     if softcap is not None:
         logits_NV = torch.tanh(logits_NV / softcap) * softcap
@@ -192,11 +194,8 @@ def _frozen_logps() -> Any:
     class FrozenLogps(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None) -> Any:
-            device = hidden_ND.device.type
-            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
-            with torch.autocast(device, enabled=False):
-                head = head_VD.to(dtype)
-                logits_NV = (hidden_ND.to(dtype) @ head.T).float()
+            with torch.autocast(hidden_ND.device.type, enabled=False):
+                logits_NV = (hidden_ND.to(head_VD.dtype) @ head_VD.T).float()
                 if softcap is not None:
                     logits_NV.div_(softcap).tanh_().mul_(softcap)
                 logps_NV = logits_NV.log_softmax(-1)
@@ -206,7 +205,7 @@ def _frozen_logps() -> Any:
                     slope_NV[torch.arange(len(targets_N), device=hidden_ND.device), targets_N] += 1
                     if softcap is not None:
                         slope_NV *= 1 - (logits_NV / softcap) ** 2
-                    ctx.save_for_backward((slope_NV.to(dtype) @ head).to(hidden_ND.dtype))
+                    ctx.save_for_backward((slope_NV.to(head_VD.dtype) @ head_VD).to(hidden_ND.dtype))
             return found
 
         @staticmethod
