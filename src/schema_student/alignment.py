@@ -308,10 +308,9 @@ class DPOTrainer(training.StudentTrainer):
         if self.early:
             self.model.eval()
             with torch.no_grad():
-                prepared = [self._prepare_inputs(batch) for batch in batches]
-                found = [self.margins_of(self.model, batch)[0] for batch in prepared]
-                signs = [self.signs_of(batch) for batch in prepared] if self.controller.wants_signs else []
-            self.set_beta(found, [batch["names"] for batch in batches], signs)
+                found = [self._look_ahead(self._prepare_inputs(batch)) for batch in batches]
+            margins, signs = zip(*found, strict=True)
+            self.set_beta(margins, [batch["names"] for batch in batches], signs)
         return batches, weight
 
     def margins_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -319,16 +318,22 @@ class DPOTrainer(training.StudentTrainer):
         parts = torch.cat([self.sequence_logps(model, batch), batch["reference_logps"]]).reshape(4, -1)
         return dpo_margins(*parts), parts
 
-    def signs_of(self, batch: dict[str, Any]) -> list[int]:
-        """epsilon-DPO's s of each pair."""
-        with torch.autocast(self.model.device.type, self.autocast) if self.autocast else nullcontext():
-            policy = training.completion_logits(self.model, batch)
+    def _look_ahead(self, batch: dict[str, Any]) -> tuple[torch.Tensor, list[int]]:
+        if self.controller.wants_signs:
+            return self.margins_and_signs_of(self.model, batch)
+        return self.margins_of(self.model, batch)[0], []
+
+    def margins_and_signs_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, list[int]]:
+        """Margins (B,), and epsilon-DPO's s of each pair."""
+        with torch.autocast(model.device.type, self.autocast) if self.autocast else nullcontext():
+            policy = training.completion_logits(model, batch)
             with self.as_reference():
-                reference = training.completion_logits(self.model, batch)
+                reference = training.completion_logits(model, batch)
         rows = zip(policy, reference, batch["completion_ids"], batch["completion_mask"], strict=True)
-        logps = torch.tensor([perturbed_logps(*row, self.settings.beta_epsilon) for row in rows])
-        chosen, rejected = logps.chunk(2)
-        return [betas.perturbation_sign(*ratios) for ratios in (chosen - rejected).tolist()]
+        found = [perturbed_logps(*row, self.settings.beta_epsilon) for row in rows]
+        chosen, rejected = torch.tensor(found, dtype=torch.float64, device=policy.device).chunk(2)
+        signs = [betas.perturbation_sign(*ratios) for ratios in (chosen - rejected).tolist()]
+        return dpo_margins(chosen[:, 1], rejected[:, 1], *batch["reference_logps"].chunk(2)), signs
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -377,7 +382,7 @@ class DPOTrainer(training.StudentTrainer):
         weights = torch.zeros(len(flat))
         weights[decision.kept] = len(flat) / len(decision.kept)
         sizes = [len(batch) for batch in batches]
-        table = torch.stack([torch.tensor(decision.betas), weights]).to(margins[0].device)
+        table = torch.stack([torch.tensor(decision.betas), weights]).to(self.args.device)
         self.shares = [tuple(part) for part in table.split(sizes, 1)[rank::world]]
         if self.is_world_process_zero():
             self._log_margins(flat, flat_signs)
