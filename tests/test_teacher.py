@@ -262,6 +262,49 @@ def test_a_question_that_overflows_the_context_is_refused_not_truncated(tmp_path
         assert len(fake.asked()) == 1
 
 
+def shown_violations(body):
+    """What a repair shows of the last answer: "" for a question that is put for the first time."""
+    messages = body["messages"]
+    return messages[-1]["content"] if len(messages) == 4 and messages[2]["role"] == "assistant" else ""
+
+
+def test_an_invalid_answer_is_shown_its_violations_and_repaired(tmp_path):
+    chat = after_probe(lambda body, n: VERDICT if shown_violations(body) else '{"is_good": "yes"}')
+    with fake_ollama(chat) as fake, open_teacher(settings_for(fake, tmp_path)) as t:
+        assert t.ask(*ASK) == VERDICT
+        first, second = fake.asked()
+        assert "/is_good" in shown_violations(second) and '"reason" is a required' in shown_violations(second)
+        assert second["messages"][2]["content"] == '{"is_good": "yes"}' and second["messages"][:2] == first["messages"]
+        counts = t.usage.summary(1)
+        assert (counts["repairs"], counts["rejected_answers"]) == (1, {"answer": 1})
+        rejected = t.rejected_answers()
+    assert [(row["try"], row["answer"], row["error_type"]) for row in rejected] == [(1, '{"is_good": "yes"}', "answer")]
+    assert "the answer is not valid: /" in rejected[0]["reason"]
+
+
+@pytest.mark.parametrize(("repairs", "requests"), [(0, 3), (1, 3), (2, 3), (4, 5)])
+def test_repairs_are_bounded(repairs, requests, tmp_path):
+    with (
+        fake_ollama(after_probe(lambda body, n: '{"is_good": 1}')) as fake,
+        open_teacher(settings_for(fake, tmp_path, teacher_repairs=repairs)) as t,
+    ):
+        assert isinstance(t.ask_many([ASK])[0], TeacherFailure)
+        assert len(fake.asked()) == requests
+        assert sum(bool(shown_violations(body)) for body in fake.asked()) == repairs
+        assert len(t.rejected_answers()) == requests
+
+
+def test_rejected_answers_are_known_to_a_run_that_reads_the_answer_from_disk(tmp_path):
+    chat = after_probe(lambda body, n: "prose" if n == 1 else VERDICT)
+    with fake_ollama(chat) as fake:
+        found = []
+        for _ in range(2):
+            with open_teacher(settings_for(fake, tmp_path)) as t:
+                assert t.ask(*ASK) == VERDICT
+                found.append(t.rejected_answers())
+        assert found[0] == found[1] and found[0][0]["answer"] == "prose" and len(fake.asked()) == 2
+
+
 @pytest.mark.parametrize("around", ["```json\n%s\n```", "Here you are:\n%s\nI hope it helps.", "\n %s \n"])
 def test_json_is_taken_out_of_fences_and_prose(around, tmp_path):
     chat = after_probe(lambda body, n: around % json.dumps(VERDICT))

@@ -98,6 +98,9 @@ class Settings(BaseModel):
     teacher_retries: int = setting("teacher", "tries after the first one that failed", ge=0)
     teacher_repairs: int = setting("teacher", "times that an invalid answer is shown its violations to mend them", ge=0)
     teacher_concurrency: int = setting("teacher", "requests in flight at each host", ge=1)
+    teacher_answers: str = setting(
+        "teacher", 'JSONL file to export the teacher\'s answers to or import them from; "" = in output_dir'
+    )
     teacher_num_ctx: int = setting("teacher", "context of the teacher, tokens", ge=512)
     teacher_temperature: float = setting("teacher", "temperature of the writing roles; the judge runs at 0", ge=0)
     teacher_think: Literal["", "low", "medium", "high"] = setting(

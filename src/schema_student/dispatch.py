@@ -154,6 +154,7 @@ def run_all(
                 if isinstance(outcome, Done):
                     finished.put((i, outcome.result, None))
             except BaseException as error:
+                waiting.stop()
                 finished.put((i, None, error))
                 return
             finally:

@@ -195,7 +195,7 @@ def open_teacher(settings: Settings, choice: TeacherChoice | None = None) -> Ite
     print(f"teacher: {choice.display_name} ({choice.reason})")
     with ExitStack() as stack:
         addresses = choice.hosts or (stack.enter_context(embedded_teacher.serve()),)
-        cache = stack.enter_context(closing(AnswerCache(paths(settings).teacher_cache.with_suffix(".sqlite"))))
+        cache = stack.enter_context(closing(AnswerCache(paths(settings).teacher_cache)))
         # The first answer may wait until the model is loaded, and so in silence until the deadline.
         limits = replace(_limits(settings), silence=settings.teacher_deadline)
         servers = [stack.enter_context(closing(server)) for server in open_servers(choice.api, addresses, limits)]
@@ -609,6 +609,23 @@ class Usage:
                 "cost": cost,
                 "cost_a_row": {name: round(value / rows, 3) for name, value in cost.items()} if rows else {},
             }
+
+
+def usage_line(usage: dict[str, Any], rows: int) -> str:
+    """What a run asked and what a kept row cost, in one line for people, from Usage.summary."""
+    each, cost = usage["cost_a_row"], usage["cost"]
+    counts = f"{usage['asked']} questions in {usage['requests']} requests, {usage['cache_hits']} answers from disk"
+    tokens = f"{_short(cost['prompt_tokens'])} tokens in, {_short(cost['answer_tokens'])} out"
+    parts = [f"teacher: {counts}, {cost['seconds']:.1f} s of answering, {tokens}"]
+    if each:
+        a_row = f"{each['seconds']:.3f} s, {each['prompt_tokens']:.0f} tokens in, {each['answer_tokens']:.0f} out"
+        parts.append(f"a row of the {rows} kept: {a_row}")
+    for name in ("retries", "repairs"):
+        parts += [f"{name} {usage[name]}"] if usage[name] else []
+    for name, label in (("faults", "failed requests"), ("rejected_answers", "rejected answers")):
+        kinds = ", ".join(f"{kind} {n}" for kind, n in usage[name].items())
+        parts += [f"{label}: {kinds}"] if kinds else []
+    return "; ".join(parts)
 
 
 def _short(number: float) -> str:

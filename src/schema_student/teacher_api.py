@@ -288,9 +288,8 @@ class OpenAIServer:
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             message = choice["message"]
             if message.get("refusal"):
-                raise RefusalFault(
-                    f"the teacher refuses the question: {self._transport.clean(str(message['refusal']))}"
-                )
+                said = self._transport.clean(str(message["refusal"]))
+                raise RefusalFault(f"the teacher refuses the question ({said}): another --teacher-model may do better")
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
             reply = Reply(_text(message.get("content")), _text(thought), *counts)
