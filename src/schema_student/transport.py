@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -356,18 +356,26 @@ def _printable(text: str, limit: int = 300) -> str:
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket whose every wait ends at the deadline of the request, also between the bytes of a header."""
+    """A socket whose every wait ends at the deadline of the request, also between the bytes of a header.
+
+    What is written is sent when something is to be read: head and body leave in one packet, not in three.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream, guard: GuardedTransport) -> None:
-        self._inner, self._guard = inner, guard
+        self._inner, self._guard, self._held = inner, guard, b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        held, self._held = self._held, b""
+        if held:
+            # A server that refuses a question early closes before it has read all: its answer is still to be read.
+            with suppress(httpcore.WriteError):
+                self._wait(lambda seconds: self._inner.write(held, seconds), timeout)
         data = self._wait(lambda seconds: self._inner.read(max_bytes, seconds), timeout)
         self._guard.take(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._wait(lambda seconds: self._inner.write(buffer, seconds), timeout)
+        self._held += buffer
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
         secured = self._wait(lambda seconds: self._inner.start_tls(ssl_context, server_hostname, seconds), timeout)
