@@ -76,6 +76,11 @@ def test_flags_take_lists_switches_and_auto():
     assert (settings.judge_valid, settings.overwrite, settings.domains) == (False, True, "auto")
 
 
+def test_a_list_takes_commas_a_repeated_flag_or_both():
+    assert flags("--teacher-host", "a:1,b:2", "--teacher-host=http://c").teacher_host == ["a:1", "b:2", "http://c"]
+    assert flags("--teacher-host", "").teacher_host == [] == flags().teacher_host
+
+
 BAD_FLAGS = [
     (["--beta", "nan"], "--beta: nan is not a number > 0"),
     (["--beta", "0"], "--beta: 0 is not a number > 0"),
@@ -91,6 +96,8 @@ BAD_FLAGS = [
     (["--sft-bach-size", "3"], "did you mean '--sft-batch-size'"),
     (["--eval-splits", "tests"], "each item one of"),
     (["--beta-controller", "none"], 'one of "fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"'),
+    (["--eval-splits", ","], "--eval-splits"),
+    (["--teacher-api", "grpc"], 'one of "ollama", "openai"'),
     (["--run", "../elsewhere"], "--run"),
     (["--date-start", "2026-02-30"], "2026-02-30 is no day of the calendar"),
     (["--date-start", "2027-01-01"], "lies before date_start"),
@@ -114,6 +121,7 @@ BAD_FILES = [
     ({"seed": True}, "seed: True is not"),
     ({"overwrite": 1}, "overwrite: 1 is not true or false"),
     ({"beta": None}, "beta: None is not"),
+    ({"teacher_host": "a,b"}, "teacher_host: 'a,b' is not a list with each item text that is not empty"),
     ({"dry_run": True}, "dry_run is a flag (--dry-run)"),
     ('{"beta": NaN}', "beta: nan is not"),
     ('{"beta": 1, "beta": 2}', "'beta' stands there twice"),

@@ -20,6 +20,7 @@ from schema_student.dataset import (
     in_schema_order,
     normalized,
     read_user_schemas,
+    rejected_answers_path,
     rejected_path,
     shape,
     split_schemas,
@@ -144,6 +145,22 @@ def test_meta_records_the_teacher_and_the_counts(made):
     assert meta["teacher_info"]["format"] == "honored" and len(meta["teacher_info"]["model_digest"]) == 64
     assert sum(split["rows"] for split in meta["counts"].values()) == len(rows)
     assert meta["inputs"]["d_02_final_schemas.jsonl"]
+
+
+def test_meta_and_the_last_line_say_what_the_teacher_cost(tmp_path, capsys):
+    settings = small_settings(tmp_path)
+    rows = read_jsonl(write_dataset(settings))
+    first = read_meta(paths(settings).dataset)["teacher_usage"]
+    assert first["asked"] == first["requests"] > len(rows) and first["cache_hits"] == 0
+    assert first["cost"]["prompt_tokens"] > 0 and first["cost_a_row"]["answer_tokens"] > 0
+    write_dataset(settings.changed(overwrite=True))
+    again = read_meta(paths(settings).dataset)["teacher_usage"]
+    assert (again["asked"], again["cache_hits"]) == (0, first["asked"]) and again["cost"] == first["cost"]
+    said = capsys.readouterr().out
+    assert f"teacher: {first['asked']} questions in {first['requests']} requests, 0 answers from disk" in said
+    assert f"teacher: 0 questions in 0 requests, {first['asked']} answers from disk" in said
+    assert f"a row of the {len(rows)} kept: " in said
+    assert read_jsonl(rejected_answers_path(paths(settings).dataset)) == []
 
 
 # Interruption
@@ -343,6 +360,8 @@ def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):
     rejected = read_jsonl(rejected_path(paths(settings).dataset))
     assert [row["query"] for row in rejected] == ["somewhere nice, a week"]
     assert rejected[0]["error_type"] == "no_answer" and "did not write this request" in rejected[0]["validation_error"]
+    said = read_jsonl(rejected_answers_path(paths(settings).dataset))
+    assert [row["try"] for row in said] == [1, 2, 3] and "did not write this request" in said[0]["answer"]
 
 
 @pytest.mark.skipif(not BFCL.exists(), reason="the shared data are not here")

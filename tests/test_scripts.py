@@ -18,6 +18,8 @@ STAGES = [
     "train_alignment_dpo",
     "report_training",
     "pretty_jsonl",
+    "export_teacher_answers",
+    "import_teacher_answers",
 ]
 
 

@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from schema_student import dispatch, teacher_api
 from schema_student import teacher as teachers
 from schema_student.config import default_settings
+from schema_student.dispatch import Host
 from schema_student.embedded_teacher import serve
 from schema_student.teacher import (
     AnswerCache,
@@ -21,6 +23,8 @@ from schema_student.teacher import (
     open_teacher,
     resolve_teacher,
 )
+from schema_student.teacher_api import open_servers
+from schema_student.transport import Limits
 
 VERDICT = {"is_good": True, "reason": "fine"}
 ASK = ("judge", {"schema": {}, "query": "?", "answer": {}})
@@ -32,8 +36,8 @@ def _nothing_named(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(teachers, "DEFAULT_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr(teachers.time, "sleep", lambda seconds: None)
+    monkeypatch.setitem(teacher_api.APIS, "ollama", ("http://127.0.0.1:9", "OLLAMA_HOST", "OLLAMA_API_KEY"))
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
 
 
 class FakeOllama:
@@ -132,7 +136,7 @@ def after_probe(chat):
 
 
 def settings_for(fake, tmp_path, **changes):
-    facts = {"output_dir": str(tmp_path / "out"), "teacher_model": "m:1", "teacher_host": fake.host}
+    facts = {"output_dir": str(tmp_path / "out"), "teacher_model": "m:1", "teacher_host": [fake.host]}
     return default_settings(**{**facts, "teacher_timeout": 5.0, "teacher_retries": 2, **changes})
 
 
@@ -190,9 +194,9 @@ def test_what_cannot_pass_is_not_tried_again(tmp_path):
         fake_ollama(after_probe(lambda body, n: (400, "bad option"))) as fake,
         open_teacher(settings_for(fake, tmp_path)) as t,
     ):
-        assert t.ask_many([ASK]) == [
-            TeacherFailure("judge", "the teacher refuses the question: bad option (status code: 400)")
-        ]
+        failure = t.ask_many([ASK])[0]
+        assert isinstance(failure, TeacherFailure) and failure.kind == "refusal"
+        assert failure.reason.startswith(f"the teacher refuses the question: {fake.host} answers 400 (bad option)")
         assert len(fake.asked()) == 1
 
 
@@ -220,10 +224,9 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_came(tmp_path):
         settings = settings_for(fake, tmp_path)
         with open_teacher(settings) as t:
             t.ask(*ASK)
-            t._clients = [teachers._client("http://127.0.0.1:9", 1.0)]
+            t._hosts = [Host(open_servers("ollama", ["127.0.0.1:9"], Limits(1, 1, 9999))[0])]
             with pytest.raises(TeacherError, match="does not answer"):
                 t.ask("judge", {"schema": {}, "query": "another", "answer": {}})
-            t._clients[0].close()
         with open_teacher(settings) as t:
             assert t.ask(*ASK) == VERDICT and t.asked == 0
 
@@ -257,6 +260,49 @@ def test_a_question_that_overflows_the_context_is_refused_not_truncated(tmp_path
     with fake_ollama(chat) as fake, open_teacher(settings_for(fake, tmp_path)) as t:
         assert "raise --teacher-num-ctx" in t.ask_many([ASK])[0].reason
         assert len(fake.asked()) == 1
+
+
+def shown_violations(body):
+    """What a repair shows of the last answer: "" for a question that is put for the first time."""
+    messages = body["messages"]
+    return messages[-1]["content"] if len(messages) == 4 and messages[2]["role"] == "assistant" else ""
+
+
+def test_an_invalid_answer_is_shown_its_violations_and_repaired(tmp_path):
+    chat = after_probe(lambda body, n: VERDICT if shown_violations(body) else '{"is_good": "yes"}')
+    with fake_ollama(chat) as fake, open_teacher(settings_for(fake, tmp_path)) as t:
+        assert t.ask(*ASK) == VERDICT
+        first, second = fake.asked()
+        assert "/is_good" in shown_violations(second) and '"reason" is a required' in shown_violations(second)
+        assert second["messages"][2]["content"] == '{"is_good": "yes"}' and second["messages"][:2] == first["messages"]
+        counts = t.usage.summary(1)
+        assert (counts["repairs"], counts["rejected_answers"]) == (1, {"answer": 1})
+        rejected = t.rejected_answers()
+    assert [(row["try"], row["answer"], row["error_type"]) for row in rejected] == [(1, '{"is_good": "yes"}', "answer")]
+    assert "the answer is not valid: /" in rejected[0]["reason"]
+
+
+@pytest.mark.parametrize(("repairs", "requests"), [(0, 3), (1, 3), (2, 3), (4, 5)])
+def test_repairs_are_bounded(repairs, requests, tmp_path):
+    with (
+        fake_ollama(after_probe(lambda body, n: '{"is_good": 1}')) as fake,
+        open_teacher(settings_for(fake, tmp_path, teacher_repairs=repairs)) as t,
+    ):
+        assert isinstance(t.ask_many([ASK])[0], TeacherFailure)
+        assert len(fake.asked()) == requests
+        assert sum(bool(shown_violations(body)) for body in fake.asked()) == repairs
+        assert len(t.rejected_answers()) == requests
+
+
+def test_rejected_answers_are_known_to_a_run_that_reads_the_answer_from_disk(tmp_path):
+    chat = after_probe(lambda body, n: "prose" if n == 1 else VERDICT)
+    with fake_ollama(chat) as fake:
+        found = []
+        for _ in range(2):
+            with open_teacher(settings_for(fake, tmp_path)) as t:
+                assert t.ask(*ASK) == VERDICT
+                found.append(t.rejected_answers())
+        assert found[0] == found[1] and found[0][0]["answer"] == "prose" and len(fake.asked()) == 2
 
 
 @pytest.mark.parametrize("around", ["```json\n%s\n```", "Here you are:\n%s\nI hope it helps.", "\n %s \n"])
@@ -309,7 +355,7 @@ def test_several_hosts_share_the_questions(tmp_path):
     other = after_probe(lambda body, n: VERDICT)
     asks = [("judge", {"schema": {}, "query": str(i), "answer": {}}) for i in range(20)]
     with fake_ollama(chat) as one, fake_ollama(other) as two:
-        settings = settings_for(one, tmp_path, teacher_host=f"{one.host}, {two.host}")
+        settings = settings_for(one, tmp_path, teacher_host=[one.host, two.host])
         with open_teacher(settings) as t:
             t.ask_many(asks)
         assert len(one.asked()) > 3 and len(two.asked()) > 3 and len(one.asked()) + len(two.asked()) == 20
@@ -410,7 +456,7 @@ def test_a_named_teacher_never_falls_back(tmp_path, monkeypatch):
     ):
         pass
     pulled = pytest.raises(TeacherError, match="run `ollama pull gpt-oss:120b`")
-    with serve() as host, pulled, open_teacher(settings.changed(teacher_host=host)):
+    with serve() as host, pulled, open_teacher(settings.changed(teacher_host=[host])):
         pass
 
 
@@ -440,7 +486,7 @@ def test_the_flag_beats_the_environment_which_beats_llmrc(tmp_path, monkeypatch)
 
 def test_a_host_that_is_no_ollama_is_named(tmp_path):
     for host in ("http://127.0.0.1:notaport", "http://[bad"):
-        settings = default_settings(output_dir=str(tmp_path), teacher_model="m", teacher_host=host)
+        settings = default_settings(output_dir=str(tmp_path), teacher_model="m", teacher_host=[host])
         with pytest.raises(TeacherError), open_teacher(settings):
             pass
 

@@ -11,7 +11,11 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     prompts           the one renderer of what the student and the teacher read
     phrasing          a truth -> words, from a bank of phrases
     embedded_teacher  a rule-based teacher that serves Ollama's API on loopback
-    teacher           a teacher behind that API: retries, cache, concurrency, capability probe
+    transport         HTTP with a deadline, a size limit, no redirects, typed faults
+    answer_cache      the teacher's answers on disk; exported and imported
+    teacher_api       what a server is asked, by Ollama's API or by OpenAI's
+    dispatch          questions to hosts: bounded, least loaded first, failing ones set aside
+    teacher           a teacher behind such an API: probe, retries, repairs, cache, what it cost
     domains           domain spec + operators + template -> JSON Schema
     dataset           schemas and queries -> teacher -> judged rows
     corpus            rows -> prompt/completion, deduplicated, split by schema

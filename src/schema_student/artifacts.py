@@ -43,6 +43,7 @@ MADE_BY = {
     "dpo_pairs.jsonl": "build_alignment_pairs.py",
     "evaluation_results.jsonl": "evaluate_student.py",
     "evaluation_summary.json": "evaluate_student.py",
+    "teacher_answers.jsonl": "export_teacher_answers.py",
     "checkpoint-final": "train_student.py",
 }
 
@@ -80,6 +81,7 @@ class Paths:
     logs: Path
     pretty: Path
     teacher_cache: Path
+    teacher_answers: Path
 
     def eval_dir(self, name: str) -> Path:
         """Folder of one evaluation: evaluation_results.jsonl and evaluation_summary.json."""
@@ -117,7 +119,8 @@ def paths(settings: Settings) -> Paths:
         report_dir=out / "reports" / run,
         logs=out / "logs",
         pretty=out / "pretty",
-        teacher_cache=out / "teacher_cache",
+        teacher_cache=out / "teacher_cache.sqlite",
+        teacher_answers=Path(settings.teacher_answers) if settings.teacher_answers else out / "teacher_answers.jsonl",
     )
 
 

@@ -57,6 +57,7 @@ else:
     AutoLimit = Literal["auto"] | Annotated[int, Field(ge=0)]
     AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+HostName = Annotated[str, Field(min_length=1)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -88,12 +89,20 @@ class Settings(BaseModel):
 
     teacher_model: str = setting("teacher", '"auto", "embedded-teacher", or a model of your Ollama', min_length=1)
     preferred_teacher: str = setting("teacher", "what auto takes where Ollama has it", min_length=1)
-    teacher_host: str = setting(
-        "teacher", 'Ollama\'s address, or several with commas; "" = OLLAMA_HOST, else http://127.0.0.1:11434'
+    teacher_api: Literal["ollama", "openai"] = setting(
+        "teacher", "what the teacher's server speaks: Ollama's API, or OpenAI's as vLLM and llama.cpp do"
     )
-    teacher_timeout: float = setting("teacher", "seconds to wait for one answer", gt=0)
+    teacher_host: list[HostName] = setting(
+        "teacher", "the server's address, or several; none = OLLAMA_HOST (openai: OPENAI_BASE_URL), else this machine"
+    )
+    teacher_timeout: float = setting("teacher", "seconds without a word after which an answer is given up", gt=0)
+    teacher_deadline: float = setting("teacher", "seconds that one answer may take in all", gt=0)
     teacher_retries: int = setting("teacher", "tries after the first one that failed", ge=0)
-    teacher_concurrency: int = setting("teacher", "requests in flight", ge=1)
+    teacher_repairs: int = setting("teacher", "times that an invalid answer is shown its violations to mend them", ge=0)
+    teacher_concurrency: int = setting("teacher", "requests in flight at each host", ge=1)
+    teacher_answers: str = setting(
+        "teacher", 'JSONL file to export the teacher\'s answers to or import them from; "" = in output_dir'
+    )
     teacher_num_ctx: int = setting("teacher", "context of the teacher, tokens", ge=512)
     teacher_temperature: float = setting("teacher", "temperature of the writing roles; the judge runs at 0", ge=0)
     teacher_think: Literal["", "low", "medium", "high"] = setting(
@@ -438,6 +447,8 @@ def _add_flag(section: Any, name: str, words: str) -> None:
         options["action"] = "store_true"
     elif Settings.model_fields[name].annotation is bool:
         options["action"] = argparse.BooleanOptionalAction
+    elif _is_list(name):
+        options |= {"metavar": "X[,Y]", "action": "append"}
     else:
         options["metavar"] = "X"
     section.add_argument("--" + _kebab(name), **options)
@@ -448,6 +459,10 @@ def _group(name: str) -> str:
     return str(extra["group"]) if isinstance(extra, dict) else "general"
 
 
+def _is_list(name: str) -> bool:
+    return bool(_properties()[name].get("type") == "array")
+
+
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
@@ -455,10 +470,10 @@ def _kebab(name: str) -> str:
 def _flag_value(name: str, value: Any) -> Any:
     """A flag's text as the setting's type, where it can be read so; what cannot stays text and is refused by name."""
     kind = Settings.model_fields[name].annotation
+    if _is_list(name):  # commas, or the flag repeated, or both
+        return [item.strip() for part in value for item in part.split(",") if item.strip()]
     if not isinstance(value, str) or kind is str:
         return value
-    if _properties()[name].get("type") == "array":
-        return [item for item in value.split(",") if item]
     for read in (int, float):
         try:
             return read(value)

@@ -1,7 +1,8 @@
 """Schemas -> requests and answers of the teacher -> judged rows (d_03), split by schema.
 
 Stands between the schemas (d_02, or the user's own with --schemas) and the corpus. Only rows that the judge finds valid
-are kept; the others are counted, with their reasons, in d_03_rejected.jsonl beside them.
+are kept; the others are counted, with their reasons, in d_03_rejected.jsonl beside them. What the teacher said before
+it said something valid stands in d_03_rejected_answers.jsonl.
 
     write_dataset(load_settings(sys.argv[1:], __doc__, ["dataset", "teacher"]))
 
@@ -27,7 +28,14 @@ from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.embedded_teacher import names_a_field
 from schema_student.prompts import completion_text
 from schema_student.schemas import compile_schema, judge, resolve
-from schema_student.teacher import Teacher, TeacherChoice, TeacherFailure, open_teacher, resolve_teacher
+from schema_student.teacher import (
+    Teacher,
+    TeacherChoice,
+    TeacherFailure,
+    open_teacher,
+    resolve_teacher,
+    usage_line,
+)
 from schema_student.user_schemas import SchemaRow, load_schemas
 
 SPLITS = ("train", "validation", "alignment", "test_seen", "test_unseen")
@@ -114,6 +122,11 @@ def rejected_path(dataset: Path) -> Path:
     return dataset.with_name(dataset.name.replace("dataset", "rejected"))
 
 
+def rejected_answers_path(dataset: Path) -> Path:
+    """Where the teacher's rejected answers lie as it gave them, also those that it mended or was asked again for."""
+    return dataset.with_name(dataset.name.replace("dataset", "rejected_answers"))
+
+
 def _make(
     step: Step, sources: Sequence[Source], splits: dict[str, str], settings: Settings, choice: TeacherChoice
 ) -> None:
@@ -127,14 +140,17 @@ def _make(
         for start in range(0, len(sources), GROUP):
             wanted = {need: n for need, n in needs.items() if need.source in sources[start : start + GROUP]}
             _fill(wanted, teacher, progress, settings, bar)
-        info = {**teacher.info, "asked": teacher.asked}
+        info, usage = {**teacher.info, "asked": teacher.asked}, teacher.usage.summary(len(progress.rows))
+        write_jsonl(rejected_answers_path(step.path), teacher.rejected_answers())
     rejected = rejected_path(step.path)
     write_jsonl(rejected, progress.rejected)
     if not any(row["split"] == "train" for row in progress.rows):
         raise UserError(_no_rows(progress, rejected))
     counts = count_rows(progress.rows)
     _print_summary(counts, progress, needs, rejected)
-    step.finish({"teacher_info": info, "counts": counts, "rejected": _reasons(progress.rejected)})
+    print(usage_line(usage, len(progress.rows)))
+    facts = {"teacher_info": info, "teacher_usage": usage}
+    step.finish({**facts, "counts": counts, "rejected": _reasons(progress.rejected)})
 
 
 def _no_rows(progress: Progress, rejected: Path) -> str:
@@ -296,7 +312,8 @@ def _add_own_rows(
     """The user's requests; their answers are the truth, and where one is missing the teacher is asked for it."""
     unanswered = [(source, row) for source, row in rows if row.answer is None]
     asks = [("answer", _question(source, str(row.query), _own_date(row, settings), "en")) for source, row in unanswered]
-    found = {id(row): answer for (_, row), answer in zip(unanswered, teacher.ask_many(asks), strict=True)}
+    given = teacher.ask_many(asks, progress="answers")
+    found = {id(row): answer for (_, row), answer in zip(unanswered, given, strict=True)}
     for source, row in rows:
         need = Need(source, split, ANSWERABLE, "en")
         answer = row.answer if row.answer is not None else found[id(row)]
@@ -318,9 +335,8 @@ def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings
         if not payloads:
             return
         requests = []
-        for (need, payload), written in zip(
-            payloads, teacher.ask_many([("query", p) for _, p in payloads]), strict=True
-        ):
+        batches_written = teacher.ask_many([("query", payload) for _, payload in payloads], progress="requests")
+        for (need, payload), written in zip(payloads, batches_written, strict=True):
             if isinstance(written, TeacherFailure):
                 _reject(need, "", payload["current_date"], None, "no_request", written.reason, progress)
                 needs = _instead(needs, need)
@@ -328,7 +344,7 @@ def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings
                 requests += [(need, payload, query) for query in _new(written["queries"], need, payload, progress)]
         asks = [("answer", _question(n.source, q, p["current_date"], n.language, p["batch"])) for n, p, q in requests]
         extra = {"accepted": None, "source": "teacher", "teacher_model": teacher.name}
-        for (need, payload, query), answer in zip(requests, teacher.ask_many(asks), strict=True):
+        for (need, payload, query), answer in zip(requests, teacher.ask_many(asks, progress="answers"), strict=True):
             if needs.get(need) and _judge_row(need, query, payload["current_date"], answer, extra, progress):
                 needs[need] -= 1
                 bar.update()

@@ -283,3 +283,10 @@ def role_messages(role: str, payload: dict[str, Any]) -> list[dict[str, str]]:
 def role_format(role: str, payload: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema that the answer of a role must obey; that of an answer is the payload's own schema."""
     return payload["schema"] if role == "answer" else FORMATS[role]
+
+
+def repair_messages(messages: list[dict[str, str]], answer: str, problems: list[str]) -> list[dict[str, str]]:
+    """The same question with a rejected answer to it, what is wrong with that, and the demand to write it again."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    demand = f"This answer is not valid:\n{listed}\nWrite the whole JSON object again, corrected, and nothing else."
+    return [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": demand}]
