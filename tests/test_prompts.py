@@ -64,7 +64,7 @@ def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
             }
         ],
     }
-    assert " price number # cost" in prompts.render_schema(schema).splitlines()
+    assert " price (cost) number" in prompts.render_schema(schema).splitlines()
 
 
 def test_a_recursive_schema_renders_and_ends():

@@ -5,7 +5,7 @@ invented by splicing two real ones, so that names must be copied from the prompt
 several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
 data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
 
-    scripts/pretrain_embedded_student.py --steps 6500
+    scripts/pretrain_embedded_student.py --steps 9200
 """
 
 from __future__ import annotations
@@ -49,6 +49,26 @@ FILLERS = (
 ).split()
 SIGNS = "!!!%$€#@+*&/()[]_-–—…’'\"«»ùÀÉÊçœïëæßñöü"  # noqa: RUF001
 
+# Words that several fields of a type share: "order date" and "delivery date" must be told apart by what is left.
+HEADS = {
+    "en": {
+        "string": "name title city code place",
+        "number": "price weight rate total length",
+        "integer": "count number years minutes rank",
+        "boolean": "option access check",
+        "date": "date date day",
+        "enum": "type kind class state level",
+    },
+    "fr": {
+        "string": "nom titre ville code lieu",
+        "number": "prix poids taux total longueur",
+        "integer": "nombre compte rang minutes",
+        "boolean": "option droit contrôle",
+        "date": "date date jour",
+        "enum": "type genre classe état niveau",
+    },
+}
+
 # ---------------------------------------------------------------------------------------------------------- words
 
 
@@ -69,7 +89,7 @@ class Words:
 
     def word(self, rng: Rng, language: str = "en") -> str:
         pool = self.en if language == "en" else self.fr
-        return self.splice(rng, pool) if rng.random() < 0.3 * self.hardness else rng.choice(pool)
+        return self.splice(rng, pool) if rng.random() < 0.5 * self.hardness else rng.choice(pool)
 
     def splice(self, rng: Rng, pool: list[str]) -> str:
         head, tail = rng.choice(pool), rng.choice(pool)
@@ -78,6 +98,15 @@ class Words:
     def label(self, rng: Rng, language: str = "en", longest: int = 2) -> str:
         length = rng.choice((1, 2, 2, longest)) if rng.random() < 0.75 * self.hardness else 1
         return " ".join(self.word(rng, language) for _ in range(length))
+
+    def field_label(self, kind: str, rng: Rng, language: str = "en") -> str:
+        """What people call a field: often a word that other fields of its type have as well, with one of its own."""
+        if rng.random() >= 0.5 * self.hardness:
+            return self.label(rng, language)
+        head, own = rng.choice(HEADS[language][kind].split()), self.word(rng, language)
+        if language == "en":
+            return f"{own} {head}"
+        return rng.choice((f"{head} de {own}", f"{head} de {own}", f"{head} {own}", f"{own} {head}"))
 
     def value(self, rng: Rng) -> str:
         """A free string value: a name, a place, some words, a code."""
@@ -139,16 +168,15 @@ def draw_dsl_schema(words: Words, rng: Rng) -> dict[str, Any]:
     used: set[str] = set()
     count = rng.randint(3, 5 + round(4 * words.hardness))
     while len(fields) < count:
-        english = words.label(rng)
+        kind = rng.choices(["string", "number", "integer", "boolean", "date", "enum"], [30, 16, 12, 10, 10, 22])[0]
+        english = words.field_label(kind, rng)
         const = english.replace(" ", "_").lower()
         if const in used:
             continue
         used.add(const)
-        shown = words.label(rng) if rng.random() < 0.5 * words.hardness else english
-        field: dict[str, Any] = {"const": const, "description": f"{shown} / {words.label(rng, 'fr')}"}
-        field["type"] = rng.choices(
-            ["string", "number", "integer", "boolean", "date", "enum"], [30, 16, 12, 10, 10, 22]
-        )[0]
+        shown = words.field_label(kind, rng) if rng.random() < 0.5 * words.hardness else english
+        french = words.field_label(kind, rng, "fr")
+        field: dict[str, Any] = {"const": const, "description": f"{shown} / {french}", "type": kind}
         if field["type"] == "enum":
             field["enum"] = _draw_choices(words, rng)
         fields.append(field)
@@ -315,7 +343,7 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
         while len(requests) < pairs:
             weights = (80, 10 * hardness, 10 * hardness)
             kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), weights)[0]
-            language, date = "fr" if rng.random() < 0.4 * hardness else "en", rng.choice(dates)
+            language, date = "fr" if rng.random() < 0.5 * hardness else "en", rng.choice(dates)
             try:
                 requests.append((draw_request(spec, bank, language, kind, date, rng, words.value), date))
             except ValueError:
@@ -363,7 +391,7 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 6500
+    steps: int = 9200
     seed: int = 7
     pairs_per_row: int = 8
     tokens_per_batch: int = 4096  # of one process; a step is one batch of each

@@ -171,14 +171,17 @@ def _is_guarded(name: str, guards: dict[tuple[str, Any], Any]) -> bool:
 
 
 def _choices(schema: Any, guards: dict[tuple[str, Any], Any], depth: int, root: dict[str, Any]) -> list[str]:
-    """One line a named constant: `price number # price of one unit`, with the type that its guard demands."""
+    """One line a named constant: `price (price of one unit) number`, with the type that its guard demands.
+
+    What people call it stands beside the name, so that a small student finds the one from the other.
+    """
     if not isinstance(schema, dict) or not _is_tagged(schema):
         return []
     lines = []
     for option in schema["oneOf"]:
         guard = next((guards[key] for key in guards if key[1] == option["const"]), None)
         kind = "" if guard is None else f" {_guard_type(guard, root)}"
-        lines.append(f"{INDENT * depth}{_word(option['const'])}{kind}{_describe(option)}")
+        lines.append(f"{INDENT * depth}{_labelled(option)}{kind}")
     return lines
 
 
