@@ -64,7 +64,20 @@ def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
             }
         ],
     }
-    assert " price (cost) number" in prompts.render_schema(schema).splitlines()
+    assert " cost: price number" in prompts.render_schema(schema).splitlines()
+
+
+def test_named_choices_stand_after_what_people_call_them_within_lists_too():
+    size = {
+        "oneOf": [
+            {"const": "s", "description": "small / petit"},
+            {"const": "l", "description": "large"},
+            {"const": "x"},
+        ]
+    }
+    schema = {"type": "object", "properties": {"size": size, "sizes": {"type": "array", "items": size}}}
+    choices = [" small: s / petit: s", " large: l", " x"]
+    assert prompts.render_schema(schema).splitlines() == ["size? one of", *choices, "sizes? list of one of", *choices]
 
 
 def test_a_recursive_schema_renders_and_ends():

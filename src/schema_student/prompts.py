@@ -171,10 +171,9 @@ def _is_guarded(name: str, guards: dict[tuple[str, Any], Any]) -> bool:
 
 
 def _choices(schema: Any, guards: dict[tuple[str, Any], Any], depth: int, root: dict[str, Any]) -> list[str]:
-    """One line a named constant: `price (price of one unit) number`, with the type that its guard demands.
-
-    What people call it stands beside the name, so that a small student finds the one from the other.
-    """
+    """One line a named constant: `unit price: price / prix: price number`, with the type that its guard demands."""
+    if isinstance(schema, dict) and isinstance(schema.get("items"), dict):
+        schema = _resolve(schema["items"], root, frozenset())[0]
     if not isinstance(schema, dict) or not _is_tagged(schema):
         return []
     lines = []
@@ -190,14 +189,16 @@ def _guard_type(guard: Any, root: dict[str, Any]) -> str:
     if isinstance(guard, dict) and "else" in guard:
         guard = guard["else"]
     if isinstance(guard, dict) and _is_tagged(guard):
-        return "|".join(_labelled(option) for option in guard["oneOf"])
+        return f"({'|'.join(_labelled(option) for option in guard['oneOf'])})"
     if isinstance(guard, dict) and isinstance(guard.get("items"), dict):
         guard = guard["items"]
     return _type(guard, root)
 
 
 def _labelled(option: dict[str, Any]) -> str:
-    return _word(option["const"]) + (f" ({option['description']})" if option.get("description") else "")
+    """A constant after each thing that people call it: a small student finds what follows a word, not what precedes."""
+    name, called = _word(option["const"]), str(option.get("description") or "")
+    return " / ".join(f"{words}: {name}" for words in called.split(" / ")) if called else name
 
 
 # What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload.

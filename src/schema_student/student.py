@@ -94,7 +94,7 @@ def train_embedded_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def new_embedded_model(tokenizer: Any, hidden_size: int, layers: int) -> Any:
-    """A Gemma 3 language model of about 2 million random parameters; every layer attends to the whole schema."""
+    """A Gemma 3 language model of 2 to 3 million random parameters; every layer attends to the whole schema."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     rope = {"rope_type": "default", "rope_theta": 10_000.0}
