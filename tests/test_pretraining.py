@@ -19,6 +19,20 @@ def test_every_drawn_object_answer_is_valid():
         assert verdict.schema_valid, (schema, value, verdict.violations)
 
 
+def test_every_drawn_lookup_answer_is_valid_and_called_by_its_description():
+    from schema_student.phrasing import load_bank
+
+    words, bank = pretraining.Words(), load_bank("pretraining")
+    for seed in range(40):
+        schema, requests = pretraining.draw_lookup(words, bank, random.Random(seed), 3)
+        (key,) = schema["properties"]
+        called = {o["const"]: o["description"].split(" / ") for o in schema["properties"][key]["items"]["oneOf"]}
+        for request in requests:
+            assert schemas.judge(json.dumps(request.answer), schemas.compile_schema(schema)).schema_valid
+            said = request.query.lower()
+            assert all(called[name][request.language == "fr"].lower() in said for name in request.answer[key])
+
+
 def first_batches(count, begin=0, **recipe):
     recipe = pretraining.Recipe(**{"pairs_per_row": 3, "tokens_per_batch": 4000, **recipe})
     return list(itertools.islice(pretraining.endless_batches(tiny.tiny_tokenizer(), recipe, begin), count))

@@ -5,7 +5,7 @@ invented by splicing two real ones, so that names must be copied from the prompt
 several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
 data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
 
-    scripts/pretrain_embedded_student.py --steps 9700
+    scripts/pretrain_embedded_student.py --steps 9600
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from schema_student.phrasing import (
     draw_date,
     draw_number,
     draw_request,
+    finish,
+    join,
     load_bank,
     operator_catalog,
     operators_for,
@@ -329,15 +331,49 @@ def _draw_type(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Samp
     return {"type": "array", "items": inner}, lambda draw: [sampler(draw) for _ in range(draw.choice((1, 2, 2, 3)))]
 
 
+# ------------------------------------------------------------------------------------------------ names behind words
+
+
+def draw_lookup(words: Words, bank: Bank, rng: Rng, pairs: int) -> tuple[dict[str, Any], list[Request]]:
+    """A list of named choices, and requests that call several of them by other words than their names.
+
+    In the query DSL two tokens of a hundred must be found behind a description; here it is every second one.
+    """
+    options: dict[str, str] = {}
+    for _ in range(rng.randint(3, 5 + round(5 * words.hardness))):
+        options[_spell(words.label(rng), rng)] = f"{words.label(rng)} / {words.label(rng, 'fr')}"
+    choices = [{"const": name, "description": called} for name, called in options.items()]
+    key = _spell(words.label(rng), rng)
+    schema = {
+        "title": _spell(words.label(rng), rng),
+        "type": "object",
+        "properties": {key: {"type": "array", "items": {"oneOf": choices}}},
+        "required": [key],
+        "additionalProperties": False,
+    }
+    requests = []
+    for _ in range(pairs):
+        language = rng.choice(("en", "fr"))
+        picked = rng.sample(list(options), min(len(options), rng.randint(2, 6)))
+        called = [options[name].split(" / ")[language == "fr"] for name in picked]
+        query = finish(join(called, rng.choice(bank[language]["and"])), bank[language], rng)
+        requests.append(Request(query, {key: picked}, "answerable", language))
+    return schema, requests
+
+
 # ------------------------------------------------------------------------------------------------------- packed rows
 
 
 def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str]]:
-    """(prompt, completion) pairs of one drawn schema: 65% query DSL, 35% plain objects."""
+    """(prompt, completion) pairs of one drawn schema: 50% query DSL, 25% names behind words, 25% plain objects."""
     hardness = words.hardness
     bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
     requests: list[tuple[Request, str]] = []
-    if rng.random() < 0.65:
+    kind_of_schema = rng.random()
+    if kind_of_schema < 0.25:
+        schema, found = draw_lookup(words, bank, rng, pairs)
+        requests = [(request, rng.choice(dates)) for request in found]
+    elif kind_of_schema < 0.75:
         schema = draw_dsl_schema(words, rng)
         spec = read_dsl(schema)
         while len(requests) < pairs:
@@ -391,7 +427,7 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 
 class Recipe:
     """How the shipped student was made; the card quotes it."""
 
-    steps: int = 9700
+    steps: int = 9600
     seed: int = 7
     pairs_per_row: int = 8
     tokens_per_batch: int = 4096  # of one process; a step is one batch of each
