@@ -2,9 +2,11 @@
 
 python benchmarks/embedded_student.py [--base models/embedded-student] [--requests 200]
 
-First: greedy answers, the share that are JSON and the share that equal the truth, for the query DSL and plain objects.
-Then, where the DSL's loss is: nats by the JSON key that a token stands under. Run it on the snapshots of a pretraining
-to see what has been learned (the echo of the request comes first, then names of fields, then of operators).
+First: greedy answers, the share that are JSON and the share that equal the truth, for the query DSL, lists of named
+choices and plain objects.
+Then, where the DSL's loss is: nats by the JSON key that a token stands under. Last, fields found by how the request
+calls them: by the words of their name, which can be copied, or by words that only the schema leads back to the name.
+Run it on the snapshots of a pretraining to see what has been learned.
 """
 
 from __future__ import annotations
@@ -22,21 +24,25 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from schema_student.config import default_settings
 from schema_student.generation import generate
-from schema_student.pretraining import Words, draw_group
+from schema_student.phrasing import draw_request, load_bank, read_dsl
+from schema_student.pretraining import Words, draw_dsl_schema, draw_group
 from schema_student.prompt_tree import forest_logps, grow, plant
+from schema_student.prompts import completion_text, render_prompt
 from schema_student.student import Student, encode_completion, encode_prompt, load_student
 
-SEED = 990_001
+SEED, DAY = 990_001, "2026-01-31"
 Group = list[tuple[str, str]]
 
 
 def draw_groups(requests: int, pairs: int = 4) -> dict[str, list[Group]]:
-    """Groups of (prompt, completion) of one schema each, for the DSL and for plain objects."""
+    """Groups of (prompt, completion) of one schema each, for the DSL, lists of named choices and plain objects."""
     words, rng = Words(), random.Random(SEED)
-    found: dict[str, list[Group]] = {"query DSL": [], "plain objects": []}
+    found: dict[str, list[Group]] = {"query DSL": [], "named choices": [], "plain objects": []}
     while min(map(len, found.values())) * pairs < requests:
         group = draw_group(words, rng, pairs)
-        kind = "query DSL" if "\nrefusal? object" in group[0][0] else "plain objects"
+        prompt = group[0][0]
+        lookup = re.search(r"Schema:\n.*\n.* list of one of\n", prompt)
+        kind = "query DSL" if "\nrefusal? object" in prompt else "named choices" if lookup else "plain objects"
         if len(found[kind]) * pairs < requests:
             found[kind].append(group)
     return found
@@ -49,6 +55,28 @@ def answer(student: Student, groups: list[Group]) -> tuple[float, float]:
     parsed = sum(_is_json(made.text) for (made,) in answers)
     exact = sum(made.text == truth for (_, truth), (made,) in zip(pairs, answers, strict=True))
     return parsed / len(pairs), exact / len(pairs)
+
+
+def fields_found(student: Student, requests: int, hardness: float) -> dict[str, tuple[int, int]]:
+    """How a field is called -> (times found, times asked), over greedy answers to answerable DSL requests."""
+    words, rng, bank = Words(hardness), random.Random(SEED), load_bank("pretraining")
+    asked = []
+    while len(asked) < requests:
+        schema = draw_dsl_schema(words, rng)
+        spec = read_dsl(schema)
+        for language in ("en", "fr"):
+            request = draw_request(spec, bank, language, "answerable", DAY, rng, words.value)
+            asked.append((render_prompt(schema, request.query, DAY), request, language))
+    found: dict[str, tuple[int, int]] = {}
+    answers = generate(student, [prompt for prompt, _, _ in asked], 320, 64)
+    for (_, request, language), (made,) in zip(asked, answers, strict=True):
+        given = re.findall(r'"field":"([^"]*)"', made.text)
+        for place, name in enumerate(re.findall(r'"field":"([^"]*)"', completion_text(request.answer))):
+            named = name.replace("_", " ") in request.query.lower()
+            how = "by its name" if named else "by its description" if language == "en" else "in French"
+            right, times = found.get(how, (0, 0))
+            found[how] = right + (place < len(given) and given[place] == name), times + 1
+    return found
 
 
 def _is_json(text: str) -> bool:
@@ -95,6 +123,10 @@ def main() -> None:
     print("\n| DSL, tokens under | tokens | share of loss | nats a token | p > 1/2 |\n|---|---|---|---|---|")
     for key, (count, mean, sure) in sorted(table.items(), key=lambda item: -item[1][0] * item[1][1]):
         print(f"| {key} | {count} | {count * mean / total:.0%} | {mean:.3f} | {sure:.1%} |")
+    print("\n| hardness | a field that the request calls | asked | found |\n|---|---|---|---|")
+    for hardness in (0.0, 1.0):
+        for how, (right, times) in sorted(fields_found(student, options.requests, hardness).items()):
+            print(f"| {hardness:.0f} | {how} | {times} | {right / times:.1%} |")
 
 
 if __name__ == "__main__":
