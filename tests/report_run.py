@@ -137,7 +137,7 @@ def verdict_row(key, split, i):
 
 def run_config(settings, stage, **facts):
     student = {
-        "name": "embedded student (Gemma 3 architecture, 2M parameters)",
+        "name": "embedded student (Gemma 3 architecture, 2.6M parameters)",
         "kind": "embedded",
         "base": "models/embedded-student",
     }

@@ -32,7 +32,7 @@ def markdown(settings, html):
 def test_the_report_names_who_was_teacher_and_student(html, markdown):
     for text in (html, markdown):
         assert "embedded rule-based teacher (not an LLM)" in text
-        assert "embedded student (Gemma 3 architecture, 2M parameters)" in text
+        assert "embedded student (Gemma 3 architecture, 2.6M parameters)" in text
         assert "f3a9f3a9f3a9f3a9" in text
 
 

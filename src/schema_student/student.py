@@ -138,7 +138,7 @@ class StudentChoice:
     @property
     def name(self) -> str:
         """What reports call it."""
-        return "embedded student (Gemma 3 architecture, 2M parameters)" if self.kind == "embedded" else self.base
+        return "embedded student (Gemma 3 architecture, 2.6M parameters)" if self.kind == "embedded" else self.base
 
 
 @dataclass
