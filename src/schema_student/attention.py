@@ -13,7 +13,7 @@ Shapes: B rows, T tokens, L keys, H heads, D size of a head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -39,34 +39,30 @@ class Sight:
         seen = (k <= q) & (q < self.ends_T[k])
         return seen if self.window is None else seen & (self.depths_T[q] - self.depths_T[k] < self.window)
 
-    @property
+    @cached_property
     def blocks(self) -> Any:
         """The block mask of FlexAttention: blocks of tokens that do not see each other are not computed."""
         from torch.nn.attention.flex_attention import create_block_mask
 
-        if not hasattr(self, "_blocks"):
-            T = len(self.ends_T)
-            self._blocks = create_block_mask(lambda b, h, q, k: self.sees(q, k), None, None, T, T, self.ends_T.device)
-        return self._blocks
+        T = len(self.ends_T)
+        return create_block_mask(lambda b, h, q, k: self.sees(q, k), None, None, T, T, self.ends_T.device)
 
-    @property
+    @cached_property
     def branches(self) -> list[tuple[int, list[tuple[int, int]], Any]]:
         """Per branch, in the row's order: its length; of the branches that it sees (the last is itself) number and
         first token seen; and 0 or -inf for its tokens x the seen ones."""
-        if not hasattr(self, "_branches"):
-            units: list[tuple[int, int]] = []
-            paths: list[list[int]] = []
-            _cut(self.ends_T.tolist(), 0, len(self.ends_T), [], units, paths)
-            depths = self.depths_T.tolist()
-            self._branches = []
-            for (start, end), path in zip(units, paths, strict=True):
-                horizon = 0 if self.window is None else depths[start] - self.window + 1
-                cuts = [(unit, max(0, horizon - depths[units[unit][0]])) for unit in path[:-1]]
-                seen = [(unit, cut) for unit, cut in cuts if units[unit][0] + cut < units[unit][1]] + [(path[-1], 0)]
-                places = torch.cat([torch.arange(units[unit][0] + cut, units[unit][1]) for unit, cut in seen])
-                mask = self.sees(torch.arange(start, end)[:, None], places[None])
-                self._branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
-        return self._branches
+        units: list[tuple[int, int]] = []
+        paths: list[list[int]] = []
+        _cut(self.ends_T.tolist(), 0, len(self.ends_T), [], units, paths)
+        depths, branches = self.depths_T.tolist(), []
+        for (start, end), path in zip(units, paths, strict=True):
+            horizon = 0 if self.window is None else depths[start] - self.window + 1
+            cuts = [(unit, max(0, horizon - depths[units[unit][0]])) for unit in path[:-1]]
+            seen = [(unit, cut) for unit, cut in cuts if units[unit][0] + cut < units[unit][1]] + [(path[-1], 0)]
+            places = torch.cat([torch.arange(units[unit][0] + cut, units[unit][1]) for unit, cut in seen])
+            mask = self.sees(torch.arange(start, end)[:, None], places[None])
+            branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
+        return branches
 
 
 def _cut(
@@ -110,7 +106,7 @@ def _attend_by_branches(query: Any, key: Any, value: Any, sight: Sight, scale: f
     """
     _, H, _, D = query.shape
     shared = key.shape[1]  # heads of keys and values; H / shared heads of queries read each, here as more rows
-    dtype = _compute_dtype(query)
+    dtype = compute_dtype(query)
     lengths = [length for length, _, _ in sight.branches]
     keys, values = (x[0].split(lengths, dim=1) for x in (key, value))
     made = []
@@ -124,12 +120,13 @@ def _attend_by_branches(query: Any, key: Any, value: Any, sight: Sight, scale: f
 
 def _attend_by_blocks(query: Any, key: Any, value: Any, sight: Sight, scale: float) -> Any:
     """FlexAttention: blocks of tokens that do not see each other are not computed."""
-    dtype = _compute_dtype(query)
+    dtype = compute_dtype(query)
     query, key, value = (x.to(dtype) for x in (query, key, value))  # autocast does not know this function
     return _flex()(query, key, value, block_mask=sight.blocks, scale=scale, enable_gqa=True)
 
 
-def _compute_dtype(tensor: Any) -> torch.dtype:
+def compute_dtype(tensor: Any) -> torch.dtype:
+    """What a product with the tensor is computed in: autocast's type where it is on, else the tensor's own."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
@@ -162,5 +159,6 @@ def use_attention(model: Any) -> bool:
 
 
 def text_model(model: Any) -> Any:
-    """The causal model inside an adapter."""
+    """The causal model inside an adapter, and inside the wrapper of several processes."""
+    model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,9 +1,10 @@
-"""Make the embedded student: a base model of 2.6 million parameters that reads schemas, in 90 minutes on 2 cores.
+"""Make the embedded student: a base model of 2.6 million parameters that reads schemas, in under two hours on 2 cores.
 
-Endless generated schemas (the query DSL, and plain objects as tools and APIs have them) over words of which half are
-invented by splicing two real ones, so that names must be copied from the prompt and not recalled. One schema with
-several (request, answer) pairs is one packed row: every pair sees the schema and itself. The phrasings come from
-data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something real to teach.
+Endless generated schemas (the query DSL, lists of named choices, plain objects as tools and APIs have them) over words
+of which up to half are invented by splicing two real ones, so that names must be copied from the prompt and not
+recalled. One schema with several (request, answer) pairs is one packed row: every pair sees the schema and itself. The
+phrasings come from data/phrases_pretraining.json only; the embedded teacher's stay unseen, so that SFT has something
+real to teach.
 
     scripts/pretrain_embedded_student.py --steps 9700
 """
@@ -77,9 +78,8 @@ HEADS = {
 class Words:
     """Draws real and invented words. An invented one is the head of a real word and the tail of another.
 
-    `hardness` says how hard everything drawn with them is, from 0 (real single words, few fields, English, no fillers)
-    to 1. A student that starts at 1 stays for long at copying; one that starts easy finds out early how to look a
-    name up in the schema, and keeps it.
+    `hardness` says how hard everything drawn with them is, from 0 (real single words, few fields, no fillers, no
+    refusals) to 1; docs/LOG.md says what starting easy brought and what it did not.
     """
 
     def __init__(self, hardness: float = 1.0) -> None:
@@ -458,7 +458,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from tqdm import tqdm
 
     from schema_student.student import load_tokenizer, new_embedded_model, train_embedded_tokenizer
-    from schema_student.training import average_gradients
+    from schema_student.training import average_gradients, forget_after
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if world > 1:
@@ -480,6 +480,8 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     ]
     rates = [recipe.muon_lr, recipe.adamw_lr]
     begin, seen, before = _resume(out / "resume.pt", model, optimizers)
+    if rank == 0:
+        forget_after(out / "pretraining_log.jsonl", begin - 1)
     batches = endless_batches(tokenizer, recipe, begin, rank)
     started = time.monotonic() - before
     progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)

@@ -175,9 +175,9 @@ def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None
     import torch
 
     if not head.weight.requires_grad and head.bias is None:
-        kind = hidden_ND.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
-        head_VD, size = head.weight.to(dtype), max(1, CHUNK // head.weight.shape[0])
+        from schema_student.attention import compute_dtype
+
+        head_VD, size = head.weight.to(compute_dtype(hidden_ND)), max(1, CHUNK // head.weight.shape[0])
         chunks = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
         return torch.cat([_frozen_logps()(hidden, head_VD, targets, softcap) for hidden, targets in chunks])
     logits_NV = head(hidden_ND).float()

@@ -8,7 +8,6 @@ After the report, for questions such as "fixed, calibrated or beta_dpo on the sa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from schema_student import figures
 from schema_student.artifacts import Row, paths, write_text
@@ -22,7 +21,7 @@ RATES = {"schema_valid_rate": "valid", "semantic_pass_rate": "valid and as asked
 def write_comparison(settings: Settings) -> Path:
     """Write the page of settings.runs; returns compare.html. Raises UserError for a run without a DPO log."""
     folder = comparison_dir(settings)
-    runs = [read_run(settings, name, color) for name, color in zip(settings.runs, _colors(), strict=False)]
+    runs = [read_run(settings, name, color) for name, color in zip(settings.runs, figures.RUN_COLORS, strict=False)]
     picture = figures.draw_side_by_side(runs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compare.png").write_bytes(picture)
@@ -36,8 +35,10 @@ def write_comparison(settings: Settings) -> Path:
 def comparison_dir(settings: Settings) -> Path:
     """Where the page goes; raises UserError where there are not several runs to compare, or too many to tell apart."""
     runs = settings.runs
-    if not 2 <= len(set(runs)) == len(runs) <= len(_colors()):
-        raise UserError(f"give --runs 2 to {len(_colors())} different names with commas, for example fixed,calibrated")
+    if not 2 <= len(set(runs)) == len(runs) <= len(figures.RUN_COLORS):
+        raise UserError(
+            f"give --runs 2 to {len(figures.RUN_COLORS)} different names with commas, for example fixed,calibrated"
+        )
     return Path(settings.output_dir) / "reports" / "-vs-".join(runs)
 
 
@@ -73,7 +74,3 @@ def _moved(rows: list[Row], key: str) -> float | None:
     """The mean of the last steps less that of the first ones; each over other pairs, so a rough figure."""
     first, last = _mean(rows[:LAST], key), _mean(rows, key)
     return None if first is None or last is None else last - first
-
-
-def _colors() -> tuple[Any, ...]:
-    return figures.RUN_COLORS

@@ -121,8 +121,7 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     completion_ids = batch["completion_ids"]
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext():
         if "tree" in batch:
-            bare = model.module if hasattr(model, "module") else model  # without DistributedDataParallel's wrapper
-            return prompt_tree.forest_logps(bare, batch["tree"], *completion_ids.shape)
+            return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
         logits_BCV = completion_logits(model, batch)
     logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
     return logps_BC * batch["completion_mask"]
