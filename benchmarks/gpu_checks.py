@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from prompt_trees import (
+    TOY,
     Bench,
     Job,
     count_flops,
@@ -36,6 +37,7 @@ from prompt_trees import (
     lora_config,
     make_model,
     sequences_of,
+    synchronize,
 )
 
 # Dense bfloat16, from the data sheets; the measured product of two matrices is reported beside it.
@@ -129,16 +131,9 @@ def training_speed(bench: Bench, device: str, smoke: bool, runs: int) -> None:
     for stage in ("sft", "dpo"):
         # 64 rows of 8 schemas, too, as 8 rows of one schema are little work for a GPU. Two pairs at a time for trl:
         # their logits and what is made of them take some 20 GB.
-        small: dict[str, Any] = {
-            "shape": "tiny",
-            "layers": 2,
-            "schema_tokens": 40,
-            "query_tokens": 6,
-            "completion_tokens": 5,
-        }
         base = Job(stage, device=device, steps=1 if smoke else 5, trl_batch=8 if stage == "sft" else 2)
         for schemas, queries in [(2, 2)] if smoke else [(1, 8), (8, 8)]:
-            job = replace(base, schemas=schemas, queries=queries, **(small if smoke else {}))
+            job = replace(base, schemas=schemas, queries=queries, **(TOY if smoke else {}))
             for row in bench.compare(job, ways[:2] if smoke else ways, runs):
                 print(format_row(row))
             for way in ways:
@@ -174,13 +169,11 @@ def peak_flops(device: str) -> dict[str, Any]:
     size, repeats = (8192, 20) if device == "cuda" else (64, 2)
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     for count in (3, repeats):
-        if device == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         started = time.perf_counter()
         for _ in range(count):
             a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
     measured = 2 * size**3 * repeats / (time.perf_counter() - started)
     sheet = next((flops for known, flops in PEAK_FLOPS.items() if known in name), None)
     return {"device": name, "peak_flops": sheet, "matrix_product_flops": measured}
@@ -193,14 +186,7 @@ def generation_speed(bench: Bench, device: str, smoke: bool, runs: int) -> None:
     """Against transformers' generate: in float32, and in bfloat16, where more tokens are nearly as likely as others."""
     job = Job("generate", device=device, schemas=8, completion_tokens=64, dtype="float32")
     if smoke:
-        small: dict[str, Any] = {
-            "shape": "tiny",
-            "layers": 2,
-            "schema_tokens": 40,
-            "query_tokens": 6,
-            "completion_tokens": 5,
-        }
-        job = replace(job, schemas=2, queries=2, **small)
+        job = replace(job, schemas=2, queries=2, **TOY)
     for weights in ("float32",) if smoke else ("float32", "bfloat16"):
         job = replace(job, weights=weights, dtype=weights)
         for row in bench.compare(job, ["ours", "transformers"], runs):

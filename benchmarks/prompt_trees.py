@@ -77,6 +77,7 @@ SHAPES: dict[str, dict[str, int]] = {
         "full_every": 2,
     },
 }
+TOY: dict[str, Any] = {"shape": "tiny", "layers": 2, "schema_tokens": 40, "query_tokens": 6, "completion_tokens": 5}
 Row = tuple[list[int], list[int], list[int]]  # prompt, chosen and rejected ids; SFT reads the first two
 
 
@@ -735,15 +736,8 @@ def plan_jobs(flags: argparse.Namespace) -> list[Job]:
     base = replace(base, completion_tokens=flags.completion_tokens)
     answers = replace(base, stage="generate", schemas=8, queries=8, completion_tokens=64, dtype="float32")
     if flags.smoke:
-        small: dict[str, Any] = {
-            "shape": "tiny",
-            "layers": 2,
-            "query_tokens": 6,
-            "completion_tokens": 5,
-            "dtype": "float32",
-        }
-        base, schemas, queries = replace(base, **small), [40], [2]
-        answers = replace(answers, **small, schemas=2, queries=2)
+        base, schemas, queries = replace(base, **TOY, dtype="float32"), [TOY["schema_tokens"]], [2]
+        answers = replace(answers, **TOY, schemas=2, queries=2)
     stages = [stage for stage in ("sft", "dpo") if stage in what or (stage == "dpo" and "memory" in what)]
     points = itertools.product(stages, schemas, queries)
     jobs = [replace(base, stage=stage, schema_tokens=tokens, queries=n) for stage, tokens, n in points]
