@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from schema_student.config import default_settings
 from schema_student.generation import generate
 from schema_student.phrasing import draw_request, load_bank, read_dsl
-from schema_student.pretraining import Words, draw_dsl_schema, draw_group
+from schema_student.pretraining_data import Words, draw_dsl_schema, draw_group
 from schema_student.prompt_tree import forest_logps, grow, plant
 from schema_student.prompts import completion_text, render_prompt
 from schema_student.student import Student, encode_completion, encode_prompt, load_student
@@ -39,7 +39,7 @@ def draw_groups(requests: int, pairs: int = 4) -> dict[str, list[Group]]:
     words, rng = Words(), random.Random(SEED)
     found: dict[str, list[Group]] = {"query DSL": [], "named choices": [], "plain objects": []}
     while min(map(len, found.values())) * pairs < requests:
-        group = draw_group(words, rng, pairs)
+        group = [(prompt, completion) for prompt, completion, _ in draw_group(words, rng, pairs)]
         prompt = group[0][0]
         lookup = re.search(r"Schema:\n.*\n.* list of one of\n", prompt)
         kind = "query DSL" if "\nrefusal? object" in prompt else "named choices" if lookup else "plain objects"

@@ -7,13 +7,14 @@ import random
 import tiny
 
 from schema_student import pretraining, schemas
+from schema_student import pretraining_data as data
 
 
 def test_every_drawn_object_answer_is_valid():
-    words = pretraining.Words()
+    words = data.Words()
     for seed in range(150):
         rng = random.Random(seed)
-        schema, sample = pretraining.draw_object_schema(words, rng)
+        schema, sample = data.draw_object_schema(words, rng)
         value = sample(rng)
         verdict = schemas.judge(json.dumps(value), schemas.compile_schema(schema))
         assert verdict.schema_valid, (schema, value, verdict.violations)
@@ -22,15 +23,37 @@ def test_every_drawn_object_answer_is_valid():
 def test_every_drawn_lookup_answer_is_valid_and_called_by_its_description():
     from schema_student.phrasing import load_bank
 
-    words, bank = pretraining.Words(), load_bank("pretraining")
+    words, bank = data.Words(), load_bank("pretraining")
     for seed in range(40):
-        schema, requests = pretraining.draw_lookup(words, bank, random.Random(seed), 3)
+        schema, requests = data.draw_lookup(words, bank, random.Random(seed), 3)
         (key,) = schema["properties"]
         called = {o["const"]: o["description"].split(" / ") for o in schema["properties"][key]["items"]["oneOf"]}
         for request in requests:
             assert schemas.judge(json.dumps(request.answer), schemas.compile_schema(schema)).schema_valid
             said = request.query.lower()
             assert all(called[name][request.language == "fr"].lower() in said for name in request.answer[key])
+
+
+def test_a_hint_is_the_start_of_the_name_behind_a_label_of_the_request():
+    tokenizer = tiny.tiny_tokenizer()
+    prompt = tokenizer.encode(
+        "Schema: unit price: cost\nRequest: the unit price of price tags", add_special_tokens=False
+    )
+    hints = pretraining.find_hints(tokenizer, prompt, {"price": "tariff", "unit price": "cost"})
+    read = [(tokenizer.decode(seen), tokenizer.decode(first)) for seen, first in hints]
+    assert [seen.partition("Request: ")[2] for seen, _ in read] == ["the unit price", "the unit price of price"]
+    assert "cost".startswith(read[0][1]) and "tariff".startswith(read[1][1])
+
+
+def test_a_label_of_two_names_is_in_no_glossary():
+    choices = [
+        {"const": "a", "description": "red / rouge"},
+        {"const": "b", "description": "pink / rouge"},
+        {"const": "c", "description": "blue / bleu"},
+    ]
+    schema = {"properties": {"colors": {"type": "array", "items": {"oneOf": choices}}}}
+    assert data.read_glossary(schema, "fr") == {"bleu": "c"}
+    assert {"red": "a", "pink": "b", "blue": "c"}.items() <= data.read_glossary(schema, "en").items()
 
 
 def first_batches(count, begin=0, **recipe):
@@ -50,13 +73,13 @@ def test_a_batch_holds_whole_rows_under_the_budget():
 
 
 def test_what_is_drawn_gets_harder():
-    words = pretraining.Words()
+    words = data.Words()
 
     def mean_prompt(hardness):
         words.hardness = hardness
         rng = random.Random(0)
-        groups = [pretraining.draw_group(words, rng, 1) for _ in range(150)]
-        return sum(len(prompt) for ((prompt, _),) in groups) / len(groups)
+        groups = [data.draw_group(words, rng, 1) for _ in range(150)]
+        return sum(len(prompt) for ((prompt, _, _),) in groups) / len(groups)
 
     assert mean_prompt(0.0) < mean_prompt(0.5) < mean_prompt(1.0)
 

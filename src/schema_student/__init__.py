@@ -19,6 +19,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     domains           domain spec + operators + template -> JSON Schema
     dataset           schemas and queries -> teacher -> judged rows
     corpus            rows -> prompt/completion, deduplicated, split by schema
+    pretraining_data  the schemas and requests that the embedded student was made from
     student           load the base and an adapter; the embedded student
     attention         how tokens attend along the branches of a tree, and to a long cache
     prompt_tree       many sequences that share prefixes -> one row, computed once
