@@ -17,6 +17,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dispatch          questions to hosts: bounded, least loaded first, failing ones set aside
     teacher           a teacher behind such an API: probe, retries, repairs, cache, what it cost
     domains           domain spec + operators + template -> JSON Schema
+    novelty           is a request new: no repetition, no overlap of training and tests
     dataset           schemas and queries -> teacher -> judged rows
     corpus            rows -> prompt/completion, deduplicated, split by schema
     student           load the base and an adapter; the embedded student
