@@ -19,6 +19,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     domains           domain spec + operators + template -> JSON Schema
     novelty           is a request new: no repetition, no overlap of training and tests
     dataset           schemas and queries -> teacher -> judged rows
+    description       what the rows hold: diversity and balance
+    publishing        the dataset as others load it: splits and a card; pushed by request only
     corpus            rows -> prompt/completion, deduplicated, split by schema
     student           load the base and an adapter; the embedded student
     attention         how tokens attend along the branches of a tree, and to a long cache

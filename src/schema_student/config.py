@@ -132,6 +132,16 @@ class Settings(BaseModel):
         "least, as a whole); 0 = any",
         ge=0,
     )
+    dataset_licence: str = setting(
+        "dataset",
+        'licence that the card names, as hubs call it (apache-2.0, cc-by-4.0); "" = apache-2.0 for what the embedded '
+        "teacher wrote, else unknown",
+        pattern=r"^[a-z0-9.-]*$",
+    )
+    push_to_hub: str = setting(
+        "dataset", 'OWNER/NAME of the dataset to push card and splits to; "" = nothing', pattern=r"^([\w.-]+/[\w.-]+)?$"
+    )
+    hub_public: bool = setting("dataset", "make a dataset that is pushed for the first time public, not private")
 
     base_model: str = setting("student", '"auto", "embedded", or a folder or hub id of a causal model', min_length=1)
     load_in_4bit: bool = setting("student", "load the base in 4 bits (GPU)")
