@@ -5,10 +5,10 @@
 
 The server is an asyncio process of its own with 16 slots and 50 ms an answer; it is asked with as many requests in
 flight as it has slots, and with four more, which wait there so that no slot does. Steady state is between the first
-and the last tenth of a run's answers. Goals: 95% of slots busy; under 1 ms of the client's own (CPU) time a request; 20,000 cache
-reads a second; 10,000 rows generated again in under 15 s; with 20% of requests faulty (503, 500, closed connection, at
-once) at least 90% of the throughput without. Medians of the runs; CPU time stands beside the clock's where cores are
-shared.
+and the last tenth of a run's answers. Goals: 95% of slots busy; under 1 ms of the client's own (CPU) time a request;
+20,000 cache reads a second; 10,000 rows generated again in under 15 s; with 20% of requests faulty (503, 500, closed
+connection, at once) at least 90% of the throughput without. Medians of the runs; CPU time stands beside the clock's
+where cores are shared.
 """
 
 import argparse
