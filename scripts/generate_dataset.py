@@ -1,6 +1,7 @@
 """Step 3: the teacher writes queries and answers for each schema; those that are valid are kept -> d_03_dataset.jsonl.
 
-python scripts/generate_dataset.py
+Beside it d_03_hub/: the same rows by split with a card, as `datasets` loads them; --push-to-hub uploads that folder.
+
 python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """
 
@@ -10,15 +11,18 @@ from pathlib import Path
 from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
 from schema_student.dataset import write_dataset
+from schema_student.publishing import push_to_hub, write_hub_dataset
 
 
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["teacher", "dataset", "prompt"])
     where = paths(settings)
     reads = Path(settings.schemas) if settings.schemas else where.schemas
-    if not dry_run(settings, reads=[reads], writes=[where.dataset]):
+    if not dry_run(settings, reads=[reads], writes=[where.dataset, where.hub_dataset]):
         write_dataset(settings)
-        print(f"dataset: {where.dataset}")
+        print(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
+        if settings.push_to_hub:
+            print(f"pushed to {push_to_hub(where.hub_dataset, settings)}")
 
 
 if __name__ == "__main__":

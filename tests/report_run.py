@@ -5,6 +5,7 @@ import random
 
 from schema_student import beta
 from schema_student.artifacts import digest, paths, versions, write_json, write_jsonl
+from schema_student.description import describe
 from schema_student.evaluation import summarize
 
 HOSTILE = '<script>alert(1)</script> ``` | **x** <img src="http://example.org/x.png"> \x1b[31m'
@@ -65,6 +66,7 @@ def write_dataset(settings, prompts):
     path = paths(settings).dataset
     write_jsonl(path, rows)
     finish(path, 2, rejected={"duplicate": 7, "enum": 2})
+    write_json(paths(settings).hub_dataset / "description.json", describe(rows))
 
 
 def write_evaluation(settings, key, prompts, minute):

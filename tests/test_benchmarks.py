@@ -1,4 +1,4 @@
-"""The benchmarks of prompt trees run from end to end on a toy, where both sides compute the same."""
+"""The benchmarks run from end to end on a toy: prompt trees compute the same, killed runs end the same."""
 
 import importlib
 import json
@@ -16,6 +16,7 @@ from schema_student import prompt_tree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
+kill_teacher_run = importlib.import_module("kill_teacher_run")
 
 
 def run(*command, **environment):
@@ -71,3 +72,9 @@ def test_a_single_sequence_has_nothing_to_share():
     job = prompt_trees.Job("sft", shape="tiny", layers=2, queries=1)
     alone = prompt_trees.count_flops(replace(job, way="trl"), alone=True)
     assert alone / prompt_trees.count_flops(job) == pytest.approx(1, abs=2e-3)  # but its last token
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
+    said = kill_teacher_run.kill_often(tmp_path, kills=4, rows=60, seed=5)
+    assert said.startswith("4 kills in ") and "each byte-identical to the undisturbed one" in said

@@ -18,7 +18,6 @@ from schema_student.artifacts import Step, paths, read_jsonl, read_meta, write_j
 from schema_student.config import UserError, default_settings
 from schema_student.dataset import (
     in_schema_order,
-    normalized,
     read_user_schemas,
     rejected_answers_path,
     rejected_path,
@@ -28,6 +27,7 @@ from schema_student.dataset import (
 )
 from schema_student.domains import schema_row
 from schema_student.embedded_teacher import names_a_field
+from schema_student.novelty import Requests, normalized
 from schema_student.schemas import compile_schema, judge
 
 LEXICON = json.loads((phrasing.DATA / "lexicon.json").read_text(encoding="utf-8"))
@@ -264,6 +264,29 @@ def test_rejected_rows_are_counted_and_asked_for_again(spoil, error_type, reason
     assert all(reason in row["validation_error"] and not row["is_valid"] for row in rejected)
     assert f"({error_type} {len(rejected)})" in capsys.readouterr().out
     assert read_meta(paths(settings).dataset)["rejected"] == {error_type: len(rejected)}
+
+
+def test_a_teacher_that_repeats_itself_is_asked_again_and_every_repetition_is_counted(tmp_path, monkeypatch):
+    """The first request of each batch comes three times: as it is, in capitals, and with one word more."""
+    padding = "and besides that I would be glad to have them all on one single page if that can be done by you"
+
+    def answers(role, payload, truth):
+        if role != "query":
+            return truth
+        first, *others = truth["queries"]
+        return {"queries": [f"{first} {padding}", f"{first} {padding}".upper(), f"{first} {padding} today", *others]}
+
+    monkeypatch.setattr(teacher.Teacher, "ask_many", asker(answers))
+    settings = small_settings(tmp_path, refusal_fraction=0.0)
+    where = paths(settings).dataset
+    rows = read_jsonl(write_dataset(settings))
+    rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(where)))
+    assert rejected["duplicate"] and rejected["near_duplicate"] and rejected["test_overlap"]
+    assert read_meta(where)["rejected"] == dict(rejected)
+    requests = Requests(settings.near_duplicate, settings.test_overlap)
+    for row in rows:
+        assert requests.problem(row["query"], row["split"]) is None
+        requests.take(row["query"], row["split"])
 
 
 def test_refusals_that_answer_or_suggest_nothing_are_rejected(tmp_path, monkeypatch):

@@ -31,9 +31,7 @@ class Load:
             self.now[host.server] -= 1
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch):
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("nothing_named")
 
 
 def test_results_come_in_order_whatever_the_timing():

@@ -11,7 +11,6 @@ import tracemalloc
 import pytest
 from fault_server import FAULTS, MIB, NUM_CTX, READ, VERDICT, Fault, fault_server, good, said, status, whole
 
-from schema_student import dispatch
 from schema_student import teacher as teachers
 from schema_student.config import default_settings, run_script
 from schema_student.teacher import TRIES, TeacherError, TeacherFailure, open_teacher
@@ -22,13 +21,7 @@ SILENCE, DEADLINE = 0.5, 1.0  # seconds: enough for a good answer on a busy mach
 TIMED = ("silence", "deadline")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_named(monkeypatch, tmp_path):
-    for name in ("LLM_MODEL", "OLLAMA_HOST", "OLLAMA_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("nothing_named")
 
 
 def ask(number=0):

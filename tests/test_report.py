@@ -39,7 +39,7 @@ def test_the_report_names_who_was_teacher_and_student(html, markdown):
 def test_html_is_one_file_that_fetches_nothing(html):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert "<script" not in html and "@import" not in html and "url(" not in html
-    assert html.count("data:image/png;base64,") == 6
+    assert html.count("data:image/png;base64,") == 7
 
 
 def test_outputs_of_models_are_escaped(html, markdown):
@@ -56,7 +56,7 @@ def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown
         assert rate in html and rate in markdown
     pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
     assert pictures == set(re.findall(r"\]\((\w+\.png)\)", markdown))
-    assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png"}
+    assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png", "data.png"}
 
 
 def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown):

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from schema_student import dispatch, teacher_api
 from schema_student import teacher as teachers
 from schema_student.config import default_settings
 from schema_student.dispatch import Host
@@ -30,14 +29,7 @@ VERDICT = {"is_good": True, "reason": "fine"}
 ASK = ("judge", {"schema": {}, "query": "?", "answer": {}})
 
 
-@pytest.fixture(autouse=True)
-def _nothing_named(monkeypatch, tmp_path):
-    for name in ("LLM_MODEL", "OLLAMA_HOST", "OLLAMA_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(teacher_api.APIS, "ollama", ("http://127.0.0.1:9", "OLLAMA_HOST", "OLLAMA_API_KEY"))
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("nothing_named")
 
 
 class FakeOllama:

@@ -8,7 +8,7 @@ import pytest
 from fault_server import FAULTS, NUM_CTX, VERDICT, Fault, fault_server, line, status, whole
 from test_faults import ADVICE, DEADLINE, TIMED, ask, outcome, settings_for
 
-from schema_student import dispatch
+from schema_student.config import default_settings
 from schema_student.teacher import TeacherError, TeacherFailure, open_teacher, resolve_teacher
 from schema_student.teacher_api import api_keys
 
@@ -16,13 +16,7 @@ OF_STREAMS = ("cut", "context", "changed", "answer")  # faults that only Ollama'
 APART = ("a stream without done", "blank lines alone", "an empty body", "no message", "content that is a number")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_named(monkeypatch, tmp_path):
-    for name in ("LLM_MODEL", "OLLAMA_HOST", "OLLAMA_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("nothing_named")
 
 
 def openai_settings(server, tmp_path, **changes):
@@ -156,3 +150,14 @@ def test_keys_pair_up_with_hosts_in_their_order(monkeypatch):
     assert api_keys("ollama", [a, b, c]) == ["", "k1", ""]
     monkeypatch.delenv("OLLAMA_API_KEY")
     assert api_keys("ollama", [a, b]) == ["", ""] and api_keys("openai", [a]) == [""]
+
+
+def test_a_server_that_is_down_is_called_by_its_api_with_how_to_start_one(tmp_path):
+    settings = default_settings(
+        output_dir=str(tmp_path), teacher_model="m:1", teacher_api="openai", teacher_host=["http://127.0.0.1:9"]
+    )
+    with pytest.raises(TeacherError, match=r"OpenAI-compatible server does not answer .*`vllm serve") as caught:
+        open_teacher(settings).__enter__()
+    assert "ollama" not in str(caught.value).casefold()
+    found = resolve_teacher(settings.changed(teacher_model="auto"))
+    assert found.reason == "auto: no OpenAI-compatible server answers at http://127.0.0.1:9"

@@ -17,7 +17,10 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dispatch          questions to hosts: bounded, least loaded first, failing ones set aside
     teacher           a teacher behind such an API: probe, retries, repairs, cache, what it cost
     domains           domain spec + operators + template -> JSON Schema
+    novelty           is a request new: no repetition, no overlap of training and tests
     dataset           schemas and queries -> teacher -> judged rows
+    description       what the rows hold: diversity and balance
+    publishing        the dataset as others load it: splits and a card; pushed by request only
     corpus            rows -> prompt/completion, deduplicated, split by schema
     pretraining_data  the schemas and requests that the embedded student was made from
     student           load the base and an adapter; the embedded student

@@ -69,6 +69,7 @@ class Paths:
     domain_specs: Path
     schemas: Path
     dataset: Path
+    hub_dataset: Path
     corpus: Path
     pairs: Path
     run_dir: Path
@@ -108,6 +109,7 @@ def paths(settings: Settings) -> Paths:
         domain_specs=data / "d_01_domain_specs.jsonl",
         schemas=data / "d_02_final_schemas.jsonl",
         dataset=data / "d_03_dataset.jsonl",
+        hub_dataset=data / "d_03_hub",
         corpus=data / "d_04_training_corpus.jsonl",
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
         run_dir=runs / run,

@@ -122,6 +122,27 @@ class Settings(BaseModel):
     validation_share: Share = setting("dataset", "share of schemas for validation; what is left is test_unseen")
     date_start: Day = setting("dataset", "first day that current_date is drawn from")
     date_end: Day = setting("dataset", "last day that current_date is drawn from")
+    near_duplicate: Share = setting(
+        "dataset",
+        "share of word pairs in common (Jaccard, by MinHash) from which a request repeats another and is dropped; "
+        "0 = only exact repeats are",
+    )
+    test_overlap: int = setting(
+        "dataset",
+        "words in a row that a request of a test split and one for training may not share (a shorter one, of 8 at "
+        "least, as a whole); 0 = any",
+        ge=0,
+    )
+    dataset_licence: str = setting(
+        "dataset",
+        'licence that the card names, as hubs call it (apache-2.0, cc-by-4.0); "" = apache-2.0 for what the embedded '
+        "teacher wrote, else unknown",
+        pattern=r"^[a-z0-9.-]*$",
+    )
+    push_to_hub: str = setting(
+        "dataset", 'OWNER/NAME of the dataset to push card and splits to; "" = nothing', pattern=r"^([\w.-]+/[\w.-]+)?$"
+    )
+    hub_public: bool = setting("dataset", "make a dataset that is pushed for the first time public, not private")
 
     base_model: str = setting("student", '"auto", "embedded", or a folder or hub id of a causal model', min_length=1)
     load_in_4bit: bool = setting("student", "load the base in 4 bits (GPU)")

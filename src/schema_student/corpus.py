@@ -15,7 +15,8 @@ from pathlib import Path
 
 from schema_student.artifacts import Row, digest, make_stamp, open_step, paths, read_jsonl
 from schema_student.config import Settings, UserError
-from schema_student.dataset import normalized, shape
+from schema_student.dataset import shape
+from schema_student.novelty import normalized
 from schema_student.prompts import completion_text, render_prompt
 
 TRAINED = ("train", "validation")

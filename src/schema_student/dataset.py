@@ -26,6 +26,7 @@ from tqdm import tqdm
 from schema_student.artifacts import Row, Step, digest, make_stamp, open_step, paths, read_jsonl, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.embedded_teacher import names_a_field
+from schema_student.novelty import Requests, normalized
 from schema_student.prompts import completion_text
 from schema_student.schemas import compile_schema, judge, resolve
 from schema_student.teacher import (
@@ -54,7 +55,7 @@ SETTINGS = (
         "train_share",
         "validation_share",
     ),
-    *("date_start", "date_end"),
+    *("date_start", "date_end", "near_duplicate", "test_overlap"),
 )
 
 
@@ -85,10 +86,10 @@ class Need:
 
 @dataclass
 class Progress:
-    """What a run has made so far: rows kept, rows rejected, and every request text that is taken."""
+    """What a run has made so far: rows kept, rows rejected, and every request that is taken."""
 
     step: Step
-    taken: dict[str, str] = field(default_factory=dict)
+    requests: Requests
     rows: list[Row] = field(default_factory=list)
     rejected: list[Row] = field(default_factory=list)
     written: set[tuple[str, str]] = field(default_factory=set)
@@ -130,7 +131,8 @@ def rejected_answers_path(dataset: Path) -> Path:
 def _make(
     step: Step, sources: Sequence[Source], splits: dict[str, str], settings: Settings, choice: TeacherChoice
 ) -> None:
-    progress = Progress(step, written={(row["schema_id"], row["query"]) for row in step.rows})
+    requests = Requests(settings.near_duplicate, settings.test_overlap)
+    progress = Progress(step, requests, written={(row["schema_id"], row["query"]) for row in step.rows})
     own = split_own_queries(sources, splits, settings.seed)
     needs = plan_needs(sources, splits, _answerable(own, choice), settings)
     total = sum(needs.values()) + sum(len(rows) for rows in own.values())
@@ -392,24 +394,17 @@ def draw_date(settings: Settings, *key: Any) -> str:
     return (first + timedelta(days=drawn)).isoformat()
 
 
-def normalized(query: str) -> str:
-    """A request without what does not make it another one: case, spaces, the mark at its end."""
-    return " ".join(query.casefold().split()).rstrip(" .?!")
-
-
 def _new(queries: Iterable[str], need: Need, payload: dict[str, Any], progress: Progress) -> list[str]:
     """The requests that nobody asked yet, `count` at most; they are taken from here on."""
     kept: list[str] = []
     for query in queries:
         query = query.strip()
-        if not normalized(query):
+        if not normalized(query) or len(kept) == payload["count"]:
             continue
-        if normalized(query) in progress.taken:
-            _reject(
-                need, query, payload["current_date"], None, "duplicate", "this request stands there already", progress
-            )
-        elif len(kept) < payload["count"]:
-            progress.taken[normalized(query)] = need.split
+        if problem := progress.requests.problem(query, need.split):
+            _reject(need, query, payload["current_date"], None, *problem, progress)
+        else:
+            progress.requests.take(query, need.split)
             kept.append(query)
     return kept
 
@@ -417,11 +412,9 @@ def _new(queries: Iterable[str], need: Need, payload: dict[str, Any], progress: 
 def _judge_row(need: Need, query: str, today: str, answer: Any, extra: dict[str, Any], progress: Progress) -> bool:
     """Keep or reject one answer; whether it was kept."""
     if extra["source"] == "user":
-        if normalized(query) in progress.taken:
-            return _reject(
-                need, query, today, answer, "duplicate", "this request stands there already", progress, extra
-            )
-        progress.taken[normalized(query)] = need.split
+        if problem := progress.requests.problem(query, need.split, given=True):
+            return _reject(need, query, today, answer, *problem, progress, extra)
+        progress.requests.take(query, need.split)
     if isinstance(answer, TeacherFailure):
         return _reject(need, query, today, None, "no_answer", answer.reason, progress, extra)
     if extra["teacher_model"] != "user":

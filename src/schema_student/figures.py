@@ -181,6 +181,58 @@ def draw_outcomes(students: Sequence[Row], names: Sequence[str]) -> bytes | None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Data
+
+PANELS = {  # of a description's balance, the most telling first -> title
+    "operators": "operators",
+    "field types": "types of fields asked for",
+    "value types": "types of values",
+    "words": "words of a request",
+    "conditions": "conditions a request",
+    "kinds": "kinds of request",
+    "properties given": "properties given",
+    "languages": "languages",
+    "properties of the schema": "properties of a schema",
+    "schema depth": "levels of a schema",
+}
+SHOWN_PANELS = 6
+
+
+def draw_balance(balance: Row) -> bytes | None:
+    """What requests are made of, in shares of training and of tests: one panel a question, from describe()."""
+    shown = [name for name in PANELS if name in balance][:SHOWN_PANELS]
+    if not shown:
+        return None
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    sides = {"training": COLORS["sft"], "tests": COLORS["dpo"]}
+
+    def plot(grid: Any) -> None:
+        from matplotlib.patches import Patch
+
+        places = [axes for line in grid for axes in line]
+        for axes, name in zip(places, shown, strict=False):
+            cases = balance[name]
+            for i, (side, color) in enumerate(sides.items()):
+                total = sum(counts[side] for counts in cases.values()) or 1
+                heights = [y + (i - 0.5) * 0.4 for y in range(len(cases))]
+                axes.barh(heights, [counts[side] / total for counts in cases.values()], height=0.36, color=color)
+            axes.set_yticks(range(len(cases)), [case.replace("_", " ") for case in cases], color=INK, fontsize=9)
+            axes.tick_params(axis="y", length=0)
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            _percent(axes.xaxis)
+            _frame(axes, PANELS[name])
+        for axes in places[len(shown) :]:
+            axes.set_visible(False)
+        handles = [Patch(color=color, label=side) for side, color in sides.items()]
+        grid[0][0].figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
+
+    longest = max(len(balance[name]) for name in shown)
+    return _draw(rows, columns, 11, 0.7 + rows * (1.0 + 0.22 * longest), plot)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 

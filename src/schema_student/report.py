@@ -142,15 +142,17 @@ def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
 
 
 def read_data(where: Paths) -> Row | None:
-    """Counts of d_03 by split, and who wrote it."""
+    """Counts of d_03 by split, who wrote it, and what it holds."""
     if not where.dataset.exists():
         return None
     rows = read_jsonl(where.dataset)
     writers = Counter(row["teacher_model"] for row in rows)
+    description = where.hub_dataset / "description.json"
     return {
         "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
         "writers": {teacher_name(name): n for name, n in writers.most_common()},
         "rejected": (read_meta(where.dataset) or {}).get("rejected", {}),
+        "description": read_json(description) if description.exists() else None,
     }
 
 
@@ -291,6 +293,7 @@ def draw(facts: Row) -> dict[str, bytes]:
     students, (sft, dpo) = facts["students"], (facts["stages"]["sft"] or {}, facts["stages"]["dpo"] or {})
     delta = dpo.get("config", {}).get("settings", {}).get("beta_delta")
     chosen = facts["chosen"]["step"] if facts["chosen"] else None
+    description = (facts["data"] or {}).get("description") or {}
     drawn = {
         "rates.png": figures.draw_rates(students, facts["splits"]),
         "outcomes.png": figures.draw_outcomes(students, comparison.RANKS),
@@ -298,6 +301,7 @@ def draw(facts: Row) -> dict[str, bytes]:
         "margins.png": figures.draw_margins(dpo.get("margins", [])),
         "beta.png": figures.draw_beta(dpo.get("trace", []), dpo.get("metrics", []), delta),
         "dpo.png": figures.draw_dpo(dpo.get("metrics", []), chosen),
+        "data.png": figures.draw_balance(description.get("balance", {})),
     }
     return {name: picture for name, picture in drawn.items() if picture}
 

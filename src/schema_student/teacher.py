@@ -58,6 +58,11 @@ PROBE_FORMAT = {
 }
 PROBE_MESSAGES = [{"role": "user", "content": "Name a color and a number."}]
 
+SERVERS = {  # what to call a server of an API, and how to start one
+    "ollama": ("Ollama", "`ollama serve`"),
+    "openai": ("OpenAI-compatible server", "`vllm serve MODEL` or `llama-server -m FILE`"),
+}
+
 Ask = tuple[str, dict[str, Any]]
 T = TypeVar("T")
 
@@ -133,7 +138,7 @@ def resolve_teacher(settings: Settings) -> TeacherChoice:
         return TeacherChoice(embedded_teacher.MODEL, (), f"named by {origin}")
     if model != "auto":
         return TeacherChoice(model, hosts, f"named by {origin}", api)
-    preferred, name = settings.preferred_teacher, "Ollama" if api == "ollama" else "server"
+    preferred, (name, _) = settings.preferred_teacher, SERVERS[api]
     limits = replace(_limits(settings), silence=AUTO_SECONDS, deadline=AUTO_SECONDS)
     with closing(open_servers(api, hosts, limits)[0]) as server:
         try:
@@ -256,7 +261,7 @@ def _trying(settings: Settings, server: ModelServer, action: Callable[[], T]) ->
         try:
             return action()
         except ConnectFault as fault:
-            raise _down(server.host, fault) from fault
+            raise _down(settings.teacher_api, server.host, fault) from fault
         except TeacherFault as fault:
             if not fault.can_pass or number > settings.teacher_retries:
                 raise TeacherError(f"{fault}; or use --teacher-model embedded") from fault
@@ -291,11 +296,10 @@ def _format_held(reply: Reply) -> str:
     return "in thinking" if judge(reply.thinking, compiled).schema_valid else "ignored"
 
 
-def _down(host: str, fault: Exception) -> TeacherError:
-    advice = (
-        "start it (`ollama serve`), name another with --teacher-host, or do without: --teacher-model embedded or auto"
-    )
-    return TeacherError(f"Ollama does not answer at {host} ({_why(fault)}): {advice}")
+def _down(api: str, host: str, fault: Exception) -> TeacherError:
+    name, start = SERVERS[api]
+    advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
+    return TeacherError(f"{name} does not answer at {host} ({_why(fault)}): {advice}")
 
 
 def _why(fault: Exception) -> str:
@@ -488,7 +492,7 @@ class Teacher:
         question.faults += 1
         if question.faults > self.settings.teacher_retries:
             if isinstance(fault, ConnectFault) and all(other is host or other.failures for other in self._hosts):
-                raise _down(host.server.host, fault)
+                raise _down(self.choice.api, host.server.host, fault)
             reason = f"no answer after {question.faults} tries: {fault}"
             return Done(TeacherFailure(question.role, reason, fault.kind))
         self.usage.count(retries=1)
