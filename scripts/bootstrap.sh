@@ -16,7 +16,8 @@ PYTHON=$VENV/bin/python
 
 # Threads that wait must not spin: the machine has few cores. Nothing is reported to anyone.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 MPLBACKEND=Agg
-export HF_HUB_DISABLE_TELEMETRY=1 DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 UNSLOTH_DISABLE_STATISTICS=1 WANDB_MODE=disabled
+export HF_HUB_DISABLE_TELEMETRY=1 DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 UNSLOTH_DISABLE_STATISTICS=1
+export WANDB_MODE=${WANDB_MODE:-disabled}
 export PYTHONPATH=$ROOT/src${PYTHONPATH:+:$PYTHONPATH}
 # A stage whose runner is killed ends with it (config.run_script), so that the same command can continue at once.
 export SCHEMA_STUDENT_RUNNER=$$
@@ -101,6 +102,17 @@ make_venv() {
   echo "set up in $((SECONDS - started)) s"
 }
 
+# The commands of pyproject.toml: the package itself is not built, so no installer makes them.
+make_commands() {
+  local name
+  for name in train-sft train-dpo train-beta-dpo; do
+    [ ! -x "$VENV/bin/$name" ] || continue
+    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m schema_student.commands %s "$@"\n' \
+      "$ROOT/src" "$PYTHON" "$name" >"$VENV/bin/$name"
+    chmod +x "$VENV/bin/$name"
+  done
+}
+
 find_python() {
   local name
   for name in python3 python python3.12 python3.13 python3.11; do
@@ -154,3 +166,4 @@ elif [ -n "$JUST_SAY" ]; then
 fi
 open_log
 make_venv
+make_commands
