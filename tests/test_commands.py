@@ -1,4 +1,4 @@
-"""train-sft, train-dpo, train-beta-dpo: any base, any data; the same run folder, resume and replay as the pipeline's."""
+"""train-sft, train-dpo, train-beta-dpo: any base, any data; run folder, resume and replay are the pipeline's."""
 
 import json
 import os

@@ -77,6 +77,8 @@ class Paths:
     dpo_checkpoint: Path
     references: Path
     evals: Path
+    rollouts: Path
+    duels: Path
     report_dir: Path
     logs: Path
     pretty: Path
@@ -116,6 +118,8 @@ def paths(settings: Settings) -> Paths:
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
         references=alignment / "reference_logps",
         evals=runs / "eval",
+        rollouts=out / "rollouts" / run,
+        duels=out / "duels",
         report_dir=out / "reports" / run,
         logs=out / "logs",
         pretty=out / "pretty",

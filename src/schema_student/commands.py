@@ -30,7 +30,7 @@ SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkp
   train-sft --data-set answers.jsonl --base-model models/mine
   train-sft --data-set Anthropic/hh-rlhf --data-limit 20000 --run hh --sft-epochs 1
 
-{ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns the chosen.
+{ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns chosen.
 """
 DPO = f"""Align by DPO with a fixed beta on any preference data -> student_runs/RUN-dpo/checkpoint-final.
 

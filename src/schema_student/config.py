@@ -58,6 +58,7 @@ else:
     AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
+Folder = Annotated[str, Field(min_length=1)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -215,6 +216,17 @@ class Settings(BaseModel):
     dpo_max_steps: AutoCount = setting("dpo", "optimizer steps of DPO")
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
+
+    rollout_source: Literal["student", "teacher"] = setting(
+        "rollouts", "who answers: the student (--base-model, --adapter), or the teacher's model behind its API"
+    )
+    rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
+        "rollouts", "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
+    )
+    reward_model: str = setting("rollouts", "folder or hub id of a sequence classification model with one label")
+    adapters: list[Folder] = setting(
+        "duel", "two adapter folders to compare, or base and one; the first one's wins are counted"
+    )
 
     runs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = setting(
         "report", "names of runs to put side by side (compare_runs.py)"
