@@ -79,6 +79,11 @@ open_log() {
 # ---- .venv ----------------------------------------------------------------------------------------------------------
 
 make_venv() {
+  install_packages
+  make_commands
+}
+
+install_packages() {
   local requirements=$ROOT/requirements.txt marker=$VENV/installed want started=$SECONDS
   if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
     requirements=$ROOT/requirements-gpu.txt
@@ -166,4 +171,3 @@ elif [ -n "$JUST_SAY" ]; then
 fi
 open_log
 make_venv
-make_commands
