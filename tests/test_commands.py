@@ -200,3 +200,10 @@ def test_the_launchers_of_the_bootstrap_run_each_command(tmp_path):
         assert done.stdout.startswith(f"usage: {command} ") and f"\n  {command} --data-set" in done.stdout
     done = subprocess.run([tmp_path / "bin" / "train-dpo"], capture_output=True, text=True)
     assert done.returncode == 2 and "error: give --data-set" in done.stderr
+
+
+def test_data_that_is_all_held_out_is_said(place, monkeypatch):
+    rows = [json.loads(line) for line in (place / "prefs.jsonl").read_text().splitlines()]
+    write(place / "prefs.jsonl", [row for row in rows if row["split"] == "validation"])
+    with pytest.raises(UserError, match="no pair to train on; all of them are held out"):
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl")

@@ -155,7 +155,8 @@ def _train(
         print(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
     if not train:
-        advice = training.explain_nothing(counts, "sample more (--pair-prompts, --samples-per-prompt)")
+        more = "sample more (--pair-prompts, --samples-per-prompt)"
+        advice = training.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(len(train), settings, pairs)
     requests = read_requests(dataset, "validation", VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
