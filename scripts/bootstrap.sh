@@ -16,7 +16,8 @@ PYTHON=$VENV/bin/python
 
 # Threads that wait must not spin: the machine has few cores. Nothing is reported to anyone.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 MPLBACKEND=Agg
-export HF_HUB_DISABLE_TELEMETRY=1 DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 UNSLOTH_DISABLE_STATISTICS=1 WANDB_MODE=disabled
+export HF_HUB_DISABLE_TELEMETRY=1 DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 UNSLOTH_DISABLE_STATISTICS=1
+export WANDB_MODE=${WANDB_MODE:-disabled}
 export PYTHONPATH=$ROOT/src${PYTHONPATH:+:$PYTHONPATH}
 # A stage whose runner is killed ends with it (config.run_script), so that the same command can continue at once.
 export SCHEMA_STUDENT_RUNNER=$$
@@ -78,6 +79,11 @@ open_log() {
 # ---- .venv ----------------------------------------------------------------------------------------------------------
 
 make_venv() {
+  install_packages
+  make_commands
+}
+
+install_packages() {
   local requirements=$ROOT/requirements.txt marker=$VENV/installed want started=$SECONDS
   if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
     requirements=$ROOT/requirements-gpu.txt
@@ -99,6 +105,17 @@ make_venv() {
   echo "$ROOT/src" >"$("$PYTHON" -c 'import site; print(site.getsitepackages()[0])')/schema_student.pth"
   echo "$want" >"$marker"
   echo "set up in $((SECONDS - started)) s"
+}
+
+# The commands of pyproject.toml: the package itself is not built, so no installer makes them.
+make_commands() {
+  local name
+  for name in train-sft train-dpo train-beta-dpo; do
+    [ ! -x "$VENV/bin/$name" ] || continue
+    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m schema_student.commands %s "$@"\n' \
+      "$ROOT/src" "$PYTHON" "$name" >"$VENV/bin/$name"
+    chmod +x "$VENV/bin/$name"
+  done
 }
 
 find_python() {

@@ -11,7 +11,7 @@ from schema_student.config import load_settings, run_script
 
 
 def main() -> None:
-    settings = load_settings(sys.argv[1:], __doc__, ["student", "dpo"])
+    settings = load_settings(sys.argv[1:], __doc__, ["student", "dpo", "tracker"])
     where = paths(settings)
     if not dry_run(settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
         train_dpo(settings)

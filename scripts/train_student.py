@@ -11,7 +11,7 @@ from schema_student.sft import train_sft
 
 
 def main() -> None:
-    settings = load_settings(sys.argv[1:], __doc__, ["student", "sft"])
+    settings = load_settings(sys.argv[1:], __doc__, ["student", "sft", "tracker"])
     where = paths(settings)
     if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
         train_sft(settings)

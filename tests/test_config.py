@@ -231,3 +231,18 @@ def test_a_script_leaves_with_the_exit_code_of_what_happened(raised, code, words
 def test_settings_and_artifacts_load_without_torch():
     code = "import sys, schema_student.artifacts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scripts_own_defaults_give_way_to_file_and_flag(tmp_path):
+    def controller(*argv):
+        return load_settings(argv, "A test.", beta_controller="fixed").beta_controller
+
+    path = config_file(tmp_path, {"beta_controller": "risk"})
+    assert controller() == "fixed" and controller("--config", str(path)) == "risk"
+    assert controller("--config", str(path), "--beta-controller", "epsilon") == "epsilon"
+
+
+def test_a_run_on_ones_own_data_is_named_after_it():
+    assert resolve_run(default_settings(data_set="some/where.jsonl", adapter="x")) == "where"
+    assert resolve_run(default_settings(data_set="openai/set:part", schemas="y.jsonl")) == "set-part"
+    assert resolve_run(default_settings(data_set="a.jsonl", run="mine")) == "mine"

@@ -228,3 +228,18 @@ def test_hundreds_of_different_requests_can_be_written():
     assert len(seen) > 550
     templates = {re.sub(r"\d+|\b[A-Z]\w*", "_", text) for text in random.Random(1).sample(sorted(seen), 100)}
     assert len(templates) > 80
+
+
+def test_two_answers_are_compared_by_the_judge_and_not_by_their_place():
+    right, wrong, broken = '{"city":"Lyon","days":2}', '{"city":"Lyon","days":3}', '{"city":"Lyon"}'
+    known = {"schema": OBJECT, "query": "q", "reference": {"city": "Lyon", "days": 2}}
+    compiled = compile_schema(role_format("compare", known))
+
+    def better(first, second, **changes):
+        text = reply(role_messages("compare", {**known, **changes, "first": first, "second": second}), None)
+        verdict = judge(text, compiled)
+        return verdict.value["better"] if verdict.schema_valid else text
+
+    assert (better(right, wrong), better(wrong, right)) == ("first", "second")
+    assert (better(broken, wrong), better(wrong, wrong + " ")) == ("second", "tie")
+    assert "I cannot compare" in better(right, wrong, reference=None)

@@ -16,6 +16,7 @@ STAGES = [
     "evaluate_student",
     "build_alignment_pairs",
     "train_alignment_dpo",
+    "sample_rollouts",
     "report_training",
     "pretty_jsonl",
     "export_teacher_answers",

@@ -128,3 +128,28 @@ def test_a_prompt_ends_where_the_models_turn_begins():
     tokenizer = student.load_tokenizer(str(student.EMBEDDED))
     text = tokenizer.decode(student.encode_prompt(tokenizer, "hi"))
     assert text == "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n"
+
+
+def test_several_turns_go_through_the_bases_template_and_one_is_the_same_as_text():
+    tokenizer = tiny.tiny_tokenizer()
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    text = tokenizer.decode(student.encode_prompt(tokenizer, turns))
+    user = "<start_of_turn>user\n{}<end_of_turn>\n".format
+    assert text == f"<bos>{user('a')}<start_of_turn>model\nb<end_of_turn>\n{user('c')}<start_of_turn>model\n"
+    assert student.encode_prompt(tokenizer, turns[:1]) == student.encode_prompt(tokenizer, "a")
+
+
+def test_a_base_without_a_chat_template_reads_bare_text_or_a_transcript(monkeypatch):
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert tokenizer.decode(student.encode_prompt(tokenizer, "a")) == "a"
+    written = tokenizer.decode(student.encode_prompt(tokenizer, turns))
+    assert written == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+
+
+def test_turns_that_the_template_refuses_are_said():
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(UserError, match="refuses turns of user: roles must alternate"):
+        student.encode_prompt(tokenizer, "a")

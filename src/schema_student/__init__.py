@@ -32,9 +32,13 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     generation        batched decoding, greedy or sampled
     evaluation        adapter -> one verdict row per prompt -> summary
     pairs             samples and verdicts -> chosen/rejected
+    preferences       preference data of any origin -> chosen/rejected
+    rollouts          k answers a prompt, scored -> preference data
     beta              the dynamic-beta controllers; pure Python, no torch
     alignment         pairs + controller -> aligned adapter
+    commands          train-sft, train-dpo, train-beta-dpo: any model, any data
     comparison        verdict rows of several students -> what differs between them
+    duels             two adapters, prompt by prompt, before the teacher: win, tie, loss
     figures           the plots of the report
     report            artifacts -> report.md, report.html, plots; only reads
     side_by_side      logs and evaluations of several DPO runs -> one page

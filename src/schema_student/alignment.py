@@ -5,6 +5,8 @@ whose log-probabilities are computed once before the first step and kept for lat
 Reads dpo_pairs.jsonl; writes student_runs/<run>-dpo/: as SFT, plus margins.jsonl, margins/*.npy, beta_trace.jsonl.
 A low DPO loss does not mean better answers, so the checkpoint is chosen by greedy answers to validation requests;
 step 0, the SFT student itself, is a candidate.
+With --data-set the pairs are of any origin (preferences.py): there are no requests to answer, held-out pairs choose the
+checkpoint, and without --adapter a fresh LoRA is aligned, whose reference is the base.
 Guards: an alarm, an SFT term and DPO-positive where chosen answers become less likely; a stop where no margin moves and
 where a value is not finite. Under torchrun the processes share each step's batch, and its beta.
 
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,7 @@ DECIDING = (
     ),
     *("weight_decay", "max_grad_norm"),
 )
+LORA = ("lora_r", "lora_alpha", "lora_dropout")
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 TOGETHER = 4  # pairs of one schema that follow each other: they share its computation
 ZERO_STEPS = 3  # steps in a row whose margins are all exactly 0 before the run stops: one may be chance
@@ -118,33 +123,43 @@ def perturbed_logps(policy_CV: Any, reference_CV: Any, ids_C: Any, mask_C: Any, 
 
 def train_dpo(settings: Settings) -> Path:
     """Align the SFT adapter on the pairs; returns checkpoint-final."""
+    training.check_tracker(settings)
     choice = students.choose_student(settings)
     settings = resolve_auto(settings, choice.kind)
     where = paths(settings)
-    students.check_adapter(str(where.sft_checkpoint), choice)
-    stamp = make_stamp(settings, *DECIDING, base=choice.base)
-    inputs = [where.pairs, where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
+    own = bool(settings.data_set)
+    dataset = None if own else where.dataset
+    adapter = None if own and not settings.adapter else where.sft_checkpoint
+    if adapter:
+        students.check_adapter(str(adapter), choice)
+    stamp = make_stamp(settings, *DECIDING, *(() if adapter else LORA), base=choice.base)
+    weights = adapter / "adapter_model.safetensors" if adapter else None
+    inputs = [path for path in (where.pairs, dataset, weights) if path]
     first = training.is_first_process()
     # The first process holds the lock and writes; the others hear from it whether there is anything to do.
     with open_step(where.dpo_dir, stamp, inputs, settings.overwrite) if first else nullcontext() as step:
         if not training.tell_all(step.done if step else None):
-            facts = _train(settings, where.pairs, where.dataset, where.sft_checkpoint, where.dpo_dir)
+            facts = _train(settings, where.pairs, dataset, adapter, where.dpo_dir)
             if step:
                 step.finish(facts)
     return where.dpo_dir / "checkpoint-final"
 
 
-def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_dir: Path) -> dict[str, Any]:
-    loaded = students.load_student(settings, adapter=str(adapter), trainable=True)
+def _train(
+    settings: Settings, pairs: Path, dataset: Path | None, adapter: Path | None, run_dir: Path
+) -> dict[str, Any]:
+    loaded = students.load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     counts: dict[str, int] = {}
     rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs)
     for fault, count in counts.items():
         print(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
     if not train:
-        advice = training.explain_nothing(counts, "sample more (--pair-prompts, --samples-per-prompt)")
+        more = "sample more (--pair-prompts, --samples-per-prompt)"
+        advice = training.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
-    requests = read_requests(dataset, "validation", VALIDATION_PROMPTS, settings.schema_rendering)
+    _check_enough(len(train), settings, pairs)
+    requests = read_requests(dataset, "validation", VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
     print(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
@@ -153,9 +168,17 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
         name = settings.beta_controller
         print(f"  the {name} warm-up of {warmup} steps is not shorter than the run: beta will stay at {settings.beta}")
     run_dir.mkdir(parents=True, exist_ok=True)
-    facts = training.run_facts("dpo", settings, loaded, [pairs, dataset])
-    facts |= {"adapter": str(adapter), "pairs": len(train), "left_out": counts, "steps": schedule.steps}
+    facts = training.run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
+    facts |= {
+        "adapter": str(adapter) if adapter else None,
+        "pairs": len(train),
+        "left_out": counts,
+        "steps": schedule.steps,
+    }
     write_json(run_dir / "run_config.json", facts)
+    if adapter is None:
+        loaded, adapter = students.attach_lora(loaded, settings), run_dir / "start"
+        training.once(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule)
     reference = digest([loaded.digest, digest(adapter / "adapter_model.safetensors")])
     trainer.add_reference_logps(paths(settings).references, reference)
@@ -171,6 +194,16 @@ def _train(settings: Settings, pairs: Path, dataset: Path, adapter: Path, run_di
     training.append_row(run_dir / training.METRICS, last)
     print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     return {"checkpoint": facts["checkpoint"], "sft_was_better": facts["sft_was_better"]}
+
+
+def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
+    """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = settings.gradient_accumulation * world
+    step = settings.dpo_batch_size * batches
+    if pairs < step:
+        what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
+        raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
 
 
 def encode_pairs(
@@ -544,7 +577,9 @@ def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
     better = best["step"] == 0
     if "eval_semantic" in best:
         scores = f"right answers {best['eval_semantic']:.1%} on validation (SFT {start['eval_semantic']:.1%})"
-    else:
+    elif "eval_loss" in best:
         scores = "by held-out pairs, as there are no validation requests"
+    else:
+        scores = "the last one: there are no validation requests, nor held-out pairs"
     why = f"SFT was better than every DPO checkpoint: {scores}" if better else scores
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": better}

@@ -78,6 +78,8 @@ class Paths:
     dpo_checkpoint: Path
     references: Path
     evals: Path
+    rollouts: Path
+    duels: Path
     report_dir: Path
     logs: Path
     pretty: Path
@@ -118,6 +120,8 @@ def paths(settings: Settings) -> Paths:
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
         references=alignment / "reference_logps",
         evals=runs / "eval",
+        rollouts=out / "rollouts" / run,
+        duels=out / "duels",
         report_dir=out / "reports" / run,
         logs=out / "logs",
         pretty=out / "pretty",
@@ -153,8 +157,9 @@ def _adapter_label(adapter: str) -> str:
 
 def read_json(path: Path) -> Any:
     """One JSON document; raises UserError that names the file, and the line where it is broken."""
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path), parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
     except ValueError as error:
@@ -166,7 +171,7 @@ def read_jsonl(path: Path) -> list[Row]:
 
     Broken is what is not a JSON object, or lacks one of the FIELDS of its file, or has no JSON in one named *_json.
     """
-    rows, fields = _read_rows(path), FIELDS.get(path.name, ())
+    rows, fields = number_rows(path), FIELDS.get(path.name, ())
     for number, row in rows:
         if missing := [name for name in fields if name not in row]:
             raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}{_maker(path)}")
@@ -183,7 +188,8 @@ def _check_nested(text: Any, where: str) -> None:
         raise UserError(f"{where} is not JSON in a string: {error}") from None
 
 
-def _read_rows(path: Path) -> list[tuple[int, Row]]:
+def number_rows(path: Path) -> list[tuple[int, Row]]:
+    """The rows of a JSONL file, each with the number of its line; their fields are not looked at."""
     lines = enumerate(_read_text(path).split("\n"), start=1)
     return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
 
@@ -234,7 +240,7 @@ def write_pretty(settings: Settings) -> list[Path]:
     """Write each of a run's JSONL artifacts as indented JSON for people, *_json fields unfolded; returns where."""
     where, written = paths(settings), []
     for path in where.jsonl_files():
-        rows = [{key: _unfold(key, value) for key, value in row.items()} for _, row in _read_rows(path)]
+        rows = [{key: _unfold(key, value) for key, value in row.items()} for _, row in number_rows(path)]
         owner = path.parent.name if path.parent.parent == where.evals else where.run_dir.name
         written.append(where.pretty / f"{owner}-{path.stem}.json")
         write_json(written[-1], rows)
@@ -508,7 +514,8 @@ def _is_running(pid: int) -> bool:
 
 
 def _unfinished(path: Path) -> bool:
-    return _beside(path, "partial").exists() and not _beside(path, "meta").exists()
+    path = path.absolute()  # "." has no name
+    return bool(path.name) and _beside(path, "partial").exists() and not _beside(path, "meta").exists()
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -59,6 +59,7 @@ else:
     AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
+Folder = Annotated[str, Field(min_length=1)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -69,7 +70,7 @@ class Settings(BaseModel):
 
     run: str = setting(
         "general",
-        'name of the run; "" = after --adapter or --schemas, else "student"',
+        'name of the run; "" = after --data-set, --adapter or --schemas, else "student"',
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
     )
     output_dir: str = setting("general", "folder that all artifacts go to", min_length=1)
@@ -81,6 +82,14 @@ class Settings(BaseModel):
     dry_run: bool = Field(False, description="check settings and inputs, say what would be written, do nothing")
     schemas: str = setting(
         "general", "your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps"
+    )
+
+    data_set: str = setting(
+        "data", "your own data to train on: a JSONL file, or a data set of the hub, ID or ID:CONFIG (train-dpo --help)"
+    )
+    data_limit: int = setting("data", "rows to take of it, evenly spread; 0 = all", ge=0)
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = setting(
+        "tracker", "where else training logs go, beside training_metrics.jsonl"
     )
 
     schema_rendering: Literal["json", "compact"] = setting(
@@ -230,6 +239,17 @@ class Settings(BaseModel):
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
 
+    rollout_source: Literal["student", "teacher"] = setting(
+        "rollouts", "who answers: the student (--base-model, --adapter), or the teacher's model behind its API"
+    )
+    rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
+        "rollouts", "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
+    )
+    reward_model: str = setting("rollouts", "folder or hub id of a sequence classification model with one label")
+    adapters: list[Folder] = setting(
+        "duel", "two adapter folders to compare, or base and one; the first one's wins are counted"
+    )
+
     runs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = setting(
         "report", "names of runs to put side by side (compare_runs.py)"
     )
@@ -314,8 +334,9 @@ def resolve_auto(settings: Settings, kind: str) -> Settings:
 
 
 def resolve_run(settings: Settings) -> str:
-    """Name of the run: --run, else that of --adapter's run, else the name of --schemas, else "student"."""
-    return settings.run or adapter_run(settings.adapter) or _schemas_name(settings.schemas) or "student"
+    """Name of the run: --run, else after --data-set, the run of --adapter, --schemas, else "student"."""
+    named = _file_name(settings.data_set) or adapter_run(settings.adapter) or _file_name(settings.schemas)
+    return settings.run or named or "student"
 
 
 def adapter_run(adapter: str) -> str:
@@ -326,8 +347,8 @@ def adapter_run(adapter: str) -> str:
     return ""
 
 
-def _schemas_name(schemas: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(schemas).stem).strip("-._")
+def _file_name(source: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-._")
 
 
 def _validated(values: dict[str, Any], origin: Callable[[str], str]) -> Settings:
@@ -420,9 +441,12 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message} (see --help)")
 
 
-def load_settings(argv: Sequence[str], description: str | None, groups: Sequence[str] = ()) -> Settings:
+def load_settings(
+    argv: Sequence[str], description: str | None, groups: Sequence[str] = (), **defaults: Any
+) -> Settings:
     """The settings of a command line. Every setting is a flag of every script; --help shows those of `groups`.
 
+    `defaults` are the script's own, before those of config/defaults.json.
     Raises SettingsError; leaves by SystemExit(0) after --help, --help-all and --print-config.
     """
     parser = _build_parser(description or "", groups, show_all="--help-all" in argv)
@@ -441,7 +465,7 @@ def load_settings(argv: Sequence[str], description: str | None, groups: Sequence
             return f"--{_kebab(name)}"
         return f"{flags.config}: {name}" if name in from_file else f"setting {name}"
 
-    settings = _validated({**read_config(CONFIG_DIR / "defaults.json"), **from_file, **given}, origin)
+    settings = _validated({**read_config(CONFIG_DIR / "defaults.json"), **defaults, **from_file, **given}, origin)
     if flags.print_config:
         print(json.dumps(settings.model_dump(exclude=FLAG_ONLY), indent=2))
         raise SystemExit(0)

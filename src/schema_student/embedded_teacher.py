@@ -27,7 +27,7 @@ from schema_student.config import UserError
 from schema_student.instances import example_instance
 from schema_student.phrasing import DATA, KINDS, DslSpec, Request, draw_request, load_bank, read_dsl, word_object
 from schema_student.prompts import INPUT_MARKER, completion_text
-from schema_student.schemas import SchemaError, canonical, matches
+from schema_student.schemas import SchemaError, canonical, compile_schema, judge, matches
 
 MODEL = "embedded-teacher"
 DISPLAY_NAME = "embedded rule-based teacher (not an LLM)"
@@ -96,11 +96,25 @@ def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
     return {"is_good": False, "reason": difference(answer, reference, schema)}
 
 
+def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:
+    """Which of two texts is nearer to right, by the ranks of `judge`; a tie where they have the same."""
+    if payload.get("schema") is None or payload.get("reference") is None:
+        raise Unknown(f"I cannot compare answers without a schema and a reference. {SENTENCE}")
+    compiled, ranks = compile_schema(payload["schema"]), []
+    for side in ("first", "second"):
+        verdict = judge(str(payload[side]), compiled)
+        known = payload["reference"], compiled.schema, payload.get("accepted")
+        ranks.append(verdict.meaning(verdict.schema_valid and matches(verdict.value, *known)))
+    better = "tie" if ranks[0] == ranks[1] else "first" if ranks[0] > ranks[1] else "second"
+    return {"better": better, "reason": f"rank {ranks[0]} of 5 against rank {ranks[1]}"}
+
+
 ROLES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "domain_spec": write_domain_spec,
     "query": write_queries,
     "answer": write_answer,
     "judge": give_verdict,
+    "compare": compare_answers,
 }
 
 
@@ -237,6 +251,8 @@ def read_role(messages: list[dict[str, Any]]) -> tuple[str | None, dict[str, Any
         payload = None
     if not isinstance(payload, dict):
         return None, {}
+    if "first" in payload and "second" in payload:
+        return "compare", payload
     if "index" in payload:
         return "domain_spec", payload
     if "answer" in payload:

@@ -28,7 +28,7 @@ from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
 from schema_student.mutations import mutate
 from schema_student.prompts import completion_text, render_prompt
-from schema_student.schemas import CompiledSchema, compile_schema, judge, matches
+from schema_student.schemas import CompiledSchema, Verdict, compile_schema, judge, matches
 
 SAMPLED = (
     "base_model",
@@ -176,10 +176,15 @@ def _judged(
 ) -> Answer:
     verdict = judge(text, compiled, settings.strip_fences)
     right = verdict.schema_valid and matches(verdict.value, row["target"], row["schema"], row.get("accepted"))
+    return Answer(text, source, count, finished, verdict.meaning(right), explain(verdict))
+
+
+def explain(verdict: Verdict) -> str:
+    """What is worst about an answer that is not right: the violated path and keyword, or its meaning."""
     worst = min(verdict.violations, key=lambda violation: violation.rank, default=None)
-    why = f"{worst.path or '/'} {worst.keyword}" if worst else "meaning"
-    why = why if verdict.parsed else f"not JSON: {verdict.parse_error}"
-    return Answer(text, source, count, finished, verdict.meaning(right), why)
+    if not verdict.parsed:
+        return f"not JSON: {verdict.parse_error}"
+    return f"{worst.path or '/'} {worst.keyword}" if worst else "meaning"
 
 
 def choose(answers: Sequence[Answer]) -> Answer | None:

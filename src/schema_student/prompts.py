@@ -251,6 +251,12 @@ FORMATS: dict[str, dict[str, Any]] = {
         "required": ["is_good", "reason"],
         "additionalProperties": False,
     },
+    "compare": {
+        "type": "object",
+        "properties": {"better": {"enum": ["first", "second", "tie"]}, "reason": {"type": "string"}},
+        "required": ["better", "reason"],
+        "additionalProperties": False,
+    },
 }
 INSTRUCTIONS = {
     "domain_spec": (
@@ -274,6 +280,12 @@ INSTRUCTIONS = {
         "You judge whether an answer, already known to be valid against the schema, means what the request asks. "
         "`reference` is one accepted answer where it is known; other answers of equal meaning are good too. "
         "Answer with is_good and a short reason."
+    ),
+    "compare": (
+        "You compare two answers to one request, whatever their order. Where a schema is given, an answer that is not "
+        "valid against it is worse than any that is; then what counts is which one means what the request asks. "
+        "`reference` is one accepted answer where it is known. Answer with better (first, second, or tie where neither "
+        "is better) and a short reason."
     ),
 }
 

@@ -32,6 +32,7 @@ def sft_loss(logps_BC: Any, tokens: Any) -> Any:
 
 def train_sft(settings: Settings) -> Path:
     """Train the student's adapter on the corpus; returns checkpoint-final."""
+    training.check_tracker(settings)
     choice = students.choose_student(settings)
     settings = resolve_auto(settings, choice.kind)
     where = paths(settings)

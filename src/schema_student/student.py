@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
 
 from schema_student.artifacts import digest, read_json, write_json
 from schema_student.config import ROOT, Settings, UserError
@@ -38,12 +40,29 @@ FUNCTION_WORDS = (
 )
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a user turn and of the opening of the model's turn, by the base's own chat template."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
+def encode_prompt(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
+    """Token ids of a user turn, or of several turns {role, content}, and of the opening of the model's turn.
+
+    By the base's own chat template. A base without one reads the bare text, or a transcript of the turns. Raises
+    UserError where the template refuses the turns.
+    """
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not tokenizer.chat_template:
+        return list(tokenizer(write_transcript(turns))["input_ids"])
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(f"the base's chat template refuses turns of {roles}: {error}; leave such rows out") from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def write_transcript(turns: Sequence[dict[str, str]]) -> str:
+    """One turn as it is; several as "\\n\\nHuman: ...\\n\\nAssistant: ..." with the assistant to go on."""
+    if len(turns) == 1:
+        return turns[0]["content"]
+    who = {"assistant": "Assistant", "system": "System"}
+    return "".join(f"\n\n{who.get(t['role'], 'Human')}: {t['content']}" for t in turns) + "\n\nAssistant:"
 
 
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
@@ -52,8 +71,9 @@ def encode_completion(tokenizer: Any, completion: str) -> list[int]:
 
 
 def end_of_turn_id(tokenizer: Any) -> int:
-    """Id of the token that ends the model's turn."""
-    return int(tokenizer.convert_tokens_to_ids(END_OF_TURN))
+    """Id of the token that ends the model's turn: Gemma's own, else what ends a text for this tokenizer."""
+    gemmas = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    return int(tokenizer.eos_token_id if gemmas in (None, tokenizer.unk_token_id) else gemmas)
 
 
 # ------------------------------------------------------------------------------------------------ the embedded student
@@ -211,8 +231,10 @@ def load_student(settings: Settings, adapter: str | None = None, trainable: bool
         _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
     )
     student = Student(model, tokenizer, choice, base_digest(choice.base), adapter)
-    if end_of_turn_id(tokenizer) in (None, tokenizer.unk_token_id):
-        raise UserError(f"the tokenizer of {choice.base} has no {END_OF_TURN}: give an instruction-tuned Gemma 3 base")
+    if END_OF_TURN not in tokenizer.get_vocab() and tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {choice.base} has no token that ends a turn; give an instruction-tuned base")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # what is padded is masked, so that any token serves
     if adapter is not None:
         student.model = _put_adapter(model, adapter, choice.base, trainable)
     student.model.train(trainable)
@@ -332,15 +354,16 @@ def _load_unsloth(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
 
 
 def attach_lora(student: Student, settings: Settings) -> Student:
-    """Put a fresh LoRA on the seven linear modules; the same for the same seed."""
+    """Put a fresh LoRA on the seven linear modules, on all of a base that names them otherwise; the same for a seed."""
     import torch
 
     torch.manual_seed(settings.seed)
+    named = {name.rpartition(".")[2] for name, _ in student.model.named_modules()}
     shape = {
         "r": settings.lora_r,
         "lora_alpha": settings.lora_alpha,
         "lora_dropout": settings.lora_dropout,
-        "target_modules": list(LORA_MODULES),
+        "target_modules": list(LORA_MODULES) if named.issuperset(LORA_MODULES) else "all-linear",
     }
     if student.choice.backend == "unsloth":
         from unsloth import FastModel

@@ -10,12 +10,14 @@ Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import math
 import os
 import random
 import shutil
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,7 @@ class Ids:
         return self.prompt_ids + self.completion_ids
 
 
-def encode(tokenizer: Any, prompt: str, completion: str) -> Ids:
+def encode(tokenizer: Any, prompt: str | list[dict[str, str]], completion: str) -> Ids:
     """The ids trained on: those that generation reads and writes, because the same functions make them."""
     return Ids(students.encode_prompt(tokenizer, prompt), students.encode_completion(tokenizer, completion))
 
@@ -298,6 +300,13 @@ def tell_all(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
+def once(action: Callable[[], Any]) -> None:
+    """Do it in the first process; the others wait until it is done."""
+    if is_first_process():
+        action()
+    tell_all(None)
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Each process's gradients become their mean over all processes."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -310,6 +319,28 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The loop
+
+
+def check_tracker(settings: Settings) -> None:
+    """Raise UserError, before anything is loaded, where the package of --report-to is not installed."""
+    package = settings.report_to
+    if package != "none" and importlib.util.find_spec(package) is None:
+        advice = f"pip install {package} (with uv: uv pip install --python {sys.executable} {package})"
+        raise UserError(f"--report-to {package} needs a package that is not installed here: {advice}")
+
+
+def _open_tracker(run_dir: Path, settings: Settings) -> dict[str, Any]:
+    """transformers' arguments for --report-to; the files of a tracker lie in the run's folder."""
+    if settings.report_to == "none":
+        return {"report_to": []}
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")  # transformers has no argument for it
+    os.environ["WANDB_DIR"] = str(run_dir)
+    os.environ.setdefault("WANDB_PROJECT", "schema-student")
+    if os.environ.get("WANDB_MODE") == "disabled":
+        del os.environ["WANDB_MODE"]  # our runners switch it off for those who did not ask for it
+    # Nothing is published: trackio would else make a page of the hub at the end.
+    local = {"project": "schema-student", "trackio_static_space_id": False}
+    return {"report_to": [settings.report_to], "run_name": run_dir.name, **local}
 
 
 @dataclass(frozen=True)
@@ -343,7 +374,7 @@ def make_arguments(run_dir: Path, settings: Settings, schedule: Schedule, device
         seed=settings.seed,
         use_cpu=device.type == "cpu",
         disable_tqdm=True,
-        report_to=[],
+        **_open_tracker(run_dir, settings),
         remove_unused_columns=False,
     )
 
@@ -461,6 +492,7 @@ class StudentTrainer(Trainer):
             append_row(self.run_dir / METRICS, row)
             if "loss" not in logs or step % 10 == 0 or step == self.schedule.steps:
                 print(self._line(row))
+        self.callback_handler.on_log(self.args, self.state, self.control, dict(row))  # the tracker, where there is one
 
     def epoch_of(self, step: int) -> float:
         """Passes over the data by the end of a step."""

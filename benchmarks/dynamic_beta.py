@@ -1,0 +1,336 @@
+"""What dynamic beta buys: fixed at the best of 5 betas, calibrated, risk, beta_dpo; 3 seeds each, on both test splits.
+
+./runAll.sh                                              # once: the SFT adapter and its pairs
+python benchmarks/dynamic_beta.py                        # 24 runs; killed and run again, it goes on
+python benchmarks/dynamic_beta.py --steps 50 --seeds 2 --controllers fixed,calibrated --betas 0.05,0.1 --prompts 100
+python benchmarks/dynamic_beta.py --smoke                # 2 steps, 1 seed, 2 prompts a split: does it run?
+python benchmarks/dynamic_beta.py --table                # the table again, from results.jsonl alone
+
+A run is (controller, beta, seed) on the finished run's pairs, from its SFT adapter, by the pipeline's own stages; its
+artifacts lie in OUTPUT_DIR/dynamic_beta. All runs are judged by their last checkpoint, so that controllers are compared
+and not the choice of a checkpoint; the best fixed beta is the one with the most right answers to validation requests,
+mean of the seeds, so that no test prompt had a say. The seed decides the order of pairs (and what beta_dpo keeps).
+Intervals are 95% of 4,000 bootstrap samples of prompts and seeds; the difference to SFT is taken prompt by prompt.
+
+Differences from what is published: risk's warm-up of 120 steps would outlast the run, so it is a fifth of the steps;
+beta stays in the settings' bounds. Writes DIR/results.jsonl (a row a run, with each prompt's outcome) and DIR/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from schema_student import alignment, training
+from schema_student.artifacts import Row, paths, read_json, read_jsonl, write_text
+from schema_student.config import Settings, UserError, default_settings
+from schema_student.evaluation import evaluate_student
+
+ROOT = Path(__file__).resolve().parents[1]
+SPLITS = ("test_seen", "test_unseen")
+MEASURES = {"schema_valid": "valid", "semantic_pass": "as asked"}
+LAST = 10  # steps that the means at the end are of
+SAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One DPO run; beta is that of the start."""
+
+    controller: str
+    beta: float
+    seed: int
+    steps: int
+    prompts: int
+
+    @property
+    def name(self) -> str:
+        """Name of its run and of its evaluation."""
+        return f"{self.controller}-{self.beta}-seed{self.seed}-{self.steps}steps"
+
+
+SFT = {"controller": "sft", "beta": None, "seed": 0}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def read_base(output_dir: Path, run: str) -> Settings:
+    """The settings of the finished run that all jobs begin from."""
+    base = default_settings(output_dir=str(output_dir), run=run)
+    where = paths(base)
+    for path in (where.run_dir / "run_config.json", where.pairs, where.dataset, where.sft_checkpoint):
+        if not path.exists():
+            raise UserError(f"{path} is not there: ./runAll.sh makes it (or give --output-dir and --run)")
+    known = read_json(where.run_dir / "run_config.json")["settings"]
+    return default_settings(**{**known, "output_dir": str(output_dir), "run": run, "overwrite": False})
+
+
+def settings_of(job: Job, base: Settings) -> Settings:
+    """The settings of a job, whose pairs are the base's."""
+    where = paths(base)
+    changes = {
+        "output_dir": str(Path(base.output_dir) / "dynamic_beta"),
+        "data_dir": str(where.dataset.parent),
+        "adapter": str(where.sft_checkpoint),
+        "run": job.name,
+        "seed": job.seed,
+        "beta_controller": job.controller,
+        "beta": job.beta,
+        "beta_warmup": max(1, job.steps // 5),
+        "dpo_max_steps": job.steps,
+        "dpo_eval_every": job.steps,
+        "eval_splits": list(SPLITS),
+        "eval_limit": job.prompts,
+    }
+    settings = base.changed(**changes)
+    pairs = paths(settings).pairs
+    if not pairs.exists():
+        pairs.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(where.pairs, pairs)
+    return settings
+
+
+def run_job(job: Job, base: Settings) -> Row:
+    """Align, evaluate the last checkpoint, and say how it went."""
+    settings, started = settings_of(job, base), time.monotonic()
+    run_dir = paths(settings).dpo_dir
+    with timed() as spent:
+        alignment.train_dpo(settings)
+    seconds = time.monotonic() - started
+    outcomes = evaluate(settings, job.name, str(run_dir / f"checkpoint-{job.steps}"))
+    logged = read_jsonl(run_dir / training.METRICS)
+    steps, validated = [row for row in logged if "loss" in row], [row for row in logged if "eval_runtime" in row]
+    betas = [row["beta/effective"] for row in steps]
+    return {
+        **asdict(job),
+        "outcomes": outcomes,
+        "validation": {key: validated[-1].get(key) for key in ("eval_semantic", "eval_valid", "eval_margin")},
+        "beta_mean": float(np.exp(np.log(betas).mean())),
+        "beta_last": betas[-1],
+        "margin": mean(steps[-LAST:], "margin"),
+        "accuracy": mean(steps[-LAST:], "rewards/accuracies"),
+        "chosen_moved": mean(steps[-LAST:], "logps/chosen") - mean(steps[:LAST], "logps/chosen"),
+        "seconds": round(seconds, 1),
+        "controller_share": round(spent["set_beta"] / spent["training_step"], 6) if spent["training_step"] else None,
+    }
+
+
+def mean(rows: Sequence[Row], key: str) -> float:
+    """The mean of a log's column."""
+    return float(np.mean([row[key] for row in rows]))
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """Seconds in the controller, its gathering and its logs; and in forward and backward passes, which contain them."""
+    spent = {"set_beta": 0.0, "training_step": 0.0}
+    real = {name: getattr(alignment.DPOTrainer, name) for name in spent}
+
+    def wrap(name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return real[name](*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - started
+
+        return call
+
+    for name in spent:
+        setattr(alignment.DPOTrainer, name, wrap(name))
+    try:
+        yield spent
+    finally:
+        for name, method in real.items():
+            setattr(alignment.DPOTrainer, name, method)
+
+
+def evaluate(settings: Settings, name: str, adapter: str) -> dict[str, dict[str, str]]:
+    """Each prompt's outcomes, in the order of the data set: "1", "0", or "?" where the teacher failed to judge."""
+    summary = evaluate_student(settings, name, adapter)
+    rows = read_jsonl(summary.with_name("evaluation_results.jsonl"))
+    return {
+        split: {
+            measure: "".join(
+                "?" if row[measure] is None else str(int(row[measure])) for row in rows if row["split"] == split
+            )
+            for measure in MEASURES
+        }
+        for split in SPLITS
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def parse(text: str) -> np.ndarray:
+    """Outcomes as numbers; an unknown one is NaN, and its prompt counts in no mean."""
+    return np.array([np.nan if sign == "?" else float(sign) for sign in text])
+
+
+def interval(outcomes_SP: np.ndarray, sft_P: np.ndarray | None = None) -> tuple[float, float, float]:
+    """Mean of seeds S x prompts P (less SFT's on the same prompts), and its 95% bootstrap interval."""
+    rng = np.random.default_rng(0)
+    values_SP = outcomes_SP if sft_P is None else outcomes_SP - sft_P
+    values_SP = values_SP[:, ~np.isnan(values_SP).any(axis=0)]
+    S, P = values_SP.shape
+    drawn = [values_SP[rng.integers(S, size=S)][:, rng.integers(P, size=P)].mean() for _ in range(SAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(values_SP.mean()), float(low), float(high)
+
+
+def best_beta(rows: Sequence[Row]) -> float:
+    """The fixed beta with the most right, then valid, answers to validation requests; ties go to the larger beta."""
+
+    def merit(beta: float) -> tuple[float, ...]:
+        mine = [row["validation"] for row in rows if row["beta"] == beta]
+        return *(float(np.mean([each[key] or 0.0 for each in mine])) for key in ("eval_semantic", "eval_valid")), beta
+
+    return max({row["beta"] for row in rows}, key=merit)
+
+
+def arms(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The table's lines: label -> runs."""
+    found: dict[str, list[Row]] = {}
+    fixed = [row for row in rows if row["controller"] == "fixed"]
+    best = best_beta(fixed) if fixed else None
+    for row in rows:
+        label = row["controller"]
+        if label == "fixed":
+            label = f"fixed {row['beta']}" + (" (best on validation)" if row["beta"] == best else "")
+        found.setdefault(label, []).append(row)
+    order = sorted(found, key=lambda label: (label != "sft", "best" not in label, "fixed" in label))
+    return {label: found[label] for label in order}
+
+
+def percent(found: tuple[float, float, float], sign: str = "") -> str:
+    """Mean and interval, in percent (points, with a sign, for differences)."""
+    value, low, high = (100 * each for each in found)
+    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def make_table(rows: Sequence[Row]) -> str:
+    """Markdown: a line an arm and split, then what beta and the margins did."""
+    (sft,) = [row for row in rows if row["controller"] == "sft"]
+    lines = [
+        "| controller | split | runs x prompts | valid, % | as asked, % | as asked less SFT, points |",
+        "|---" * 6 + "|",
+    ]
+    found = arms(rows)
+    for label, runs in found.items():
+        for split in SPLITS:
+            seen = {measure: np.array([parse(run["outcomes"][split][measure]) for run in runs]) for measure in MEASURES}
+            cells = [percent(interval(seen[measure])) for measure in MEASURES]
+            before = parse(sft["outcomes"][split]["semantic_pass"])
+            gain = "" if label == "sft" else percent(interval(seen["semantic_pass"], before), "+")
+            size = f"{len(runs)} x {len(before)}"
+            lines.append(f"| {label} | {split} | {size} | {' | '.join(cells)} | {gain} |")
+    lines += [
+        "",
+        "| controller | as asked on validation, % | beta, mean | beta, last | margin | accuracy | chosen log p |",
+    ]
+    lines.append("|---" * 7 + "|")
+    for label, runs in found.items():
+        if label != "sft":
+            lines.append(f"| {label} | " + " | ".join(_describe(runs)) + " |")
+    shares = [run["controller_share"] for run in rows if run.get("controller_share")]
+    if shares:
+        at_most = (
+            f"A controller with its gathering and logs took {100 * np.median(shares):.2f}% of a step's forward and"
+        )
+        lines += ["", f"{at_most} backward passes (median of {len(shares)} runs; at most {100 * max(shares):.2f}%)."]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(runs: Sequence[Row]) -> list[str]:
+    known = [run["validation"]["eval_semantic"] for run in runs if run["validation"]["eval_semantic"] is not None]
+    cells = [f"{100 * np.mean(known):.1f}" if known else ""]
+    names = {"beta_mean": ".3g", "beta_last": ".3g", "margin": ".2f", "accuracy": ".2f", "chosen_moved": "+.2f"}
+    return cells + [format(mean(runs, name), shown) for name, shown in names.items()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def plan(flags: argparse.Namespace) -> list[Job]:
+    """All runs: fixed at each of the betas, every other controller from --beta."""
+    pairs = [(c, beta) for c in flags.controllers for beta in (flags.betas if c == "fixed" else [flags.beta])]
+    return [Job(c, beta, seed, flags.steps, flags.prompts) for c, beta in pairs for seed in range(flags.seeds)]
+
+
+def known_rows(path: Path, flags: argparse.Namespace) -> list[Row]:
+    """The rows of results.jsonl that are of this size; those of other sizes stay in the file, and out of the table."""
+    rows = read_jsonl(path) if path.exists() else []
+    return [row for row in rows if (row["steps"], row["prompts"]) == (flags.steps, flags.prompts)]
+
+
+def main() -> None:
+    """Make the runs that results.jsonl lacks, then the table."""
+    flags = read_flags()
+    results = flags.out / "results.jsonl"
+    jobs, rows = plan(flags), known_rows(results, flags)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    if not flags.table:
+        base = read_base(flags.output_dir, flags.run)
+        if not any(row["controller"] == "sft" for row in rows):
+            settings = settings_of(jobs[0], base)
+            outcomes = evaluate(settings, f"sft-{flags.prompts}", settings.adapter)
+            keep(results, rows, {**SFT, "steps": flags.steps, "prompts": flags.prompts, "outcomes": outcomes})
+        for number, job in enumerate(jobs, start=1):
+            if not any(row.items() >= asdict(job).items() for row in rows):
+                print(f"== {number}/{len(jobs)} {job.name}", flush=True)
+                keep(results, rows, run_job(job, base))
+    names = {job.controller for job in jobs} | {"sft"}
+    table = make_table([row for row in rows if row["controller"] in names])
+    write_text(flags.out / "table.md", table)
+    print(f"\n{table}\nthe table: {flags.out / 'table.md'}")
+
+
+def keep(path: Path, rows: list[Row], row: Row) -> None:
+    """Add a row to the file and to what is known."""
+    training.append_row(path, row)
+    rows.append(row)
+
+
+def read_flags() -> argparse.Namespace:
+    """The command line; --smoke is the least of everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--output-dir", type=Path, default=Path("outputs"), help="of the finished ./runAll.sh")
+    add("--run", default="student", help="name of that run")
+    add("--out", type=Path, default=ROOT / "benchmarks" / "dynamic_beta", metavar="DIR", help="for results and table")
+    add("--controllers", default="fixed,calibrated,risk,beta_dpo", help="which, with commas")
+    add("--betas", default="0.02,0.05,0.1,0.2,0.5", help="of fixed, with commas")
+    add("--beta", type=float, default=0.1, help="at the start, of the others")
+    add("--steps", type=int, default=100, help="optimizer steps of a run")
+    add("--seeds", type=int, default=3, help="runs of each kind")
+    add("--prompts", type=int, default=0, help="of each test split; 0 = all")
+    add("--smoke", action="store_true", help="2 steps, 1 seed, 2 betas, 2 prompts a split")
+    add("--table", action="store_true", help="no runs: the table of results.jsonl")
+    flags = parser.parse_args()
+    if flags.smoke:
+        flags.steps, flags.seeds, flags.betas, flags.prompts = 2, 1, "0.05,0.1", 2
+    flags.controllers = flags.controllers.split(",")
+    flags.betas = [float(beta) for beta in flags.betas.split(",")]
+    return flags
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
