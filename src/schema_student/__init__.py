@@ -48,7 +48,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Before libgomp is loaded: its threads spin where they wait, and two processes on two cores then stand still (measured: a
-# training step of 0.7 s took 8 s). Whoever sets these keeps what was set.
+# Before libgomp is loaded: its threads spin where they wait, and two processes on two cores hardly move (a training
+# step of 0.7 s took 8 s). Whoever has set these keeps what was set.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
