@@ -378,12 +378,12 @@ def read_glossary(schema: dict[str, Any], language: str) -> Glossary:
 
 
 def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str, Glossary]]:
-    """(prompt, completion, glossary) of one drawn schema: 50% query DSL, 25% lists of named choices, 25% objects."""
+    """(prompt, completion, glossary) of one drawn schema: 60% query DSL, 15% lists of named choices, 25% objects."""
     hardness = words.hardness
     bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
     requests: list[tuple[Request, str]] = []
     kind_of_schema = rng.random()
-    if kind_of_schema < 0.25:
+    if kind_of_schema < 0.15:
         schema, found = draw_lookup(words, bank, rng, pairs)
         requests = [(request, rng.choice(dates)) for request in found]
     elif kind_of_schema < 0.75:
