@@ -374,7 +374,8 @@ def _spoil_field(
     """Put a field that the schema does not have in the place of one condition; gives the reason to refuse."""
     known = {label for field in spec.fields for names in field.labels.values() for label in names}
     missing = rng.choice([label for label in phrases["missing_fields"] if label not in known])
-    while not missing.replace(" ", "").isalpha():  # a bank of invented words says "{word}"
+    invent = missing == "{word}"
+    while invent and (missing in known or not missing.replace(" ", "").isalpha()):
         missing = word(rng).lower()
     stranger = Field(missing, rng.choice(("string", "number")), {language: (missing,)})
     _replace_one(
