@@ -170,7 +170,7 @@ class Settings(BaseModel):
     batch_tokens: int = setting(
         "sft", "a batch of a device, of SFT or DPO, ends before so many tokens, shared ones counted once", ge=16
     )
-    gradient_accumulation: int = setting("sft", "batches in an optimizer step", ge=1)
+    gradient_accumulation: AutoCount = setting("sft", "batches in an optimizer step, of SFT and of DPO")
     warmup_ratio: float = setting("sft", "share of steps of rising learning rate", ge=0, lt=1)
     eval_every: AutoCount = setting("sft", "steps between validation losses")
     save_every: AutoCount = setting("sft", "steps between checkpoints")
