@@ -5,7 +5,7 @@
 Needs a finished ./runAll.sh. The student's stages run again in a scratch folder, each in a process of its own, cut to
 some steps or prompts: as they are ("shared"), and with trees and shared keys and values switched off ("separate"), as
 every row and every prompt is computed by trainers and `generate` of other libraries. The two ways take turns. The last
-line weighs the ratios with what the stages took in the finished run (outputs/logs/).
+line weighs the ratios with what the stages took by the newest log of runAll.sh (outputs/logs/).
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def run_stage(scratch: str, way: str, script: str, *flags: str) -> None:
         generation.shared_prefixes = lambda prompts: ((i, i + 1, 0) for i in range(len(prompts)))
     sys.argv = [script, "--output-dir", scratch, "--overwrite", *flags]
     started = time.monotonic()
-    runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    try:
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    except SystemExit as end:  # scripts leave with their exit code
+        if end.code:
+            raise
     print(json.dumps({"seconds": time.monotonic() - started}))
 
 
