@@ -58,12 +58,13 @@ def main() -> None:
         print(f"| {stage} | {ours:.1f} | {other:.1f} | {spread} | {took.get(stage, 0):.0f} |", flush=True)
     if took:
         # evaluations of the base and the aligned student are the same work as that of the SFT student
-        other = {stage: seconds * (ratios.get(as_stage(stage), 1.0) - 1) for stage, seconds in took.items()}
+        longer = {stage: seconds * (ratios.get(as_stage(stage), 1.0) - 1) for stage, seconds in took.items()}
         whole = sum(took.values())
         print(
-            f"\nrunAll: {whole:.0f} s; with separate rows {whole + sum(other.values()):.0f} s by these ratios, ", end=""
+            f"\nrunAll: {whole:.0f} s; with separate rows {whole + sum(longer.values()):.0f} s by these ratios, ",
+            end="",
         )
-        print(f"{1 + sum(other.values()) / whole:.2f} times as long")
+        print(f"{1 + sum(longer.values()) / whole:.2f} times as long")
 
 
 def as_stage(stage: str) -> str:
@@ -103,12 +104,10 @@ def run_stage(scratch: str, way: str, script: str, *flags: str) -> None:
 
 
 def read_times(logs: Path) -> dict[str, float]:
-    """Seconds of each stage of the newest whole run, by the log of runAll.sh; empty where there is none."""
-    found: dict[str, float] = {}
-    for path in sorted(logs.glob("runAll*.log"), key=lambda p: p.stat().st_mtime):
-        for name, seconds in re.findall(r"^-- (\w+): (\d+) s", path.read_text(encoding="utf-8"), re.M):
-            found[name] = float(seconds)
-    return found
+    """Seconds of each stage by the newest log of runAll.sh; empty where there is none."""
+    newest = max(logs.glob("runAll*.log"), key=lambda path: path.stat().st_mtime, default=None)
+    text = newest.read_text(encoding="utf-8") if newest else ""
+    return {name: float(seconds) for name, seconds in re.findall(r"^-- (\w+): (\d+) s", text, re.M)}
 
 
 if __name__ == "__main__":

@@ -222,6 +222,20 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "".join(dump_row(row) + "\n" for row in rows))
 
 
+def open_templates(autoescape: bool = False) -> Any:
+    """jinja2's environment over templates/: an unknown name is an error, and a line of markup leaves no line behind."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file; atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from schema_student.artifacts import (
     dump_row,
     make_stamp,
     open_step,
+    open_templates,
     paths,
     read_jsonl,
     read_meta,
@@ -91,15 +92,7 @@ def _published(row: Row) -> Row:
 
 def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row, settings: Settings) -> str:
     """The README: front matter for `datasets` and for hubs, then what a person asks before using the data."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = open_templates()
     # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")

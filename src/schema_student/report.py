@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student import comparison, embedded_teacher, figures
-from schema_student.artifacts import Paths, Row, paths, read_json, read_jsonl, read_meta, write_text
+from schema_student.artifacts import Paths, Row, open_templates, paths, read_json, read_jsonl, read_meta, write_text
 from schema_student.config import CONFIG_DIR, Settings, UserError, read_config, resolve_run
 from schema_student.dataset import count_rows
 
@@ -308,17 +308,8 @@ def draw(facts: Row) -> dict[str, bytes]:
 
 def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
     """A template filled with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     is_html = ".html" in template
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=is_html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = open_templates(autoescape=is_html)
     environment.filters.update(
         percent=_percent, interval=_interval, shorten=_shorten, cell=_cell, block=_block, span=_span
     )
