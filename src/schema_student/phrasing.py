@@ -28,6 +28,11 @@ MONTHS = {
     "en": "January February March April May June July August September October November December".split(),
     "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
 }
+# How often a period is of each kind, in relative weights. The last six count from the current date.
+PERIODS = {
+    **{"between": 5, "since": 3, "month": 3, "year": 3},
+    **{"this_month": 1, "last_month": 1, "this_year": 1.5, "last_year": 1.5, "today": 1, "last_days": 1},
+}
 # What a refusal says is part of the target format, so it stands here and not in a bank of request phrasings.
 REFUSALS = {
     "en": {
@@ -169,12 +174,19 @@ def _read_field(option: dict[str, Any], guard: dict[str, Any]) -> Field:
 
 
 def draw_request(
-    spec: DslSpec, bank: Bank, language: str, kind: str, current_date: str, rng: random.Random, word: Draw | None = None
+    spec: DslSpec,
+    bank: Bank,
+    language: str,
+    kind: str,
+    current_date: str,
+    rng: random.Random,
+    word: Draw | None = None,
+    periods: dict[str, float] = PERIODS,
 ) -> Request:
     """One request of a kind (see KINDS) with the AST that answers it.
 
-    `word` draws a free string value; without it the bank's own values are used. Raises ValueError where this schema
-    cannot be asked that kind (no operator is unsupported).
+    `word` draws a free string value; without it the bank's own values are used. `periods` are the relative weights of
+    the kinds of time frames. Raises ValueError where a schema cannot be asked that kind (no operator is unsupported).
     """
     phrases = bank[language]
     word = word or (lambda r: str(r.choice(phrases["values"])))
@@ -184,7 +196,9 @@ def draw_request(
         refusal = _spoil_field(spec, drawn, phrases, language, rng, word)
     elif kind == "unsupported_operator":
         refusal = _spoil_operator(spec, drawn, phrases, language, rng, word)
-    timeframe, period = (None, "") if rng.random() < 0.65 else draw_timeframe(phrases, language, current_date, rng)
+    timeframe, period = (
+        (None, "") if rng.random() < 0.65 else draw_timeframe(phrases, language, current_date, rng, periods)
+    )
     query = _sentence(spec, drawn, period, phrases, language, rng)
     if refusal:
         a, b = (spec.fields[i].const for i in (0, 1))
@@ -315,24 +329,12 @@ def say_date(day: datetime.date, language: str, rng: random.Random) -> str:
     return rng.choice([*forms, f"{month} {day.day}, {day.year}"] if language == "en" else forms)
 
 
-def draw_timeframe(phrases: Bank, language: str, current_date: str, rng: random.Random) -> tuple[dict[str, str], str]:
+def draw_timeframe(
+    phrases: Bank, language: str, current_date: str, rng: random.Random, periods: dict[str, float] = PERIODS
+) -> tuple[dict[str, str], str]:
     """A period {start, end} (both inclusive, ISO dates) and its words; the relative ones count from current_date."""
     today = datetime.date.fromisoformat(current_date)
-    idea = rng.choices(
-        [
-            "between",
-            "since",
-            "month",
-            "year",
-            "this_month",
-            "last_month",
-            "this_year",
-            "last_year",
-            "today",
-            "last_days",
-        ],
-        [5, 3, 3, 3, 1, 1, 1.5, 1.5, 1, 1],
-    )[0]
+    idea = rng.choices(list(periods), list(periods.values()))[0]
     first, last = sorted((draw_date(rng), draw_date(rng)))
     if idea == "since":
         first = today - datetime.timedelta(days=rng.randrange(10, 900))
