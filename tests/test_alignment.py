@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -132,18 +128,8 @@ def test_the_trace_replays_to_the_last_digit_and_a_change_is_found(aligned, tmp_
 @pytest.mark.parametrize("kill_at", [3, 8, 13])
 def test_killed_and_run_again_it_equals_an_undisturbed_run(aligned, tmp_path, monkeypatch, kill_at):
     settings = settings_with_pairs(tmp_path)
-    step = alignment.DPOTrainer.training_step
-
-    def killed(self, *args, **kwargs):
-        loss = step(self, *args, **kwargs)
-        if self.state.global_step == kill_at - 1:
-            raise KeyboardInterrupt
-        return loss
-
-    with monkeypatch.context() as patch:
-        patch.setattr(alignment.DPOTrainer, "training_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            alignment.train_dpo(settings)
+    with tiny.killed_in_step(monkeypatch, alignment.DPOTrainer, kill_at):
+        alignment.train_dpo(settings)
     alignment.train_dpo(settings)
     ours, theirs = paths(settings).dpo_dir, paths(aligned).dpo_dir
     same_run(ours, theirs)
@@ -343,17 +329,8 @@ def test_perturbed_logps_are_those_of_the_moved_logits():
 @pytest.mark.parametrize("kind", ["beta_dpo", "epsilon"])
 def test_any_controller_killed_and_run_again_equals_an_undisturbed_run(runs, tmp_path, monkeypatch, kind):
     settings = settings_with_pairs(tmp_path, beta_controller=kind, **SHORT)
-    step = alignment.DPOTrainer.training_step
-
-    def killed(self, *args, **kwargs):
-        if self.state.global_step == 4:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(alignment.DPOTrainer, "training_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            alignment.train_dpo(settings)
+    with tiny.killed_in_step(monkeypatch, alignment.DPOTrainer, 5):
+        alignment.train_dpo(settings)
     alignment.train_dpo(settings)
     ours, theirs = paths(settings).dpo_dir, paths(runs[kind]).dpo_dir
     same_run(ours, theirs)
@@ -391,15 +368,6 @@ def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
 # Several processes
 
 
-def start_process(rank: int, port: int, config: Path) -> subprocess.Popen:
-    """One of two processes of the script, as torchrun starts them."""
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "scripts/train_alignment_dpo.py", "--config", str(config)]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env={**os.environ, **place}, **options)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["calibrated", "beta_dpo"])
 def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
@@ -409,12 +377,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     shutil.copytree(one.output_dir, two.output_dir)
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [start_process(rank, port, config) for rank in range(2)]
-    said = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
     one = one.changed(gradient_accumulation=2)
     alignment.train_dpo(one)
     ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir

@@ -36,14 +36,18 @@ def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def call(monkeypatch, place, command, data, **flags):
-    """Run a command in this process, in small; returns its run folder."""
+def small_flags(place, data, **flags):
+    """Words of a command line, for a run in small."""
     small = {"output_dir": place / "out", "base_model": place / "base", "dtype": "float32", "lora_r": 4}
     small |= {"max_new_tokens": 64, "dpo_batch_size": 2, "dpo_max_steps": 4, "dpo_eval_every": 2}
     small |= {"dpo_learning_rate": 0.01, "sft_max_steps": 2, "sft_learning_rate": 0.01, "sft_batch_size": 4}
     small |= {"eval_every": 2, "save_every": 2, "data_set": place / data, **flags}
-    words = [word for name, value in small.items() for word in ("--" + name.replace("_", "-"), str(value))]
-    monkeypatch.setattr(sys, "argv", [command, *words])
+    return [word for name, value in small.items() for word in ("--" + name.replace("_", "-"), str(value))]
+
+
+def call(monkeypatch, place, command, data, **flags):
+    """Run a command in this process, in small; returns its run folder."""
+    monkeypatch.setattr(sys, "argv", [command, *small_flags(place, data, **flags)])
     commands.COMMANDS[command]()
     name = str(flags.get("run", Path(data).stem))
     return place / "out" / "student_runs" / (name if command == "train-sft" else f"{name}-dpo")
@@ -84,21 +88,27 @@ def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
 
 
 def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
-    step = alignment.DPOTrainer.training_step
-
-    def killed(self, *args, **kwargs):
-        if self.state.global_step == 3:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(alignment.DPOTrainer, "training_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="a")
+    with tiny.killed_in_step(monkeypatch, alignment.DPOTrainer, 4):
+        call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="a")
     ours, theirs = (call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run=run) for run in ("a", "b"))
     assert (ours / "margins.jsonl").read_bytes() == (theirs / "margins.jsonl").read_bytes()
     a, b = (adapter_weights(run / "checkpoint-final") for run in (ours, theirs))
     assert all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
+    flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
+    words = small_flags(place, "prefs.jsonl", run="two", **flags)
+    tiny.run_in_two_processes("-m", "schema_student.commands", "train-beta-dpo", *words)
+    theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", gradient_accumulation=2, **flags)
+    ours = theirs.with_name("two-dpo")
+    assert betas.replay_run(ours) == betas.replay_run(theirs) > 0
+    a, b = ([row.get("beta") for row in read_jsonl(run / "beta_trace.jsonl")] for run in (ours, theirs))
+    assert a == pytest.approx(b, abs=1e-9) and any(beta != 0.1 for beta in a if beta)
+    assert [row["n"] for row in read_jsonl(ours / "margins.jsonl")] == [2] * 4
+    a, b = (adapter_weights(run / "checkpoint-4") for run in (ours, theirs))
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 
 
 def save_other_base(folder):

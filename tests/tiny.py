@@ -5,8 +5,15 @@ Built offline from a seed; nothing is downloaded. `save_tiny(path)` writes it as
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+
+import pytest
 
 SPECIALS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
@@ -99,3 +106,41 @@ def tiny_student(folder: Path, adapter: str | None = None, trainable: bool = Fal
     from schema_student import student
 
     return student.load_student(tiny_settings(folder), adapter=adapter, trainable=trainable)
+
+
+@contextmanager
+def killed_in_step(monkeypatch, trainer, step: int):
+    """Within it, training ends as by Ctrl-C in the given optimizer step: after its backward pass, before its update."""
+    train = trainer.training_step
+
+    def killed(self, *args, **kwargs):
+        loss = train(self, *args, **kwargs)
+        if self.state.global_step == step - 1:
+            raise KeyboardInterrupt
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def run_in_two_processes(*words: str) -> None:
+    """Run `python WORDS` as torchrun would with two processes on this machine; both must succeed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said

@@ -457,7 +457,7 @@ class StudentTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.check_finite("loss", loss, inputs["names"])
-        if loss.device.type == "cpu" and self.state.global_step % 4 == 0:
+        if loss.device.type == "cpu" and self.state.global_step % 2 == 0:
             trim_heap()
         return loss
 
