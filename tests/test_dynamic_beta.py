@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
     capsys.readouterr()
     run(monkeypatch, finished, "--smoke", "--table")
     assert table in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_runs_at_a_time_give_what_one_after_the_other_gives(finished, monkeypatch):
+    flags = ("--smoke", "--controllers", "calibrated,risk")
+    one = run(monkeypatch, finished, *flags)
+    shutil.rmtree(finished / "dynamic_beta")
+    (finished.parent / "bench" / "results.jsonl").unlink()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # put back at the end, as --jobs sets it
+    two = run(monkeypatch, finished, *flags, "--jobs", "2")
+    told = [{row["controller"]: (row["outcomes"], row.get("margin")) for row in rows} for rows in (one, two)]
+    assert told[0] == told[1] and set(told[0]) == {"sft", "calibrated", "risk"}
 
 
 def test_a_run_that_is_not_finished_is_said(tmp_path, monkeypatch):
