@@ -142,7 +142,7 @@ def test_micro_batches_share_one_beta_and_equal_one_batch(tmp_path):
     whole = settings_with_pairs(tmp_path / "a", dpo_batch_size=8, **few)
     parts = settings_with_pairs(tmp_path / "b", dpo_batch_size=4, **few)
     alignment.train_dpo(whole)
-    parts = parts.changed(gradient_accumulation=2)
+    parts = parts.changed(dpo_gradient_accumulation=2)
     alignment.train_dpo(parts)
     ours, theirs = (read_jsonl(paths(s).dpo_dir / "margins.jsonl") for s in (whole, parts))
     assert [row["n"] for row in theirs] == [8] * 12
@@ -340,7 +340,7 @@ def test_any_controller_killed_and_run_again_equals_an_undisturbed_run(runs, tmp
 
 def test_beta_dpo_takes_the_global_batch_of_the_step_whatever_its_micro_batches(tmp_path):
     settings = settings_with_pairs(tmp_path, beta_controller="beta_dpo", **{**SHORT, "dpo_max_steps": 3})
-    settings = settings.changed(gradient_accumulation=2)
+    settings = settings.changed(dpo_gradient_accumulation=2)
     alignment.train_dpo(settings)
     trace = read_jsonl(paths(settings).dpo_dir / "beta_trace.jsonl")
     assert [len(row["kept"]) for row in trace] == [int(8 * 0.8)] * 3
@@ -348,6 +348,23 @@ def test_beta_dpo_takes_the_global_batch_of_the_step_whatever_its_micro_batches(
     for loss, row, traced in zip(losses, read_jsonl(paths(settings).dpo_dir / "margins.jsonl"), trace, strict=True):
         kept = torch.tensor([row["sample"][i] for i in traced["kept"]])
         assert float(alignment.dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("fixed", 6), ("calibrated", 12)])
+def test_micro_batches_are_read_twice_only_where_beta_needs_their_margins(tmp_path, monkeypatch, kind, passes):
+    steps = {"dpo_max_steps": 3, "dpo_eval_every": 3, "dpo_batch_size": 4, "beta_controller": kind}
+    settings = settings_with_pairs(tmp_path, **steps, dpo_gradient_accumulation=2, gradient_accumulation=3)
+    write_jsonl(paths(settings).pairs, pair_rows(held_out=0))
+    real, seen = alignment.DPOTrainer.margins_of, []
+    monkeypatch.setattr(alignment.DPOTrainer, "margins_of", lambda *given: seen.append(1) or real(*given))
+    alignment.train_dpo(settings)
+    assert len(seen) == passes
+    run_dir = paths(settings).dpo_dir
+    assert betas.replay_run(run_dir) == (3 if kind == "fixed" else 0)
+    losses = [row["loss"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    for loss, row in zip(losses, read_jsonl(run_dir / "margins.jsonl"), strict=True):
+        assert row["n"] == 8
+        assert float(alignment.dpo_losses(torch.tensor(row["sample"]), 0.1).mean()) == pytest.approx(loss, rel=1e-5)
 
 
 def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
@@ -378,7 +395,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
     tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
-    one = one.changed(gradient_accumulation=2)
+    one = one.changed(dpo_gradient_accumulation=2)
     alignment.train_dpo(one)
     ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir
     assert betas.replay_run(ours) == betas.replay_run(theirs)

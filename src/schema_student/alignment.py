@@ -66,7 +66,7 @@ DECIDING = (
         "dpo_max_steps",
         "dpo_batch_size",
         "dpo_eval_every",
-        "gradient_accumulation",
+        "dpo_gradient_accumulation",
         "warmup_ratio",
     ),
     *("weight_decay", "max_grad_norm"),
@@ -199,7 +199,7 @@ def _train(
 def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
     """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    batches = settings.gradient_accumulation * world
+    batches = settings.dpo_gradient_accumulation * world
     step = settings.dpo_batch_size * batches
     if pairs < step:
         what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
@@ -240,8 +240,8 @@ def read_requests(dataset: Path, split: str, limit: int, rendering: str) -> list
 
 def plan_dpo(settings: Settings) -> training.Schedule:
     """DPO's steps; each validation is a checkpoint too."""
-    every = settings.dpo_eval_every
-    return training.Schedule(settings.dpo_max_steps, settings.dpo_learning_rate, settings.dpo_batch_size, every, every)
+    size, accumulation, every = settings.dpo_batch_size, settings.dpo_gradient_accumulation, settings.dpo_eval_every
+    return training.Schedule(settings.dpo_max_steps, settings.dpo_learning_rate, size, accumulation, every, every)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -267,7 +267,9 @@ class DPOTrainer(training.StudentTrainer):
         self.controller = betas.make_controller(settings)
         self.beta = settings.beta
         self.parts: list[torch.Tensor] = []
-        self.shares: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.margins: list[torch.Tensor] = []
+        self.names: list[list[str]] = []
+        self.shares: list[tuple[Any, Any]] = []
         self.zero_steps = 0
         self.fallen = False
         for module in student.model.modules():
@@ -334,16 +336,18 @@ class DPOTrainer(training.StudentTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """With several micro-batches their margins are needed before the first loss: one more forward pass of each.
 
-        With signs to find: one of the policy and one of the reference.
+        With signs to find: one of the policy and one of the reference. With a beta that no margin moves: none.
         """
         batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.parts, self.early = [], len(batches) > 1 or self.controller.wants_signs
+        self.parts, self.margins, self.names = [], [], [batch["names"] for batch in batches]
+        self.early = self.controller.wants_signs or (self.controller.wants_margins and len(batches) > 1)
+        self.shares = [(self.beta, 1.0)] * len(batches)
         if self.early:
             self.model.eval()
             with torch.no_grad():
                 found = [self._look_ahead(self._prepare_inputs(batch)) for batch in batches]
             margins, signs = zip(*found, strict=True)
-            self.set_beta(margins, [batch["names"] for batch in batches], signs)
+            self.set_beta(margins, self.names, signs)
         return batches, weight
 
     def margins_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -382,8 +386,9 @@ class DPOTrainer(training.StudentTrainer):
         self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
         margins, parts = self.margins_of(model, inputs)
-        if not self.early:
-            self.set_beta([margins.detach()], [inputs["names"]])
+        self.margins.append(margins.detach())
+        if not self.early and len(self.margins) == len(self.names):
+            self.set_beta(self.margins, self.names)
         pair_betas, weights = self.shares[len(self.parts)]
         self.parts.append(parts.detach())
         settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings, parts

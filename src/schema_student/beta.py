@@ -118,6 +118,7 @@ class Controller:
     beta_0: float
 
     kind = ""
+    wants_margins = True  # whether a step's decision depends on its margins
     wants_signs = False  # whether `update` needs s of each pair
     remembers: ClassVar[tuple[str, ...]] = ("step", "beta")
 
@@ -166,6 +167,7 @@ class Fixed(Controller):
     """beta = beta_0 (Rafailov et al. 2023, DPO, arXiv 2305.18290)."""
 
     kind = "fixed"
+    wants_margins = False
 
     def _decide(self, margins: Sequence[float], signs: Sequence[int]) -> Decision:
         self._log(self.beta)

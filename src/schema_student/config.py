@@ -170,7 +170,7 @@ class Settings(BaseModel):
     batch_tokens: int = setting(
         "sft", "a batch of a device, of SFT or DPO, ends before so many tokens, shared ones counted once", ge=16
     )
-    gradient_accumulation: AutoCount = setting("sft", "batches in an optimizer step, of SFT and of DPO")
+    gradient_accumulation: AutoCount = setting("sft", "batches in an optimizer step of SFT")
     warmup_ratio: float = setting("sft", "share of steps of rising learning rate", ge=0, lt=1)
     eval_every: AutoCount = setting("sft", "steps between validation losses")
     save_every: AutoCount = setting("sft", "steps between checkpoints")
@@ -237,6 +237,12 @@ class Settings(BaseModel):
     dpo_learning_rate: AutoRate = setting("dpo", "peak learning rate of DPO")
     dpo_max_steps: AutoCount = setting("dpo", "optimizer steps of DPO")
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
+    dpo_gradient_accumulation: int = setting(
+        "dpo",
+        "batches in an optimizer step of DPO; above 1 each is read twice (but with fixed), because beta needs the "
+        "margins of the whole step before its first loss",
+        ge=1,
+    )
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
 
     rollout_source: Literal["student", "teacher"] = setting(

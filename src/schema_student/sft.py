@@ -93,8 +93,9 @@ def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]]) -> training.Sch
         batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed).count()
         a_step = settings.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
         steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
+    size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
     return training.Schedule(
-        steps, settings.sft_learning_rate, settings.sft_batch_size, settings.eval_every, settings.save_every
+        steps, settings.sft_learning_rate, size, accumulation, settings.eval_every, settings.save_every
     )
 
 

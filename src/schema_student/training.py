@@ -350,6 +350,7 @@ class Schedule:
     steps: int
     learning_rate: float
     batch_size: int
+    accumulation: int  # batches of a process in a step
     eval_every: int
     save_every: int
 
@@ -360,7 +361,7 @@ def make_arguments(run_dir: Path, settings: Settings, schedule: Schedule, device
         output_dir=str(run_dir / ".partial"),
         max_steps=schedule.steps,
         per_device_train_batch_size=schedule.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_accumulation_steps=schedule.accumulation,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=math.ceil(settings.warmup_ratio * schedule.steps),
@@ -424,7 +425,7 @@ class StudentTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(_Flow(schedule))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
-        batches = schedule.steps * settings.gradient_accumulation * self.args.world_size
+        batches = schedule.steps * schedule.accumulation * self.args.world_size
         keys = [row["key"] for row in dataset]
         planner = Planner(sequences, keys, schedule.batch_size, settings.batch_tokens, together, settings.seed)
         self.plan = planner.plan(batches)
