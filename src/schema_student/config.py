@@ -85,7 +85,8 @@ class Settings(BaseModel):
     )
 
     data_set: str = setting(
-        "data", "your own data to train on: a JSONL file, or a data set of the hub, ID or ID:CONFIG (train-dpo --help)"
+        "data",
+        "your own data to train on: a JSONL file, or a data set of the hub, ID[:CONFIG[:SPLIT]] (train-dpo --help)",
     )
     data_limit: int = setting("data", "rows to take of it, evenly spread; 0 = all", ge=0)
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = setting(
