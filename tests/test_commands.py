@@ -107,6 +107,10 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     a, b = ([row.get("beta") for row in read_jsonl(run / "beta_trace.jsonl")] for run in (ours, theirs))
     assert a == pytest.approx(b, abs=1e-9) and any(beta != 0.1 for beta in a if beta)
     assert [row["n"] for row in read_jsonl(ours / "margins.jsonl")] == [2] * 4
+    steps = ([row for row in read_jsonl(run / "training_metrics.jsonl") if "loss" in row] for run in (ours, theirs))
+    for row, other in zip(*steps, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert row[name] == pytest.approx(other[name], rel=1e-4), (name, row["step"])
     a, b = (adapter_weights(run / "checkpoint-4") for run in (ours, theirs))
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 

@@ -440,6 +440,9 @@ def replay_run(run_dir: Path) -> int:
     settings = default_settings(**read_json(run_dir / "run_config.json")["settings"])
     steps = read_jsonl(run_dir / "margins.jsonl")
     logged = read_jsonl(run_dir / "beta_trace.jsonl")
+    for number, row in enumerate(steps, start=1):
+        if row["step"] != number:
+            raise UserError(f"{run_dir / 'margins.jsonl'}:{number}: of step {row['step']}, where step {number} was due")
     margins = [_read_margins(run_dir, row) for row in steps]
     computed = replay(make_controller(settings), margins, [row.get("signs", ()) for row in steps])
     for number, (ours, theirs) in enumerate(zip(computed, logged, strict=False), start=1):
