@@ -169,7 +169,7 @@ def read_pairs(where: Paths) -> Row | None:
         return None
     rows, meta = read_jsonl(where.pairs), read_meta(where.pairs) or {}
     known = range(len(comparison.RANKS))  # an imported pair may have none, or another's
-    ranks = Counter(int(rank) for row in rows if (rank := row.get("rejected_rank")) in known)
+    ranks = Counter(int(row["rejected_rank"]) for row in rows if row.get("rejected_rank") in known)
     whys = Counter(
         _shorten(comparison.general_path(str(row["why"]).split(":")[0].replace(" ", "  ", 1)), 60)
         for row in rows
