@@ -580,6 +580,14 @@ def test_a_warm_up_as_long_as_the_run_is_said_at_the_start(tmp_path, capsys):
     assert "the risk warm-up of 120 steps is not shorter than the run" in capsys.readouterr().out
 
 
+def test_a_ceiling_that_leaves_calibrated_no_room_is_said_at_the_start(tmp_path, capsys):
+    settings = settings_with_pairs(tmp_path, dpo_max_steps=1)
+    alignment.train_dpo(settings.changed(beta=0.5))
+    assert "under 4 times beta" not in capsys.readouterr().out
+    alignment.train_dpo(settings.changed(beta=0.6, overwrite=True))
+    assert "beta_max 2.0 is under 4 times beta 0.6: calibrated hardly moves" in capsys.readouterr().out
+
+
 def test_adapter_of_dpo_loads(aligned):
     student = students.load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
     scores = alignment.score_answers(

@@ -160,6 +160,11 @@ def _train(
     if warmup >= schedule.steps:
         name = settings.beta_controller
         print(f"  the {name} warm-up of {warmup} steps is not shorter than the run: beta will stay at {settings.beta}")
+    if settings.beta_controller == "calibrated" and 4 * settings.beta > settings.beta_max:
+        bounds = f"beta_max {settings.beta_max} is under 4 times beta {settings.beta}"
+        print(
+            f"  {bounds}: calibrated hardly moves (not at all where they are equal); raise --beta-max, or lower --beta"
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts |= {
