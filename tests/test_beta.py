@@ -83,6 +83,16 @@ def test_calibrated_is_not_pinned_by_a_steady_rise(n, rise):
     assert found[-1] > 0.1 and max(found) < 0.5 < controller.beta_max
 
 
+@pytest.mark.parametrize(("ratio", "least", "most"), [(6, 1.6, 1.7), (4, 1.45, 1.5), (2, 1.2, 1.25), (1, 1.0, 1.0)])
+def test_calibrated_answers_a_jump_less_under_a_narrow_ceiling_as_its_docstring_says(ratio, least, most):
+    found = []
+    for law in DRAWS:
+        for n in SIZES:
+            betas_of_steps = run(betas.Calibrated(2.0 / ratio), batches(law, n, 450, jump_at=400))
+            found.append(max(betas_of_steps[400:]) / betas_of_steps[399])
+    assert least <= min(found) <= most
+
+
 def test_calibrated_stays_inside_narrow_bounds_too():
     found = run(betas.Calibrated(0.1, beta_min=0.09, beta_max=0.15), batches("normal", 8, 600, rise=3.0))
     assert max(found) < 0.15

@@ -101,12 +101,16 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
     words = small_flags(place, "prefs.jsonl", run="two", **flags)
     tiny.run_in_two_processes("-m", "schema_student.commands", "train-beta-dpo", *words)
-    theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", gradient_accumulation=2, **flags)
+    theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", dpo_gradient_accumulation=2, **flags)
     ours = theirs.with_name("two-dpo")
     assert betas.replay_run(ours) == betas.replay_run(theirs) > 0
     a, b = ([row.get("beta") for row in read_jsonl(run / "beta_trace.jsonl")] for run in (ours, theirs))
     assert a == pytest.approx(b, abs=1e-9) and any(beta != 0.1 for beta in a if beta)
     assert [row["n"] for row in read_jsonl(ours / "margins.jsonl")] == [2] * 4
+    steps = ([row for row in read_jsonl(run / "training_metrics.jsonl") if "loss" in row] for run in (ours, theirs))
+    for row, other in zip(*steps, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert row[name] == pytest.approx(other[name], rel=1e-4), (name, row["step"])
     a, b = (adapter_weights(run / "checkpoint-4") for run in (ours, theirs))
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 
@@ -140,7 +144,7 @@ def test_a_base_that_is_no_gemma_and_has_no_chat_template_is_trained_too(place, 
 
 def test_fewer_pairs_than_a_step_are_refused_with_the_batch_that_fits(place, monkeypatch):
     with pytest.raises(UserError, match=r"8 pairs to train on, fewer than the 18 of .*: give --dpo-batch-size 4, or"):
-        call(monkeypatch, place, "train-dpo", "prefs.jsonl", dpo_batch_size=9, gradient_accumulation=2)
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl", dpo_batch_size=9, dpo_gradient_accumulation=2)
 
 
 def test_a_warm_up_longer_than_the_run_is_said_at_the_start(place, monkeypatch, capsys):

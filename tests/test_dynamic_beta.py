@@ -51,13 +51,22 @@ def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
     names = ["sft", "fixed", "fixed", "calibrated", "risk", "beta_dpo"]
     assert [row["controller"] for row in rows] == names and len(made) == 3
     assert all(len(row["outcomes"][split]["schema_valid"]) == 2 for row in rows for split in dynamic_beta.SPLITS)
-    assert all(0 < row["controller_share"] < 1 and row["beta_last"] > 0 for row in rows[1:])
+    assert all(0 < row["overhead"]["controller"] < row["overhead"]["step"] for row in rows[1:])
+    assert all(row["overhead"]["look_ahead"] == 0 and row["beta_last"] > 0 for row in rows[1:])
     table = (finished.parent / "bench" / "table.md").read_text()
     assert len(re.findall(r"^\| (?:sft|fixed|calibrated|risk|beta_dpo)[^|]*\| test_", table, re.M)) == 12
-    assert table.count("best on validation") == 3 and "backward passes (median of 5 runs" in table
+    assert table.count("best on validation") == 3 and "0.00% (at most 0.00%): medians of 5 runs" in table
     capsys.readouterr()
     run(monkeypatch, finished, "--smoke", "--table")
     assert table in capsys.readouterr().out
+
+
+def test_the_look_ahead_of_accumulated_steps_is_counted_apart_and_in_the_step(tmp_path):
+    few = {"dpo_max_steps": 2, "dpo_eval_every": 2, "dpo_gradient_accumulation": 2}
+    with dynamic_beta.timed() as spent:
+        dynamic_beta.alignment.train_dpo(settings_with_pairs(tmp_path, **few))
+    assert spent["look_ahead"] > spent["controller"] > 0
+    assert spent["look_ahead"] + spent["controller"] < spent["step"]
 
 
 @pytest.mark.slow
@@ -80,7 +89,10 @@ def test_a_run_that_is_not_finished_is_said(tmp_path, monkeypatch):
 def row(controller, beta, seed, passed, semantic):
     outcomes = {split: dict.fromkeys(dynamic_beta.MEASURES, passed) for split in dynamic_beta.SPLITS}
     facts = {"beta_mean": beta, "beta_last": beta, "margin": 1.0, "accuracy": 0.9, "chosen_moved": -0.5}
-    facts |= {"validation": {"eval_semantic": semantic, "eval_valid": 1.0}, "controller_share": 0.001}
+    facts |= {
+        "validation": {"eval_semantic": semantic, "eval_valid": 1.0},
+        "overhead": {"controller": 0.1, "look_ahead": 2.5, "step": 10.0},
+    }
     return {"controller": controller, "beta": beta, "seed": seed, "outcomes": outcomes, **facts}
 
 
@@ -92,6 +104,7 @@ def test_the_best_beta_is_chosen_by_validation_not_by_the_test_prompts():
     assert "| fixed 0.1 (best on validation) | test_seen | 2 x 4 | 0.0 (0.0 to 0.0) |" in table
     assert "| sft | test_unseen | 1 x 4 | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) |  |" in table
     assert "-100.0 (-100.0 to -100.0)" in table
+    assert "1.00% (at most 1.00%), look-ahead passes 25.00% (at most 25.00%): medians of 3 runs" in table
 
 
 def test_the_interval_holds_the_mean_and_is_that_of_a_share():

@@ -146,6 +146,10 @@ def test_a_row_without_one_of_its_fields_is_refused_with_its_line(row, message):
         ({"info": {"post": "p"}, "choice": 1}, "data.jsonl:1: this row has no summaries"),
         ({"answers": [{"text": "a", "score": 1}]}, "data.jsonl:1: this row has no prompt"),
         ({"prompt": "p", "answers": [{"text": "a"}]}, "answers is a list of objects with text and score"),
+        ({"prompt": "p", "answers": [answer("a", 1), answer("b", "2")]}, "data.jsonl:1: each score is a number"),
+        ({"prompt": "p", "answers": [answer("a", float("nan"))]}, "data.jsonl:1: each score is a number"),
+        ({"prompt": "p", "answers": [answer("a", 1)], "ties": None}, r"data.jsonl:1: ties is a list of \[i, j\]"),
+        ({"prompt": "p", "answers": [answer("a", 1)], "ties": [[0, 1]]}, r"data.jsonl:1: ties is a list of \[i, j\]"),
     ],
 )
 def test_a_first_row_of_no_known_kind_is_refused(row, message):
@@ -213,7 +217,7 @@ def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
         preferences.import_pairs(tiny.tiny_settings(tmp_path))
 
 
-def test_the_hub_is_asked_for_a_data_set_and_its_configuration(monkeypatch):
+def test_the_hub_is_asked_for_a_data_set_its_configuration_and_split(monkeypatch):
     import datasets
 
     asked = []
@@ -221,6 +225,9 @@ def test_the_hub_is_asked_for_a_data_set_and_its_configuration(monkeypatch):
     assert preferences.load_rows("some/set:part") == [("some/set:part:1", PLAIN)]
     assert preferences.load_rows("some/set")[0][1] == PLAIN
     assert asked == [(("some/set", "part"), {"split": "train"}), (("some/set", None), {"split": "train"})]
+    preferences.load_rows("some/set:part:test")
+    preferences.load_rows("some/set::train[:100]")
+    assert asked[2:] == [(("some/set", "part"), {"split": "test"}), (("some/set", None), {"split": "train[:100]"})]
 
 
 def test_a_data_set_out_of_reach_and_a_missing_package_are_said(monkeypatch):

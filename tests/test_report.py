@@ -1,11 +1,13 @@
 """The report tells what the artifacts hold, honestly, in one file that fetches nothing and trusts no output."""
 
+import json
 import re
 import shutil
 
 import pytest
 import report_run
 
+from schema_student import preferences
 from schema_student.artifacts import paths
 from schema_student.config import UserError, default_settings
 from schema_student.report import _block, _cell, collect, judge_alignment, write_report
@@ -82,6 +84,31 @@ def test_a_run_that_was_only_trained_gets_its_curves(tmp_path):
     report_run.write_run(settings, keys=("base", "sft"), prompts=20)
     shutil.rmtree(paths(settings).evals)
     assert "Nothing has been evaluated yet" in write_report(settings).read_text()
+
+
+JUDGED = {"answers": [{"text": "good", "score": 1.0}, {"text": "bad", "score": 0.0}]}
+IMPORTED = {
+    "plain": {"chosen": "good", "rejected": "bad"},
+    "foreign": {"chosen": "good", "rejected": "bad", "rejected_rank": "low", "why": ["rude"]},
+    "judged": JUDGED,
+}
+
+
+@pytest.mark.parametrize("kind", list(IMPORTED))
+def test_imported_pairs_without_ranks_are_reported_with_what_was_left_out(tmp_path, kind):
+    same = {"chosen": "x", "rejected": "x", "answers": [{"text": "x", "score": 1}] * 2}
+    rows = [
+        {"prompt": "p", **IMPORTED[kind]},
+        {"prompt": "q", **{key: same[key] for key in same if key in IMPORTED[kind]}},
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = default_settings(output_dir=str(tmp_path), data_set=str(tmp_path / "mine.jsonl"))
+    preferences.import_pairs(settings)
+    report_run.write_sft(settings)
+    text = write_report(settings).read_text()
+    assert "1 pairs for DPO" in text and "the worse one is<" not in text
+    reason = "no answer was judged better than another" if kind == "judged" else "chosen equals rejected"
+    assert f"{reason} 1." in text and f"{reason} 1." in (paths(settings).report_dir / "report.md").read_text()
 
 
 def test_a_run_that_made_nothing_is_refused_with_what_makes_it(tmp_path):

@@ -192,7 +192,9 @@ def test_the_embedded_teacher_judges_by_the_known_target(settings, monkeypatch):
     judged = rollouts.make_rollouts(settings.changed(rollout_scorer="teacher"))
     rows = read_jsonl(judged)
     assert sorted(map(tuple, map(scores, rows))) == [(0.75, 0.75, 0.0), (0.75, 0.75, 0.0), (1.0, 0.5, 0.0)]
-    assert read_json(judged.with_name("manifest.json"))["counts"]["ties"] == 2
+    manifest = read_json(judged.with_name("manifest.json"))
+    assert manifest["counts"]["ties"] == 2
+    assert manifest["answered_by"] is None and manifest["judged_by"].startswith(f"{MODEL}@")
 
 
 def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
@@ -201,6 +203,8 @@ def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
         server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 1
         made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_host=[server.host])
         judged = rollouts.make_rollouts(made)
+    manifest = read_json(judged.with_name("manifest.json"))
+    assert manifest["answered_by"] == "m:1" and manifest["judged_by"] is None
     rows = read_jsonl(judged.with_name("rollout_responses.jsonl"))
     assert [row["answers"] for row in rows] == [[{"text": json.dumps(VERDICT), "finished": True}] * 3] * 3
     assert len(server.chats) == 10 and len({chat["options"]["seed"] for chat in server.chats}) == 9

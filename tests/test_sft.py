@@ -150,6 +150,34 @@ def test_two_micro_batches_equal_one_batch(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+    one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, run="one")
+    two = one.changed(gradient_accumulation=1, run="two", data_dir=str(paths(one).corpus.parent))
+    config = tmp_path / "two.json"
+    config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
+    tiny.run_in_two_processes("scripts/train_student.py", "--config", str(config))
+    sft.train_sft(one)
+    ours, theirs = paths(two).run_dir, paths(one).run_dir
+    rows, others = metrics(ours), metrics(theirs)
+    assert len(rows) == len(others) and len([row for row in rows if "loss" in row]) == STEPS
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        for name in {"loss", "grad_norm", "eval_loss"} & row.keys():
+            assert row[name] == pytest.approx(other[name], rel=1e-5), (name, row["step"])
+    a, b = (adapter_weights(run_dir / "checkpoint-final") for run_dir in (ours, theirs))
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+
+
+def test_a_resume_with_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    settings = settings_with_corpus(tmp_path)
+    with tiny.killed_in_step(monkeypatch, sft.SFTTrainer, 3):
+        sft.train_sft(settings)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="begun otherwise: processes was 1, now 2"):
+        sft.train_sft(settings)
+
+
 def test_training_ids_are_those_of_generation():
     tokenizer = tiny.tiny_tokenizer()
     ids = training.encode(tokenizer, "what?", '{"n":1}')
@@ -263,6 +291,34 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_rows(tmp_pat
     settings = settings_with_corpus(tmp_path)
     monkeypatch.setattr(sft, "sft_loss", lambda logps, tokens: logps.sum() * float("nan"))
     with pytest.raises(UserError, match=r"not finite at step 1 of d_04_training_corpus.jsonl:\d+"):
+        sft.train_sft(settings)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
+    settings = settings_with_corpus(tmp_path)
+    validate = sft.SFTTrainer.validate
+
+    def spoiled(self):
+        return {"eval_loss": float("nan") if self.state.global_step == 4 else validate(self)["eval_loss"]}
+
+    monkeypatch.setattr(sft.SFTTrainer, "validate", spoiled)
+    with pytest.raises(UserError, match=r"eval_loss not finite in the validation at step 4;"):
+        sft.train_sft(settings)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_rows_of_the_step(tmp_path, monkeypatch):
+    settings = settings_with_corpus(tmp_path, sft_batch_size=2, gradient_accumulation=2)
+    step = sft.SFTTrainer.training_step
+
+    def spoiled(self, model, *args, **kwargs):
+        loss = step(self, model, *args, **kwargs)
+        next(weight for weight in model.parameters() if weight.grad is not None).grad.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(sft.SFTTrainer, "training_step", spoiled)
+    with pytest.raises(
+        UserError, match=r"gradient is not finite at step 1 of (d_04_training_corpus.jsonl:\d+(, )?){4};"
+    ):
         sft.train_sft(settings)
 
 

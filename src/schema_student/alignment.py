@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -30,7 +29,7 @@ from accelerate.utils import gather_object
 from schema_student import beta as betas
 from schema_student import student as students
 from schema_student import training
-from schema_student.artifacts import digest, make_stamp, open_step, paths, read_jsonl, write_json, write_jsonl
+from schema_student.artifacts import digest, make_stamp, paths, read_jsonl, write_json, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
 from schema_student.prompts import render_prompt
@@ -66,7 +65,7 @@ DECIDING = (
         "dpo_max_steps",
         "dpo_batch_size",
         "dpo_eval_every",
-        "gradient_accumulation",
+        "dpo_gradient_accumulation",
         "warmup_ratio",
     ),
     *("weight_decay", "max_grad_norm"),
@@ -75,7 +74,7 @@ LORA = ("lora_r", "lora_alpha", "lora_dropout")
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 TOGETHER = 4  # pairs of one schema that follow each other: they share its computation
 ZERO_STEPS = 3  # steps in a row whose margins are all exactly 0 before the run stops: one may be chance
-SEEN = 8  # margins of a step that margins.jsonl shows; all of them are in the .npy
+SEEN = 8  # margins of a step that margins.jsonl shows (all of them are in the .npy), and bad rows that are named
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Formulas
@@ -135,14 +134,8 @@ def train_dpo(settings: Settings) -> Path:
     stamp = make_stamp(settings, *DECIDING, *(() if adapter else LORA), base=choice.base)
     weights = adapter / "adapter_model.safetensors" if adapter else None
     inputs = [path for path in (where.pairs, dataset, weights) if path]
-    first = training.is_first_process()
-    # The first process holds the lock and writes; the others hear from it whether there is anything to do.
-    with open_step(where.dpo_dir, stamp, inputs, settings.overwrite) if first else nullcontext() as step:
-        if not training.tell_all(step.done if step else None):
-            facts = _train(settings, where.pairs, dataset, adapter, where.dpo_dir)
-            if step:
-                step.finish(facts)
-    return where.dpo_dir / "checkpoint-final"
+    train = partial(_train, settings, where.pairs, dataset, adapter, where.dpo_dir)
+    return training.make_run(where.dpo_dir, stamp, inputs, settings.overwrite, train)
 
 
 def _train(
@@ -167,6 +160,11 @@ def _train(
     if warmup >= schedule.steps:
         name = settings.beta_controller
         print(f"  the {name} warm-up of {warmup} steps is not shorter than the run: beta will stay at {settings.beta}")
+    if settings.beta_controller == "calibrated" and 4 * settings.beta > settings.beta_max:
+        bounds = f"beta_max {settings.beta_max} is under 4 times beta {settings.beta}"
+        print(
+            f"  {bounds}: calibrated hardly moves (not at all where they are equal); raise --beta-max, or lower --beta"
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts |= {
@@ -198,8 +196,7 @@ def _train(
 
 def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
     """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    batches = settings.gradient_accumulation * world
+    batches = settings.dpo_gradient_accumulation * training.process_count()
     step = settings.dpo_batch_size * batches
     if pairs < step:
         what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
@@ -240,8 +237,8 @@ def read_requests(dataset: Path, split: str, limit: int, rendering: str) -> list
 
 def plan_dpo(settings: Settings) -> training.Schedule:
     """DPO's steps; each validation is a checkpoint too."""
-    every = settings.dpo_eval_every
-    return training.Schedule(settings.dpo_max_steps, settings.dpo_learning_rate, settings.dpo_batch_size, every, every)
+    size, accumulation, every = settings.dpo_batch_size, settings.dpo_gradient_accumulation, settings.dpo_eval_every
+    return training.Schedule(settings.dpo_max_steps, settings.dpo_learning_rate, size, accumulation, every, every)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -267,7 +264,8 @@ class DPOTrainer(training.StudentTrainer):
         self.controller = betas.make_controller(settings)
         self.beta = settings.beta
         self.parts: list[torch.Tensor] = []
-        self.shares: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.margins: list[torch.Tensor] = []
+        self.shares: list[tuple[Any, Any]] = []
         self.zero_steps = 0
         self.fallen = False
         for module in student.model.modules():
@@ -327,6 +325,11 @@ class DPOTrainer(training.StudentTrainer):
                 logps = self.sequence_logps(self.model, self._prepare_inputs(self.collate(part)))
             for row, chosen, rejected in zip(part, *logps.chunk(2), strict=True):
                 found.append({"name": row["name"], "chosen": float(chosen), "rejected": float(rejected)})
+        if bad := [row["name"] for row in found if not math.isfinite(row["chosen"] + row["rejected"])]:
+            raise UserError(
+                f"log-probabilities of the reference are not finite for {', '.join(bad[:SEEN])} ({len(bad)} in all); "
+                "look at these rows, or give --dtype float32"
+            )
         return found
 
     # Steps
@@ -334,16 +337,18 @@ class DPOTrainer(training.StudentTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """With several micro-batches their margins are needed before the first loss: one more forward pass of each.
 
-        With signs to find: one of the policy and one of the reference.
+        With signs to find: one of the policy and one of the reference. With a beta that no margin moves: none.
         """
         batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.parts, self.early = [], len(batches) > 1 or self.controller.wants_signs
+        self.parts, self.margins = [], []
+        self.early = self.controller.wants_signs or (self.controller.wants_margins and len(batches) > 1)
+        self.shares = [(self.beta, 1.0)] * len(batches)
         if self.early:
             self.model.eval()
             with torch.no_grad():
                 found = [self._look_ahead(self._prepare_inputs(batch)) for batch in batches]
             margins, signs = zip(*found, strict=True)
-            self.set_beta(margins, [batch["names"] for batch in batches], signs)
+            self.set_beta(margins, self.names, signs)
         return batches, weight
 
     def margins_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -382,8 +387,9 @@ class DPOTrainer(training.StudentTrainer):
         self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
         margins, parts = self.margins_of(model, inputs)
-        if not self.early:
-            self.set_beta([margins.detach()], [inputs["names"]])
+        self.margins.append(margins.detach())
+        if not self.early and len(self.margins) == len(self.names):
+            self.set_beta(self.margins, self.names)
         pair_betas, weights = self.shares[len(self.parts)]
         self.parts.append(parts.detach())
         settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings, parts
@@ -525,10 +531,11 @@ class DPOTrainer(training.StudentTrainer):
         return self.margins_of(self.model, self._prepare_inputs(self.collate(part)))[0]
 
     def stage_state(self) -> dict[str, Any]:
-        return {"controller": self.controller.state_dict()}
+        return {"controller": self.controller.state_dict(), "zero_steps": self.zero_steps, "fallen": self.fallen}
 
     def load_stage_state(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
+        self.zero_steps, self.fallen = state["zero_steps"], state["fallen"]
 
 
 def pair_length(row: dict[str, Any]) -> int:

@@ -49,7 +49,8 @@ def deviation(p_hat: float, delta: float, n: int) -> float:
 def hoeffding_deviation(p_hat: float, delta: float, n: int, eps_0: float) -> float:
     """u: how far p_hat lies beyond Hoeffding's bound, in units of that bound (DESIGN section 9).
 
-    eps = sqrt(ln(1 / eps_0) / (2 n)) is what a share of n exceeds with a chance of eps_0 at most (Hoeffding 1963).
+    eps = sqrt(ln(1 / eps_0) / (2 n)) is what a share of n exceeds its mean by with a chance of eps_0 at most
+    (Hoeffding 1963, Probability inequalities for sums of bounded random variables, theorem 1).
     """
     eps = math.sqrt(math.log(1 / eps_0) / (2 * n))
     return (p_hat - delta - eps) / eps
@@ -63,7 +64,11 @@ def standard_deviation(margins: Sequence[float]) -> float:
 
 
 def spread(margins: Sequence[float]) -> float:
-    """Mean absolute deviation from the mean, corrected for its n - 1 degrees of freedom; 0 for one margin."""
+    """Mean absolute deviation from the mean, corrected for its n - 1 degrees of freedom; 0 for one margin.
+
+    sum |M - mean| / sqrt(n (n - 1)) is Peters' formula (1856, Astronomische Nachrichten 44) without its constant: on
+    normal margins its mean is the same for every n.
+    """
     n = len(margins)
     if n < 2:
         return 0.0
@@ -118,6 +123,7 @@ class Controller:
     beta_0: float
 
     kind = ""
+    wants_margins = True  # whether a step's decision depends on its margins
     wants_signs = False  # whether `update` needs s of each pair
     remembers: ClassVar[tuple[str, ...]] = ("step", "beta")
 
@@ -166,6 +172,7 @@ class Fixed(Controller):
     """beta = beta_0 (Rafailov et al. 2023, DPO, arXiv 2305.18290)."""
 
     kind = "fixed"
+    wants_margins = False
 
     def _decide(self, margins: Sequence[float], signs: Sequence[int]) -> Decision:
         self._log(self.beta)
@@ -175,6 +182,9 @@ class Fixed(Controller):
 @dataclass(eq=False)
 class Risk(Controller):
     """The published rule of beta by risk control (DESIGN section 9), faults and all; published defaults.
+
+    Its u, s and beta are those of the public code of dynamic-dpo (github.com/SeanYHan888/dynamic-dpo-v1,
+    src/losses/beta_update.py); we know of no paper about it.
 
     warm-up of W steps at beta_0 pools the margins, tau_0 = their (1 - delta)-quantile; then in each step
         p_hat = mean(M >= tau),  u = (p_hat - delta) / sqrt(delta (1 - delta) / n),  s = tanh(gamma u)
@@ -229,7 +239,7 @@ class Risk(Controller):
 
 @dataclass(eq=False)
 class Hoeffding(Risk):
-    """The published rule with Hoeffding's bound in place of the standard error (DESIGN section 9).
+    """The rule of Risk with Hoeffding's bound (1963) in place of the standard error (DESIGN section 9).
 
     As Risk, with u = (p_hat - delta - eps) / eps and eps = sqrt(ln(1 / eps_0) / (2 n)): beta rises only where p_hat is
     above delta beyond what chance explains. Its fault: that is almost never, and in every other step beta falls, so
@@ -261,6 +271,9 @@ class Calibrated(Controller):
     quantile, which is biased at small n. Ties count as expected: margins that are all equal move nothing.
     What it answers: without reversion x moves by alpha / eta for each spread that the tail moves, whatever n is.
     Reversion kappa lets beta come back, and holds x below alpha / kappa in any rise: at most five times beta_0.
+    Under a narrow ceiling alpha is smaller, and with it every answer: to a jump of two deviations (the least of three
+    laws and n of 8 to 256) beta rises 1.65 times where beta_max / beta_0 is 6 or more, 1.57 at 5, 1.48 at 4, 1.22 at 2,
+    and not at all at 1, where this is Fixed.
     """
 
     beta_min: float = 0.01
@@ -438,6 +451,9 @@ def replay_run(run_dir: Path) -> int:
     settings = default_settings(**read_json(run_dir / "run_config.json")["settings"])
     steps = read_jsonl(run_dir / "margins.jsonl")
     logged = read_jsonl(run_dir / "beta_trace.jsonl")
+    for number, row in enumerate(steps, start=1):
+        if row["step"] != number:
+            raise UserError(f"{run_dir / 'margins.jsonl'}:{number}: of step {row['step']}, where step {number} was due")
     margins = [_read_margins(run_dir, row) for row in steps]
     computed = replay(make_controller(settings), margins, [row.get("signs", ()) for row in steps])
     for number, (ours, theirs) in enumerate(zip(computed, logged, strict=False), start=1):

@@ -17,7 +17,8 @@ from schema_student.artifacts import dry_run, paths
 from schema_student.config import Settings, SettingsError, load_settings, run_script
 
 ROWS = """\
---data-set is a JSONL file, or a data set of the hub: ID or ID:CONFIG. Its first row says what the rows are:
+--data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
+without SPLIT it is "train". Its first row says what the rows are:
   {"prompt": "...", "chosen": "...", "rejected": "..."}           strings, or lists of {"role", "content"}
   {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}  Anthropic's HH-RLHF
   {"info": {"post": ...}, "summaries": [{"text": ...}, ...], "choice": 0}   OpenAI's TL;DR comparisons

@@ -85,7 +85,8 @@ class Settings(BaseModel):
     )
 
     data_set: str = setting(
-        "data", "your own data to train on: a JSONL file, or a data set of the hub, ID or ID:CONFIG (train-dpo --help)"
+        "data",
+        "your own data to train on: a JSONL file, or a data set of the hub, ID[:CONFIG[:SPLIT]] (train-dpo --help)",
     )
     data_limit: int = setting("data", "rows to take of it, evenly spread; 0 = all", ge=0)
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = setting(
@@ -170,7 +171,7 @@ class Settings(BaseModel):
     batch_tokens: int = setting(
         "sft", "a batch of a device, of SFT or DPO, ends before so many tokens, shared ones counted once", ge=16
     )
-    gradient_accumulation: AutoCount = setting("sft", "batches in an optimizer step, of SFT and of DPO")
+    gradient_accumulation: AutoCount = setting("sft", "batches in an optimizer step of SFT")
     warmup_ratio: float = setting("sft", "share of steps of rising learning rate", ge=0, lt=1)
     eval_every: AutoCount = setting("sft", "steps between validation losses")
     save_every: AutoCount = setting("sft", "steps between checkpoints")
@@ -201,7 +202,12 @@ class Settings(BaseModel):
     )
     beta: float = setting("dpo", "beta at the start (beta_0): greater holds the student closer to its reference", gt=0)
     beta_min: float = setting("dpo", "least beta; 0 only with --beta-published, as a beta of 0 learns nothing", ge=0)
-    beta_max: float = setting("dpo", "greatest beta", gt=0)
+    beta_max: float = setting(
+        "dpo",
+        "greatest beta; calibrated answers a jump of margins by 1.5 times only where this is 4 to 5 times --beta or "
+        "more, and stays fixed where they are equal",
+        gt=0,
+    )
     beta_delta: float = setting("dpo", "calibrated, risk, hoeffding: share of margins expected above tau", gt=0, lt=1)
     beta_lambda: float = setting("dpo", "risk, hoeffding: how fast tau follows the margins", gt=0, le=1)
     beta_alpha: float = setting("dpo", "risk: largest step of log beta", gt=0)
@@ -237,6 +243,12 @@ class Settings(BaseModel):
     dpo_learning_rate: AutoRate = setting("dpo", "peak learning rate of DPO")
     dpo_max_steps: AutoCount = setting("dpo", "optimizer steps of DPO")
     dpo_batch_size: AutoCount = setting("dpo", "pairs in a batch of a device")
+    dpo_gradient_accumulation: int = setting(
+        "dpo",
+        "batches in an optimizer step of DPO; above 1 each is read twice (but with fixed), because beta needs the "
+        "margins of the whole step before its first loss",
+        ge=1,
+    )
     dpo_eval_every: AutoCount = setting("dpo", "steps between validations of DPO, each a checkpoint")
 
     rollout_source: Literal["student", "teacher"] = setting(

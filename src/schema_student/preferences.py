@@ -18,6 +18,7 @@ A tenth of the prompts is held out (split "validation"), where the rows do not s
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -114,19 +115,22 @@ def load_rows(source: str) -> list[tuple[str, Row]]:
 
 
 def _load_from_hub(source: str) -> Any:
-    """Split "train" of ID or ID:CONFIG. Raises UserError where `datasets` or the data set is not to be had."""
+    """ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT; without a split that is "train".
+
+    Raises UserError where `datasets` or the data set is not to be had.
+    """
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{source} is no file here, and to read it from the hub needs a package: pip install datasets")
     from datasets import load_dataset
 
-    name, _, config = source.partition(":")
+    name, config, split = [*source.split(":", 2), "", ""][:3]
     try:
-        return load_dataset(name, config or None, split="train")
+        return load_dataset(name, config or None, split=split or "train")
     except (OSError, ValueError, RuntimeError, LookupError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
             f"{source} is no file here, and the hub does not give it as a data set: {reason}. Give --data-set a JSONL "
-            "file, or ID or ID:CONFIG of a data set in reach"
+            "file, or ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT of a data set in reach"
         ) from None
 
 
@@ -251,6 +255,10 @@ def judged_pairs(row: Row, where: str, tally: Tally, most: int) -> list[Row]:
     answers = row["answers"]
     if not _are_objects(answers) or not all({"text", "score"} <= each.keys() for each in answers):
         raise UserError(f"{where}: answers is a list of objects with text and score")
+    if not all(answer["score"] is None or _is_number(answer["score"]) for answer in answers):
+        raise UserError(f"{where}: each score is a number, or null for an answer that was not judged")
+    if not _are_ties(row.get("ties", []), len(answers)):
+        raise UserError(f"{where}: ties is a list of [i, j], the places of two answers")
     usable = [i for i, a in enumerate(answers) if a["score"] is not None and a.get("finished", True)]
     usable.sort(key=lambda i: (-answers[i]["score"], i))
     ties = {frozenset(tie) for tie in row.get("ties", [])}
@@ -297,6 +305,17 @@ def _check_fields(row: Row, fields: Sequence[str], where: str) -> None:
 
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_ties(value: Any, answers: int) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(tie, list) and len(tie) == 2 and all(isinstance(i, int) and 0 <= i < answers for i in tie)
+        for tie in value
+    )
 
 
 def _read_side(prompt: Any, answer: Any, where: str) -> Example:

@@ -164,22 +164,24 @@ def teacher_name(model: str | None) -> str:
 
 
 def read_pairs(where: Paths) -> Row | None:
-    """Pairs made, and why their rejected answers are worse."""
+    """Pairs made or imported, and why their rejected answers are worse, where that is known."""
     if not where.pairs.exists():
         return None
     rows, meta = read_jsonl(where.pairs), read_meta(where.pairs) or {}
+    known = range(len(comparison.RANKS))  # an imported pair may have none, or another's
+    ranks = Counter(int(row["rejected_rank"]) for row in rows if row.get("rejected_rank") in known)
     whys = Counter(
-        _shorten(comparison.general_path(row["why"].split(":")[0].replace(" ", "  ", 1)), 60) for row in rows
+        _shorten(comparison.general_path(str(row["why"]).split(":")[0].replace(" ", "  ", 1)), 60)
+        for row in rows
+        if row["why"]
     )
     return {
         "total": len(rows),
         "splits": dict(Counter(row.get("split", "train") for row in rows)),
-        "ranks": [
-            (comparison.RANKS[rank], n) for rank, n in sorted(Counter(row["rejected_rank"] for row in rows).items())
-        ],
+        "ranks": [(comparison.RANKS[rank], n) for rank, n in sorted(ranks.items())],
         "sources": Counter(str(row["source"]).split(":")[0] for row in rows).most_common(),
         "whys": whys.most_common(10),
-        "dropped": meta.get("counts") or meta.get("dropped") or {},
+        "dropped": meta.get("counts") or meta.get("left_out") or {},
     }
 
 

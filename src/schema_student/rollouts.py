@@ -26,7 +26,17 @@ from typing import Any
 
 from schema_student import embedded_teacher
 from schema_student import student as students
-from schema_student.artifacts import Row, digest, make_stamp, open_step, paths, read_jsonl, versions, write_json
+from schema_student.artifacts import (
+    Row,
+    digest,
+    make_stamp,
+    open_step,
+    paths,
+    read_jsonl,
+    read_meta,
+    versions,
+    write_json,
+)
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.dispatch import Again, Done, Host, pause_seconds, run_all
 from schema_student.generation import generate
@@ -346,7 +356,7 @@ def _finished(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
 
 
 def describe(settings: Settings, responses: Path, judged: Path) -> Row:
-    """manifest.json: what made the files, their digests, and how many answers, scores and ties they hold."""
+    """manifest.json: what made the files (the teacher, where it answered or judged), their digests, and counts."""
     rows = read_jsonl(judged)
     answers = [answer for row in rows for answer in row["answers"]]
     scores = [answer["score"] for answer in answers if answer["score"] is not None]
@@ -366,6 +376,8 @@ def describe(settings: Settings, responses: Path, judged: Path) -> Row:
         "counts": counts,
         "scores": {"mean": mean, "min": min(scores, default=None), "max": max(scores, default=None)},
         "scorer": settings.rollout_scorer,
+        "answered_by": (read_meta(responses) or {}).get("model"),
+        "judged_by": (read_meta(judged) or {}).get("teacher"),
         "files": {path.name: digest(path) for path in (responses, judged)},
         "settings": settings.subset(*SAMPLED, *BY_STUDENT, "rollout_scorer", "reward_model", "adapter", "seed"),
         "versions": versions(),

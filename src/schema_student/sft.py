@@ -2,19 +2,20 @@
 
 Reads d_04_training_corpus.jsonl; writes student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation),
 training_metrics.jsonl, run_config.json. Killed and run again, it continues after the last checkpoint.
+Under torchrun the processes share each step's batch.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from schema_student import student as students
 from schema_student import training
-from schema_student.artifacts import make_stamp, open_step, paths, read_jsonl, write_json
+from schema_student.artifacts import make_stamp, paths, read_jsonl, write_json
 from schema_student.config import Settings, UserError, resolve_auto
 
 DECIDING = (
@@ -37,10 +38,8 @@ def train_sft(settings: Settings) -> Path:
     settings = resolve_auto(settings, choice.kind)
     where = paths(settings)
     stamp = make_stamp(settings, *DECIDING, base=choice.base)
-    with open_step(where.run_dir, stamp, [where.corpus], settings.overwrite) as step:
-        if not step.done:
-            step.finish(_train(settings, where.corpus, where.run_dir))
-    return where.run_dir / "checkpoint-final"
+    train = partial(_train, settings, where.corpus, where.run_dir)
+    return training.make_run(where.run_dir, stamp, [where.corpus], settings.overwrite, train)
 
 
 def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
@@ -62,6 +61,8 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     write_json(run_dir / "run_config.json", facts)
     loaded = students.attach_lora(loaded, settings)
     SFTTrainer(loaded, train, validation, run_dir, settings, schedule).run()
+    if not training.is_first_process():
+        return {}
     facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
     training.publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
@@ -91,10 +92,11 @@ def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]]) -> training.Sch
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
         size, budget = settings.sft_batch_size, settings.batch_tokens
         batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed).count()
-        a_step = settings.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+        a_step = settings.gradient_accumulation * training.process_count()
         steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
+    size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
     return training.Schedule(
-        steps, settings.sft_learning_rate, settings.sft_batch_size, settings.eval_every, settings.save_every
+        steps, settings.sft_learning_rate, size, accumulation, settings.eval_every, settings.save_every
     )
 
 

@@ -32,7 +32,16 @@ from transformers.utils import logging as transformers_logging
 
 from schema_student import prompt_tree
 from schema_student import student as students
-from schema_student.artifacts import digest, dump_row, read_json, read_jsonl, versions, write_json, write_jsonl
+from schema_student.artifacts import (
+    digest,
+    dump_row,
+    open_step,
+    read_json,
+    read_jsonl,
+    versions,
+    write_json,
+    write_jsonl,
+)
 from schema_student.config import Settings, UserError
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -292,9 +301,14 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def process_count() -> int:
+    """Processes of the run (torchrun): they share each optimizer step."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def tell_all(value: Any) -> Any:
     """The first process's value, in every process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if process_count() == 1:
         return value
     PartialState(cpu=not torch.cuda.is_available())
     return broadcast_object_list([value])[0]
@@ -305,6 +319,23 @@ def once(action: Callable[[], Any]) -> None:
     if is_first_process():
         action()
     tell_all(None)
+
+
+def make_run(
+    run_dir: Path, stamp: dict[str, Any], inputs: Sequence[Path], overwrite: bool, train: Callable[[], dict[str, Any]]
+) -> Path:
+    """Have all processes `train`, unless the run folder is finished; returns its checkpoint-final.
+
+    The first process holds the lock and writes; the others hear from it whether there is anything to do. How many they
+    are decides a step's batch, so a run goes on with as many as began it.
+    """
+    stamp = {**stamp, "processes": process_count()}
+    with open_step(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as step:
+        if not tell_all(step.done if step else None):
+            facts = train()
+            if step:
+                step.finish(facts)
+    return run_dir / "checkpoint-final"
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -350,6 +381,7 @@ class Schedule:
     steps: int
     learning_rate: float
     batch_size: int
+    accumulation: int  # batches of a process in a step
     eval_every: int
     save_every: int
 
@@ -360,7 +392,7 @@ def make_arguments(run_dir: Path, settings: Settings, schedule: Schedule, device
         output_dir=str(run_dir / ".partial"),
         max_steps=schedule.steps,
         per_device_train_batch_size=schedule.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
+        gradient_accumulation_steps=schedule.accumulation,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=math.ceil(settings.warmup_ratio * schedule.steps),
@@ -418,13 +450,14 @@ class StudentTrainer(Trainer):
             print(f"  padded batches, each schema computed again for every row: {obstacle}")
         self.trees = not obstacle
         self.extra_logs: dict[str, float] = {}
+        self.names: list[list[str]] = []  # of the rows of this step, by micro-batch
         self.started, self.first_step = time.monotonic(), 0
         arguments = make_arguments(run_dir, settings, schedule, student.model.device)
         super().__init__(model=student.model, args=arguments, train_dataset=dataset, data_collator=self.collate)
         self.remove_callback(PrinterCallback)
         self.add_callback(_Flow(schedule))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
-        batches = schedule.steps * settings.gradient_accumulation * self.args.world_size
+        batches = schedule.steps * schedule.accumulation * self.args.world_size
         keys = [row["key"] for row in dataset]
         planner = Planner(sequences, keys, schedule.batch_size, settings.batch_tokens, together, settings.seed)
         self.plan = planner.plan(batches)
@@ -449,6 +482,7 @@ class StudentTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, torch.Tensor]:
         """The micro-batches of one optimizer step, and what their loss is divided by, over all processes."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
+        self.names = [batch["names"] for batch in batches]
         weight = torch.tensor(sum(map(self.weigh, batches)), device=device)
         return batches, self.accelerator.gather(weight).sum() / self.args.world_size
 
@@ -465,7 +499,7 @@ class StudentTrainer(Trainer):
         if self.trees and self.args.world_size > 1:  # trees go past the wrapper that averages gradients
             average_gradients(model.parameters())
         norm = super()._clip_grad_norm(model)
-        self.check_finite("gradient", norm, [])
+        self.check_finite("gradient", norm, [name for batch in self.names for name in batch])
         return norm
 
     def check_finite(self, what: str, value: Any, names: Sequence[str]) -> None:
@@ -520,6 +554,11 @@ class StudentTrainer(Trainer):
         self.model.eval()
         with torch.no_grad():
             metrics = self.validate()
+        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise UserError(
+                f"{', '.join(bad)} not finite in the validation at step {self.state.global_step}; "
+                "lower the learning rate, or look at the validation rows. The last checkpoint is untouched"
+            )
         metrics["eval_runtime"] = round(time.monotonic() - started, 2)
         self.log(metrics)
         return metrics
