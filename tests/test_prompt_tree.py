@@ -110,6 +110,45 @@ def test_a_model_that_ignores_our_masks_is_found_out():
         attention.AttentionInterface.register(attention.NAME, attention.attend)
 
 
+@pytest.mark.parametrize("window", [16, 512])
+@pytest.mark.parametrize("wrong", [None, 1, -1])
+def test_a_model_whose_window_we_get_wrong_is_found_out(window, wrong, monkeypatch):
+    class WrongSight(attention.Sight):
+        def __init__(self, ends_T, depths_T, right):
+            super().__init__(ends_T, depths_T, right and wrong and right + wrong)
+
+    model = tiny.tiny_model(sliding_window=window)
+    assert prompt_tree.find_obstacle(model) == ""
+    monkeypatch.setattr(attention, "Sight", WrongSight)
+    assert "off by" in prompt_tree.find_obstacle(model)
+
+
+def test_rounding_of_great_logits_in_bfloat16_is_no_obstacle_but_a_wrong_mask_is(monkeypatch):
+    model = tiny.tiny_model()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.mul_(2 if "embed" in name else 10)
+        model.model.norm.weight.fill_(45)
+    model = model.to(torch.bfloat16)
+    assert 16 < model(torch.arange(5, 60)[None]).logits.abs().max() < 64
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    assert prompt_tree.find_obstacle(model) == ""
+    monkeypatch.setattr(attention.Sight, "sees", lambda self, q, k: k <= q)
+    assert "off by" in prompt_tree.find_obstacle(model)
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_a_qwen_computes_trees_with_a_window_and_without(window):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shape = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "use_sliding_window": bool(window)}
+    config = Qwen2Config(**shape, **heads, sliding_window=window, max_window_layers=1)
+    assert config.layer_types[1] == ("sliding_attention" if window else "full_attention")
+    assert prompt_tree.find_obstacle(Qwen2ForCausalLM(config)) == ""
+
+
 def test_another_attention_is_an_obstacle():
     model = tiny.tiny_model()
     model.set_attn_implementation("eager")
