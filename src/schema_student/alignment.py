@@ -182,8 +182,7 @@ def _train(
         adapter = run_dir / "start"
         training.once(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule, trees)
-    reference = digest([loaded.digest, digest(adapter / "adapter_model.safetensors")])
-    trainer.add_reference_logps(paths(settings).references, reference)
+    trainer.add_reference_logps(paths(settings).references, name_reference(loaded, adapter, settings))
     (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
     trainer.run()
     if not training.is_first_process():
@@ -206,6 +205,13 @@ def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
     if pairs < step:
         what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
         raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
+
+
+def name_reference(student: students.Student, adapter: Path, settings: Settings) -> str:
+    """Digest of what decides the reference's log-probabilities: base and adapter, and how they are loaded."""
+    files = [digest(adapter / name) for name in training.ADAPTER_FILES]
+    loaded = [student.choice.backend, str(student.model.dtype), settings.load_in_4bit]
+    return digest([student.digest, *files, *loaded])
 
 
 def encode_pairs(
