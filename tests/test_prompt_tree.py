@@ -45,18 +45,47 @@ def test_trees_give_the_logps_of_separate_sequences(pairs, window, least_share, 
         )
 
 
-@settings(max_examples=20, deadline=None)
-@given(pairs=PAIRS, block=st.sampled_from([2, 256]), frozen_head=st.booleans())
-def test_trees_give_the_gradients_of_separate_sequences(pairs, block, frozen_head):
+def add_lora(model):
+    """A LoRA whose weights are random, and not 0 as they begin."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pairs=PAIRS,
+    order=st.randoms(use_true_random=False),
+    window=st.integers(1, 12),
+    block=st.sampled_from([2, 256]),
+    trained=st.sampled_from(["all", "all but the head", "LoRA"]),
+)
+def test_trees_give_the_gradients_of_separate_sequences_in_any_order(pairs, order, window, block, trained):
     gradients = []
-    for logps in (tree_logps, separate_logps):
-        model = tiny.tiny_model(sliding_window=4)
-        model.lm_head.weight.requires_grad_(not frozen_head)  # tied to the embedding
+    for logps, some in ((tree_logps, order.sample(pairs, len(pairs))), (separate_logps, pairs)):
+        model = tiny.tiny_model(sliding_window=window)
+        model.lm_head.weight.requires_grad_(trained == "all")  # tied to the embedding
+        model = add_lora(model) if trained == "LoRA" else model
         with mock.patch.object(attention, "BLOCK", block):
-            logps(model, pairs).square().sum().backward()
+            logps(model, some).square().sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     for tree, separate in zip(*gradients, strict=True):
         torch.testing.assert_close(tree, separate, rtol=1e-3, atol=1e-4)
+
+
+def test_identical_sequences_are_laid_out_once_and_each_keeps_its_logps_and_gradient():
+    pair = ([5, 6, 7, 8], [6, 5, 7])
+    (tree,) = prompt_tree.grow([pair] * 3)
+    assert tree.ids == [5, 6, 7, 8, 6, 5]
+    gradients = []
+    for logps, pairs, weight in ((tree_logps, [pair] * 3, 1), (separate_logps, [pair], 3)):
+        model = tiny.tiny_model()
+        found = logps(model, pairs)
+        torch.testing.assert_close(found, separate_logps(model, pairs))
+        (weight * found.square().sum()).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
@@ -156,13 +185,7 @@ def test_another_attention_is_an_obstacle():
 
 
 def test_a_lora_computes_the_same_on_trees():
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(0)
-    model = get_peft_model(tiny.tiny_model(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
+    model = add_lora(tiny.tiny_model())
     pairs = [([1, 2, 3, 4], [5, 6]), ([1, 2, 3, 4], [5, 7, 8]), ([1, 2, 3, 9], [5])]
     torch.testing.assert_close(tree_logps(model, pairs), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
 
