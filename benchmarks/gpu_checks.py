@@ -5,7 +5,8 @@
     bash benchmarks/gpu.sh --smoke               # toy sizes, on a CPU too: tests this script
 
 equality    log-probabilities and LoRA gradients of trees (FlexAttention on a GPU) against each sequence alone, float32,
-            for a toy and for Gemma 3 270M's shape; and in bfloat16, whose error must be that of separate sequences
+            for a toy and for Gemma 3 270M's shape; and in bfloat16, whose error must be that of separate sequences;
+            and whether the student takes trees as load_student loads it: through Unsloth where that is installed
 training    SFT and DPO steps: tokens a second and share of the peak, against trl and, where installed, Unsloth
 generation  answers to requests that share schemas, against transformers' generate
 
@@ -112,6 +113,24 @@ def equality(bench: Bench, device: str, smoke: bool) -> None:
             print(f"  {found['error']}")
 
 
+def check_student(bench: Bench, device: str, smoke: bool) -> None:
+    """What find_obstacle says of a student that load_student has loaded; the embedded one on a CPU."""
+    from schema_student import prompt_tree
+    from schema_student.config import default_settings
+    from schema_student.student import choose_student, load_student
+
+    settings = default_settings(**({"base_model": "embedded"} if smoke else {}))
+    choice = choose_student(settings)
+    try:
+        obstacle = prompt_tree.find_obstacle(load_student(settings).model)
+    except Exception as error:
+        obstacle = f"{type(error).__name__}: {error}"[:2000]
+    bench.failed |= bool(obstacle)
+    check = f"{choice.base} loaded by {choice.backend} takes trees"
+    bench.record({"check": check, "device": device, "ok": not obstacle, "obstacle": obstacle}, "table")
+    print(f"FAILED: {check}: {obstacle}" if obstacle else f"ok: {check}", flush=True)
+
+
 # ------------------------------------------------------------------------------------------------------------- training
 
 
@@ -200,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_results"), help="folder for results.json")
     parser.add_argument("--only", choices=["equality", "training", "generation"], help="one part instead of all")
-    parser.add_argument("--runs", type=int, default=3, help="turns of each timing, of 5 steps each in training")
+    parser.add_argument("--runs", type=int, default=5, help="turns of each timing, of 5 steps each in training")
     parser.add_argument("--smoke", action="store_true", help="toy sizes, on a CPU too, in seconds")
     flags = parser.parse_args(argv)
     import torch
@@ -217,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = 1 if flags.smoke else flags.runs
     if flags.only in (None, "equality"):
         equality(bench, device, flags.smoke)
+        check_student(bench, device, flags.smoke)
     if flags.only in (None, "training"):
         training_speed(bench, device, flags.smoke, runs)
     if flags.only in (None, "generation"):

@@ -1,6 +1,6 @@
 """How much faster the embedded run is because a shared schema is computed once: stage by stage, with and without.
 
-    python benchmarks/pipeline_speed.py [--outputs outputs] [--runs 3]
+    python benchmarks/pipeline_speed.py [--outputs outputs] [--runs 5]
 
 Needs a finished ./runAll.sh. The student's stages run again in a scratch folder, each in a process of its own, cut to
 some steps or prompts: as they are ("shared"), and with trees and shared keys and values switched off ("separate"), as
@@ -40,7 +40,7 @@ def main() -> None:
     """Print one row a stage, then the whole."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="a finished run (%(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each way (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each way (%(default)s)")
     parser.add_argument("--stages", default=",".join(STAGES), help="%(default)s")
     options = parser.parse_args()
     took = read_times(options.outputs / "logs")

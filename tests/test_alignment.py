@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,22 @@ def test_reference_logps_are_kept_for_later_runs_on_the_same_pairs(aligned, tmp_
     write_jsonl(paths(settings).pairs, [{**rows[0], "rejected": '{"k":1}'}, *rows[1:]])
     alignment.train_dpo(again)
     assert made == [2, 8]
+
+
+def test_the_reference_is_another_with_another_dtype_adapter_setting_backend_or_quantization(aligned, tmp_path):
+    adapter = Path(shutil.copytree(paths(aligned).sft_checkpoint, tmp_path / "adapter"))
+
+    def name(settings=aligned, backend="transformers"):
+        student = students.load_student(settings.changed(load_in_4bit=False))
+        student.choice = replace(student.choice, backend=backend)
+        return alignment.name_reference(student, adapter, settings)
+
+    names = [name(), name(aligned.changed(dtype="bfloat16")), name(aligned.changed(load_in_4bit=True))]
+    names.append(name(backend="unsloth"))
+    assert name() == names[0]
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2 * config["lora_alpha"]}))
+    assert len({*names, name()}) == 5
 
 
 # Every controller

@@ -58,6 +58,18 @@ def test_greedy_answers_equal_those_of_transformers_token_by_token(student, prom
     assert len({tuple(new_ids) for new_ids in decoded}) > 5, "the model is too dull for this test to mean anything"
 
 
+def test_a_shared_prefix_is_computed_once(student):
+    schema, count = " ".join(WORDS), 6
+    rows = sorted(rows_of(student, [f"{schema} {i}" for i in range(count)]), key=lambda row: row.prompt_ids)
+    read = []
+    embedding = student.model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda module, args, output: read.append(args[0].numel()))
+    decode(rows, student.model, frozenset(), 1)
+    hook.remove()
+    length, shared = len(rows[0].prompt_ids), len(student.tokenizer(schema)["input_ids"])
+    assert sum(read) <= shared + count * (length - shared)
+
+
 def test_rows_stop_each_at_their_own_end_while_others_go_on(student, prompts):
     rows = rows_of(student, prompts)
     free = decode(rows, student.model, frozenset(), 40)

@@ -83,7 +83,7 @@ def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spre
     assert [row["query"] for row in pairs.draw_requests([*rows, kept], default_settings(pair_prompts=8))] == ["q"]
     drawn = pairs.draw_requests(rows, default_settings(pair_prompts=8))
     assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn)
-    assert Counter(row["schema_id"] for row in drawn) == {f"s{i}": 2 for i in range(4)}
+    assert [row["schema_id"] for row in drawn] == ["s0", "s0", "s1", "s1", "s2", "s2", "s3", "s3"]
     assert drawn == pairs.draw_requests(rows, default_settings(pair_prompts=8))
 
 
@@ -132,6 +132,13 @@ def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
     assert 0 < splits["validation"] < splits["train"]
     meta = read_meta(path)
     assert meta["pairs"] == 80 and meta["sources"] == {"sample": 79, "mutation": 1} and meta["counts"] == {}
+
+
+def test_answers_are_joined_to_their_own_prompts_in_whatever_order_they_were_written(tmp_path):
+    answers = [{"prompt_digest": pairs._prompt_digest(prompt), "greedy": [prompt, True]} for prompt in "ba"]
+    write_jsonl(tmp_path / "samples.jsonl", answers)
+    joined = pairs._joined([{"prompt": prompt} for prompt in "ab"], tmp_path / "samples.jsonl")
+    assert [row["greedy"][0] for row in joined] == ["a", "b"]
 
 
 def test_killed_and_run_again_it_writes_the_same(ready, tmp_path, monkeypatch):

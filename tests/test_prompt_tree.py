@@ -45,18 +45,47 @@ def test_trees_give_the_logps_of_separate_sequences(pairs, window, least_share, 
         )
 
 
-@settings(max_examples=20, deadline=None)
-@given(pairs=PAIRS, block=st.sampled_from([2, 256]), frozen_head=st.booleans())
-def test_trees_give_the_gradients_of_separate_sequences(pairs, block, frozen_head):
+def add_lora(model):
+    """A LoRA whose weights are random, and not 0 as they begin."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pairs=PAIRS,
+    order=st.randoms(use_true_random=False),
+    window=st.integers(1, 12),
+    block=st.sampled_from([2, 256]),
+    trained=st.sampled_from(["all", "all but the head", "LoRA"]),
+)
+def test_trees_give_the_gradients_of_separate_sequences_in_any_order(pairs, order, window, block, trained):
     gradients = []
-    for logps in (tree_logps, separate_logps):
-        model = tiny.tiny_model(sliding_window=4)
-        model.lm_head.weight.requires_grad_(not frozen_head)  # tied to the embedding
+    for logps, some in ((tree_logps, order.sample(pairs, len(pairs))), (separate_logps, pairs)):
+        model = tiny.tiny_model(sliding_window=window)
+        model.lm_head.weight.requires_grad_(trained == "all")  # tied to the embedding
+        model = add_lora(model) if trained == "LoRA" else model
         with mock.patch.object(attention, "BLOCK", block):
-            logps(model, pairs).square().sum().backward()
+            logps(model, some).square().sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     for tree, separate in zip(*gradients, strict=True):
         torch.testing.assert_close(tree, separate, rtol=1e-3, atol=1e-4)
+
+
+def test_identical_sequences_are_laid_out_once_and_each_keeps_its_logps_and_gradient():
+    pair = ([5, 6, 7, 8], [6, 5, 7])
+    (tree,) = prompt_tree.grow([pair] * 3)
+    assert tree.ids == [5, 6, 7, 8, 6, 5]
+    gradients = []
+    for logps, pairs, weight in ((tree_logps, [pair] * 3, 1), (separate_logps, [pair], 3)):
+        model = tiny.tiny_model()
+        found = logps(model, pairs)
+        torch.testing.assert_close(found, separate_logps(model, pairs))
+        (weight * found.square().sum()).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
@@ -110,6 +139,45 @@ def test_a_model_that_ignores_our_masks_is_found_out():
         attention.AttentionInterface.register(attention.NAME, attention.attend)
 
 
+@pytest.mark.parametrize("window", [16, 512])
+@pytest.mark.parametrize("wrong", [None, 1, -1])
+def test_a_model_whose_window_we_get_wrong_is_found_out(window, wrong, monkeypatch):
+    class WrongSight(attention.Sight):
+        def __init__(self, ends_T, depths_T, right):
+            super().__init__(ends_T, depths_T, right and wrong and right + wrong)
+
+    model = tiny.tiny_model(sliding_window=window)
+    assert prompt_tree.find_obstacle(model) == ""
+    monkeypatch.setattr(attention, "Sight", WrongSight)
+    assert "off by" in prompt_tree.find_obstacle(model)
+
+
+def test_rounding_of_great_logits_in_bfloat16_is_no_obstacle_but_a_wrong_mask_is(monkeypatch):
+    model = tiny.tiny_model()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.mul_(2 if "embed" in name else 10)
+        model.model.norm.weight.fill_(45)
+    model = model.to(torch.bfloat16)
+    assert 16 < model(torch.arange(5, 60)[None]).logits.abs().max() < 64
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    assert prompt_tree.find_obstacle(model) == ""
+    monkeypatch.setattr(attention.Sight, "sees", lambda self, q, k: k <= q)
+    assert "off by" in prompt_tree.find_obstacle(model)
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_a_qwen_computes_trees_with_a_window_and_without(window):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shape = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "use_sliding_window": bool(window)}
+    config = Qwen2Config(**shape, **heads, sliding_window=window, max_window_layers=1)
+    assert config.layer_types[1] == ("sliding_attention" if window else "full_attention")
+    assert prompt_tree.find_obstacle(Qwen2ForCausalLM(config)) == ""
+
+
 def test_another_attention_is_an_obstacle():
     model = tiny.tiny_model()
     model.set_attn_implementation("eager")
@@ -117,13 +185,7 @@ def test_another_attention_is_an_obstacle():
 
 
 def test_a_lora_computes_the_same_on_trees():
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(0)
-    model = get_peft_model(tiny.tiny_model(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
+    model = add_lora(tiny.tiny_model())
     pairs = [([1, 2, 3, 4], [5, 6]), ([1, 2, 3, 4], [5, 7, 8]), ([1, 2, 3, 9], [5])]
     torch.testing.assert_close(tree_logps(model, pairs), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
 

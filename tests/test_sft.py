@@ -245,26 +245,80 @@ def rows_of(lengths, schema=3):
 
 def test_batches_use_every_row_once_a_pass_and_are_the_same_for_a_seed():
     rows, keys = rows_of([i % 7 for i in range(25)]), [str(i % 3) for i in range(25)]
-    planner = training.Planner(rows, keys, 4, 1000, together=2, seed=1)
+    planner = training.Planner(rows, keys, 4, 1000, together=2, seed=1, trees=True)
     plan = planner.plan(14)
     assert planner.count() == 7
     assert sorted(i for batch in plan[:7] for i in batch) == list(range(25))
     assert sorted(i for batch in plan[7:] for i in batch) == list(range(25))
-    assert plan == planner.plan(14) != training.Planner(rows, keys, 4, 1000, together=2, seed=2).plan(14)
+    assert plan == planner.plan(14) != training.Planner(rows, keys, 4, 1000, 2, 2, True).plan(14)
+
+
+def computed_tokens(sequences, trees):
+    """Tokens that the model reads of a batch, padding too."""
+    batch = training.collate(sequences, 0, trees)
+    return batch["tree"]["ids"].numel() if trees else batch["input_ids"].numel()
 
 
 @hypothesis.settings(deadline=None)
 @given(
-    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=30), budget=st.integers(36, 120), seed=st.integers(0, 9)
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=30),
+    budget=st.integers(36, 120),
+    seed=st.integers(0, 9),
+    trees=st.booleans(),
 )
-def test_a_batch_keeps_to_its_tokens_and_a_pass_to_its_rows(lengths, budget, seed):
+def test_a_batch_keeps_to_its_tokens_and_a_pass_to_its_rows(lengths, budget, seed, trees):
     rows, keys = rows_of(lengths), [str(i % 3) for i in range(len(lengths))]
-    planner = training.Planner(rows, keys, 8, budget, together=4, seed=seed)
+    planner = training.Planner(rows, keys, 8, budget, together=4, seed=seed, trees=trees)
     one_pass = planner.plan(planner.count())
     assert sorted(i for batch in one_pass for i in batch) == list(range(len(lengths)))
     for batch in one_pass:
-        forest = prompt_tree.grow([(row.prompt_ids, row.completion_ids) for i in batch for row in rows[i]], 0.0)
-        assert len(batch) <= 8 and sum(len(tree.ids) for tree in forest) <= budget
+        assert len(batch) <= 8 and computed_tokens([row for i in batch for row in rows[i]], trees) <= budget
+
+
+@pytest.mark.parametrize(("share", "rows_a_batch"), [(49, 9), (51, 16)])
+def test_a_prefix_that_trees_do_not_share_is_not_counted_as_shared(share, rows_a_batch):
+    rows = [[training.Ids([*range(share), *range(1000 * i, 1000 * i + 100 - share)], [7])] for i in range(1, 17)]
+    batches = training.cut_batches(rows, range(16), 16, 909, trees=True)
+    assert max(map(len, batches)) == rows_a_batch
+    assert all(computed_tokens([s for i in batch for s in rows[i]], True) <= 909 for batch in batches)
+
+
+def test_validation_keeps_to_the_budget_too(tmp_path, monkeypatch):
+    seen = []
+    real = sft.SFTTrainer.collate
+
+    def watch(self, rows):
+        seen.append(computed_tokens([row["ids"] for row in rows], self.trees))
+        return real(self, rows)
+
+    monkeypatch.setattr(sft.SFTTrainer, "collate", watch)
+    for trees in (True, False):
+        monkeypatch.setattr(training, "takes_trees", lambda model, trees=trees: trees)
+        settings = settings_with_corpus(tmp_path / str(trees), sft_max_steps=1, batch_tokens=90, sft_batch_size=9)
+        sft.train_sft(settings)
+    assert 45 < max(seen) <= 90
+
+
+def test_a_row_longer_than_a_batch_is_dropped_and_counted_or_refused(tmp_path, capsys):
+    rows = corpus_rows()
+    rows[3]["prompt"] = "a prompt of more than a hundred bytes " * 3
+    settings = settings_with_corpus(tmp_path, rows, sft_max_steps=1, batch_tokens=100)
+    with pytest.raises(UserError, match=r"d_04_training_corpus.jsonl:4: longer than batch_tokens; raise that setting"):
+        sft.train_sft(settings.changed(overlong="refuse"))
+    shutil.rmtree(tmp_path / "outputs" / "student_runs")
+    sft.train_sft(settings)
+    assert "left out 1 rows: longer than batch_tokens" in capsys.readouterr().out
+    config = json.loads((paths(settings).run_dir / "run_config.json").read_text())
+    assert config["left_out"] == {"longer than batch_tokens": 1}
+
+
+def test_padded_batches_are_said_once_and_why(tmp_path, monkeypatch, capsys):
+    settings = settings_with_corpus(tmp_path, sft_max_steps=0, sft_epochs=1)
+    monkeypatch.setattr(prompt_tree, "find_obstacle", lambda model: "a reason")
+    sft.train_sft(settings)
+    said = capsys.readouterr().out
+    assert said.count("  padded batches, each schema computed again for every row: a reason\n") == 1
+    assert said.count("padded") == 1
 
 
 def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):

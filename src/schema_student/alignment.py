@@ -142,8 +142,10 @@ def _train(
     settings: Settings, pairs: Path, dataset: Path | None, adapter: Path | None, run_dir: Path
 ) -> dict[str, Any]:
     loaded = students.load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
+    loaded = loaded if adapter else students.attach_lora(loaded, settings)
+    trees = training.takes_trees(loaded.model, betas.make_controller(settings).wants_signs)
     counts: dict[str, int] = {}
-    rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs)
+    rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs, trees)
     for fault, count in counts.items():
         print(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
@@ -175,11 +177,10 @@ def _train(
     }
     write_json(run_dir / "run_config.json", facts)
     if adapter is None:
-        loaded, adapter = students.attach_lora(loaded, settings), run_dir / "start"
+        adapter = run_dir / "start"
         training.once(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
-    trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule)
-    reference = digest([loaded.digest, digest(adapter / "adapter_model.safetensors")])
-    trainer.add_reference_logps(paths(settings).references, reference)
+    trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule, trees)
+    trainer.add_reference_logps(paths(settings).references, name_reference(loaded, adapter, settings))
     (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
     trainer.run()
     if not training.is_first_process():
@@ -203,8 +204,20 @@ def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
         raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
 
 
+def name_reference(student: students.Student, adapter: Path, settings: Settings) -> str:
+    """Digest of what decides the reference's log-probabilities: base and adapter, and how they are loaded."""
+    files = [digest(adapter / name) for name in training.ADAPTER_FILES]
+    loaded = [student.choice.backend, str(student.model.dtype), settings.load_in_4bit]
+    return digest([student.digest, *files, *loaded])
+
+
 def encode_pairs(
-    pairs: Sequence[dict[str, Any]], tokenizer: Any, settings: Settings, counts: dict[str, int], path: Path
+    pairs: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    settings: Settings,
+    counts: dict[str, int],
+    path: Path,
+    trees: bool,
 ) -> list[dict[str, Any]]:
     """Pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room are counted."""
     rows = []
@@ -212,8 +225,8 @@ def encode_pairs(
         chosen, rejected = (training.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
         fault = training.find_fault(chosen, settings) or training.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
-        too_long = training.new_tokens([chosen, rejected]) > settings.batch_tokens
-        fault = fault or ("pair longer than batch_tokens" if too_long else "")
+        too_long = not fault and training.count_tokens([chosen, rejected], trees) > settings.batch_tokens
+        fault = "pair longer than batch_tokens" if too_long else fault
         name = f"{path.name}:{number}"
         if training.keep_whole(fault, name, counts, settings):
             sides = {"chosen": chosen, "rejected": rejected, "key": pair["schema_id"]}
@@ -256,6 +269,7 @@ class DPOTrainer(training.StudentTrainer):
         run_dir: Path,
         settings: Settings,
         schedule: training.Schedule,
+        trees: bool,
     ) -> None:
         self.settings, self.requests = settings, requests
         rows = sorted(rows, key=lambda row: (row["key"], pair_length(row)))
@@ -271,11 +285,9 @@ class DPOTrainer(training.StudentTrainer):
         for module in student.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # the reference was computed without it: with it a margin would be noise at step 0
-        pairs = [[row["chosen"], row["rejected"]] for row in train]
-        super().__init__(student, train, pairs, TOGETHER, run_dir, settings, schedule)
+        super().__init__(student, train, both_sides(train), TOGETHER, run_dir, settings, schedule, trees)
         self.reference: list[tuple[torch.Tensor, torch.Tensor]] = []
         if self.controller.wants_signs:
-            self.trees = False  # a tree gives the log p of labels; the signs need the logits of all tokens
             weights = [weight for weight in student.model.parameters() if weight.requires_grad]
             self.reference = [(weight, weight.detach().clone()) for weight in weights]
 
@@ -306,7 +318,7 @@ class DPOTrainer(training.StudentTrainer):
         sides = [
             [row["name"], *([row[s].prompt_ids, row[s].completion_ids] for s in ("chosen", "rejected"))] for row in rows
         ]
-        key = digest([reference, str(self.autocast), self.trees, self.schedule.batch_size, sides])
+        key = digest([reference, str(self.autocast), self.trees, self.schedule.batch_size, self.batch_tokens, sides])
         path = folder / f"{key[:16]}.jsonl"
         if path.exists():
             print(f"  reference log-probabilities: {path}, computed before")
@@ -319,8 +331,7 @@ class DPOTrainer(training.StudentTrainer):
     def _reference_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.model.eval()
         found = []
-        for start in range(0, len(rows), self.schedule.batch_size):
-            part = list(rows[start : start + self.schedule.batch_size])
+        for part in self.in_batches(rows, both_sides(rows)):
             with torch.no_grad():
                 logps = self.sequence_logps(self.model, self._prepare_inputs(self.collate(part)))
             for row, chosen, rejected in zip(part, *logps.chunk(2), strict=True):
@@ -518,17 +529,13 @@ class DPOTrainer(training.StudentTrainer):
         if self.requests:
             metrics |= score_answers(self.student, self.requests, self.settings)
         if self.held_out:
-            margins = torch.cat(
-                [self._held_out_margins(start) for start in range(0, len(self.held_out), self.schedule.batch_size)]
-            )
+            batches = self.in_batches(self.held_out, both_sides(self.held_out))
+            prepared = (self._prepare_inputs(self.collate(rows)) for rows in batches)
+            margins = torch.cat([self.margins_of(self.model, batch)[0] for batch in prepared])
             metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
         return metrics
-
-    def _held_out_margins(self, start: int) -> torch.Tensor:
-        part = self.held_out[start : start + self.schedule.batch_size]
-        return self.margins_of(self.model, self._prepare_inputs(self.collate(part)))[0]
 
     def stage_state(self) -> dict[str, Any]:
         return {"controller": self.controller.state_dict(), "zero_steps": self.zero_steps, "fallen": self.fallen}
@@ -536,6 +543,11 @@ class DPOTrainer(training.StudentTrainer):
     def load_stage_state(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
         self.zero_steps, self.fallen = state["zero_steps"], state["fallen"]
+
+
+def both_sides(rows: Sequence[dict[str, Any]]) -> list[list[training.Ids]]:
+    """The two sequences of each pair, which share a batch."""
+    return [[row["chosen"], row["rejected"]] for row in rows]
 
 
 def pair_length(row: dict[str, Any]) -> int:

@@ -82,7 +82,10 @@ def build_pairs(settings: Settings) -> Path:
 
 
 def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
-    """Up to pair_prompts valid rows, spread over the schemas; the same for the same seed."""
+    """Up to pair_prompts valid rows, spread over the schemas, those of one together; the same for the same seed.
+
+    What follows each other in a chunk of answers shares its schema's computation.
+    """
     valid = [row for row in dataset if row["is_valid"]]
     rows = [row for row in valid if row["split"] == "alignment"] or [row for row in valid if row["split"] == "train"]
     random.Random(f"pairs {settings.seed}").shuffle(rows)
@@ -92,7 +95,8 @@ def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
         order.append(turn[row["schema_id"]])
         turn[row["schema_id"]] += 1
     drawn = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda item: item[0])]
-    return [_with_prompt(row, settings) for row in drawn[: settings.pair_prompts]]
+    together = sorted(drawn[: settings.pair_prompts], key=lambda row: row["schema_id"])
+    return [_with_prompt(row, settings) for row in together]
 
 
 def _with_prompt(row: Row, settings: Settings) -> Row:
@@ -131,7 +135,7 @@ def _answer(loaded: Any, prompts: list[str], settings: Settings) -> list[Row]:
     )
     return [
         {
-            "prompt_digest": digest(p.encode())[:16],
+            "prompt_digest": _prompt_digest(p),
             "greedy": [g.text, g.finished],
             "samples": [[s.text, s.finished] for s in many],
         }
@@ -139,8 +143,13 @@ def _answer(loaded: Any, prompts: list[str], settings: Settings) -> list[Row]:
     ]
 
 
+def _prompt_digest(prompt: str) -> str:
+    return digest(prompt.encode())[:16]
+
+
 def _joined(rows: Sequence[Row], samples: Path) -> list[Row]:
-    return [{**row, **answers} for row, answers in zip(rows, read_jsonl(samples), strict=True)]
+    answers = {answered["prompt_digest"]: answered for answered in read_jsonl(samples)}
+    return [{**row, **answers[_prompt_digest(row["prompt"])]} for row in rows]
 
 
 def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
@@ -36,13 +37,12 @@ class Tree:
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
+    """How many tokens two lists begin with in common: found by halves, as lists compare fast."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
 
 
 def grow(pairs: Sequence[Pair], least_share: float = 0.5) -> list[Tree]:
@@ -53,6 +53,11 @@ def grow(pairs: Sequence[Pair], least_share: float = 0.5) -> list[Tree]:
     """
     if any(not prompt or not completion for prompt, completion in pairs):
         raise ValueError("a sequence needs a prompt and a completion of at least one token each")
+    return [_grow_one(pairs, group) for group in _group(pairs, least_share)]
+
+
+def _group(pairs: Sequence[Pair], least_share: float) -> list[list[int]]:
+    """Which pairs share a tree, each group in order of tokens."""
     order = sorted(range(len(pairs)), key=lambda i: [*pairs[i][0], *pairs[i][1]])
     groups: list[list[int]] = []
     for i in order:
@@ -62,7 +67,17 @@ def grow(pairs: Sequence[Pair], least_share: float = 0.5) -> list[Tree]:
             groups[-1].append(i)
         else:
             groups.append([i])
-    return [_grow_one(pairs, group) for group in groups]
+    return groups
+
+
+def count_tokens(pairs: Sequence[Pair]) -> int:
+    """Tokens of the pairs where those that their trees share count once: what `grow` lays out, and what ends there."""
+    count = 0
+    for group in _group(pairs, 0.5):
+        tokens = [[*pairs[i][0], *pairs[i][1]] for i in group]
+        shared = sum(shared_length(a, b) for a, b in pairwise(tokens))
+        count += sum(map(len, tokens)) - shared
+    return count
 
 
 def _grow_one(pairs: Sequence[Pair], group: list[int]) -> Tree:
@@ -162,7 +177,8 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
         input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=sights, use_cache=False
     ).last_hidden_state
     hidden_ND = hidden_1TD[0, batch["columns"]]
-    return token_logps(hidden_ND, batch["targets"], causal.lm_head, causal.config.final_logit_softcapping)
+    softcap = getattr(causal.config, "final_logit_softcapping", None)
+    return token_logps(hidden_ND, batch["targets"], causal.lm_head, softcap)
 
 
 def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None = None) -> Any:
@@ -217,31 +233,52 @@ def _frozen_logps() -> Any:
 
 
 def find_obstacle(model: Any) -> str:
-    """Why a model cannot compute trees, "" where it can: tried on three short sequences, together and alone."""
+    """Why a model cannot compute trees, "" where it can: tried on a few sequences, together and alone.
+
+    Rounding moves a log-probability by some spacings of the largest logit: 0.125 each in bfloat16 where it is 16 to 32.
+    """
     import torch
 
     from schema_student.attention import text_model, use_attention
 
-    if not hasattr(text_model(model), "model") or not hasattr(text_model(model).config, "sliding_window"):
-        return f"{type(text_model(model)).__name__} takes no masks by kind of layer"
-    if not use_attention(model):
-        return f"its attention is {text_model(model).config._attn_implementation}, not sdpa"
-    pairs = [([5, 6, 7, 8, 9], [6, 5, 7]), ([5, 6, 7, 8, 9], [6, 8]), ([5, 6, 7, 9, 8], [7, 7])]
+    causal, attends = text_model(model), use_attention(model)
+    if not hasattr(causal, "model") or not hasattr(causal.config, "sliding_window"):
+        return f"{type(causal).__name__} takes no masks by kind of layer"
+    if not attends:
+        return f"its attention is {causal.config._attn_implementation}, not sdpa"
+    pairs, eps = _probes(causal.config), torch.finfo(model.dtype).eps
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             batch = {name: x.to(model.device) for name, x in plant(grow(pairs)).items()}
-            together = forest_logps(model, batch, len(pairs), 3)
+            together = forest_logps(model, batch, len(pairs), max(len(completion) for _, completion in pairs))
             for i, (prompt, completion) in enumerate(pairs):
                 ids = torch.tensor([[*prompt, *completion]], device=model.device)
-                logps_CV = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-                alone = logps_CV.gather(-1, ids[0, len(prompt) :, None])[:, 0]
+                keep = len(completion) + 1  # the token before a completion predicts its first
+                logits_CV = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0, -keep:-1].float()
+                alone = logits_CV.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])[:, 0]
                 apart = float((together[i, : len(completion)] - alone).abs().max())
-                if not apart < torch.finfo(model.dtype).eps ** 0.5:  # 0.0003 in float32, 0.09 in bfloat16; NaN is more
+                rounding = max(eps**0.5, 4 * eps * float(logits_CV.abs().max()))  # 0.0003 in float32, 0.09 in bfloat16
+                if not apart < rounding:  # NaN is more
                     return f"its log-probabilities on trees are off by {apart:.2g}"
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         return f"it fails on trees: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
     finally:
         model.train(was_training)
     return ""
+
+
+def _probes(config: Any) -> list[Pair]:
+    """Short pairs, and pairs longer than the sliding window and than a block of FlexAttention (128 tokens).
+
+    The long ones begin with the token that trained models attend to most, and their prompt just fills the window: one
+    token more or less in it shows, in float32 with any weights.
+    """
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
+    window = min(config.sliding_window, 4096) if sliding else 128
+    begin = config.bos_token_id if isinstance(config.bos_token_id, int) else 5
+    long = [begin, *(5 + i * i % 7 for i in range(window - 1))]
+    branches = [[*(5 + i * step % 5 for i in range(max(32, 160 - window)))] for step in (1, 2)]
+    short = [5, 6, 7, 8, 9]
+    return [(short, [6, 5, 7]), (short, [6, 8]), ([5, 6, 7, 9, 8], [7, 7]), *((long, branch) for branch in branches)]

@@ -44,7 +44,8 @@ def train_sft(settings: Settings) -> Path:
 
 def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
-    loaded = students.load_student(settings)
+    loaded = students.attach_lora(students.load_student(settings), settings)
+    trees = training.takes_trees(loaded.model)
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
     validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
@@ -53,14 +54,13 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     if not train:
         advice = training.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
-    schedule = plan_sft(settings, train)
+    schedule = plan_sft(settings, train, trees)
     print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = training.run_facts("sft", settings, loaded, [corpus])
     facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    loaded = students.attach_lora(loaded, settings)
-    SFTTrainer(loaded, train, validation, run_dir, settings, schedule).run()
+    SFTTrainer(loaded, train, validation, run_dir, settings, schedule, trees).run()
     if not training.is_first_process():
         return {}
     facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
@@ -85,13 +85,13 @@ def encode_rows(
     return found
 
 
-def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]]) -> training.Schedule:
+def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]], trees: bool) -> training.Schedule:
     """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
     steps = settings.sft_max_steps
     if not steps:
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
         size, budget = settings.sft_batch_size, settings.batch_tokens
-        batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed).count()
+        batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed, trees).count()
         a_step = settings.gradient_accumulation * training.process_count()
         steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
     size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
@@ -111,9 +111,10 @@ class SFTTrainer(training.StudentTrainer):
         run_dir: Path,
         settings: Settings,
         schedule: training.Schedule,
+        trees: bool,
     ) -> None:
-        self.validation = validation
-        super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule)
+        self.validation = sorted(validation, key=lambda row: (row["key"], len(row["ids"])))
+        super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule, trees)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
@@ -132,9 +133,8 @@ class SFTTrainer(training.StudentTrainer):
         if not self.validation:
             return {}
         total, tokens = 0.0, 0
-        ordered = sorted(self.validation, key=lambda row: (row["key"], len(row["ids"])))
-        for start in range(0, len(ordered), self.schedule.batch_size):
-            batch = self._prepare_inputs(self.collate(ordered[start : start + self.schedule.batch_size]))
+        for rows in self.in_batches(self.validation, [[row["ids"]] for row in self.validation]):
+            batch = self._prepare_inputs(self.collate(rows))
             total -= float(training.completion_logps(self.model, batch, self.autocast).sum())
             tokens += self.weigh(batch)
         return {"eval_loss": total / tokens}

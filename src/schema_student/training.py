@@ -17,7 +17,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +150,9 @@ class Planner:
     """Which rows share a batch; every pass over the rows has each of them once.
 
     A row is the sequences that must share a batch: one, or a pair's two. A batch ends at `batch_size` rows or before
-    `batch_tokens` tokens, those counted once that neighbors share. `together` rows of one key (a schema) follow each
-    other, and rows of like length share a batch (sorted within windows of 16 batches), so that little is padded where
-    rows are padded. Everything else is shuffled by the seed, anew in each pass.
+    `batch_tokens` tokens, as `count_tokens` counts them. `together` rows of one key (a schema) follow each other, and
+    rows of like length share a batch (sorted within windows of 16 batches), so that little is padded where rows are
+    padded. Everything else is shuffled by the seed, anew in each pass.
     """
 
     rows: Sequence[Sequence[Ids]]
@@ -161,6 +161,7 @@ class Planner:
     batch_tokens: int
     together: int
     seed: int
+    trees: bool
 
     def plan(self, count: int) -> list[list[int]]:
         """`count` batches of indices, as many passes as that takes."""
@@ -182,30 +183,39 @@ class Planner:
         for start in range(0, len(runs), window):
             for run in sorted(runs[start : start + window], key=lambda run: max(lengths[i] for i in run)):
                 order += run
-        batches = self._cut_batches(order)
+        batches = cut_batches(self.rows, order, self.batch_size, self.batch_tokens, self.trees)
         rng.shuffle(batches)
         return batches
 
-    def _cut_batches(self, order: Sequence[int]) -> list[list[int]]:
-        batches: list[list[int]] = []
-        spent, before = 0, None
-        for i in order:
-            cost = new_tokens(self.rows[i], before)
-            if not batches or len(batches[-1]) == self.batch_size or spent + cost > self.batch_tokens:
-                batches.append([])
-                spent, cost = 0, new_tokens(self.rows[i])
-            batches[-1].append(i)
-            spent, before = spent + cost, self.rows[i][-1]
-        return batches
+
+def cut_batches(
+    rows: Sequence[Sequence[Ids]], order: Iterable[int], batch_size: int, batch_tokens: int, trees: bool
+) -> list[list[int]]:
+    """Rows in the given order as batches, each as large as the limits allow; a row above them is a batch by itself."""
+    batches: list[list[int]] = []
+    for i in order:
+        full = not batches or len(batches[-1]) == batch_size
+        if full or count_tokens([s for j in [*batches[-1], i] for s in rows[j]], trees) > batch_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
-def new_tokens(row: Sequence[Ids], before: Ids | None = None) -> int:
-    """Tokens of a row's sequences, less those that each shares with the one before it."""
-    count = 0
-    for sequence in row:
-        count += len(sequence) - (prompt_tree.shared_length(before.tokens, sequence.tokens) if before else 0)
-        before = sequence
-    return count
+def count_tokens(sequences: Sequence[Ids], trees: bool) -> int:
+    """Tokens that a batch of the sequences computes: those of its trees, else all columns of the padded rows."""
+    if trees:
+        return prompt_tree.count_tokens([(s.prompt_ids, s.completion_ids) for s in sequences])
+    P, C = max(len(s.prompt_ids) for s in sequences), max(len(s.completion_ids) for s in sequences)
+    return len(sequences) * (P + C)
+
+
+def takes_trees(model: Any, needs_logits: bool = False) -> bool:
+    """Whether the model's batches are trees; where they are padded, it says why."""
+    # A tree gives the log p of labels, not the logits of all tokens.
+    obstacle = prompt_tree.find_obstacle(model) or ("this beta needs all logits" if needs_logits else "")
+    if obstacle:
+        print(f"  padded batches, each schema computed again for every row: {obstacle}")
+    return not obstacle
 
 
 def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: random.Random) -> list[list[int]]:
@@ -441,14 +451,12 @@ class StudentTrainer(Trainer):
         run_dir: Path,
         settings: Settings,
         schedule: Schedule,
+        trees: bool,
     ) -> None:
         transformers_logging.set_verbosity_error()
         self.student, self.run_dir, self.schedule = student, run_dir, schedule
         self.autocast = autocast_dtype(settings, student.model.device)
-        obstacle = prompt_tree.find_obstacle(student.model)
-        if obstacle:
-            print(f"  padded batches, each schema computed again for every row: {obstacle}")
-        self.trees = not obstacle
+        self.trees = trees
         self.extra_logs: dict[str, float] = {}
         self.names: list[list[str]] = []  # of the rows of this step, by micro-batch
         self.started, self.first_step = time.monotonic(), 0
@@ -459,7 +467,8 @@ class StudentTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
         batches = schedule.steps * schedule.accumulation * self.args.world_size
         keys = [row["key"] for row in dataset]
-        planner = Planner(sequences, keys, schedule.batch_size, settings.batch_tokens, together, settings.seed)
+        self.batch_tokens = settings.batch_tokens
+        planner = Planner(sequences, keys, schedule.batch_size, settings.batch_tokens, together, settings.seed, trees)
         self.plan = planner.plan(batches)
 
     # What a stage gives
@@ -474,6 +483,14 @@ class StudentTrainer(Trainer):
         raise NotImplementedError
 
     # Batches
+
+    def in_batches(
+        self, rows: Sequence[dict[str, Any]], sequences: Sequence[Sequence[Ids]]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Rows in their order, in batches that keep to the same limits as those of training."""
+        order, size = range(len(rows)), self.schedule.batch_size
+        for batch in cut_batches(sequences, order, size, self.batch_tokens, self.trees):
+            yield [rows[i] for i in batch]
 
     def get_train_dataloader(self) -> DataLoader:
         mine = self.plan[self.args.process_index :: self.args.world_size]
