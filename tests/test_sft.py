@@ -107,6 +107,12 @@ def test_run_again_it_is_done(trained, capsys):
     assert (paths(trained).run_dir / "training_metrics.jsonl").read_bytes() == before
 
 
+def test_other_weights_in_the_same_folder_are_another_base(trained, monkeypatch):
+    monkeypatch.setattr(students, "base_digest", lambda base: f"new weights in {base}")
+    with pytest.raises(UserError, match="base_digest was"):
+        sft.train_sft(trained)
+
+
 @pytest.mark.parametrize(
     "moment", ["between checkpoints", "while a checkpoint is written", "before the first checkpoint"]
 )

@@ -36,7 +36,7 @@ def train_sft(settings: Settings) -> Path:
     choice = students.choose_student(settings)
     settings = resolve_auto(settings, choice.kind)
     where = paths(settings)
-    stamp = make_stamp(settings, *DECIDING, base=choice.base)
+    stamp = make_stamp(settings, *DECIDING, base_digest=students.base_digest(choice.base))
     with open_step(where.run_dir, stamp, [where.corpus], settings.overwrite) as step:
         if not step.done:
             step.finish(_train(settings, where.corpus, where.run_dir))
