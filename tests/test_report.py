@@ -6,6 +6,7 @@ import shutil
 import pytest
 import report_run
 
+from schema_student import figures
 from schema_student.artifacts import paths
 from schema_student.config import UserError, default_settings
 from schema_student.report import _block, _cell, collect, judge_alignment, write_report
@@ -110,11 +111,19 @@ def test_the_headline_on_alignment_is_honest():
     assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
 
 
+def test_held_out_pairs_are_drawn_from_the_first_step_on(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "_line", lambda axes, rows, key, *_, **__: drawn.update({key: rows}))
+    rows = [{"step": step, "eval_rewards/accuracies": 0.8, "rewards/accuracies": 0.8} for step in (0, 10)]
+    figures.draw_dpo(rows, None)
+    assert drawn["eval_rewards/accuracies"] == rows[1:]
+
+
 def test_sft_that_was_better_is_called_so(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
     report_run.write_run(settings, prompts=20)
     report_run.write_dpo(settings, sft_was_better=True)
-    assert "SFT was better" in write_report(settings).read_text()
+    assert "no checkpoint beat SFT on validation" in write_report(settings).read_text()
 
 
 def test_text_in_markdown_cannot_leave_its_place():

@@ -263,8 +263,8 @@ def judge_alignment(line: Row, choice: Row | None) -> Row:
     if choice and choice["sft_was_better"]:
         return {
             "tone": "neutral",
-            "title": "Alignment did not help: SFT was better on validation",
-            "text": f"No DPO checkpoint beat the SFT student, which was kept ({choice['why']}).",
+            "title": "Alignment did not help: no checkpoint beat SFT on validation",
+            "text": f"The SFT student was kept ({choice['why']}).",
         }
     fixed, broken, failures = line["fixed"], line["broken"], line["failures"]
     counts = f"Of the {failures} answers that SFT got wrong DPO fixed {fixed}, and it broke {broken} that were right"
