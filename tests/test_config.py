@@ -196,7 +196,7 @@ def test_the_run_is_named_by_flag_adapter_or_schemas(changes, run):
     "changes", [{"run": "eval"}, {"run": "alignment"}, {"run": "student-dpo"}, {"schemas": "x/eval.jsonl"}]
 )
 def test_a_name_whose_folders_belong_to_other_runs_is_refused(changes):
-    with pytest.raises(SettingsError, match="cannot name a run, as .* are folders of other runs; give another --run"):
+    with pytest.raises(SettingsError, match=r"cannot name a run, as .* are folders of other runs"):
         resolve_run(default_settings(**changes))
 
 
