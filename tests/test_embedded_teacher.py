@@ -217,6 +217,12 @@ def test_the_judge_compares_objects_by_their_accepted_alternatives():
     assert verdict["reason"] == 'has city = "paris france"; lacks city = "Paris"'
 
 
+def test_a_verdict_blames_nothing_that_an_alternative_accepts():
+    payload = {"schema": {}, "answer": {"a": 2, "b": "metres"}, "reference": {"a": 1, "b": "m"}}
+    verdict = give_verdict({**payload, "accepted": {"a": [1], "b": ["m", "metres"]}})
+    assert verdict == {"is_good": False, "reason": "has a = 2; lacks a = 1"}
+
+
 def test_a_difference_is_told_by_path():
     assert difference({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, {}) == "has a[].b = 2; lacks a[].b = 3"
 

@@ -27,7 +27,7 @@ from schema_student.config import UserError
 from schema_student.instances import example_instance
 from schema_student.phrasing import DATA, KINDS, DslSpec, Request, draw_request, load_bank, read_dsl, word_object
 from schema_student.prompts import INPUT_MARKER, completion_text
-from schema_student.schemas import SchemaError, canonical, compile_schema, judge, matches
+from schema_student.schemas import SchemaError, canonical, compile_schema, judge, matches, nearest_target
 
 MODEL = "embedded-teacher"
 DISPLAY_NAME = "embedded rule-based teacher (not an LLM)"
@@ -93,7 +93,8 @@ def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
         if _is_refusal(answer) and not names_a_field(str(answer["refusal"].get("suggestion")), schema):
             return {"is_good": False, "reason": "the suggestion names no field of the schema, so it cannot be answered"}
         return {"is_good": True, "reason": "it means what was asked"}
-    return {"is_good": False, "reason": difference(answer, reference, schema)}
+    nearest = nearest_target(answer, reference, payload.get("accepted"))
+    return {"is_good": False, "reason": difference(answer, nearest, schema)}
 
 
 def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:

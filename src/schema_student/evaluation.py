@@ -165,6 +165,7 @@ def _judge(request: Row, written: Row, settings: Settings) -> tuple[Row, Any]:
         "rank": verdict.meaning(means),
         "student_canonical": canonical(verdict.value, compiled.schema) if verdict.schema_valid else None,
         "target": target,
+        "accepted": request.get("accepted"),
         "target_canonical": canonical(target, compiled.schema),
         "exact_match": verdict.parsed and _same(verdict.value, target),
         "semantic_match_target": means,
