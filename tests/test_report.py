@@ -7,9 +7,18 @@ import pytest
 import report_run
 
 from schema_student import figures
-from schema_student.artifacts import paths
+from schema_student.artifacts import digest, paths
 from schema_student.config import UserError, default_settings
-from schema_student.report import _block, _cell, collect, judge_alignment, write_report
+from schema_student.report import (
+    SHOWN_RATES,
+    _block,
+    _cell,
+    _interval,
+    _percent,
+    collect,
+    judge_alignment,
+    write_report,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,19 @@ def test_the_report_names_who_was_teacher_and_student(html, markdown):
         assert "f3a9f3a9f3a9f3a9" in text
 
 
+def test_what_ran_has_the_digests_of_adapters_and_of_the_teacher(settings, html, markdown):
+    adapters = [digest(name.encode())[:16] for name in ("weights of SFT", "weights of DPO")]
+    for text in (html, markdown):
+        assert all(found in text for found in (*adapters, "7eac" * 4, "auto: no Ollama answers"))
+
+
+def test_numbers_that_auto_filled_in_are_not_told_as_changed(settings, tmp_path):
+    assert set(collect(settings)["setup"]["changed"]) == {"output_dir"}
+    other = default_settings(output_dir=str(tmp_path), beta=0.2, dpo_max_steps=7)
+    report_run.write_run(other, prompts=20)
+    assert set(collect(other)["setup"]["changed"]) == {"output_dir", "beta", "dpo_max_steps"}
+
+
 def test_html_is_one_file_that_fetches_nothing(html):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert "<script" not in html and "@import" not in html and "url(" not in html
@@ -52,9 +74,20 @@ def test_outputs_of_models_are_escaped(html, markdown):
 
 def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown):
     facts = collect(settings)
-    for student in facts["students"]:
-        rate = f"{student['summary']['splits']['test_unseen']['semantic_pass_rate']['rate']:.1%}"
-        assert rate in html and rate in markdown
+    page = re.sub(r"[ \n]+", " ", re.sub(r"<[^>]*>", " ", html))
+    for split in facts["splits"]:
+        (table,) = re.findall(rf"^### {split.replace('_', ' ')}\n(.*?)\| prompts", markdown, re.M | re.S)
+        for key, name in SHOWN_RATES.items():
+            rates = [student["summary"]["splits"][split][key] for student in facts["students"]]
+            cells = [f"{_percent(rate['rate'])} ({_interval(rate)})" if rate["n"] else "-" for rate in rates]
+            assert f"| {name} | {' | '.join(cells)} |" in table
+            told = [f"{_percent(rate['rate'])} {_interval(rate)}".strip() for rate in rates]
+            assert f" {name} {' '.join(told)} " in page
+    for weak in facts["weakest"]:
+        split = weak["split"].replace("_", " ")
+        assert f"| {_cell(weak['schema_id'])} | {split} | {weak['failed']} | {weak['asked']} |" in markdown
+        assert f" {weak['schema_id']} {split} {weak['failed']} {weak['asked']} " in page
+    assert "## What DPO broke\n" in markdown and " What DPO broke " in page
     pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
     assert pictures == set(re.findall(r"\]\((\w+\.png)\)", markdown))
     assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png", "data.png"}

@@ -330,8 +330,13 @@ def resolve_auto(settings: Settings, kind: str) -> Settings:
 
     The numbers stand in config/auto_embedded.json and config/auto_gemma.json.
     """
-    values = read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
+    values = read_auto(kind)
     return settings.changed(**{name: value for name, value in values.items() if getattr(settings, name) == "auto"})
+
+
+def read_auto(kind: str) -> dict[str, Any]:
+    """What "auto" numbers become for a kind of student."""
+    return read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
 
 
 def resolve_run(settings: Settings) -> str:

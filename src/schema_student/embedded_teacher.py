@@ -289,7 +289,8 @@ def serve() -> Iterator[str]:
 def model_digest() -> str:
     """What the teacher knows, as a digest: its phrases, its lexicon and the rules that use them."""
     data = [DATA / "phrases_teacher.json", DATA / "operators.json", LEXICON]
-    code = [Path(__file__).with_name(name) for name in ("phrasing.py", "schemas.py", "embedded_teacher.py")]
+    names = ("instances.py", "phrasing.py", "schemas.py", "embedded_teacher.py")
+    code = [Path(__file__).with_name(name) for name in names]
     return digest([digest(path) for path in data + code])
 
 

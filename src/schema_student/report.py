@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from schema_student import comparison, embedded_teacher, figures
-from schema_student.artifacts import Paths, Row, open_templates, paths, read_json, read_jsonl, read_meta, write_text
-from schema_student.config import CONFIG_DIR, Settings, UserError, read_config, resolve_run
+from schema_student.artifacts import (
+    Paths,
+    Row,
+    digest,
+    open_templates,
+    paths,
+    read_json,
+    read_jsonl,
+    read_meta,
+    write_text,
+)
+from schema_student.config import CONFIG_DIR, Settings, UserError, read_auto, read_config, resolve_run
 from schema_student.dataset import count_rows
 
 STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
@@ -197,16 +207,18 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
     steps = list_steps(where, students)
     meta = steps[-1]["meta"] if steps else {}
-    known = read_config(CONFIG_DIR / "defaults.json")
+    known, auto = read_config(CONFIG_DIR / "defaults.json"), read_auto(config.get("student", {}).get("kind", ""))
+    auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
     return {
         "student": config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"},
         "teacher": students[-1]["summary"].get("judged_by", "?") if students else None,
+        "writer": (read_meta(where.dataset) or {}).get("teacher_info", {}),
         "versions": {name: version for name, version in meta.get("versions", {}).items() if version},
         "commit": meta.get("git_commit"),
         "seed": settings.get("seed", meta.get("seed")),
         "steps": steps,
-        "changed": {name: value for name, value in settings.items() if known.get(name) != value},
+        "changed": {name: value for name, value in settings.items() if value not in (known.get(name), auto.get(name))},
         "settings": settings,
     }
 
@@ -221,13 +233,18 @@ def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
         meta = read_meta(path)
         if meta and "finished_at" in meta:
             name = path.name if path in data else str(path.relative_to(where.evals.parent))
-            digest = str(meta.get("digest", ""))[:16]
-            found.append({"name": name, "meta": meta, "digest": digest, "at": meta["finished_at"]})
+            found.append({"name": name, "meta": meta, "digest": _digest(path, meta), "at": meta["finished_at"]})
     found.sort(key=lambda step: step["at"])
     for before, step in zip([None, *found], found, strict=False):
         span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
         step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
     return found
+
+
+def _digest(path: Path, meta: Row) -> str:
+    """The start of an artifact's digest; of a training that of its adapter."""
+    weights = path / "checkpoint-final" / "adapter_model.safetensors"
+    return str(meta.get("digest") or (digest(weights) if weights.exists() else ""))[:16]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
