@@ -76,7 +76,13 @@ def write_evaluation(settings, key, prompts, minute):
     rows = [verdict_row(key, split, i) for split in SCHEMAS for i in range(prompts)]
     path = paths(settings).eval_dir(name) / "evaluation_results.jsonl"
     write_jsonl(path, rows)
-    facts = {"name": name, "student": "embedded student", "base": "models/embedded-student", "adapter": None}
+    facts = {
+        "run": "student",
+        "name": name,
+        "student": "embedded student",
+        "base": "models/embedded-student",
+        "adapter": None,
+    }
     facts["judged_by"] = "embedded rule-based teacher (not an LLM)"
     write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(rows)})
     finish(path, minute)
@@ -87,8 +93,10 @@ def verdict_row(key, split, i):
     rng = random.Random(f"{split} {i}")
     luck, n = rng.random(), rng.randint(2, 90)
     kind = rng.choices(["answerable", "missing_field", "unsupported_operator"], [8, 1, 1])[0]
-    skill = SKILL[key] - (0.07 if split == "test_unseen" else 0) + random.Random(f"{key} {i}").uniform(-0.04, 0.04)
-    ranks = {"base": [0, 0, 2, 3, 3, 1, 4], "sft": [3, 4, 4, 4, 0], "dpo": [4, 4, 3]}[key]
+    skill = (
+        SKILL.get(key, 0.5) - (0.07 if split == "test_unseen" else 0) + random.Random(f"{key} {i}").uniform(-0.04, 0.04)
+    )
+    ranks = {"base": [0, 0, 2, 3, 3, 1, 4], "sft": [3, 4, 4, 4, 0]}.get(key, [4, 4, 3])
     rank = 5 if luck < skill else random.Random(f"{key} {split} {i} rank").choice(ranks)
     if key == "dpo" and i < 3:
         rank = 4  # what DPO broke

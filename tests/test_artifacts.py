@@ -281,6 +281,7 @@ def test_two_runs_share_no_artifact():
         ({"adapter": "o/student_runs/x-dpo/checkpoint-final"}, "x-dpo", "o/student_runs/x-dpo/checkpoint-final"),
         ({"adapter": "o/student_runs/x/checkpoint-50"}, "x-sft-checkpoint-50", "o/student_runs/x/checkpoint-50"),
         ({"adapter": "models/mine"}, "student-mine", "models/mine"),
+        ({"adapter": "models/mine/checkpoint-final"}, "student-mine", "models/mine/checkpoint-final"),
         ({"adapter": "models/mine", "eval_student": "base"}, "student-base", ""),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import report_run
 
 from schema_student import figures
-from schema_student.artifacts import digest, paths
+from schema_student.artifacts import digest, paths, read_json, write_json
 from schema_student.config import UserError, default_settings
 from schema_student.report import (
     SHOWN_RATES,
@@ -97,6 +97,24 @@ def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown)
     for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
+
+
+def test_every_evaluation_of_the_run_is_shown_in_order_and_none_of_another_run(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    for key in ("dpo", "sft-checkpoint-160", "sft-checkpoint-80", "sft", "mine", "base"):
+        report_run.write_evaluation(settings, key, 8, 20)
+    report_run.write_evaluation(settings, "2-sft", 8, 20)  # the SFT student of run student-2
+    summary = paths(settings).eval_dir("student-2-sft") / "evaluation_summary.json"
+    write_json(summary, {**read_json(summary), "run": "student-2"})
+    keys = [student["key"] for student in collect(settings)["students"]]
+    assert keys == ["base", "mine", "sft-checkpoint-80", "sft-checkpoint-160", "sft", "dpo"]
+    assert "the student mine" in write_report(settings).read_text().lower()
+
+
+def test_a_run_with_nothing_but_an_adapter_from_elsewhere_gets_its_report(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_evaluation(settings, "mine", 8, 20)
+    assert "The student mine answers" in write_report(settings).read_text()
 
 
 def test_a_report_written_again_is_the_same(settings, html):

@@ -149,7 +149,7 @@ def _adapter_label(adapter: str) -> str:
     """What an adapter is called in its evaluation's name: sft, dpo, sft-checkpoint-50, or the folder's own name."""
     folder = Path(adapter).resolve()
     if not adapter_run(str(folder)):
-        return folder.name
+        return folder.parent.name if folder.name == "checkpoint-final" else folder.name
     stage = "dpo" if folder.parent.name.endswith("-dpo") else "sft"
     return stage if folder.name == "checkpoint-final" else f"{stage}-{folder.name}"
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from schema_student import student as students
 from schema_student.artifacts import Row, make_stamp, open_step, paths, read_jsonl, write_json
-from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.config import Settings, UserError, resolve_auto, resolve_run
 from schema_student.prompts import render_prompt
 from schema_student.schemas import CompiledSchema, Verdict, canonical, compile_schema, judge, matches
 from schema_student.teacher import Teacher, TeacherFailure, open_teacher, resolve_teacher
@@ -53,6 +53,7 @@ def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
     stamp = make_stamp(settings, *DECIDING, base_digest=students.base_digest(choice.base))
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     facts = {
+        "run": resolve_run(settings),
         "name": name,
         "student": choice.name,
         "base": choice.base,

@@ -8,7 +8,9 @@ Last step of the flow. What a run has not made is named as missing, and the repo
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -107,17 +109,27 @@ def collect(settings: Settings) -> Row:
 
 
 def read_students(where: Paths, run: str) -> list[Row]:
-    """The evaluations of the run's base, SFT and DPO students that are finished, in this order."""
+    """The finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
     found = []
-    for key, label in STUDENTS.items():
-        results = where.eval_dir(f"{run}-{key}") / "evaluation_results.jsonl"
-        summary = results.with_name("evaluation_summary.json")
-        if read_meta(results) and summary.exists():
+    for summary in where.evals.glob(f"{run}-*/evaluation_summary.json"):
+        key, told = summary.parent.name.removeprefix(f"{run}-"), read_json(summary)
+        results = summary.with_name("evaluation_results.jsonl")
+        # Run a-b has the evaluation a-b-sft, which is none of run a.
+        if read_meta(results) and (key in STUDENTS or told.get("run") == run):
             rows = read_jsonl(results)
-            student = {"key": key, "label": label, "who": WHO[key], "color": figures.COLORS[key], "rows": rows}
-            student["summary"] = read_json(summary)
-            found.append({**student, "failed": sum(row["rank"] != comparison.RIGHT for row in rows)})
-    return found
+            student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
+            student |= {"rows": rows, "summary": told, "failed": sum(row["rank"] != comparison.RIGHT for row in rows)}
+            found.append(student)
+    found.sort(key=lambda student: _place(student["key"]))
+    others = itertools.cycle(figures.RUN_COLORS[2:])
+    return [{**student, "color": figures.COLORS.get(student["key"]) or next(others)} for student in found]
+
+
+def _place(key: str) -> tuple[int, float, str]:
+    """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
+    stage, _, step = key.partition("-checkpoint-")
+    order = {"base": 0, "sft": 2, "dpo": 3}.get(stage, 1)
+    return order, int(step) if step.isdigit() else math.inf, key
 
 
 def read_stage(run_dir: Path) -> Row | None:
