@@ -245,6 +245,13 @@ def test_a_batch_keeps_to_its_tokens_and_a_pass_to_its_rows(lengths, budget, see
         assert len(batch) <= 8 and sum(len(tree.ids) for tree in forest) <= budget
 
 
+def test_the_student_is_named_where_training_begins(tmp_path, capsys):
+    settings = settings_with_corpus(tmp_path, sft_max_steps=1)
+    sft.train_sft(settings)
+    said = capsys.readouterr().out
+    assert said.index(f"student: {settings.base_model} (asked for by name)") < said.index("step 0/1")
+
+
 def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):
     rows = corpus_rows()
     rows[3]["completion"] = '"' + "x" * 80 + '"'

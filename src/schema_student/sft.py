@@ -46,6 +46,7 @@ def train_sft(settings: Settings) -> Path:
 def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
     loaded = students.load_student(settings)
+    print(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
     validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
