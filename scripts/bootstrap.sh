@@ -67,7 +67,7 @@ stage_number() {
 # ---- the log --------------------------------------------------------------------------------------------------------
 
 open_log() {
-  mkdir -p "$OUTPUT/logs"
+  mkdir -p "$OUTPUT/logs" || usage_error "--output-dir $OUTPUT: no folder can be made there"
   LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
   # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
   exec > >(tee -i "$LOG") 2>&1
@@ -88,7 +88,7 @@ install_packages() {
     requirements=$ROOT/requirements-gpu.txt
   fi
   want=$(sha256sum <"$requirements")
-  [ "$(cat "$marker" 2>/dev/null)" != "$want" ] || return 0
+  if [ -x "$PYTHON" ] && [ "$(cat "$marker" 2>/dev/null)" = "$want" ]; then return; fi
   echo "setting up $VENV from $(basename "$requirements") (once; minutes, some GiB) ..."
   find_python
   find_uv
@@ -166,7 +166,8 @@ elif [ -n "$JUST_SAY" ]; then
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$RUNNER"
   echo "stages: ${STAGES[*]}"
   make_venv >&2
-  exec "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" --help-all
+  "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" --help-all | sed "1s/pretty_jsonl.py/$(basename "$RUNNER")/"
+  exit
 fi
 open_log
 make_venv

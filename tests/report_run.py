@@ -4,7 +4,8 @@ import json
 import random
 
 from schema_student import beta
-from schema_student.artifacts import digest, paths, versions, write_json, write_jsonl
+from schema_student.artifacts import digest, paths, versions, write_json, write_jsonl, write_text
+from schema_student.config import resolve_auto
 from schema_student.description import describe
 from schema_student.evaluation import summarize
 
@@ -65,7 +66,8 @@ def write_dataset(settings, prompts):
     ]
     path = paths(settings).dataset
     write_jsonl(path, rows)
-    finish(path, 2, rejected={"duplicate": 7, "enum": 2})
+    teacher = {"model_digest": "7eac" * 16, "reason": "auto: no Ollama answers"}
+    finish(path, 2, rejected={"duplicate": 7, "enum": 2}, teacher_info=teacher)
     write_json(paths(settings).hub_dataset / "description.json", describe(rows))
 
 
@@ -74,7 +76,13 @@ def write_evaluation(settings, key, prompts, minute):
     rows = [verdict_row(key, split, i) for split in SCHEMAS for i in range(prompts)]
     path = paths(settings).eval_dir(name) / "evaluation_results.jsonl"
     write_jsonl(path, rows)
-    facts = {"name": name, "student": "embedded student", "base": "models/embedded-student", "adapter": None}
+    facts = {
+        "run": "student",
+        "name": name,
+        "student": "embedded student",
+        "base": "models/embedded-student",
+        "adapter": None,
+    }
     facts["judged_by"] = "embedded rule-based teacher (not an LLM)"
     write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(rows)})
     finish(path, minute)
@@ -85,9 +93,13 @@ def verdict_row(key, split, i):
     rng = random.Random(f"{split} {i}")
     luck, n = rng.random(), rng.randint(2, 90)
     kind = rng.choices(["answerable", "missing_field", "unsupported_operator"], [8, 1, 1])[0]
-    skill = SKILL[key] - (0.07 if split == "test_unseen" else 0) + random.Random(f"{key} {i}").uniform(-0.04, 0.04)
-    ranks = {"base": [0, 0, 2, 3, 3, 1, 4], "sft": [3, 4, 4, 4, 0], "dpo": [4, 4, 3]}[key]
+    skill = (
+        SKILL.get(key, 0.5) - (0.07 if split == "test_unseen" else 0) + random.Random(f"{key} {i}").uniform(-0.04, 0.04)
+    )
+    ranks = {"base": [0, 0, 2, 3, 3, 1, 4], "sft": [3, 4, 4, 4, 0]}.get(key, [4, 4, 3])
     rank = 5 if luck < skill else random.Random(f"{key} {split} {i} rank").choice(ranks)
+    if key == "dpo" and i < 3:
+        rank = 4  # what DPO broke
     target = {"steps": [{"conditions": [{"field": "price", "operator": "above", "value": n}]}]}
     answer = target if rank == 5 else {"steps": [{"conditions": [{"field": "city", "operator": "above", "value": n}]}]}
     output = HOSTILE if rank == 0 else json.dumps(answer)
@@ -146,7 +158,7 @@ def run_config(settings, stage, **facts):
     student |= {"digest": "f3a9" * 16, "reason": "auto: no CUDA GPU"}
     return {
         "stage": stage,
-        "settings": settings.model_dump(exclude={"dry_run"}),
+        "settings": resolve_auto(settings, "embedded").model_dump(exclude={"dry_run"}),
         "student": student,
         "versions": versions(),
         **facts,
@@ -167,6 +179,7 @@ def write_sft(settings, steps=150):
     write_json(
         where / "run_config.json", run_config(settings, "sft", checkpoint="checkpoint-150", why="least validation loss")
     )
+    write_text(where / "checkpoint-final" / "adapter_model.safetensors", "weights of SFT")
     finish(where, 10)
 
 
@@ -240,4 +253,5 @@ def write_dpo(settings, steps=100, sft_was_better=False):
     why = "right answers 90.0% on validation (SFT 84.0%)"
     facts = {"checkpoint": f"checkpoint-{chosen}", "why": why, "sft_was_better": sft_was_better}
     write_json(where / "run_config.json", run_config(settings, "dpo", **facts))
+    write_text(where / "checkpoint-final" / "adapter_model.safetensors", "weights of DPO")
     finish(where, 16)

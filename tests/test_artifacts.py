@@ -30,7 +30,7 @@ from schema_student.artifacts import (
     write_pretty,
     write_text,
 )
-from schema_student.config import UserError, default_settings
+from schema_student.config import SettingsError, UserError, default_settings
 
 STAMP = {"settings": {"domains": 3}, "seed": 1}
 ROWS = [{"n": 0, "text": "plain"}, {"n": 1, "text": "caf\u00e9 \u2028 \U0001f600"}, {"n": 2, "text": "lone \ud800"}]
@@ -115,6 +115,15 @@ def test_a_second_writer_is_refused_naming_the_first(tmp_path):
         with open_step(path, STAMP):
             raise AssertionError("two writers")
     assert run_step(path, ROWS) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_lies_in_an_artifact_is_never_its_input(tmp_path, overwrite):
+    adapter = tmp_path / "student-dpo" / "checkpoint-final" / "adapter_model.safetensors"
+    write_text(adapter, "weights")
+    with pytest.raises(UserError, match=r"of its own input .*adapter_model\.safetensors; name another"):
+        run_step(tmp_path / "student-dpo", [], inputs=[adapter], overwrite=overwrite)
+    assert adapter.read_text() == "weights"
 
 
 def test_a_finished_step_says_so_and_changes_nothing(tmp_path, capsys):
@@ -272,11 +281,19 @@ def test_two_runs_share_no_artifact():
         ({"adapter": "o/student_runs/x-dpo/checkpoint-final"}, "x-dpo", "o/student_runs/x-dpo/checkpoint-final"),
         ({"adapter": "o/student_runs/x/checkpoint-50"}, "x-sft-checkpoint-50", "o/student_runs/x/checkpoint-50"),
         ({"adapter": "models/mine"}, "student-mine", "models/mine"),
+        ({"adapter": "models/mine/checkpoint-final"}, "student-mine", "models/mine/checkpoint-final"),
         ({"adapter": "models/mine", "eval_student": "base"}, "student-base", ""),
     ],
 )
 def test_who_is_evaluated_follows_from_flags(changes, name, adapter):
     assert evaluated(default_settings(**changes)) == (name, adapter)
+
+
+def test_a_dpo_adapter_is_not_evaluated_as_its_own_runs_sft():
+    adapter = "o/student_runs/x-dpo/checkpoint-final"
+    with pytest.raises(SettingsError, match="is this run's DPO adapter; leave --eval-student out, or name another"):
+        evaluated(default_settings(adapter=adapter, eval_student="sft"))
+    assert evaluated(default_settings(adapter=adapter, eval_student="sft", run="y")) == ("y-sft", adapter)
 
 
 def test_a_dry_run_says_what_is_missing_and_writes_nothing(tmp_path, capsys):

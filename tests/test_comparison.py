@@ -1,5 +1,7 @@
 """What differs between students on the same prompts: transitions, faults, examples."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from schema_student.comparison import (
     sign_test,
     tabulate_failures,
 )
+from schema_student.schemas import canonical
 
 
 def row(query, passed, **more):
@@ -98,6 +101,32 @@ def test_differing_paths_name_what_is_missing_and_what_differs():
     assert list(differing_paths({"a": [1, 2], "b": 1}, {"a": [1, 3], "c": 1})) == ["/a/1", "/b", "/c"]
     assert list(differing_paths([1], [1, 2])) == [""]
     assert list(differing_paths(True, 1)) == [""]
+
+
+def test_conditions_are_compared_by_their_field_wherever_they_stand():
+    def meaning(*conditions):
+        named = [dict(zip(("field", "operator", "value"), condition, strict=True)) for condition in conditions]
+        return json.loads(canonical({"steps": [{"name": "s", "conditions": named}]}, {"x-dsl": "query"}))
+
+    def paths(ours, target):
+        return {general_path(path) for path in differing_paths(ours, target)}
+
+    price, city, star = ("price", "above", 3), ("city", "is", "Lyon"), ("star", "is", 4)
+    where = "/steps/*/conditions"
+    assert paths(meaning(city, ("price", "above", 30)), meaning(price, city)) == {f"{where}/*/value"}
+    assert paths(meaning(("aaa", "is", "Lyon"), price, star), meaning(city, price, star)) == {f"{where}/*/field"}
+    assert paths(meaning(city, price, star), meaning(price, star)) == {where}
+
+
+def test_an_answer_is_held_against_the_nearest_accepted_one():
+    target, accepted = '{"a":1,"b":"m","c":2}', {"a": [1], "b": ["m", "metres"], "c": ["", 2]}
+    ours = row("q", False, student_canonical='{"a":2,"b":"metres"}', target_canonical=target, accepted=accepted)
+    assert find_failures(ours) == [("not as asked", "/a")]
+
+
+def test_a_refusal_that_was_not_due_is_one_fault():
+    wrong = row("q", False, student_canonical='{"refusal":true}', target_canonical='{"steps":[]}')
+    assert find_failures(wrong) == [("not as asked", "/refusal")]
 
 
 def test_examples_show_every_students_answer_to_the_same_prompt():

@@ -192,6 +192,14 @@ def test_the_run_is_named_by_flag_adapter_or_schemas(changes, run):
     assert resolve_run(default_settings(**changes)) == run
 
 
+@pytest.mark.parametrize(
+    "changes", [{"run": "eval"}, {"run": "alignment"}, {"run": "student-dpo"}, {"schemas": "x/eval.jsonl"}]
+)
+def test_a_name_whose_folders_belong_to_other_runs_is_refused(changes):
+    with pytest.raises(SettingsError, match=r"cannot name a run, as .* are folders of other runs"):
+        resolve_run(default_settings(**changes))
+
+
 def test_an_adapter_from_elsewhere_belongs_to_no_run():
     assert adapter_run("models/mine/checkpoint-final") == ""
     assert adapter_run("") == ""

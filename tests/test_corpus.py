@@ -10,6 +10,7 @@ from schema_student.artifacts import paths, read_jsonl, write_jsonl
 from schema_student.config import UserError, default_settings
 from schema_student.corpus import build_rows, write_corpus
 from schema_student.prompts import render_prompt
+from schema_student.sft import teachers
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 OTHER = {"type": "object", "properties": {"m": {"type": "integer"}}, "required": ["m"]}
@@ -42,6 +43,11 @@ def test_rows_become_prompts_and_completions_of_the_trained_splits(tmp_path, cap
     assert made[0]["completion"] == '{"n":1}'
     assert {"schema_id", "domain", "prompt", "completion", "is_valid", "split"} <= set(made[0])
     assert "corpus: 1 train, 1 validation (none dropped)" in capsys.readouterr().out
+
+
+def test_the_corpus_says_who_wrote_it(tmp_path):
+    rows = [row("one", teacher_model="gpt-oss:120b"), row("two", teacher_model="user"), row("three")]
+    assert teachers(corpus_of(tmp_path, rows)) == ["gpt-oss:120b", "user"]
 
 
 def test_the_rendering_is_a_setting(tmp_path):

@@ -373,6 +373,14 @@ def test_one_schema_alone_is_split_by_queries(tmp_path, capsys):
     assert "note: test_unseen is empty" in capsys.readouterr().out
 
 
+def test_one_own_query_leaves_no_split_empty(tmp_path):
+    rows = [{"schema_id": "one", "schema": city_schema("city"), "query": "x", "answer": {"city": "y", "days": 2}}]
+    own = write_own(tmp_path / "own.jsonl", rows)
+    made = read_jsonl(write_dataset(small_settings(tmp_path, schemas=own, train_queries=4, eval_queries=8)))
+    counts = Counter(row["split"] for row in made)
+    assert counts["train"] == 5 and counts["test_seen"] == 8 and counts["validation"] >= 8
+
+
 def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):
     rows = [{"schema_id": "s", "schema": city_schema("city"), "query": "somewhere nice, a week"}]
     settings = small_settings(

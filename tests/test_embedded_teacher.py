@@ -6,12 +6,13 @@ import json
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import ollama
 import pytest
 
-from schema_student import domains, phrasing
+from schema_student import domains, embedded_teacher, phrasing
 from schema_student.embedded_teacher import MODEL, difference, give_verdict, names_a_field, reply, serve, write_queries
 from schema_student.prompts import role_format, role_messages
 from schema_student.schemas import compile_schema, judge
@@ -215,6 +216,20 @@ def test_the_judge_compares_objects_by_their_accepted_alternatives():
     assert give_verdict({**asked, "answer": answer, "accepted": accepted})["is_good"]
     verdict = give_verdict({**asked, "answer": answer, "accepted": None})
     assert verdict["reason"] == 'has city = "paris france"; lacks city = "Paris"'
+
+
+def test_a_verdict_blames_nothing_that_an_alternative_accepts():
+    payload = {"schema": {}, "answer": {"a": 2, "b": "metres"}, "reference": {"a": 1, "b": "m"}}
+    verdict = give_verdict({**payload, "accepted": {"a": [1], "b": ["m", "metres"]}})
+    assert verdict == {"is_good": False, "reason": "has a = 2; lacks a = 1"}
+
+
+def test_the_teachers_digest_covers_every_module_that_decides_its_answers(monkeypatch):
+    read = []
+    monkeypatch.setattr(embedded_teacher, "digest", lambda thing: read.append(thing) or "0")
+    embedded_teacher.model_digest.__wrapped__()
+    names = {path.name for path in read if isinstance(path, Path)}
+    assert {"instances.py", "phrasing.py", "schemas.py", "embedded_teacher.py"} <= names
 
 
 def test_a_difference_is_told_by_path():

@@ -67,3 +67,9 @@ def test_null_and_empty_values_can_be_given():
     check({}, {"type": "object"}, 0)
     check([], {"type": "array"}, 0)
     check(0, {"type": "integer", "maximum": 5}, 0)
+
+
+def test_a_text_is_never_just_emptied():
+    schema = {"type": "object", "properties": {"name": {"type": "string", "minLength": 1}}, "required": ["name"]}
+    texts = [text for seed in range(20) for text, _ in mutate({"name": "x"}, schema, random.Random(seed))]
+    assert texts and '{"name":""}' not in texts

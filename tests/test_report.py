@@ -7,10 +7,19 @@ import shutil
 import pytest
 import report_run
 
-from schema_student import preferences
-from schema_student.artifacts import paths
+from schema_student import figures, preferences
+from schema_student.artifacts import digest, paths, read_json, write_json
 from schema_student.config import UserError, default_settings
-from schema_student.report import _block, _cell, collect, judge_alignment, write_report
+from schema_student.report import (
+    SHOWN_RATES,
+    _block,
+    _cell,
+    _interval,
+    _percent,
+    collect,
+    judge_alignment,
+    write_report,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +47,19 @@ def test_the_report_names_who_was_teacher_and_student(html, markdown):
         assert "f3a9f3a9f3a9f3a9" in text
 
 
+def test_what_ran_has_the_digests_of_adapters_and_of_the_teacher(settings, html, markdown):
+    adapters = [digest(name.encode())[:16] for name in ("weights of SFT", "weights of DPO")]
+    for text in (html, markdown):
+        assert all(found in text for found in (*adapters, "7eac" * 4, "auto: no Ollama answers"))
+
+
+def test_numbers_that_auto_filled_in_are_not_told_as_changed(settings, tmp_path):
+    assert set(collect(settings)["setup"]["changed"]) == {"output_dir"}
+    other = default_settings(output_dir=str(tmp_path), beta=0.2, dpo_max_steps=7)
+    report_run.write_run(other, prompts=20)
+    assert set(collect(other)["setup"]["changed"]) == {"output_dir", "beta", "dpo_max_steps"}
+
+
 def test_html_is_one_file_that_fetches_nothing(html):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
     assert "<script" not in html and "@import" not in html and "url(" not in html
@@ -53,9 +75,20 @@ def test_outputs_of_models_are_escaped(html, markdown):
 
 def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown):
     facts = collect(settings)
-    for student in facts["students"]:
-        rate = f"{student['summary']['splits']['test_unseen']['semantic_pass_rate']['rate']:.1%}"
-        assert rate in html and rate in markdown
+    page = re.sub(r"[ \n]+", " ", re.sub(r"<[^>]*>", " ", html))
+    for split in facts["splits"]:
+        (table,) = re.findall(rf"^### {split.replace('_', ' ')}\n(.*?)\| prompts", markdown, re.M | re.S)
+        for key, name in SHOWN_RATES.items():
+            rates = [student["summary"]["splits"][split][key] for student in facts["students"]]
+            cells = [f"{_percent(rate['rate'])} ({_interval(rate)})" if rate["n"] else "-" for rate in rates]
+            assert f"| {name} | {' | '.join(cells)} |" in table
+            told = [f"{_percent(rate['rate'])} {_interval(rate)}".strip() for rate in rates]
+            assert f" {name} {' '.join(told)} " in page
+    for weak in facts["weakest"]:
+        split = weak["split"].replace("_", " ")
+        assert f"| {_cell(weak['schema_id'])} | {split} | {weak['failed']} | {weak['asked']} |" in markdown
+        assert f" {weak['schema_id']} {split} {weak['failed']} {weak['asked']} " in page
+    assert "## What DPO broke\n" in markdown and " What DPO broke " in page
     pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
     assert pictures == set(re.findall(r"\]\((\w+\.png)\)", markdown))
     assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png", "data.png"}
@@ -65,6 +98,24 @@ def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown)
     for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
+
+
+def test_every_evaluation_of_the_run_is_shown_in_order_and_none_of_another_run(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    for key in ("dpo", "sft-checkpoint-160", "sft-checkpoint-80", "sft", "mine", "base"):
+        report_run.write_evaluation(settings, key, 8, 20)
+    report_run.write_evaluation(settings, "2-sft", 8, 20)  # the SFT student of run student-2
+    summary = paths(settings).eval_dir("student-2-sft") / "evaluation_summary.json"
+    write_json(summary, {**read_json(summary), "run": "student-2"})
+    keys = [student["key"] for student in collect(settings)["students"]]
+    assert keys == ["base", "mine", "sft-checkpoint-80", "sft-checkpoint-160", "sft", "dpo"]
+    assert "the student mine" in write_report(settings).read_text().lower()
+
+
+def test_a_run_with_nothing_but_an_adapter_from_elsewhere_gets_its_report(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_evaluation(settings, "mine", 8, 20)
+    assert "The student mine answers" in write_report(settings).read_text()
 
 
 def test_a_report_written_again_is_the_same(settings, html):
@@ -137,11 +188,19 @@ def test_the_headline_on_alignment_is_honest():
     assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
 
 
+def test_held_out_pairs_are_drawn_from_the_first_step_on(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "_line", lambda axes, rows, key, *_, **__: drawn.update({key: rows}))
+    rows = [{"step": step, "eval_rewards/accuracies": 0.8, "rewards/accuracies": 0.8} for step in (0, 10)]
+    figures.draw_dpo(rows, None)
+    assert drawn["eval_rewards/accuracies"] == rows[1:]
+
+
 def test_sft_that_was_better_is_called_so(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
     report_run.write_run(settings, prompts=20)
     report_run.write_dpo(settings, sft_was_better=True)
-    assert "SFT was better" in write_report(settings).read_text()
+    assert "no checkpoint beat SFT on validation" in write_report(settings).read_text()
 
 
 def test_text_in_markdown_cannot_leave_its_place():

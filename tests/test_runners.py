@@ -175,14 +175,38 @@ def test_help_says_what_a_runner_does_and_its_stages(checkout):
     assert not (checkout / "outputs").exists()
 
 
+def test_help_names_the_runner_in_its_usage(checkout):
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "usage: ${1##*/} [-h]"\n')
+    assert "usage: runAll.sh [-h]" in run(checkout, "./runAll.sh", "--help").stdout
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(checkout):
+    done = run(checkout, "./runTraining.sh", "--output-dir", "/dev/null/x")
+    assert done.returncode == 2 and "error: --output-dir /dev/null/x: no folder can be made there" in done.stdout
+
+
+def test_a_venv_whose_python_is_gone_is_made_anew(checkout):
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/python")
+    tools = checkout / "tools"
+    tools.mkdir()
+    (tools / "uv").write_text('#!/bin/sh\necho "uv $1"\n[ "$1" = --version ]\n')
+    (tools / "uv").chmod(0o755)
+    done = run(checkout, "./runTraining.sh", PATH=f"{tools}:{os.environ['PATH']}")
+    assert "setting up" in done.stdout and "uv venv" in done.stdout
+
+
 def test_print_config_prints_it_once(checkout):
     assert ran(run(checkout, "./runAll.sh", "--print-config").stdout) == ["pretty_jsonl.py --print-config"]
 
 
 def test_a_second_start_takes_under_two_seconds(checkout):
     started = time.monotonic()
-    run(checkout, "./runTraining.sh")
+    done = run(checkout, "./runTraining.sh")
     assert time.monotonic() - started < 2
+    assert done.returncode == 0 and ran(done.stdout) == ["train_student.py"]
 
 
 def test_a_start_without_a_fitting_python_says_so(checkout):
@@ -207,7 +231,9 @@ def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
         time.sleep(0.02)
     os.killpg(runner.pid, signal.SIGINT)
     runner.communicate(timeout=20)
-    assert runner.returncode != 0
+    assert runner.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(hang.read_text()), 0)
     (log,) = (checkout / "outputs" / "logs").iterdir()
     assert "train_student.py" in log.read_text()
 

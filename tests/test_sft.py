@@ -107,6 +107,12 @@ def test_run_again_it_is_done(trained, capsys):
     assert (paths(trained).run_dir / "training_metrics.jsonl").read_bytes() == before
 
 
+def test_other_weights_in_the_same_folder_are_another_base(trained, monkeypatch):
+    monkeypatch.setattr(students, "base_digest", lambda base: f"new weights in {base}")
+    with pytest.raises(UserError, match="base_digest was"):
+        sft.train_sft(trained)
+
+
 @pytest.mark.parametrize(
     "moment", ["between checkpoints", "while a checkpoint is written", "before the first checkpoint"]
 )
@@ -319,6 +325,13 @@ def test_padded_batches_are_said_once_and_why(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.count("  padded batches, each schema computed again for every row: a reason\n") == 1
     assert said.count("padded") == 1
+
+
+def test_the_student_is_named_where_training_begins(tmp_path, capsys):
+    settings = settings_with_corpus(tmp_path, sft_max_steps=1)
+    sft.train_sft(settings)
+    said = capsys.readouterr().out
+    assert said.index(f"student: {settings.base_model} (asked for by name)") < said.index("step 0/1")
 
 
 def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):

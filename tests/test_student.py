@@ -56,6 +56,15 @@ def test_a_named_base_never_falls_back(monkeypatch):
         student.load_student(default_settings(base_model="/no/such-base"))
 
 
+def test_a_base_of_the_hub_has_one_digest_before_and_after_its_weights_are_fetched(monkeypatch, tmp_path):
+    cached = str(tmp_path / "snapshots" / "4711" / "config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: cached)
+    before = student.base_digest.__wrapped__("owner/base")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: cached)
+    assert student.base_digest.__wrapped__("owner/base") == before
+
+
 def test_a_missing_adapter_is_refused_by_name(base):
     with pytest.raises(UserError, match="no adapter at nowhere"):
         student.load_student(default_settings(base_model=str(base)), adapter="nowhere")

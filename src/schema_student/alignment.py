@@ -131,7 +131,8 @@ def train_dpo(settings: Settings) -> Path:
     adapter = None if own and not settings.adapter else where.sft_checkpoint
     if adapter:
         students.check_adapter(str(adapter), choice)
-    stamp = make_stamp(settings, *DECIDING, *(() if adapter else LORA), base=choice.base)
+    base = students.base_digest(choice.base)
+    stamp = make_stamp(settings, *DECIDING, *(() if adapter else LORA), base_digest=base)
     weights = adapter / "adapter_model.safetensors" if adapter else None
     inputs = [path for path in (where.pairs, dataset, weights) if path]
     train = partial(_train, settings, where.pairs, dataset, adapter, where.dpo_dir)
@@ -580,25 +581,32 @@ def score_answers(
     return {"eval_valid": valid / len(requests), "eval_semantic": right / len(requests)}
 
 
+ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}
+
+
 def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
     """The step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
 
-    Without validation requests the held-out pairs decide; without either the last checkpoint is taken.
+    A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. Without validation
+    requests the held-out pairs decide; without either the last checkpoint is taken.
     """
     saved = {0, *(int(path.name.split("-")[1]) for path in run_dir.glob("checkpoint-[0-9]*"))}
     rows = [row for row in read_jsonl(run_dir / training.METRICS) if "eval_runtime" in row and row["step"] in saved]
 
     def merit(row: dict[str, Any]) -> tuple[float, ...]:
-        names = ("eval_semantic", "eval_valid", "eval_rewards/accuracies")
-        return (*(row.get(name, 0.0) for name in names), -row.get("eval_loss", -row["step"]))
+        answers, is_start = [row.get(name, 0.0) for name in ANSWERS], "eval_semantic" in row and row["step"] == 0
+        return (*answers, is_start, row.get("eval_rewards/accuracies", 0.0), -row.get("eval_loss", -row["step"]))
 
     best, start = max(rows, key=merit), rows[0]
-    better = best["step"] == 0
+    trained = max((row for row in rows if row["step"]), key=merit)
+    kept = best is start
     if "eval_semantic" in best:
-        scores = f"right answers {best['eval_semantic']:.1%} on validation (SFT {start['eval_semantic']:.1%})"
+        shown = ANSWERS if trained["eval_semantic"] == start["eval_semantic"] else {"eval_semantic": "right answers"}
+        told = (f"{name} {trained[key]:.1%} on validation (SFT {start[key]:.1%})" for key, name in shown.items())
+        scores = ", ".join(told)
     elif "eval_loss" in best:
         scores = "by held-out pairs, as there are no validation requests"
     else:
         scores = "the last one: there are no validation requests, nor held-out pairs"
-    why = f"SFT was better than every DPO checkpoint: {scores}" if better else scores
-    return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": better}
+    why = f"no DPO checkpoint was better than SFT: {scores}" if kept else scores
+    return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": kept}

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from schema_student import __version__
-from schema_student.config import ROOT, Settings, UserError, adapter_run, resolve_run
+from schema_student.config import ROOT, Settings, SettingsError, UserError, adapter_run, resolve_run
 
 Row = dict[str, Any]
 
@@ -138,6 +138,9 @@ def evaluated(settings: Settings) -> tuple[str, str]:
     if settings.eval_student == "dpo":
         return f"{run}-dpo", str(where.dpo_checkpoint)
     if settings.eval_student == "sft":
+        if _adapter_label(settings.adapter).startswith("dpo") and adapter_run(settings.adapter) == run:
+            advice = "leave --eval-student out, or name another --run"
+            raise SettingsError(f"--eval-student sft: {settings.adapter} is this run's DPO adapter; {advice}")
         return f"{run}-sft", str(where.sft_checkpoint)
     return f"{run}-{_adapter_label(settings.adapter)}", settings.adapter
 
@@ -146,7 +149,7 @@ def _adapter_label(adapter: str) -> str:
     """What an adapter is called in its evaluation's name: sft, dpo, sft-checkpoint-50, or the folder's own name."""
     folder = Path(adapter).resolve()
     if not adapter_run(str(folder)):
-        return folder.name
+        return folder.parent.name if folder.name == "checkpoint-final" else folder.name
     stage = "dpo" if folder.parent.name.endswith("-dpo") else "sft"
     return stage if folder.name == "checkpoint-final" else f"{stage}-{folder.name}"
 
@@ -423,8 +426,9 @@ def open_step(
 ) -> Iterator[Step]:
     """Hold an artifact's lock while it is made: a .jsonl file by rows, any other file or folder as a whole.
 
-    Raises UserError where another process holds it, an input is missing, or other settings made what is there.
+    Raises UserError where another process holds it, an input is missing or lies in it, or other settings made it.
     """
+    _check_apart(path, inputs)
     stamp = json.loads(json.dumps({**stamp, "inputs": _input_digests(inputs)}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):
@@ -497,6 +501,13 @@ def _refuse_difference(path: Path, how: str, then: dict[str, Any], now: dict[str
     if differences:
         advice = "give the same settings, another --run, or --overwrite to make it again"
         raise UserError(f"{path} was {how} otherwise: {'; '.join(differences)}. Either {advice}")
+
+
+def _check_apart(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to make an artifact of what lies in it: that would be deleted before it is read."""
+    for held in inputs:
+        if held.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{path} would take the place of its own input {held}; name another --run")
 
 
 def _remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from schema_student.evaluation import wilson
+from schema_student.schemas import nearest_target
 
 Row = dict[str, Any]
 RANKS = (
@@ -83,7 +84,7 @@ def count_transitions(before: Sequence[Row], after: Sequence[Row], splits: Seque
 def find_failures(row: Row) -> list[tuple[str, str]]:
     """(keyword, path) of each kind of fault of an answer; indices of arrays become *.
 
-    A valid answer that is not what was asked fails where its meaning differs from the target's.
+    A valid answer that is not what was asked fails where its meaning differs from the nearest accepted one's.
     """
     if row["rank"] == RIGHT:
         return []
@@ -92,8 +93,11 @@ def find_failures(row: Row) -> list[tuple[str, str]]:
     if not row["schema_valid"]:
         return sorted({(v["keyword"], general_path(v["path"])) for v in row["violations"]})
     ours, target = (json.loads(row[key]) for key in ("student_canonical", "target_canonical"))
-    paths = sorted({general_path(path) for path in differing_paths(ours, target)})
-    return [("not as asked", path) for path in paths[:1]] or [("not as asked", "")]
+    nearest = nearest_target(ours, target, row.get("accepted"))
+    paths = {general_path(path) for path in differing_paths(ours, nearest)} or {""}
+    if "/refusal" in paths:
+        paths = {"/refusal"}  # all else differs because of it
+    return [("not as asked", path) for path in sorted(paths)]
 
 
 def general_path(path: str) -> str:
@@ -102,17 +106,42 @@ def general_path(path: str) -> str:
 
 
 def differing_paths(value: Any, target: Any, path: str = "") -> Iterator[str]:
-    """JSON Pointers of the places where two values differ."""
+    """JSON Pointers of the places where two values differ; of lists of conditions see differing_conditions."""
     if isinstance(value, dict) and isinstance(target, dict):
         for key in sorted({*value, *target}):
             if key not in value or key not in target:
                 yield f"{path}/{key}"
             else:
                 yield from differing_paths(value[key], target[key], f"{path}/{key}")
+    elif isinstance(value, list) and isinstance(target, list) and all(map(_is_condition, [*value, *target])):
+        yield from differing_conditions(value, target, path)
     elif isinstance(value, list) and isinstance(target, list) and len(value) == len(target):
         for i, (mine, theirs) in enumerate(zip(value, target, strict=True)):
             yield from differing_paths(mine, theirs, f"{path}/{i}")
     elif json.dumps(value) != json.dumps(target):
+        yield path
+
+
+def _is_condition(value: Any) -> bool:
+    return isinstance(value, dict) and "field" in value
+
+
+def differing_conditions(value: Sequence[Row], target: Sequence[Row], path: str) -> Iterator[str]:
+    """Where conditions differ, told by their field: wherever they stand, one on another field differs there alone."""
+    texts = [{json.dumps(condition, sort_keys=True) for condition in side} for side in (target, value)]
+    mine = [condition for condition in value if json.dumps(condition, sort_keys=True) not in texts[0]]
+    theirs = [condition for condition in target if json.dumps(condition, sort_keys=True) not in texts[1]]
+    strangers = 0
+    for condition in mine:
+        twin = next((other for other in theirs if other["field"] == condition["field"]), None)
+        if twin is None:
+            strangers += 1
+        else:
+            theirs.remove(twin)
+            yield from differing_paths(condition, twin, f"{path}/0")
+    if min(strangers, len(theirs)):
+        yield f"{path}/0/field"
+    if strangers != len(theirs):
         yield path
 
 

@@ -30,6 +30,7 @@ from pydantic_core import PydanticCustomError
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG_DIR = ROOT / "config"
 FLAG_ONLY = {"dry_run"}
+SHARED_FOLDERS = ("eval", "alignment", "reference_logps")  # of all runs, where a run would have its own
 
 
 class UserError(ValueError):
@@ -341,14 +342,26 @@ def resolve_auto(settings: Settings, kind: str) -> Settings:
 
     The numbers stand in config/auto_embedded.json and config/auto_gemma.json.
     """
-    values = read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
+    values = read_auto(kind)
     return settings.changed(**{name: value for name, value in values.items() if getattr(settings, name) == "auto"})
 
 
+def read_auto(kind: str) -> dict[str, Any]:
+    """What "auto" numbers become for a kind of student."""
+    return read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
+
+
 def resolve_run(settings: Settings) -> str:
-    """Name of the run: --run, else after --data-set, the run of --adapter, --schemas, else "student"."""
+    """Name of the run: --run, else after --data-set, the run of --adapter, --schemas, else "student".
+
+    Raises SettingsError for a name whose folders belong to others: those of all runs, or another run's DPO.
+    """
     named = _file_name(settings.data_set) or adapter_run(settings.adapter) or _file_name(settings.schemas)
-    return settings.run or named or "student"
+    run = settings.run or named or "student"
+    if run in SHARED_FOLDERS or run.endswith("-dpo"):
+        names = f"{', '.join(SHARED_FOLDERS)} and names that end in -dpo"
+        raise SettingsError(f"{run!r} cannot name a run, as {names} are folders of other runs; give another --run")
+    return run
 
 
 def adapter_run(adapter: str) -> str:

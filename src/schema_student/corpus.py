@@ -20,7 +20,7 @@ from schema_student.novelty import normalized
 from schema_student.prompts import completion_text, render_prompt
 
 TRAINED = ("train", "validation")
-KEPT = ("query", "current_date", "kind", "language", "accepted", "source")
+KEPT = ("query", "current_date", "kind", "language", "accepted", "source", "teacher_model")
 
 
 def write_corpus(settings: Settings) -> Path:

@@ -134,7 +134,7 @@ def _make(
     requests = Requests(settings.near_duplicate, settings.test_overlap)
     progress = Progress(step, requests, written={(row["schema_id"], row["query"]) for row in step.rows})
     own = split_own_queries(sources, splits, settings.seed)
-    needs = plan_needs(sources, splits, _answerable(own, choice), settings)
+    needs = plan_needs(sources, splits, _answered(own, choice), settings)
     total = sum(needs.values()) + sum(len(rows) for rows in own.values())
     with open_teacher(settings, choice) as teacher, tqdm(total=total, desc="dataset", unit="row", smoothing=0) as bar:
         for split, rows in sorted(own.items(), key=lambda item: -SPLITS.index(item[0])):
@@ -251,9 +251,13 @@ def _sized(settings: Settings, kind: str, sources: Sequence[Source], splits: dic
 
 
 def plan_needs(
-    sources: Sequence[Source], splits: dict[str, str], with_own: set[str], settings: Settings
+    sources: Sequence[Source], splits: dict[str, str], answered: set[tuple[str, str]], settings: Settings
 ) -> dict[Need, int]:
-    """Rows to ask the teacher for. A schema with requests of the user's (with_own) is tested on those alone."""
+    """Rows to ask the teacher for. A schema with `answered` requests of the user's is tested on those alone.
+
+    Only where a split would stay empty, as with one request in all, the teacher fills it.
+    """
+    with_own, filled = {schema_id for schema_id, _ in answered}, {split for _, split in answered}
     numbers = Counter(splits.values())
     train, least = int(settings.train_queries), int(settings.eval_queries)
     each = {"train": train, "validation": train, "test_unseen": math.ceil(least / max(1, numbers["test_unseen"]))}
@@ -261,23 +265,26 @@ def plan_needs(
     seen = alignment | {"test_seen": math.ceil(least / numbers["train"])}
     if not numbers["validation"]:
         seen["validation"] = math.ceil(max(32, 0.1 * train * numbers["train"]) / numbers["train"])
+    if any(split == "train" and schema_id not in with_own for schema_id, split in splits.items()):
+        filled |= set(seen)
     needs: Counter[Need] = Counter()
     positions: Counter[str] = Counter()
     for source in sources:
         split = splits[source.schema_id]
         mine = {split: each[split]} | (seen if split == "train" else {})
         if source.schema_id in with_own:
-            mine = {split: each[split]} | alignment if split == "train" else {}
+            empty = {name: n for name, n in seen.items() if name not in filled}
+            mine = {split: each[split]} | alignment | empty if split == "train" else {}
         for name, n in mine.items():
             for _ in range(n):
                 needs[_need(source, name, positions, settings)] += 1
     return dict(needs)
 
 
-def _answerable(own: dict[str, list[tuple[Source, SchemaRow]]], choice: TeacherChoice) -> set[str]:
-    """Ids of schemas whose own requests have an answer, or a teacher that can be asked for it."""
-    pairs = [pair for rows in own.values() for pair in rows]
-    return {source.schema_id for source, row in pairs if row.answer is not None or not choice.embedded}
+def _answered(own: dict[str, list[tuple[Source, SchemaRow]]], choice: TeacherChoice) -> set[tuple[str, str]]:
+    """(schema_id, split) of the own requests that have an answer, or a teacher that can be asked for it."""
+    found = [(source, row, split) for split, rows in own.items() for source, row in rows]
+    return {(source.schema_id, split) for source, row, split in found if row.answer is not None or not choice.embedded}
 
 
 def _need(source: Source, split: str, positions: Counter[str], settings: Settings) -> Need:

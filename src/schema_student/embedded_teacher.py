@@ -27,7 +27,7 @@ from schema_student.config import UserError
 from schema_student.instances import example_instance
 from schema_student.phrasing import DATA, KINDS, DslSpec, Request, draw_request, load_bank, read_dsl, word_object
 from schema_student.prompts import INPUT_MARKER, completion_text
-from schema_student.schemas import SchemaError, canonical, compile_schema, judge, matches
+from schema_student.schemas import SchemaError, canonical, compile_schema, judge, matches, nearest_target
 
 MODEL = "embedded-teacher"
 DISPLAY_NAME = "embedded rule-based teacher (not an LLM)"
@@ -93,7 +93,8 @@ def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
         if _is_refusal(answer) and not names_a_field(str(answer["refusal"].get("suggestion")), schema):
             return {"is_good": False, "reason": "the suggestion names no field of the schema, so it cannot be answered"}
         return {"is_good": True, "reason": "it means what was asked"}
-    return {"is_good": False, "reason": difference(answer, reference, schema)}
+    nearest = nearest_target(answer, reference, payload.get("accepted"))
+    return {"is_good": False, "reason": difference(answer, nearest, schema)}
 
 
 def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +289,8 @@ def serve() -> Iterator[str]:
 def model_digest() -> str:
     """What the teacher knows, as a digest: its phrases, its lexicon and the rules that use them."""
     data = [DATA / "phrases_teacher.json", DATA / "operators.json", LEXICON]
-    code = [Path(__file__).with_name(name) for name in ("phrasing.py", "schemas.py", "embedded_teacher.py")]
+    names = ("instances.py", "phrasing.py", "schemas.py", "embedded_teacher.py")
+    code = [Path(__file__).with_name(name) for name in names]
     return digest([digest(path) for path in data + code])
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from schema_student import student as students
 from schema_student.artifacts import Row, make_stamp, open_step, paths, read_jsonl, write_json
-from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.config import Settings, UserError, resolve_auto, resolve_run
 from schema_student.prompts import render_prompt
 from schema_student.schemas import CompiledSchema, Verdict, canonical, compile_schema, judge, matches
 from schema_student.teacher import Teacher, TeacherFailure, open_teacher, resolve_teacher
@@ -53,6 +53,7 @@ def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
     stamp = make_stamp(settings, *DECIDING, base_digest=students.base_digest(choice.base))
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     facts = {
+        "run": resolve_run(settings),
         "name": name,
         "student": choice.name,
         "base": choice.base,
@@ -165,6 +166,7 @@ def _judge(request: Row, written: Row, settings: Settings) -> tuple[Row, Any]:
         "rank": verdict.meaning(means),
         "student_canonical": canonical(verdict.value, compiled.schema) if verdict.schema_valid else None,
         "target": target,
+        "accepted": request.get("accepted"),
         "target_canonical": canonical(target, compiled.schema),
         "exact_match": verdict.parsed and _same(verdict.value, target),
         "semantic_match_target": means,

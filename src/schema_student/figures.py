@@ -319,7 +319,8 @@ def draw_dpo(metrics: Sequence[Row], chosen_step: int | None) -> bytes | None:
     def plot(grid: Any) -> None:
         order, logps = grid[0][0], grid[0][1]
         training = _line(order, metrics, "rewards/accuracies", COLORS["dpo"], alpha=0.6)
-        held_out = _line(order, metrics, "eval_rewards/accuracies", ACCENT, marker="o", markersize=4)
+        trained = [row for row in metrics if row.get("step") != 0]  # where all margins are 0 none is in order
+        held_out = _line(order, trained, "eval_rewards/accuracies", ACCENT, marker="o", markersize=4)
         _percent(order.yaxis)
         _frame(order, "Pairs in the right order", "share of pairs", "optimizer step")
         _name_ends(order, [("training", training, COLORS["dpo"]), ("held out", held_out, ACCENT)])

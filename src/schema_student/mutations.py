@@ -160,7 +160,6 @@ def _edit_bounds(value: Any, place: Place, node: Any, pool: list[Any], rng: rand
         yield _replaced(value, place, [])
         yield _replaced(value, place, node * 20)
     if isinstance(node, str):
-        yield _replaced(value, place, "")
         yield _replaced(value, place, node * 100)
 
 

@@ -8,7 +8,9 @@ Last step of the flow. What a run has not made is named as missing, and the repo
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,8 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from schema_student import comparison, embedded_teacher, figures
-from schema_student.artifacts import Paths, Row, open_templates, paths, read_json, read_jsonl, read_meta, write_text
-from schema_student.config import CONFIG_DIR, Settings, UserError, read_config, resolve_run
+from schema_student.artifacts import (
+    Paths,
+    Row,
+    digest,
+    open_templates,
+    paths,
+    read_json,
+    read_jsonl,
+    read_meta,
+    write_text,
+)
+from schema_student.config import CONFIG_DIR, Settings, UserError, read_auto, read_config, resolve_run
 from schema_student.dataset import count_rows
 
 STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
@@ -97,17 +109,27 @@ def collect(settings: Settings) -> Row:
 
 
 def read_students(where: Paths, run: str) -> list[Row]:
-    """The evaluations of the run's base, SFT and DPO students that are finished, in this order."""
+    """The finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
     found = []
-    for key, label in STUDENTS.items():
-        results = where.eval_dir(f"{run}-{key}") / "evaluation_results.jsonl"
-        summary = results.with_name("evaluation_summary.json")
-        if read_meta(results) and summary.exists():
+    for summary in where.evals.glob(f"{run}-*/evaluation_summary.json"):
+        key, told = summary.parent.name.removeprefix(f"{run}-"), read_json(summary)
+        results = summary.with_name("evaluation_results.jsonl")
+        # Run a-b has the evaluation a-b-sft, which is none of run a.
+        if read_meta(results) and (key in STUDENTS or told.get("run") == run):
             rows = read_jsonl(results)
-            student = {"key": key, "label": label, "who": WHO[key], "color": figures.COLORS[key], "rows": rows}
-            student["summary"] = read_json(summary)
-            found.append({**student, "failed": sum(row["rank"] != comparison.RIGHT for row in rows)})
-    return found
+            student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
+            student |= {"rows": rows, "summary": told, "failed": sum(row["rank"] != comparison.RIGHT for row in rows)}
+            found.append(student)
+    found.sort(key=lambda student: _place(student["key"]))
+    others = itertools.cycle(figures.RUN_COLORS[2:])
+    return [{**student, "color": figures.COLORS.get(student["key"]) or next(others)} for student in found]
+
+
+def _place(key: str) -> tuple[int, float, str]:
+    """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
+    stage, _, step = key.partition("-checkpoint-")
+    order = {"base": 0, "sft": 2, "dpo": 3}.get(stage, 1)
+    return order, int(step) if step.isdigit() else math.inf, key
 
 
 def read_stage(run_dir: Path) -> Row | None:
@@ -199,16 +221,18 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
     steps = list_steps(where, students)
     meta = steps[-1]["meta"] if steps else {}
-    known = read_config(CONFIG_DIR / "defaults.json")
+    known, auto = read_config(CONFIG_DIR / "defaults.json"), read_auto(config.get("student", {}).get("kind", ""))
+    auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
     return {
         "student": config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"},
         "teacher": students[-1]["summary"].get("judged_by", "?") if students else None,
+        "writer": (read_meta(where.dataset) or {}).get("teacher_info", {}),
         "versions": {name: version for name, version in meta.get("versions", {}).items() if version},
         "commit": meta.get("git_commit"),
         "seed": settings.get("seed", meta.get("seed")),
         "steps": steps,
-        "changed": {name: value for name, value in settings.items() if known.get(name) != value},
+        "changed": {name: value for name, value in settings.items() if value not in (known.get(name), auto.get(name))},
         "settings": settings,
     }
 
@@ -223,13 +247,18 @@ def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
         meta = read_meta(path)
         if meta and "finished_at" in meta:
             name = path.name if path in data else str(path.relative_to(where.evals.parent))
-            digest = str(meta.get("digest", ""))[:16]
-            found.append({"name": name, "meta": meta, "digest": digest, "at": meta["finished_at"]})
+            found.append({"name": name, "meta": meta, "digest": _digest(path, meta), "at": meta["finished_at"]})
     found.sort(key=lambda step: step["at"])
     for before, step in zip([None, *found], found, strict=False):
         span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
         step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
     return found
+
+
+def _digest(path: Path, meta: Row) -> str:
+    """The start of an artifact's digest; of a training that of its adapter."""
+    weights = path / "checkpoint-final" / "adapter_model.safetensors"
+    return str(meta.get("digest") or (digest(weights) if weights.exists() else ""))[:16]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -265,8 +294,8 @@ def judge_alignment(line: Row, choice: Row | None) -> Row:
     if choice and choice["sft_was_better"]:
         return {
             "tone": "neutral",
-            "title": "Alignment did not help: SFT was better on validation",
-            "text": f"No DPO checkpoint beat the SFT student, which was kept ({choice['why']}).",
+            "title": "Alignment did not help: no checkpoint beat SFT on validation",
+            "text": f"The SFT student was kept ({choice['why']}).",
         }
     fixed, broken, failures = line["fixed"], line["broken"], line["failures"]
     counts = f"Of the {failures} answers that SFT got wrong DPO fixed {fixed}, and it broke {broken} that were right"

@@ -387,7 +387,7 @@ def _query_meaning(value: Any) -> Any:
     if "refusal" in value:
         return {"refusal": True}
     steps = value.get("steps")
-    meaning = [_conditions(step) for step in steps] if isinstance(steps, list) else steps
+    meaning = [{"conditions": _conditions(step)} for step in steps] if isinstance(steps, list) else steps
     return {"steps": meaning} | ({"timeframe": value["timeframe"]} if "timeframe" in value else {})
 
 
@@ -471,6 +471,19 @@ def matches(value: Any, target: Any, schema: dict[str, Any], accepted: dict[str,
     if target is not None and canonical(value, schema) == canonical(target, schema):
         return True
     return accepted is not None and _accepts(value, accepted)
+
+
+def nearest_target(value: Any, target: Any, accepted: dict[str, list[Any]] | None) -> Any:
+    """The accepted answer nearest to a value: the target, but the value's own where an alternative allows that.
+
+    >>> nearest_target({"unit": "Km"}, {"unit": "m", "n": 3, "round": 2}, {"unit": ["km", "m"], "round": ["", 2]})
+    {'unit': 'Km', 'n': 3}
+    """
+    if not accepted or not isinstance(value, dict) or not isinstance(target, dict):
+        return target
+    fine = {key for key, options in accepted.items() if _accepts_property(value, key, options)}
+    kept = {**target, **{key: value[key] for key in fine if key in value}}
+    return {key: child for key, child in kept.items() if key in value or key not in fine}
 
 
 def _accepts(value: Any, alternatives: Any) -> bool:

@@ -37,7 +37,7 @@ def train_sft(settings: Settings) -> Path:
     choice = students.choose_student(settings)
     settings = resolve_auto(settings, choice.kind)
     where = paths(settings)
-    stamp = make_stamp(settings, *DECIDING, base=choice.base)
+    stamp = make_stamp(settings, *DECIDING, base_digest=students.base_digest(choice.base))
     train = partial(_train, settings, where.corpus, where.run_dir)
     return training.make_run(where.run_dir, stamp, [where.corpus], settings.overwrite, train)
 
@@ -46,6 +46,7 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
     loaded = students.attach_lora(students.load_student(settings), settings)
     trees = training.takes_trees(loaded.model)
+    print(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
     validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)

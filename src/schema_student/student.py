@@ -288,19 +288,29 @@ def write_adapter_record(folder: Path, student: Student) -> None:
 
 @cache
 def base_digest(base: str) -> str:
-    """Digest of a local base's configuration, tokenizer and weights; of a hub id its name and cached revision."""
+    """Digest of a local base's configuration, tokenizer and weights; of a hub id its name and revision."""
     folder = Path(base)
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(base, "config.json")
-        return digest({"base": base, "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown"})
+        return digest({"base": base, "revision": _revision(base)})
     files = sorted(
         path
         for path in folder.iterdir()
         if path.name in ("config.json", "tokenizer.json") or path.suffix == ".safetensors"
     )
     return digest({path.name: digest(path) for path in files})
+
+
+def _revision(base: str) -> str:
+    """The cached revision of a hub id; its configuration is fetched where it is not cached, as the weights will be."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(base, "config.json")
+        path = cached if isinstance(cached, str) else hf_hub_download(base, "config.json")
+    except (HfHubHTTPError, HFValidationError, OSError):  # loading says what is wrong
+        return "unknown"
+    return Path(path).parent.name
 
 
 def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
