@@ -1,4 +1,4 @@
-"""Make the embedded student again: tokenizer and weights from nothing, under two hours on 2 cores.
+"""Make the embedded student again: tokenizer and weights from nothing, about four hours on 2 cores.
 
     OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 scripts/pretrain_embedded_student.py
 
