@@ -503,12 +503,13 @@ def test_a_reference_that_is_not_finite_is_refused_with_its_rows(tmp_path, monke
 
 def test_a_validation_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path, **SHORT)
-    real = alignment.DPOTrainer._held_out_margins
+    real = alignment.DPOTrainer.margins_of
 
-    def spoiled(self, start):
-        return real(self, start) * (float("nan") if self.state.global_step else 1)
+    def spoiled(self, model, batch):
+        margins, parts = real(self, model, batch)
+        return margins * (float("nan") if self.state.global_step and not torch.is_grad_enabled() else 1), parts
 
-    monkeypatch.setattr(alignment.DPOTrainer, "_held_out_margins", spoiled)
+    monkeypatch.setattr(alignment.DPOTrainer, "margins_of", spoiled)
     with pytest.raises(UserError, match=r"eval_loss, eval_margin not finite in the validation at step 3;"):
         alignment.train_dpo(settings)
 
