@@ -54,10 +54,12 @@ if TYPE_CHECKING:  # for those who compute with them: numbers, as they are after
     AutoCount = int
     AutoLimit = int
     AutoRate = float
+    AutoWeight = float
 else:
     AutoCount = Literal["auto"] | Annotated[int, Field(ge=1)]
     AutoLimit = Literal["auto"] | Annotated[int, Field(ge=0)]
     AutoRate = Literal["auto"] | Annotated[float, Field(gt=0)]
+    AutoWeight = Literal["auto"] | Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
 Folder = Annotated[str, Field(min_length=1)]
@@ -194,7 +196,7 @@ class Settings(BaseModel):
     sample_temperature: float = setting("pairs", "temperature of these samples", gt=0)
     pair_prompts: AutoCount = setting("pairs", "most prompts that are sampled")
     pairs_per_prompt: int = setting("pairs", "most pairs kept of a prompt", ge=1)
-    mutations_per_prompt: int = setting("pairs", "rejected answers made by breaking the right one", ge=0)
+    mutations_per_prompt: AutoLimit = setting("pairs", "rejected answers made by breaking the right one")
 
     beta_controller: Literal["fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"] = setting(
         "dpo",
@@ -229,8 +231,8 @@ class Settings(BaseModel):
     beta_epsilon: float = setting(
         "dpo", "epsilon: how far logits are moved to see which beta a pair wants; two more forward passes", gt=0, lt=1
     )
-    dpo_sft_weight: float = setting(
-        "dpo", "weight of an SFT loss on the chosen answers (nats a token), which keeps them likely; 0 = none", ge=0
+    dpo_sft_weight: AutoWeight = setting(
+        "dpo", "weight of an SFT loss on the chosen answers (nats a token), which keeps them likely; 0 = none"
     )
     dpo_positive_weight: float = setting(
         "dpo",
