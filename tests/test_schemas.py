@@ -2,7 +2,9 @@
 
 import json
 import math
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from threading import Thread
 
 import jsonschema
 import pytest
@@ -255,6 +257,35 @@ def test_what_cannot_be_compiled_is_refused_with_its_place(schema, message):
     with pytest.raises(SchemaError, match=message):
         compile_schema(schema, "f.json")
     assert issubclass(SchemaError, UserError)
+
+
+@pytest.fixture
+def schema_server():
+    """The address of a schema that could be fetched, and the requests that arrived."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"type": "integer"}')
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/a.json", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize("keyword", ["$ref", "$dynamicRef"])
+def test_a_schema_that_could_be_fetched_is_refused_and_not_fetched(schema_server, keyword):
+    address, asked = schema_server
+    with pytest.raises(SchemaError, match="nothing is fetched" if keyword == "$ref" else "f.json"):
+        compile_schema({"properties": {"a": {keyword: address}}}, "f.json")
+    assert asked == []
 
 
 def test_a_schema_nested_beyond_the_compiler_is_refused():
