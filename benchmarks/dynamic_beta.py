@@ -13,8 +13,9 @@ and not the choice of a checkpoint; the best fixed beta is the one with the most
 mean of the seeds, so that no test prompt had a say. The seed decides the order of pairs (and what beta_dpo keeps).
 Intervals are 95% of 4,000 bootstrap samples of prompts and seeds; the difference to SFT is taken prompt by prompt.
 
-Differences from what is published: risk's warm-up of 120 steps would outlast the run, so it is a fifth of the steps;
-beta stays in the settings' bounds. Writes DIR/results.jsonl (a row a run, with each prompt's outcome) and DIR/table.md.
+No SFT term is added to the loss, so that beta alone holds the student. Differences from what is published: risk's
+warm-up of 120 steps would outlast the run, so it is a fifth of the steps; beta stays in the settings' bounds. Writes
+DIR/results.jsonl (a row a run, with each prompt's outcome) and DIR/table.md.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ SFT = {"controller": "sft", "beta": None, "seed": 0}
 # Runs
 
 
-def read_base(output_dir: Path, run: str) -> Settings:
+def read_base(output_dir: Path, run: str, rate: float | None = None) -> Settings:
     """The settings of the finished run that all jobs begin from."""
     base = default_settings(output_dir=str(output_dir), run=run)
     where = paths(base)
@@ -78,7 +79,8 @@ def read_base(output_dir: Path, run: str) -> Settings:
         if not path.exists():
             raise UserError(f"{path} is not there: ./runAll.sh makes it (or give --output-dir and --run)")
     known = read_json(where.run_dir / "run_config.json")["settings"]
-    return default_settings(**{**known, "output_dir": str(output_dir), "run": run, "overwrite": False})
+    changes = {"output_dir": str(output_dir), "run": run, "overwrite": False}
+    return default_settings(**{**known, **changes, **({"dpo_learning_rate": rate} if rate else {})})
 
 
 def settings_of(job: Job, base: Settings) -> Settings:
@@ -94,6 +96,7 @@ def settings_of(job: Job, base: Settings) -> Settings:
         "beta": job.beta,
         "beta_warmup": max(1, job.steps // 5),
         "dpo_max_steps": job.steps,
+        "dpo_sft_weight": 0.0,
         "dpo_eval_every": job.steps,
         "eval_splits": list(SPLITS),
         "eval_limit": job.prompts,
@@ -297,9 +300,9 @@ def _describe(runs: Sequence[Row]) -> list[str]:
 
 
 def plan(flags: argparse.Namespace) -> list[Job]:
-    """All runs: fixed at each of the betas, every other controller from --beta."""
+    """All runs, seed by seed: fixed at each of the betas, every other controller from --beta."""
     pairs = [(c, beta) for c in flags.controllers for beta in (flags.betas if c == "fixed" else [flags.beta])]
-    return [Job(c, beta, seed, flags.steps, flags.prompts) for c, beta in pairs for seed in range(flags.seeds)]
+    return [Job(c, beta, seed, flags.steps, flags.prompts) for seed in range(flags.seeds) for c, beta in pairs]
 
 
 def known_rows(path: Path, flags: argparse.Namespace) -> list[Row]:
@@ -315,7 +318,7 @@ def main() -> None:
     jobs, rows = plan(flags), known_rows(results, flags)
     flags.out.mkdir(parents=True, exist_ok=True)
     if not flags.table:
-        base = read_base(flags.output_dir, flags.run)
+        base = read_base(flags.output_dir, flags.run, flags.rate)
         if not any(row["controller"] == "sft" for row in rows):
             settings = settings_of(jobs[0], base)
             outcomes = evaluate(settings, f"sft-{flags.prompts}", settings.adapter)
@@ -346,6 +349,7 @@ def read_flags() -> argparse.Namespace:
     add("--controllers", default="fixed,calibrated,risk,beta_dpo", help="which, with commas")
     add("--betas", default="0.02,0.05,0.1,0.2,0.5", help="of fixed, with commas")
     add("--beta", type=float, default=0.1, help="at the start, of the others")
+    add("--rate", type=float, default=None, help="learning rate of DPO, else that of the run")
     add("--steps", type=int, default=100, help="optimizer steps of a run")
     add("--seeds", type=int, default=3, help="runs of each kind")
     add("--prompts", type=int, default=0, help="of each test split; 0 = all")
