@@ -330,7 +330,7 @@ def say_date(day: datetime.date, language: str, rng: random.Random) -> str:
 
 
 def draw_timeframe(
-    phrases: Bank, language: str, current_date: str, rng: random.Random, periods: dict[str, float] = PERIODS
+    phrases: Bank, language: str, current_date: str, rng: random.Random, periods: dict[str, float]
 ) -> tuple[dict[str, str], str]:
     """A period {start, end} (both inclusive, ISO dates) and its words; the relative ones count from current_date."""
     today = datetime.date.fromisoformat(current_date)

@@ -116,9 +116,9 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from tqdm import tqdm
 
     from schema_student.student import load_tokenizer, new_embedded_model, train_embedded_tokenizer
-    from schema_student.training import average_gradients, forget_after
+    from schema_student.training import average_gradients, forget_after, process_count
 
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world, rank = process_count(), int(os.environ.get("RANK", "0"))
     if world > 1:
         distributed.init_process_group("gloo")
     torch.manual_seed(recipe.seed)

@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
+LEAST_SHARE = 0.5  # of the shorter of two prompts: below that they are in trees of their own
 CHUNK = 2**26  # logits that exist at once, where nothing of the head is trained: 256 MB
 
 
@@ -45,7 +46,7 @@ def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def grow(pairs: Sequence[Pair], least_share: float = 0.5) -> list[Tree]:
+def grow(pairs: Sequence[Pair], least_share: float = LEAST_SHARE) -> list[Tree]:
     """Trees of the pairs; two neighbors in order of their tokens share a tree if they share half of the shorter prompt.
 
     Rows of a batch stay short that way: a prefix of a few tokens is not worth a row in which most tokens do not see
@@ -73,7 +74,7 @@ def _group(pairs: Sequence[Pair], least_share: float) -> list[list[int]]:
 def count_tokens(pairs: Sequence[Pair]) -> int:
     """Tokens of the pairs where those that their trees share count once: what `grow` lays out, and what ends there."""
     count = 0
-    for group in _group(pairs, 0.5):
+    for group in _group(pairs, LEAST_SHARE):
         tokens = [[*pairs[i][0], *pairs[i][1]] for i in group]
         shared = sum(shared_length(a, b) for a, b in pairwise(tokens))
         count += sum(map(len, tokens)) - shared
