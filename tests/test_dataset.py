@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_student import dataset, phrasing, teacher
+from schema_student import config, dataset, phrasing, teacher
 from schema_student.artifacts import Step, paths, read_jsonl, read_meta, write_jsonl
 from schema_student.config import UserError, default_settings
 from schema_student.dataset import (
@@ -379,6 +380,20 @@ def test_one_own_query_leaves_no_split_empty(tmp_path):
     made = read_jsonl(write_dataset(small_settings(tmp_path, schemas=own, train_queries=4, eval_queries=8)))
     counts = Counter(row["split"] for row in made)
     assert counts["train"] == 5 and counts["test_seen"] == 8 and counts["validation"] >= 8
+
+
+def test_of_many_own_schemas_each_gets_less():
+    def sized(count, **changes):
+        sources = [dataset.Source(f"s{i}", "d", [], {}, ()) for i in range(count)]
+        settings = default_settings(schemas="own.jsonl", **changes)
+        made = dataset._sized(settings, "embedded", sources, dict.fromkeys((s.schema_id for s in sources), "train"))
+        return made.train_queries, made.pair_queries
+
+    auto = config.read_auto("embedded")
+    assert sized(3) == (300, auto["pair_queries"])
+    assert sized(300) == (dataset.OWN_MODE_ROWS // 300, math.ceil(dataset.OWN_PAIR_SHARE * auto["pair_prompts"] / 300))
+    assert sized(300, train_queries=7, pair_queries=9) == (7, 9)
+    assert sized(5000)[0] == 2
 
 
 def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):

@@ -7,12 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from test_sft import settings_with_corpus
 
-from schema_student import pairs, sft
+from schema_student import pairs, sft, training
+from schema_student import student as students
 from schema_student.artifacts import paths, read_jsonl, read_meta, write_jsonl
 from schema_student.config import UserError, default_settings
 from schema_student.generation import Generation
+from schema_student.prompts import completion_text
 
 SCHEMA = {
     "type": "object",
@@ -80,11 +83,63 @@ def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spre
         for split in ("train", "validation", "test_seen", "test_unseen")
     ]
     kept = {**rows[0], "query": "q", "split": "alignment"}
-    assert [row["query"] for row in pairs.draw_requests([*rows, kept], default_settings(pair_prompts=8))] == ["q"]
-    drawn = pairs.draw_requests(rows, default_settings(pair_prompts=8))
-    assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn)
-    assert [row["schema_id"] for row in drawn] == ["s0", "s0", "s1", "s1", "s2", "s2", "s3", "s3"]
-    assert drawn == pairs.draw_requests(rows, default_settings(pair_prompts=8))
+    assert [row["query"] for row in pairs.draw_requests([*rows, kept], default_settings())] == ["q"]
+    drawn = pairs.draw_requests(rows, default_settings())
+    assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn) and len(drawn) == 11
+    assert [{row["schema_id"] for row in drawn[i : i + 4]} for i in (0, 4)] == [{"s0", "s1", "s2", "s3"}] * 2
+    assert drawn == pairs.draw_requests(rows, default_settings())
+
+
+def test_requests_that_would_be_answered_wrong_are_taken_first_then_the_least_sure(tmp_path, monkeypatch):
+    logps = {"a": -0.1, "b": -3.0, "c": -0.5, "d": -0.8, "e": -9.0}
+    rows = [{"prompt": name, "schema_id": "s2" if name in "ae" else "s1"} for name in logps]
+    written = [{"prompt_digest": pairs._prompt_digest(name), "least_logp": logp} for name, logp in logps.items()]
+    write_jsonl(tmp_path / "logps.jsonl", written)
+    monkeypatch.setattr(pairs, "read_answers", lambda *given: tmp_path / "logps.jsonl")
+
+    def picked(count: int) -> list[str]:
+        return [row["prompt"] for row in pairs.pick_failing(default_settings(pair_prompts=count), rows, None)]
+
+    assert picked(1) == ["b"] and picked(2) == ["b", "d"]  # in the order given, not the hardest first
+    assert picked(3) == ["b", "d", "e"] and picked(4) == ["b", "d", "c", "e"]
+    assert picked(5) == ["b", "c", "d", "a", "e"]  # all: nothing is read
+
+
+def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypatch):
+    """The least likely token by itself, and a kill in the middle of a batch changes nothing."""
+    settings = ready.changed(output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint))
+    settings = settings.changed(eval_batch_size=6)
+    write_jsonl(paths(settings).dataset, dataset_rows(20))
+    rows = pairs.draw_requests(read_jsonl(paths(settings).dataset), settings)
+    loaded = students.load_student(settings, adapter=settings.adapter)
+    whole = read_jsonl(pairs.read_answers(settings, rows, lambda: loaded))
+    for row, made in zip(rows[:3], whole, strict=False):
+        ids = training.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([[*ids.prompt_ids, *ids.completion_ids]])).logits[0].float()
+        logps = logits.log_softmax(-1)[len(ids.prompt_ids) - 1 : -1]
+        least = min(float(logps[i, token]) for i, token in enumerate(ids.completion_ids))
+        assert made["prompt_digest"] == pairs._prompt_digest(row["prompt"])
+        assert made["least_logp"] == pytest.approx(least, abs=0.05)
+
+    real, calls = pairs._least_logps, []
+
+    def killed(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    path = paths(settings).pairs.with_name("request_logps.jsonl")
+    bytes_then = path.read_bytes()
+    monkeypatch.setattr(pairs, "_least_logps", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pairs.read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 12
+    path.write_text("".join(lines[:8]))
+    pairs.read_answers(settings, rows, lambda: loaded)
+    assert path.read_bytes() == bytes_then
 
 
 def dataset_rows(count: int = 40) -> list[dict]:

@@ -126,7 +126,7 @@ class Settings(BaseModel):
     domains: AutoCount = setting("dataset", "number of domains to generate")
     train_queries: AutoCount = setting("dataset", "training queries a schema")
     pair_queries: AutoLimit = setting(
-        "dataset", "further queries a training schema, for pairs alone: SFT never sees them"
+        "dataset", "further queries a training schema, for pairs alone: --pair-prompts of them, the hardest, are used"
     )
     eval_queries: AutoCount = setting("dataset", "least number of prompts in each test split")
     refusal_fraction: Share = setting("dataset", "share of queries that the schema cannot express")
@@ -194,7 +194,7 @@ class Settings(BaseModel):
 
     samples_per_prompt: AutoCount = setting("pairs", "answers sampled from the student for a prompt")
     sample_temperature: float = setting("pairs", "temperature of these samples", gt=0)
-    pair_prompts: AutoCount = setting("pairs", "most prompts that are sampled")
+    pair_prompts: AutoCount = setting("pairs", "most prompts that are sampled, first those that it would get wrong")
     pairs_per_prompt: int = setting("pairs", "most pairs kept of a prompt", ge=1)
     mutations_per_prompt: AutoLimit = setting("pairs", "rejected answers made by breaking the right one")
 

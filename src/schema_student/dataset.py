@@ -45,6 +45,7 @@ BATCH = 5  # requests written at once: they share a date, a language and a kind
 GROUP = 4  # schemas worked on at once
 ROUNDS = 6  # times that a schema's missing rows are asked for again
 OWN_MODE_ROWS = 1200  # training rows aimed at when the schemas are the user's and train_queries is auto
+OWN_PAIR_SHARE = 6  # requests for each prompt that pairs are made of, where pair_queries is auto; most are left
 SETTINGS = (
     *(
         "train_queries",
@@ -241,13 +242,23 @@ def split_own_queries(
 
 
 def _sized(settings: Settings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> Settings:
-    """The settings with their "auto" numbers; the user's schemas get about OWN_MODE_ROWS training rows in all."""
-    if settings.schemas and settings.train_queries == "auto":
-        training = [source for source in sources if splits[source.schema_id] == "train"]
+    """The settings with their "auto" numbers.
+
+    Of many schemas of the user's each gets less: about OWN_MODE_ROWS training rows in all, and OWN_PAIR_SHARE requests
+    for each prompt that pairs are made of.
+    """
+    resolved = resolve_auto(settings, kind)
+    if not settings.schemas:
+        return resolved
+    training = [source for source in sources if splits[source.schema_id] == "train"]
+    if settings.train_queries == "auto":
         own = sum(len(source.own) for source in training) // 2
         each = round((OWN_MODE_ROWS - own) / len(training))
-        settings = settings.changed(train_queries=min(max(each, 2), 300))
-    return resolve_auto(settings, kind)
+        resolved = resolved.changed(train_queries=min(max(each, 2), 300))
+    if settings.pair_queries == "auto":
+        each = math.ceil(OWN_PAIR_SHARE * int(resolved.pair_prompts) / len(training))
+        resolved = resolved.changed(pair_queries=min(each, int(resolved.pair_queries)))
+    return resolved
 
 
 def plan_needs(

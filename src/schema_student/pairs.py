@@ -2,8 +2,10 @@
 
 Requests come from the alignment split of d_03: training schemas, but requests that SFT has not seen, because a student
 asked what it was trained on makes too few mistakes, and not those of the test. Without such a split they are the
-training requests; never those of a test split. First the student answers each one, greedily and
-sampled (student_samples.jsonl, one row a prompt); then pairs are made from these answers (dpo_pairs.jsonl).
+training requests; never those of a test split. Answers cost a hundred times what reading costs: where there are more
+requests than pair_prompts, the student first reads each with its right answer (request_logps.jsonl), and those
+that it would get wrong are taken. Then it answers each one, greedily and sampled (student_samples.jsonl, one row
+a prompt), and pairs are made from these answers (dpo_pairs.jsonl).
 
 chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
 only in what was wrong; else the teacher's. rejected is the student's own wrong answer where there is one, the
@@ -15,14 +17,21 @@ pairs that are not trained on.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
+from tqdm import tqdm
+
 from schema_student import student as students
+from schema_student import training
 from schema_student.artifacts import Row, digest, make_stamp, open_step, paths, read_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
@@ -30,19 +39,17 @@ from schema_student.mutations import mutate
 from schema_student.prompts import completion_text, render_prompt
 from schema_student.schemas import CompiledSchema, Verdict, compile_schema, judge, matches
 
+READ = ("base_model", "load_in_4bit", "dtype", "batch_tokens", "eval_batch_size", "schema_rendering")
 SAMPLED = (
-    "base_model",
-    "load_in_4bit",
-    "dtype",
-    "max_new_tokens",
-    "samples_per_prompt",
-    "sample_temperature",
-    "pair_prompts",
+    *("base_model", "load_in_4bit", "dtype", "schema_rendering", "max_new_tokens"),
+    *("samples_per_prompt", "sample_temperature", "pair_prompts"),
 )
 PAIRED = ("strip_fences", "pairs_per_prompt", "mutations_per_prompt", "schema_rendering")
 CHUNK = 64  # prompts whose answers are written at once: what a kill can cost
 HELD_OUT = 10  # one prompt in so many
 RIGHT = 5
+LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
+Load = Callable[[], students.Student]
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,9 @@ def build_pairs(settings: Settings) -> Path:
     rows = draw_requests(read_jsonl(where.dataset), settings)
     if not rows:
         raise UserError(f"{where.dataset} has no valid training row to make pairs of; generate_dataset.py makes them")
-    samples = sample_answers(settings, rows)
+    load = cache(partial(students.load_student, settings, adapter=str(where.sft_checkpoint)))
+    rows = pick_failing(settings, rows, load)
+    samples = sample_answers(settings, rows, load)
     with open_step(where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.overwrite) as step:
         if not step.done:
             counts: Counter[str] = Counter()
@@ -82,10 +91,7 @@ def build_pairs(settings: Settings) -> Path:
 
 
 def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
-    """Up to pair_prompts valid rows, spread over the schemas, those of one together; the same for the same seed.
-
-    What follows each other in a chunk of answers shares its schema's computation.
-    """
+    """The valid rows that pairs may be made of, with their prompts: in turn one of each schema, in an order by seed."""
     valid = [row for row in dataset if row["is_valid"]]
     rows = [row for row in valid if row["split"] == "alignment"] or [row for row in valid if row["split"] == "train"]
     random.Random(f"pairs {settings.seed}").shuffle(rows)
@@ -95,8 +101,61 @@ def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
         order.append(turn[row["schema_id"]])
         turn[row["schema_id"]] += 1
     drawn = [row for _, row in sorted(zip(order, rows, strict=True), key=lambda item: item[0])]
-    together = sorted(drawn[: settings.pair_prompts], key=lambda row: row["schema_id"])
-    return [_with_prompt(row, settings) for row in together]
+    return [_with_prompt(row, settings) for row in drawn]
+
+
+def pick_failing(settings: Settings, rows: Sequence[Row], load: Load) -> list[Row]:
+    """Up to pair_prompts of the rows, those of a schema together: first those that the student would get wrong.
+
+    These have a token in their right answer that the student gives no more than 1/2; in their own order, lest one
+    schema or a faulty answer take all. Then the rest, the least sure first.
+    """
+    if len(rows) > settings.pair_prompts:
+        least = {row["prompt_digest"]: row["least_logp"] for row in read_jsonl(read_answers(settings, rows, load))}
+        known = [(row, least[_prompt_digest(row["prompt"])]) for row in rows]
+        failing = sum(logp < LIKELY for _, logp in known)
+        print(f"  {failing} of {len(rows)} requests would be answered otherwise than the teacher did")
+        rows = [row for row, _ in sorted(known, key=lambda pair: max(pair[1], LIKELY))]
+    # what follows each other in a chunk of answers shares its schema's computation
+    return sorted(rows[: settings.pair_prompts], key=lambda row: row["schema_id"])
+
+
+def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
+    """How likely the student finds each request's right answer: request_logps.jsonl, {prompt_digest, least_logp}.
+
+    least_logp is the log p (nats) of the answer's least likely token, given those before it.
+    """
+    where = paths(settings)
+    path = where.pairs.with_name("request_logps.jsonl")
+    inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
+    with open_step(path, make_stamp(settings, *READ), inputs, settings.overwrite) as step:
+        if not step.done:
+            loaded, begun = load(), len(step.rows)
+            trees = training.takes_trees(loaded.model)
+            rows = sorted(rows, key=lambda row: row["schema_id"])
+            ids = [training.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
+            size, budget = settings.eval_batch_size, settings.batch_tokens
+            loaded.model.eval()
+            bar = tqdm(total=len(rows), initial=begun, desc="reading requests", unit="request")
+            for batch in training.cut_batches([[each] for each in ids], range(len(rows)), size, budget, trees):
+                if batch[-1] < begun:
+                    continue
+                logps = _least_logps(loaded, [ids[i] for i in batch], trees, settings)
+                for i, logp in zip(batch, logps, strict=True):
+                    if i >= begun:  # a kill may have cut a batch; what shares a batch decides the last bits of logp
+                        step.append({"prompt_digest": _prompt_digest(rows[i]["prompt"]), "least_logp": logp})
+                        bar.update()
+            bar.close()
+            step.finish()
+    return path
+
+
+def _least_logps(loaded: students.Student, ids: list[training.Ids], trees: bool, settings: Settings) -> list[float]:
+    device = loaded.model.device
+    batch = send_to_device(training.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
+    with torch.inference_mode():
+        logps_BC = training.completion_logps(loaded.model, batch, training.autocast_dtype(settings, device))
+    return [round(logp, 6) for logp in logps_BC.amin(-1).tolist()]  # 0 where padded, so the least is a token's
 
 
 def _with_prompt(row: Row, settings: Settings) -> Row:
@@ -105,7 +164,7 @@ def _with_prompt(row: Row, settings: Settings) -> Row:
     return {**row, "prompt": prompt, "schema": schema, "target": target}
 
 
-def sample_answers(settings: Settings, rows: Sequence[Row]) -> Path:
+def sample_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
     """The student's greedy and sampled answers to each request: student_samples.jsonl, one row a prompt."""
     where = paths(settings)
     path = where.pairs.with_name("student_samples.jsonl")
@@ -113,11 +172,7 @@ def sample_answers(settings: Settings, rows: Sequence[Row]) -> Path:
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
     with open_step(path, stamp, inputs, settings.overwrite) as step:
         if not step.done:
-            loaded = (
-                students.load_student(settings, adapter=str(where.sft_checkpoint))
-                if len(step.rows) < len(rows)
-                else None
-            )
+            loaded = load() if len(step.rows) < len(rows) else None
             for start in range(len(step.rows), len(rows), CHUNK):
                 for made in _answer(loaded, [row["prompt"] for row in rows[start : start + CHUNK]], settings):
                     step.append(made)

@@ -382,7 +382,7 @@ def read_glossary(schema: dict[str, Any], language: str) -> Glossary:
 
 
 def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str, Glossary]]:
-    """(prompt, completion, glossary) of one drawn schema: 60% query DSL, 15% lists of named choices, 25% objects."""
+    """(prompt, completion, glossary) of one drawn schema: 63% query DSL, 15% lists of named choices, 22% objects."""
     hardness = words.hardness
     bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
     requests: list[tuple[Request, str]] = []
@@ -390,13 +390,13 @@ def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str, Gloss
     if kind_of_schema < 0.15:
         schema, found = draw_lookup(words, bank, rng, pairs)
         requests = [(request, rng.choice(dates)) for request in found]
-    elif kind_of_schema < 0.75:
+    elif kind_of_schema < 0.78:
         schema = draw_dsl_schema(words, rng)
         spec = read_dsl(schema)
         while len(requests) < pairs:
             weights = (70, 15 * hardness, 15 * hardness)
             kind = rng.choices(("answerable", "missing_field", "unsupported_operator"), weights)[0]
-            language, date = "fr" if rng.random() < 0.5 else "en", rng.choice(dates)
+            language, date = "fr" if rng.random() < 0.58 else "en", rng.choice(dates)
             try:
                 requests.append((draw_request(spec, bank, language, kind, date, rng, words.value, EVENLY), date))
             except ValueError:

@@ -78,7 +78,8 @@ def read_prompts(settings: Settings) -> list[Row]:
     """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
     if not settings.data_set:
         dataset = paths(settings).dataset
-        rows = draw_requests(read_jsonl(dataset), settings)
+        drawn = draw_requests(read_jsonl(dataset), settings)[: settings.pair_prompts]
+        rows = sorted(drawn, key=lambda row: row["schema_id"])  # together they share their schema's computation
         if not rows:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
     else:
