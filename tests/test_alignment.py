@@ -12,7 +12,7 @@ import tiny
 import torch
 from test_sft import adapter_weights, same_run, settings_with_corpus
 
-from schema_student import alignment, sft, training
+from schema_student import alignment, pairs, sft, training
 from schema_student import beta as betas
 from schema_student import student as students
 from schema_student.artifacts import paths, read_jsonl, write_jsonl
@@ -619,9 +619,19 @@ def test_a_ceiling_that_leaves_calibrated_no_room_is_said_at_the_start(tmp_path,
     assert "beta_max 2.0 is under 4 times beta 0.6: calibrated hardly moves" in capsys.readouterr().out
 
 
+def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_never_trained_on(tmp_path):
+    like = dataset_rows()[0]
+    splits = [("validation", 20), ("alignment", 200), ("train", 20), ("test_seen", 20), ("test_unseen", 20)]
+    rows = [{**like, "split": split, "query": f"{split} {i}"} for split, count in splits for i in range(count)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    asked = [row["prompt"] for row in alignment.read_requests(tmp_path / "rows.jsonl", 16, "compact")]
+    of_seen = [prompt for prompt in asked if "Request: alignment" in prompt]
+    assert len([prompt for prompt in asked if "Request: validation" in prompt]) == 7  # every third of 20
+    assert 5 <= len(of_seen) <= 8 and len(of_seen) + 7 == len(asked)
+    assert all(pairs.is_held_out(prompt) for prompt in of_seen)
+
+
 def test_adapter_of_dpo_loads(aligned):
     student = students.load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
-    scores = alignment.score_answers(
-        student, alignment.read_requests(paths(aligned).dataset, "validation", 8, "compact"), aligned
-    )
+    scores = alignment.score_answers(student, alignment.read_requests(paths(aligned).dataset, 8, "compact"), aligned)
     assert scores.keys() == {"eval_valid", "eval_semantic"}

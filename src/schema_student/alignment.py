@@ -32,6 +32,7 @@ from schema_student import training
 from schema_student.artifacts import digest, make_stamp, paths, read_jsonl, write_json, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
+from schema_student.pairs import is_held_out
 from schema_student.prompts import render_prompt
 from schema_student.schemas import compile_schema, judge, matches
 
@@ -155,7 +156,7 @@ def _train(
         advice = training.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(len(train), settings, pairs)
-    requests = read_requests(dataset, "validation", VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
+    requests = read_requests(dataset, VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
     print(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
@@ -235,18 +236,22 @@ def encode_pairs(
     return rows
 
 
-def read_requests(dataset: Path, split: str, limit: int, rendering: str) -> list[dict[str, Any]]:
-    """Up to `limit` valid rows of a split of d_03, evenly spread: {prompt, schema, target, accepted}."""
-    rows = [row for row in read_jsonl(dataset) if row["split"] == split and row["is_valid"]]
-    step = max(1, -(-len(rows) // limit))
-    requests = []
-    for row in rows[::step]:
+def read_requests(dataset: Path, limit: int, rendering: str) -> list[dict[str, Any]]:
+    """Up to `limit` valid rows of d_03 that choose the checkpoint: {prompt, schema, target, accepted}.
+
+    Half are of validation schemas, half those requests for pairs on training schemas that are held out of them: the
+    tests have both kinds of schemas too, and DPO may help on one and harm on the other. Each evenly spread.
+    """
+    kinds: dict[str, list[dict[str, Any]]] = {"validation": [], "alignment": []}
+    for row in read_jsonl(dataset):
+        if row["split"] not in kinds or not row["is_valid"]:
+            continue
         schema = json.loads(row["schema_json"])
         prompt = render_prompt(schema, row["query"], row["current_date"], rendering)
-        requests.append(
-            {"prompt": prompt, "schema": schema, "target": json.loads(row["ast_json"]), "accepted": row.get("accepted")}
-        )
-    return requests
+        if row["split"] == "validation" or is_held_out(prompt):
+            answer = {"target": json.loads(row["ast_json"]), "accepted": row.get("accepted")}
+            kinds[row["split"]].append({"prompt": prompt, "schema": schema, **answer})
+    return [row for rows in kinds.values() for row in rows[:: max(1, -(-len(rows) // (limit // 2)))]]
 
 
 def plan_dpo(settings: Settings) -> training.Schedule:

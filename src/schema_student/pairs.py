@@ -10,8 +10,8 @@ a prompt), and pairs are made from these answers (dpo_pairs.jsonl).
 chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
 only in what was wrong; else the teacher's. rejected is the student's own wrong answer where there is one, the
 likeliest first: the greedy answer, then samples by how often they were drawn, then by how near they are to right;
-mutations of the right answer fill up. A tenth of the prompts is held out of training (split "validation"): margins on
-pairs that are not trained on.
+mutations of the right answer fill up. A tenth of the prompts is held out of training: its pairs (split "validation")
+show margins that were not trained on, its requests help to choose DPO's checkpoint.
 """
 
 from __future__ import annotations
@@ -198,6 +198,11 @@ def _answer(loaded: Any, prompts: list[str], settings: Settings) -> list[Row]:
     ]
 
 
+def is_held_out(prompt: str) -> bool:
+    """Whether DPO never trains on a prompt: one in HELD_OUT, by its digest."""
+    return int(_prompt_digest(prompt), 16) % HELD_OUT == 0
+
+
 def _prompt_digest(prompt: str) -> str:
     return digest(prompt.encode())[:16]
 
@@ -221,8 +226,8 @@ def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:
     pairs = [rejected for rejected in own if _differs(chosen, rejected, counts)][: settings.pairs_per_prompt]
     room = min(settings.pairs_per_prompt - len(pairs), settings.mutations_per_prompt)
     pairs += [mutation for mutation in _mutations(row, chosen, settings) if _differs(chosen, mutation, counts)][:room]
-    held_out = int(row["prompt_digest"], 16) % HELD_OUT == 0
-    return [_pair(row, chosen, rejected, "validation" if held_out else "train") for rejected in pairs]
+    split = "validation" if is_held_out(row["prompt"]) else "train"
+    return [_pair(row, chosen, rejected, split) for rejected in pairs]
 
 
 def rank_answers(row: Row, settings: Settings) -> list[Answer]:
