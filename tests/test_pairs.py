@@ -97,11 +97,14 @@ def test_requests_that_would_be_answered_wrong_are_taken_first_then_the_least_su
     write_jsonl(tmp_path / "logps.jsonl", written)
     monkeypatch.setattr(pairs, "read_answers", lambda *given: tmp_path / "logps.jsonl")
 
+    counts: Counter = Counter()
+
     def picked(count: int) -> list[str]:
-        return [row["prompt"] for row in pairs.pick_failing(default_settings(pair_prompts=count), rows, None)]
+        return [row["prompt"] for row in pairs.pick_failing(default_settings(pair_prompts=count), rows, None, counts)]
 
     assert picked(1) == ["b"] and picked(2) == ["b", "d"]  # in the order given, not the hardest first
     assert picked(3) == ["b", "d", "e"] and picked(4) == ["b", "d", "c", "e"]
+    assert counts == {"requests read": 5, "of these would be answered otherwise": 3}
     assert picked(5) == ["b", "c", "d", "a", "e"]  # all: nothing is read
 
 

@@ -74,11 +74,11 @@ def build_pairs(settings: Settings) -> Path:
     if not rows:
         raise UserError(f"{where.dataset} has no valid training row to make pairs of; generate_dataset.py makes them")
     load = cache(partial(students.load_student, settings, adapter=str(where.sft_checkpoint)))
-    rows = pick_failing(settings, rows, load)
+    counts: Counter[str] = Counter()
+    rows = pick_failing(settings, rows, load, counts)
     samples = sample_answers(settings, rows, load)
     with open_step(where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.overwrite) as step:
         if not step.done:
-            counts: Counter[str] = Counter()
             pairs = [pair for row in _joined(rows, samples) for pair in pair_up(row, settings, counts)]
             if not pairs:
                 raise UserError(_no_pairs(len(rows), counts))
@@ -104,7 +104,7 @@ def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
     return [_with_prompt(row, settings) for row in drawn]
 
 
-def pick_failing(settings: Settings, rows: Sequence[Row], load: Load) -> list[Row]:
+def pick_failing(settings: Settings, rows: Sequence[Row], load: Load, counts: Counter[str]) -> list[Row]:
     """Up to pair_prompts of the rows, those of a schema together: first those that the student would get wrong.
 
     These have a token in their right answer that the student gives no more than 1/2; in their own order, lest one
@@ -113,8 +113,8 @@ def pick_failing(settings: Settings, rows: Sequence[Row], load: Load) -> list[Ro
     if len(rows) > settings.pair_prompts:
         least = {row["prompt_digest"]: row["least_logp"] for row in read_jsonl(read_answers(settings, rows, load))}
         known = [(row, least[_prompt_digest(row["prompt"])]) for row in rows]
-        failing = sum(logp < LIKELY for _, logp in known)
-        print(f"  {failing} of {len(rows)} requests would be answered otherwise than the teacher did")
+        counts["requests read"] = len(rows)
+        counts["of these would be answered otherwise"] = sum(logp < LIKELY for _, logp in known)
         rows = [row for row, _ in sorted(known, key=lambda pair: max(pair[1], LIKELY))]
     # what follows each other in a chunk of answers shares its schema's computation
     return sorted(rows[: settings.pair_prompts], key=lambda row: row["schema_id"])
