@@ -1,6 +1,9 @@
 """Step 8: the SFT student's samples, ranked by verdict -> chosen, rejected -> student_runs/alignment/dpo_pairs.jsonl.
 
+Of more requests than --pair-prompts those are taken that the student would get wrong: it reads each with its answer.
+
 python scripts/build_alignment_pairs.py --samples-per-prompt 4
+python scripts/build_alignment_pairs.py --pair-prompts 500 --mutations-per-prompt 1
 """
 
 import sys

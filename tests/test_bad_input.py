@@ -42,7 +42,8 @@ def mine(made, tmp_path):
         assert (ended.code, "Traceback" in ended.err) == (code, False), ended
         after = snapshot(output)
         assert {name: after.get(name) for name in before} == before  # nothing lost
-        new = set(after) - set(before) - {str(ALIGNMENT / "student_samples.jsonl.meta.json")}  # those are whole
+        whole = {str(ALIGNMENT / f"{name}.jsonl.meta.json") for name in ("student_samples", "request_logps")}
+        new = set(after) - set(before) - whole
         assert not [name for name in new if name.endswith((".lock", ".tmp", ".meta.json"))]
         return ended.err.strip().splitlines()[-1]
 
