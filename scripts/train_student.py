@@ -7,6 +7,7 @@ import sys
 
 from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
+from schema_student.cores import share_cores
 from schema_student.sft import train_sft
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["student", "sft", "tracker"])
     where = paths(settings)
     if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
-        train_sft(settings)
+        train_sft(share_cores(settings, "gradient_accumulation", "sft_batch_size"))
         print(f"SFT student: {where.run_dir / 'checkpoint-final'}")
 
 

@@ -233,8 +233,13 @@ def test_a_tie_with_sft_goes_to_sft_and_the_best_of_dpo_is_told(tmp_path):
 
 def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch, capsys):
     settings = settings_with_pairs(tmp_path, dpo_max_steps=2, dpo_eval_every=1)
-    scores = iter([0.9, 0.5, 0.8])
-    monkeypatch.setattr(alignment, "score_answers", lambda *_: {"eval_valid": 1.0, "eval_semantic": next(scores)})
+    scores = iter([9, 5, 8])
+
+    def judged(*_):
+        right = next(scores)
+        return [(True, i < right) for i in range(10)]
+
+    monkeypatch.setattr(alignment, "judge_answers", judged)
     alignment.train_dpo(settings)
     run_dir = paths(settings).dpo_dir
     said = "no DPO checkpoint was better than SFT: right answers 80.0% on validation (SFT 90.0%)"
@@ -633,5 +638,6 @@ def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_ne
 
 def test_adapter_of_dpo_loads(aligned):
     student = students.load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
-    scores = alignment.score_answers(student, alignment.read_requests(paths(aligned).dataset, 8, "compact"), aligned)
-    assert scores.keys() == {"eval_valid", "eval_semantic"}
+    requests = alignment.read_requests(paths(aligned).dataset, 8, "compact")
+    verdicts = alignment.judge_answers(student, requests, aligned)
+    assert len(verdicts) == len(requests) and all(valid or not right for valid, right in verdicts)

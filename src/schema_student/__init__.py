@@ -24,6 +24,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     corpus            rows -> prompt/completion, deduplicated, split by schema
     pretraining_data  the schemas and requests that the embedded student was made from
     student           load the base and an adapter; the embedded student
+    cores             several processes of one training script on a CPU
     attention         how tokens attend along the branches of a tree, and to a long cache
     prompt_tree       many sequences that share prefixes -> one row, computed once
     training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes

@@ -328,20 +328,24 @@ class DPOTrainer(training.StudentTrainer):
         path = folder / f"{key[:16]}.jsonl"
         if path.exists():
             print(f"  reference log-probabilities: {path}, computed before")
+            found = read_jsonl(path)
         else:
-            write_jsonl(path, [*self._reference_rows(self.held_out), *self._reference_rows(self.train_dataset)])
-        known = {row["name"]: [row["chosen"], row["rejected"]] for row in read_jsonl(path)}
+            found = [*self._reference_rows(self.held_out), *self._reference_rows(self.train_dataset)]
+            if self.is_world_process_zero():
+                write_jsonl(path, found)
+        known = {row["name"]: [row["chosen"], row["rejected"]] for row in found}
         for row in rows:
             row["reference"] = known[row["name"]]
 
     def _reference_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.model.eval()
         found = []
-        for part in self.in_batches(rows, both_sides(rows)):
+        for part in self.in_shares(rows, both_sides(rows)):
             with torch.no_grad():
                 logps = self.sequence_logps(self.model, self._prepare_inputs(self.collate(part)))
             for row, chosen, rejected in zip(part, *logps.chunk(2), strict=True):
                 found.append({"name": row["name"], "chosen": float(chosen), "rejected": float(rejected)})
+        found = gather_object(found)
         if bad := [row["name"] for row in found if not math.isfinite(row["chosen"] + row["rejected"])]:
             raise UserError(
                 f"log-probabilities of the reference are not finite for {', '.join(bad[:SEEN])} ({len(bad)} in all); "
@@ -533,11 +537,15 @@ class DPOTrainer(training.StudentTrainer):
         """Greedy answers to validation requests, and held-out pairs at beta_0; the controller is not fed."""
         metrics: dict[str, float] = {}
         if self.requests:
-            metrics |= score_answers(self.student, self.requests, self.settings)
+            mine = self.requests[self.args.process_index :: self.args.world_size]
+            verdicts = gather_object(judge_answers(self.student, mine, self.settings))
+            valid, right = zip(*verdicts, strict=True)
+            metrics = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
         if self.held_out:
-            batches = self.in_batches(self.held_out, both_sides(self.held_out))
+            batches = self.in_shares(self.held_out, both_sides(self.held_out))
             prepared = (self._prepare_inputs(self.collate(rows)) for rows in batches)
-            margins = torch.cat([self.margins_of(self.model, batch)[0] for batch in prepared])
+            mine = [margin for batch in prepared for margin in self.margins_of(self.model, batch)[0].tolist()]
+            margins = torch.tensor(gather_object(mine))
             metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
@@ -570,20 +578,18 @@ def describe_margins(margins: Sequence[float]) -> dict[str, float]:
     return {**found, "max": max(margins), "pos_frac": sum(m > 0 for m in margins) / n}
 
 
-def score_answers(
+def judge_answers(
     student: students.Student, requests: Sequence[dict[str, Any]], settings: Settings
-) -> dict[str, float]:
-    """Shares of greedy answers that are valid, and that mean what was asked."""
+) -> list[tuple[bool, bool]]:
+    """Whether the greedy answer to each request is valid, and whether it means what was asked."""
     prompts = [request["prompt"] for request in requests]
     answers = generate(student, prompts, settings.max_new_tokens, settings.eval_batch_size)
-    valid = right = 0
+    found = []
     for request, (answer,) in zip(requests, answers, strict=True):
         verdict = judge(answer.text, compile_schema(request["schema"]), settings.strip_fences)
-        valid += verdict.schema_valid
-        right += verdict.schema_valid and matches(
-            verdict.value, request["target"], request["schema"], request["accepted"]
-        )
-    return {"eval_valid": valid / len(requests), "eval_semantic": right / len(requests)}
+        truth = request["target"], request["schema"], request["accepted"]
+        found.append((verdict.schema_valid, verdict.schema_valid and matches(verdict.value, *truth)))
+    return found
 
 
 ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}

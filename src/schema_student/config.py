@@ -162,6 +162,9 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("student", "number format of the base")
     max_seq_length: int = setting("student", "longest prompt and completion, tokens", ge=16)
     max_new_tokens: AutoCount = setting("student", "longest completion, tokens")
+    processes: AutoCount = setting(
+        "student", "processes that share the training of a script on a CPU, no more than cores; on GPUs use torchrun"
+    )
     adapter: str = setting("student", 'folder of a LoRA adapter; "" = the one of this run')
 
     lora_r: int = setting("sft", "rank of LoRA", ge=1)
@@ -581,5 +584,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
-        print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GiB")
+        own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        helpers = int(os.environ.get("WORLD_SIZE", "1")) - 1  # of cores.py; what they share counts for each
+        print(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
+
 from schema_student import student as students
 from schema_student import training
 from schema_student.artifacts import make_stamp, paths, read_jsonl, write_json
@@ -23,7 +25,7 @@ DECIDING = (
     *("lora_r", "lora_alpha", "lora_dropout", "sft_learning_rate", "sft_epochs", "sft_max_steps", "sft_batch_size"),
     *("gradient_accumulation", "warmup_ratio", "eval_every", "save_every", "weight_decay", "max_grad_norm"),
 )
-TOGETHER = 4  # rows of one schema that follow each other and share its computation; a batch still mixes schemas
+TOGETHER = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
 
 def sft_loss(logps_BC: Any, tokens: Any) -> Any:
@@ -134,11 +136,12 @@ class SFTTrainer(training.StudentTrainer):
         if not self.validation:
             return {}
         total, tokens = 0.0, 0
-        for rows in self.in_batches(self.validation, [[row["ids"]] for row in self.validation]):
+        for rows in self.in_shares(self.validation, [[row["ids"]] for row in self.validation]):
             batch = self._prepare_inputs(self.collate(rows))
             total -= float(training.completion_logps(self.model, batch, self.autocast).sum())
             tokens += self.weigh(batch)
-        return {"eval_loss": total / tokens}
+        totals, counts = zip(*gather_object([(total, tokens)]), strict=True)
+        return {"eval_loss": sum(totals) / sum(counts)}
 
 
 def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:

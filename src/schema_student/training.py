@@ -9,7 +9,6 @@ Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import math
 import os
@@ -30,7 +29,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from schema_student import prompt_tree
+from schema_student import cores, prompt_tree
 from schema_student import student as students
 from schema_student.artifacts import (
     digest,
@@ -46,6 +45,11 @@ from schema_student.config import Settings, UserError
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 METRICS = "training_metrics.jsonl"
+
+# On a CPU oneDNN keeps what it has compiled for the last 1,024 shapes of matrices, and PyTorch as many again. No two
+# batches of trees have the same shape, so that these grew to 1.3 GiB; as few as this cost no time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Ids and batches
@@ -233,13 +237,6 @@ def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: r
     return runs
 
 
-def trim_heap() -> None:
-    """Give freed memory back to the system: batches of ever new shapes fragment glibc's heap by gigabytes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
-
-
 def autocast_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
     """What matrices are multiplied in while training: bfloat16, or None for the weights' own type.
 
@@ -341,10 +338,13 @@ def make_run(
     """
     stamp = {**stamp, "processes": process_count()}
     with open_step(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as step:
-        if not tell_all(step.done if step else None):
-            facts = train()
-            if step:
-                step.finish(facts)
+        if step and step.done and cores.are_waiting():
+            return run_dir / "checkpoint-final"
+        with cores.helpers():
+            if not tell_all(step.done if step else None):
+                facts = train()
+                if step:
+                    step.finish(facts)
     return run_dir / "checkpoint-final"
 
 
@@ -492,6 +492,12 @@ class StudentTrainer(Trainer):
         for batch in cut_batches(sequences, order, size, self.batch_tokens, self.trees):
             yield [rows[i] for i in batch]
 
+    def in_shares(
+        self, rows: Sequence[dict[str, Any]], sequences: Sequence[Sequence[Ids]]
+    ) -> list[list[dict[str, Any]]]:
+        """This process's share of those batches."""
+        return list(self.in_batches(rows, sequences))[self.args.process_index :: self.args.world_size]
+
     def get_train_dataloader(self) -> DataLoader:
         mine = self.plan[self.args.process_index :: self.args.world_size]
         return DataLoader(self.train_dataset, batch_sampler=mine, collate_fn=self.collate)
@@ -508,8 +514,6 @@ class StudentTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.check_finite("loss", loss, inputs["names"])
-        if loss.device.type == "cpu" and self.state.global_step % 2 == 0:
-            trim_heap()
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:

@@ -1,0 +1,100 @@
+"""Several processes of one training script on a CPU, as torchrun makes them, but started by the script itself.
+
+The matrices of a small student are too small for two threads: one process a core is nearly twice as fast as one process
+on two cores. A script calls `share_cores`; the first process is the script, the others are the same command again,
+started when there is something to train (`helpers`). They write nothing, end with the first, and end it if they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO
+
+from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.student import choose_student
+
+PATIENCE = 20  # seconds in which a process notices by itself that another one is gone
+_waiting: list[list[str]] = []  # commands of helpers that are not started yet
+
+
+def share_cores(settings: Settings, accumulation: str, batch_size: str) -> Settings:
+    """The settings of one of settings.processes, no more than there are cores; each takes its share of every step.
+
+    That is fewer micro-batches (`accumulation` names the setting), else smaller ones (`batch_size`), so that the step
+    is the same. On a GPU, under torchrun, or where neither can be divided, the script stays one process.
+    """
+    import torch
+
+    settings = resolve_auto(settings, choose_student(settings).kind)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(int(settings.processes), cores)
+    shared = next((name for name in (accumulation, batch_size) if getattr(settings, name) % count == 0), "")
+    if count == 1 or not shared or torch.cuda.is_available() or "WORLD_SIZE" in os.environ:
+        return settings
+    share, threads = getattr(settings, shared) // count, cores // count
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": threads}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    torch.set_num_threads(threads)
+    _waiting[:] = [[sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]] * (count - 1)
+    print(f"  {count} processes, one a core: each takes {shared} {share} of {getattr(settings, shared)}")
+    return settings.changed(**{shared: share})
+
+
+def are_waiting() -> bool:
+    """Whether there are helpers that are not started yet."""
+    return bool(_waiting)
+
+
+@contextmanager
+def helpers() -> Iterator[None]:
+    """Within it the other processes run. Raises UserError with the last words of one that fails."""
+    over, started = threading.Event(), []
+    with ExitStack() as stack:
+        for rank, command in enumerate(_waiting, start=1):
+            words = stack.enter_context(tempfile.TemporaryFile("w+"))
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
+            helper = subprocess.Popen(command, env={**os.environ, **place}, stdout=subprocess.DEVNULL, stderr=words)
+            stack.callback(helper.wait)
+            stack.callback(helper.kill)
+            stack.callback(over.set)
+            threading.Thread(target=_watch, args=(helper, words, over), daemon=True).start()
+            started.append((helper, words))
+        _waiting.clear()
+        try:
+            yield
+        except RuntimeError as error:  # so says torch where another process is gone
+            for helper, words in started:
+                try:
+                    failed = helper.wait(PATIENCE / 2) != 0
+                except subprocess.TimeoutExpired:
+                    continue
+                if failed:
+                    raise UserError(_last_words(helper, words)) from error
+            raise
+        for helper, _ in started:
+            helper.wait()
+
+
+def _watch(helper: subprocess.Popen[bytes], words: IO[str], over: threading.Event) -> None:
+    """End this process where a helper failed and it does not notice: it may be waiting for it for half an hour."""
+    if helper.wait() != 0 and not over.wait(PATIENCE):
+        print(f"error: {_last_words(helper, words)}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _last_words(helper: subprocess.Popen[bytes], words: IO[str]) -> str:
+    words.seek(0)
+    lines = [line.strip() for line in words if line.strip()]
+    said = lines[-1].removeprefix("error: ") if lines else f"it said nothing (exit code {helper.returncode})"
+    return f"in another process of this run: {said}"
