@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT / "src"))
 WAYS = ("shared", "separate")
 # stage of runAll.sh -> script and flags that cut it short; full passes over the data would only repeat the same ratio
 STAGES = {
-    "sft": "train_student.py --sft-max-steps 24 --eval-every 24 --save-every 24",
+    "sft": "train_student.py --processes 1 --sft-max-steps 24 --eval-every 24 --save-every 24",
     "evaluate_sft": "evaluate_student.py --eval-student sft --eval-queries 64",
     "pairs": "build_alignment_pairs.py --pair-prompts 48",
-    "dpo": "train_alignment_dpo.py --dpo-max-steps 20 --dpo-eval-every 20",
+    "dpo": "train_alignment_dpo.py --processes 1 --dpo-max-steps 20 --dpo-eval-every 20",
 }
 
 

@@ -5,7 +5,6 @@ python scripts/train_alignment_dpo.py --beta-controller calibrated
 
 import sys
 
-from schema_student.alignment import train_dpo
 from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
 from schema_student.cores import share_cores
@@ -15,7 +14,10 @@ def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["student", "dpo", "tracker"])
     where = paths(settings)
     if not dry_run(settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
-        train_dpo(share_cores(settings, "dpo_gradient_accumulation", "dpo_batch_size"))
+        with share_cores(settings, where.dpo_dir, "dpo_gradient_accumulation", "dpo_batch_size") as share:
+            from schema_student.alignment import train_dpo
+
+            train_dpo(share)
         print(f"aligned student: {where.dpo_checkpoint}")
 
 

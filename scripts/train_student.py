@@ -8,14 +8,16 @@ import sys
 from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
 from schema_student.cores import share_cores
-from schema_student.sft import train_sft
 
 
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["student", "sft", "tracker"])
     where = paths(settings)
     if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
-        train_sft(share_cores(settings, "gradient_accumulation", "sft_batch_size"))
+        with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
+            from schema_student.sft import train_sft
+
+            train_sft(share)
         print(f"SFT student: {where.run_dir / 'checkpoint-final'}")
 
 

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from test_sft import adapter_weights, metrics, settings_with_corpus
 
 from schema_student import cores, sft
@@ -55,17 +55,22 @@ def alone(monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(cores, "_waiting", [])
+    monkeypatch.setattr(cores, "idle", False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    yield
-    torch.set_num_threads(threads)
 
 
-def shared(**changes):
+def shared(monkeypatch, folder, **changes):
+    commands = []
+
+    @contextmanager
+    def run_beside(given):
+        commands.extend(given)
+        yield
+
+    monkeypatch.setattr(cores, "_run_beside", run_beside)
     given = default_settings(base_model="embedded", **changes)
-    made = cores.share_cores(given, "gradient_accumulation", "sft_batch_size")
-    return len(cores._waiting) + 1, made.gradient_accumulation, made.sft_batch_size
+    with cores.share_cores(given, folder / "run", "gradient_accumulation", "sft_batch_size") as made:
+        return len(commands) + 1, made.gradient_accumulation, made.sft_batch_size
 
 
 @pytest.mark.parametrize(
@@ -79,28 +84,31 @@ def shared(**changes):
         (2, 3, 5, (1, 3, 5)),
     ],
 )
-def test_every_process_takes_the_same_share_of_a_step(processes, accumulation, batch_size, expected, alone):
+def test_every_process_takes_the_same_share_of_a_step(
+    processes, accumulation, batch_size, expected, alone, monkeypatch, tmp_path
+):
     given = {"processes": processes, "gradient_accumulation": accumulation, "sft_batch_size": batch_size}
-    assert shared(**given) == expected
+    assert shared(monkeypatch, tmp_path, **given) == expected
 
 
-def test_torchrun_comes_first(alone, monkeypatch):
+def test_torchrun_comes_first(alone, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert shared(processes=2, gradient_accumulation=2, sft_batch_size=8) == (1, 2, 8)
+    assert shared(monkeypatch, tmp_path, processes=2, gradient_accumulation=2, sft_batch_size=8) == (1, 2, 8)
 
 
 def test_a_helper_that_fails_says_why(alone):
-    cores._waiting[:] = [[sys.executable, "-c", "import sys; sys.exit('error: its row 3 is broken')"]]
-    with pytest.raises(UserError, match="in another process of this run: its row 3 is broken"), cores.helpers():
+    failing = [sys.executable, "-c", "import sys; sys.exit('error: its row 3 is broken')"]
+    said = "in another process of this run: its row 3 is broken"
+    with pytest.raises(UserError, match=said), cores._run_beside([failing]):
         raise RuntimeError("Connection closed by peer")
-    with pytest.raises(RuntimeError, match="of our own"), cores.helpers():
+    with pytest.raises(RuntimeError, match="of our own"), cores._run_beside([]):
         raise RuntimeError("of our own")
 
 
 def test_helpers_end_with_the_run(alone):
-    cores._waiting[:] = [[sys.executable, "-c", "import time; time.sleep(600)"]]
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), cores.helpers():
+    with pytest.raises(KeyboardInterrupt), cores._run_beside([sleeping]):
         raise KeyboardInterrupt
     assert time.monotonic() - started < 60
 

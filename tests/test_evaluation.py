@@ -7,7 +7,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student import generation, teacher
+from schema_student import evaluation, generation, teacher
 from schema_student.artifacts import digest, paths, read_json, read_jsonl, write_json, write_jsonl
 from schema_student.config import UserError, default_settings
 from schema_student.evaluation import evaluate_student, read_requests, summarize, wilson
@@ -181,6 +181,7 @@ def test_a_killed_evaluation_continues_to_the_same_rows(settings, monkeypatch):
     def without_seconds(name):
         return [{**row, "seconds": None} for row in results(settings, name)]
 
+    monkeypatch.setattr(evaluation, "_find_same", lambda *_: None)
     evaluate_student(settings, "undisturbed")
     decode = generation.decode
     calls = []
@@ -200,6 +201,17 @@ def test_a_killed_evaluation_continues_to_the_same_rows(settings, monkeypatch):
     path.write_text("".join(lines[:3]) + lines[3][:20])  # the last row is torn
     evaluate_student(settings, "killed")
     assert without_seconds("killed") == without_seconds("undisturbed")
+
+
+def test_the_same_weights_are_not_asked_the_same_requests_again(settings, canned, monkeypatch, capsys):
+    evaluate_student(settings, "first")
+    monkeypatch.setattr(generation, "generate", None)
+    evaluate_student(settings, "second")
+    assert results(settings, "second") == results(settings, "first") != []
+    assert "the weights are those of first, whose answers are taken" in capsys.readouterr().out
+    for changes in ({"overwrite": True}, {"max_new_tokens": 17}):  # asked for again, or other answers
+        with pytest.raises(TypeError, match="not callable"):
+            evaluate_student(settings.changed(**changes), "third")
 
 
 def test_a_finished_evaluation_is_not_done_again(settings, canned, capsys):

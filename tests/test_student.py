@@ -30,21 +30,21 @@ def adapter(base, tmp_path_factory):
 
 
 def test_auto_without_a_gpu_takes_the_embedded_student_and_says_why(monkeypatch):
-    monkeypatch.setattr(student, "_has_cuda", lambda: False)
+    monkeypatch.setattr(student, "has_cuda", lambda: False)
     choice = student.choose_student(default_settings())
     assert (choice.kind, choice.backend) == ("embedded", "transformers")
     assert "no CUDA GPU" in choice.reason
 
 
 def test_auto_with_a_gpu_and_the_weights_takes_gemma(monkeypatch):
-    monkeypatch.setattr(student, "_has_cuda", lambda: True)
+    monkeypatch.setattr(student, "has_cuda", lambda: True)
     monkeypatch.setattr(student, "_in_reach", lambda model_id: True)
     choice = student.choose_student(default_settings())
     assert (choice.kind, choice.base) == ("gemma", student.GEMMA)
 
 
 def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch):
-    monkeypatch.setattr(student, "_has_cuda", lambda: True)
+    monkeypatch.setattr(student, "has_cuda", lambda: True)
     monkeypatch.setattr(student, "_in_reach", lambda model_id: False)
     choice = student.choose_student(default_settings())
     assert choice.kind == "embedded" and "neither cached nor reachable" in choice.reason

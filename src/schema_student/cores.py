@@ -1,8 +1,8 @@
 """Several processes of one training script on a CPU, as torchrun makes them, but started by the script itself.
 
 The matrices of a small student are too small for two threads: one process a core is nearly twice as fast as one process
-on two cores. A script calls `share_cores`; the first process is the script, the others are the same command again,
-started when there is something to train (`helpers`). They write nothing, end with the first, and end it if they fail.
+on two cores. A script calls `share_cores` first of all; the first process is the script, the others are the same
+command again. They write nothing, end with the first, and end it if they fail.
 """
 
 from __future__ import annotations
@@ -13,55 +13,57 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO
 
+from schema_student.artifacts import read_meta
 from schema_student.config import Settings, UserError, resolve_auto
-from schema_student.student import choose_student
+from schema_student.student import choose_student, has_cuda
 
 PATIENCE = 20  # seconds in which a process notices by itself that another one is gone
-_waiting: list[list[str]] = []  # commands of helpers that are not started yet
+idle = False  # there is nothing to train: the other processes were not started
 
 
-def share_cores(settings: Settings, accumulation: str, batch_size: str) -> Settings:
-    """The settings of one of settings.processes, no more than there are cores; each takes its share of every step.
+@contextmanager
+def share_cores(settings: Settings, run_dir: Path, accumulation: str, batch_size: str) -> Iterator[Settings]:
+    """Within it settings.processes run, no more than there are cores; gives the settings of one of them.
 
-    That is fewer micro-batches (`accumulation` names the setting), else smaller ones (`batch_size`), so that the step
-    is the same. On a GPU, under torchrun, or where neither can be divided, the script stays one process.
+    Each takes its share of every step: fewer micro-batches (`accumulation` names the setting), else smaller ones
+    (`batch_size`), so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the script
+    stays one process. Call it before torch is imported, which counts its threads then. Raises UserError with the last
+    words of a process that fails.
     """
-    import torch
-
+    global idle
     settings = resolve_auto(settings, choose_student(settings).kind)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(int(settings.processes), cores)
     shared = next((name for name in (accumulation, batch_size) if getattr(settings, name) % count == 0), "")
-    if count == 1 or not shared or torch.cuda.is_available() or "WORLD_SIZE" in os.environ:
-        return settings
-    share, threads = getattr(settings, shared) // count, cores // count
+    if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
+        yield settings
+        return
+    share = getattr(settings, shared) // count
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": threads}
+    place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": cores // count}
     os.environ.update({name: str(value) for name, value in place.items()})
-    torch.set_num_threads(threads)
-    _waiting[:] = [[sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]] * (count - 1)
-    print(f"  {count} processes, one a core: each takes {shared} {share} of {getattr(settings, shared)}")
-    return settings.changed(**{shared: share})
-
-
-def are_waiting() -> bool:
-    """Whether there are helpers that are not started yet."""
-    return bool(_waiting)
+    idle = read_meta(run_dir) is not None and not settings.overwrite
+    if not idle:
+        print(f"  {count} processes, one a core: each takes {shared} {share} of {getattr(settings, shared)}")
+    command = [sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]
+    with _run_beside([] if idle else [command] * (count - 1)):
+        yield settings.changed(**{shared: share})
 
 
 @contextmanager
-def helpers() -> Iterator[None]:
-    """Within it the other processes run. Raises UserError with the last words of one that fails."""
+def _run_beside(commands: Sequence[Sequence[str]]) -> Iterator[None]:
+    """Run the commands as the processes after this one, until all are done or this one fails."""
     over, started = threading.Event(), []
     with ExitStack() as stack:
-        for rank, command in enumerate(_waiting, start=1):
+        for rank, command in enumerate(commands, start=1):
             words = stack.enter_context(tempfile.TemporaryFile("w+"))
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
             helper = subprocess.Popen(command, env={**os.environ, **place}, stdout=subprocess.DEVNULL, stderr=words)
@@ -70,7 +72,6 @@ def helpers() -> Iterator[None]:
             stack.callback(over.set)
             threading.Thread(target=_watch, args=(helper, words, over), daemon=True).start()
             started.append((helper, words))
-        _waiting.clear()
         try:
             yield
         except RuntimeError as error:  # so says torch where another process is gone

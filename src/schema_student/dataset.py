@@ -271,7 +271,11 @@ def plan_needs(
     with_own, filled = {schema_id for schema_id, _ in answered}, {split for _, split in answered}
     numbers = Counter(splits.values())
     train, least = int(settings.train_queries), int(settings.eval_queries)
-    each = {"train": train, "validation": train, "test_unseen": math.ceil(least / max(1, numbers["test_unseen"]))}
+    each = {
+        "train": train,
+        "validation": math.ceil(train / 2),
+        "test_unseen": math.ceil(least / max(1, numbers["test_unseen"])),
+    }
     alignment = {"alignment": int(settings.pair_queries)}
     seen = alignment | {"test_seen": math.ceil(least / numbers["train"])}
     if not numbers["validation"]:

@@ -19,7 +19,17 @@ from typing import Any
 from tqdm import tqdm
 
 from schema_student import student as students
-from schema_student.artifacts import Row, make_stamp, open_step, paths, read_jsonl, write_json
+from schema_student.artifacts import (
+    Row,
+    digest,
+    make_stamp,
+    open_step,
+    paths,
+    read_jsonl,
+    read_meta,
+    versions,
+    write_json,
+)
 from schema_student.config import Settings, UserError, resolve_auto, resolve_run
 from schema_student.prompts import render_prompt
 from schema_student.schemas import CompiledSchema, Verdict, canonical, compile_schema, judge, matches
@@ -66,7 +76,13 @@ def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
             return summary
         rows = read_jsonl(results) if step.done else step.rows
         requests = read_requests(where.dataset, settings.eval_splits, settings.eval_limit)
-        if len(rows) < len(requests):
+        same = None if settings.overwrite or len(rows) == len(requests) else _find_same(results, step.stamp)
+        if same:
+            print(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
+            for row in read_jsonl(same)[len(rows) :]:
+                step.append(row)
+                rows.append(row)
+        elif len(rows) < len(requests):
             print(f"evaluation of {name}: {choice.name}, {adapter or 'no adapter'}")
             for row in _answer(requests, len(rows), settings, adapter, teacher):
                 step.append(row)
@@ -76,6 +92,15 @@ def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
             step.finish({"name": name, "adapter": adapter or None})
     print_summary(name, summarize(rows))
     return summary
+
+
+def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:
+    """Finished answers of the same weights to the same requests: where DPO kept the SFT student, there are some."""
+    for other in sorted(results.parent.parent.glob(f"*/{results.name}")):
+        meta = read_meta(other) if other != results else None
+        if meta and {**meta, **stamp, "versions": versions(), "digest": digest(other)} == meta:
+            return other
+    return None
 
 
 def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[Row]:

@@ -174,13 +174,13 @@ class Student:
 
 def choose_student(settings: Settings) -> StudentChoice:
     """The base that the settings name, or for "auto" the best that this machine has. A named one never falls back."""
-    backend = "unsloth" if _has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
+    backend = "unsloth" if has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
     if settings.base_model == "embedded" or _same_folder(settings.base_model, EMBEDDED):
         return StudentChoice("embedded", str(EMBEDDED), "transformers", "asked for by name")
     if settings.base_model != "auto":
         return StudentChoice("gemma", settings.base_model, backend, "asked for by name")
     missing = (
-        "no CUDA GPU" if not _has_cuda() else "" if _in_reach(GEMMA) else f"{GEMMA} is neither cached nor reachable"
+        "no CUDA GPU" if not has_cuda() else "" if _in_reach(GEMMA) else f"{GEMMA} is neither cached nor reachable"
     )
     if missing:
         return StudentChoice("embedded", str(EMBEDDED), "transformers", f"auto: {missing}")
@@ -188,7 +188,8 @@ def choose_student(settings: Settings) -> StudentChoice:
 
 
 @cache
-def _has_cuda() -> bool:
+def has_cuda() -> bool:
+    """Whether there is a GPU that PyTorch can use."""
     if not shutil.which("nvidia-smi"):  # spares a CPU machine the import of torch
         return False
     import torch

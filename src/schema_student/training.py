@@ -315,7 +315,7 @@ def process_count() -> int:
 
 def tell_all(value: Any) -> Any:
     """The first process's value, in every process."""
-    if process_count() == 1:
+    if process_count() == 1 or cores.idle:
         return value
     PartialState(cpu=not torch.cuda.is_available())
     return broadcast_object_list([value])[0]
@@ -338,13 +338,10 @@ def make_run(
     """
     stamp = {**stamp, "processes": process_count()}
     with open_step(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as step:
-        if step and step.done and cores.are_waiting():
-            return run_dir / "checkpoint-final"
-        with cores.helpers():
-            if not tell_all(step.done if step else None):
-                facts = train()
-                if step:
-                    step.finish(facts)
+        if not tell_all(step.done if step else None):
+            facts = train()
+            if step:
+                step.finish(facts)
     return run_dir / "checkpoint-final"
 
 
