@@ -231,6 +231,18 @@ def test_a_tie_with_sft_goes_to_sft_and_the_best_of_dpo_is_told(tmp_path):
     assert chosen["why"] == f"no DPO checkpoint was better than SFT: {scores}"
 
 
+@pytest.mark.parametrize(("fixed", "broken", "chosen"), [(3, 1, 0), (5, 0, 10), (9, 2, 10), (9, 4, 0)])
+def test_a_gain_that_chance_explains_leaves_the_sft_student(fixed, broken, chosen, tmp_path):
+    then, now = "0" * fixed + "1" * (20 - fixed), "1" * (20 - broken) + "0" * broken
+    rows = [
+        {"step": step, "eval_semantic": bits.count("1") / 20, "eval_valid": 1.0, "eval_right": bits}
+        for step, bits in ((0, then), (10, now))
+    ]
+    made = alignment.choose_checkpoint(metrics_of(tmp_path, rows, [10]))
+    assert made["checkpoint"] == f"checkpoint-{chosen}" and made["sft_was_better"] == (chosen == 0)
+    assert f"{fixed} fixed, {broken} broken" in made["why"] and ("beyond chance" in made["why"]) == (chosen == 0)
+
+
 def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch, capsys):
     settings = settings_with_pairs(tmp_path, dpo_max_steps=2, dpo_eval_every=1)
     scores = iter([9, 5, 8])

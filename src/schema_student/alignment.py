@@ -31,6 +31,7 @@ from schema_student import student as students
 from schema_student import training
 from schema_student.artifacts import digest, make_stamp, paths, read_jsonl, write_json, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
+from schema_student.evaluation import sign_test
 from schema_student.generation import generate
 from schema_student.pairs import is_held_out
 from schema_student.prompts import render_prompt
@@ -533,14 +534,19 @@ class DPOTrainer(training.StudentTrainer):
 
     # Validation and checkpoints
 
-    def validate(self) -> dict[str, float]:
-        """Greedy answers to validation requests, and held-out pairs at beta_0; the controller is not fed."""
+    def validate(self) -> dict[str, Any]:
+        """Greedy answers to validation requests, and held-out pairs at beta_0; the controller is not fed.
+
+        eval_right has a character a request, 1 where it was answered right: which ones DPO fixes and breaks.
+        """
         metrics: dict[str, float] = {}
+        told: dict[str, str] = {}
         if self.requests:
             mine = self.requests[self.args.process_index :: self.args.world_size]
             verdicts = gather_object(judge_answers(self.student, mine, self.settings))
             valid, right = zip(*verdicts, strict=True)
             metrics = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
+            told = {"eval_right": "".join(str(int(answer)) for answer in right)}
         if self.held_out:
             batches = self.in_shares(self.held_out, both_sides(self.held_out))
             prepared = (self._prepare_inputs(self.collate(rows)) for rows in batches)
@@ -549,7 +555,7 @@ class DPOTrainer(training.StudentTrainer):
             metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
-        return metrics
+        return metrics | told
 
     def stage_state(self) -> dict[str, Any]:
         return {"controller": self.controller.state_dict(), "zero_steps": self.zero_steps, "fallen": self.fallen}
@@ -592,13 +598,16 @@ def judge_answers(
     return found
 
 
+CHANCE = 0.1  # above it DPO's gain on validation requests may as well be none
 ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}
 
 
 def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
     """The step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
 
-    A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. Without validation
+    A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. So does a gain that
+    chance explains (a two-sided sign test over the requests that were fixed and broken, p above CHANCE): some tens of
+    requests let the best of several checkpoints look better than it is. Without validation
     requests the held-out pairs decide; without either the last checkpoint is taken.
     """
     saved = {0, *(int(path.name.split("-")[1]) for path in run_dir.glob("checkpoint-[0-9]*"))}
@@ -620,4 +629,11 @@ def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
     else:
         scores = "the last one: there are no validation requests, nor held-out pairs"
     why = f"no DPO checkpoint was better than SFT: {scores}" if kept else scores
+    if not kept and "eval_right" in best:
+        now_then = list(zip(best["eval_right"], start["eval_right"], strict=True))
+        fixed, broken = now_then.count(("1", "0")), now_then.count(("0", "1"))
+        p, why = sign_test(fixed, broken), f"{scores}; {fixed} fixed, {broken} broken"
+        if p > CHANCE:
+            best, kept = start, True
+            why = f"no DPO checkpoint was better than SFT beyond chance: {why}, p = {p:.2f}"
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": kept}

@@ -6,13 +6,12 @@ Pure functions over rows of evaluation_results.jsonl. A student here is {"key", 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from schema_student.evaluation import wilson
+from schema_student.evaluation import sign_test, wilson
 from schema_student.schemas import nearest_target
 
 Row = dict[str, Any]
@@ -35,18 +34,6 @@ def prompt_key(row: Row) -> tuple[Any, ...]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Before and after
-
-
-def sign_test(fixed: int, broken: int) -> float:
-    """Two-sided exact sign test (McNemar): the chance of a split at least this uneven where both ways are alike.
-
-    >>> sign_test(8, 0)
-    0.0078125
-    """
-    n, less = fixed + broken, min(fixed, broken)
-    if n == 0:
-        return 1.0
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(less + 1)) / 2**n)
 
 
 def find_transitions(before: Sequence[Row], after: Sequence[Row]) -> Row:

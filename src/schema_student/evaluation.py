@@ -250,6 +250,18 @@ def _question(value: Any, request: Row) -> Row:
 # Summary
 
 
+def sign_test(fixed: int, broken: int) -> float:
+    """Two-sided exact sign test (McNemar): the chance of a split at least this uneven where both ways are alike.
+
+    >>> sign_test(8, 0)
+    0.0078125
+    """
+    n, less = fixed + broken, min(fixed, broken)
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(less + 1)) / 2**n)
+
+
 def wilson(k: int, n: int) -> Row:
     """A share with its 95% interval (Wilson 1927): honest for few rows and at 0 and 1; null where there is nothing.
 

@@ -476,7 +476,7 @@ class StudentTrainer(Trainer):
     def weigh(self, batch: dict[str, Any]) -> int:
         raise NotImplementedError
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, Any]:
         raise NotImplementedError
 
     # Batches
@@ -531,7 +531,7 @@ class StudentTrainer(Trainer):
 
     # Logs
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """One row of training_metrics.jsonl, and now and then a line for people."""
         if "train_runtime" in logs:
             return
@@ -544,7 +544,8 @@ class StudentTrainer(Trainer):
             append_row(self.run_dir / METRICS, row)
             if "loss" not in logs or step % 10 == 0 or step == self.schedule.steps:
                 print(self._line(row))
-        self.callback_handler.on_log(self.args, self.state, self.control, dict(row))  # the tracker, where there is one
+        numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
+        self.callback_handler.on_log(self.args, self.state, self.control, numbers)  # the tracker, where there is one
 
     def epoch_of(self, step: int) -> float:
         """Passes over the data by the end of a step."""
@@ -572,7 +573,7 @@ class StudentTrainer(Trainer):
         self.model.eval()
         with torch.no_grad():
             metrics = self.validate()
-        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        if bad := [name for name, value in metrics.items() if not isinstance(value, str) and not math.isfinite(value)]:
             raise UserError(
                 f"{', '.join(bad)} not finite in the validation at step {self.state.global_step}; "
                 "lower the learning rate, or look at the validation rows. The last checkpoint is untouched"
