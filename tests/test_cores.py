@@ -55,12 +55,12 @@ def alone(monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(cores, "idle", False)
+    monkeypatch.setenv("SCHEMA_STUDENT_HELPERS", "0")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
 
 
 def shared(monkeypatch, folder, **changes):
-    commands = []
+    commands, before = [], os.environ.get("WORLD_SIZE")
 
     @contextmanager
     def run_beside(given):
@@ -70,7 +70,9 @@ def shared(monkeypatch, folder, **changes):
     monkeypatch.setattr(cores, "_run_beside", run_beside)
     given = default_settings(base_model="embedded", **changes)
     with cores.share_cores(given, folder / "run", "gradient_accumulation", "sft_batch_size") as made:
-        return len(commands) + 1, made.gradient_accumulation, made.sft_batch_size
+        assert os.environ.get("WORLD_SIZE") == (str(len(commands) + 1) if commands else before)
+    assert os.environ.get("WORLD_SIZE") == before  # what runs later in this process is alone again
+    return len(commands) + 1, made.gradient_accumulation, made.sft_batch_size
 
 
 @pytest.mark.parametrize(

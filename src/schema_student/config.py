@@ -585,6 +585,6 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
         own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        helpers = int(os.environ.get("WORLD_SIZE", "1")) - 1  # of cores.py; what they share counts for each
+        helpers = int(os.environ.get("SCHEMA_STUDENT_HELPERS", "0"))  # of cores.py; what they share counts for each
         print(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)

@@ -49,13 +49,22 @@ def share_cores(settings: Settings, run_dir: Path, accumulation: str, batch_size
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": cores // count}
+    before = {name: os.environ.get(name) for name in place}
     os.environ.update({name: str(value) for name, value in place.items()})
     idle = read_meta(run_dir) is not None and not settings.overwrite
     if not idle:
         print(f"  {count} processes, one a core: each takes {shared} {share} of {getattr(settings, shared)}")
+        os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory config.run_script adds
     command = [sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]
-    with _run_beside([] if idle else [command] * (count - 1)):
-        yield settings.changed(**{shared: share})
+    try:
+        with _run_beside([] if idle else [command] * (count - 1)):
+            yield settings.changed(**{shared: share})
+    finally:
+        idle = False
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
