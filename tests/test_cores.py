@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from test_sft import adapter_weights, metrics, settings_with_corpus
 
 from schema_student import cores, sft
@@ -46,6 +48,14 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
     assert "done already" in again.stdout
+    # As a kill leaves it: after the second step, of which there is a checkpoint.
+    paths(two).run_dir.with_name("two.meta.json").unlink()
+    for name in ("checkpoint-3", "checkpoint-final"):
+        shutil.rmtree(paths(two).run_dir / name)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    assert "continuing after" in ended.stdout
+    resumed = adapter_weights(paths(two).run_dir / "checkpoint-final")
+    assert all(torch.equal(resumed[name], a[name]) for name in a)
 
 
 @pytest.fixture

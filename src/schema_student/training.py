@@ -51,6 +51,9 @@ METRICS = "training_metrics.jsonl"
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
+# Of several processes on a CPU accelerate calls the device cpu:0, cpu:1 ..., to which torch.load knows no way.
+torch.serialization.register_package(5, lambda _: None, lambda storage, place: storage if place[:4] == "cpu:" else None)
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Ids and batches
 
