@@ -116,8 +116,12 @@ def pick_failing(settings: Settings, rows: Sequence[Row], load: Load, counts: Co
         counts["requests read"] = len(rows)
         counts["of these would be answered otherwise"] = sum(logp < LIKELY for _, logp in known)
         rows = [row for row, _ in sorted(known, key=lambda pair: max(pair[1], LIKELY))]
-    # what follows each other in a chunk of answers shares its schema's computation
-    return sorted(rows[: settings.pair_prompts], key=lambda row: row["schema_id"])
+    return take_together(rows, settings.pair_prompts)
+
+
+def take_together(rows: Sequence[Row], count: int) -> list[Row]:
+    """The first `count` rows, those of a schema together: in a chunk of answers they share its computation."""
+    return sorted(rows[:count], key=lambda row: row["schema_id"])
 
 
 def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:

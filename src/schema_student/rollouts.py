@@ -40,7 +40,7 @@ from schema_student.artifacts import (
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.dispatch import Again, Done, Host, pause_seconds, run_all
 from schema_student.generation import generate
-from schema_student.pairs import draw_requests, explain
+from schema_student.pairs import draw_requests, explain, take_together
 from schema_student.preferences import load_rows, take
 from schema_student.prompts import render_prompt
 from schema_student.schemas import compile_schema, judge, matches
@@ -78,8 +78,7 @@ def read_prompts(settings: Settings) -> list[Row]:
     """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
     if not settings.data_set:
         dataset = paths(settings).dataset
-        drawn = draw_requests(read_jsonl(dataset), settings)[: settings.pair_prompts]
-        rows = sorted(drawn, key=lambda row: row["schema_id"])  # together they share their schema's computation
+        rows = take_together(draw_requests(read_jsonl(dataset), settings), settings.pair_prompts)
         if not rows:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
     else:
