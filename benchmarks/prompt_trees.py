@@ -559,10 +559,13 @@ class Bench:
         return result
 
     def record(self, row: dict[str, Any], table: str = "raw") -> None:
-        """Keep a row, on disk too."""
+        """Keep a row, on disk too: a line each."""
         self.results[table].append(row)
         if self.path:
-            self.path.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
+            lists = {name: self.results[name] for name in ("raw", "table")}
+            parts = [f'"machine": {json.dumps(self.results["machine"])}']
+            parts += [f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for name, rows in lists.items()]
+            self.path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
     def compare(self, job: Job, ways: Sequence[str], runs: int) -> Iterator[dict[str, Any]]:
         """Rows of the table: ours against each other way, in turns; checks what they computed."""
