@@ -1,5 +1,6 @@
 """Settings: one value each, refused by name when wrong, the same from flag, file and defaults."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -223,6 +224,7 @@ def test_allowed_says_bounds_in_words():
         (UserError("no schema; give one"), 1, "error: no schema; give one"),
         (SettingsError("unknown"), 2, "error: unknown"),
         (KeyboardInterrupt(), 130, "run the same command to continue"),
+        (OSError(errno.ENOSPC, "No space left on device", "rows.jsonl"), 1, "error: rows.jsonl: No space left"),
     ],
 )
 def test_a_script_leaves_with_the_exit_code_of_what_happened(raised, code, words, capsys, monkeypatch):

@@ -44,7 +44,7 @@ def test_the_summary_has_intervals_over_known_outcomes_only():
     rows = [{**made, "outcome": outcome} for outcome in ["win"] * 8 + ["tie"] + ["loss"] + [None]]
     rows.append({**made, "split": "b", "outcome": "tie", "same": True, "swayed": True})
     found = duels.summarize(rows)["splits"]
-    assert found["a"]["win"] == {"rate": 0.8, "low": 0.4902, "high": 0.9433, "n": 10, "k": 8}
+    assert found["a"]["win"] == {"rate": 0.8, "low": 0.490162, "high": 0.943318, "n": 10, "k": 8}
     assert (found["a"]["loss"]["k"], found["a"]["tie"]["k"], found["a"]["errors"]) == (1, 1, 1)
     assert found["a"]["p"] == pytest.approx(0.0390625)
     assert (found["b"]["same"], found["b"]["swayed"], found["b"]["prompts"]) == (1, 1, 1)

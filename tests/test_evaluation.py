@@ -238,7 +238,7 @@ def test_a_limit_spreads_evenly_over_a_split(settings):
 
 
 def test_wilson_gives_known_intervals():
-    assert wilson(9, 10) == {"rate": 0.9, "low": 0.5958, "high": 0.9821, "n": 10, "k": 9}
+    assert wilson(9, 10) == {"rate": 0.9, "low": 0.59585, "high": 0.982124, "n": 10, "k": 9}
     assert wilson(0, 0)["rate"] is None
 
 

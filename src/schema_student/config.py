@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import difflib
+import errno
 import json
 import os
 import re
@@ -30,6 +31,8 @@ from pydantic_core import PydanticCustomError
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG_DIR = ROOT / "config"
 FLAG_ONLY = {"dry_run"}
+# What a machine refuses and a person mends: a full disk, a folder that cannot be made or written.
+UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 SHARED_FOLDERS = ("eval", "alignment", "reference_logps")  # of all runs, where a run would have its own
 
 
@@ -581,6 +584,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         print("interrupted; run the same command to continue", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; then run the same command to continue", file=sys.stderr)
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB

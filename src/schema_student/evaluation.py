@@ -266,14 +266,14 @@ def wilson(k: int, n: int) -> Row:
     """A share with its 95% interval (Wilson 1927): honest for few rows and at 0 and 1; null where there is nothing.
 
     >>> wilson(9, 10)
-    {'rate': 0.9, 'low': 0.5958, 'high': 0.9821, 'n': 10, 'k': 9}
+    {'rate': 0.9, 'low': 0.59585, 'high': 0.982124, 'n': 10, 'k': 9}
     """
     if n == 0:
         return {"rate": None, "low": None, "high": None, "n": 0, "k": 0}
     center = (k + Z * Z / 2) / (n + Z * Z)
     half = Z * math.sqrt(k * (n - k) / n + Z * Z / 4) / (n + Z * Z)
-    low, high = (round(min(max(bound, 0.0), 1.0), 4) for bound in (center - half, center + half))
-    return {"rate": round(k / n, 4), "low": low, "high": high, "n": n, "k": k}
+    low, high = (round(min(max(bound, 0.0), 1.0), 6) for bound in (center - half, center + half))
+    return {"rate": round(k / n, 6), "low": low, "high": high, "n": n, "k": k}
 
 
 def _share(rows: Iterable[Row], holds: Any) -> Row:
