@@ -5,7 +5,7 @@
 Needs a finished ./runAll.sh. The student's stages run again in a scratch folder, each in a process of its own, cut to
 some steps or prompts: as they are ("shared"), and with trees and shared keys and values switched off ("separate"), as
 every row and every prompt is computed by trainers and `generate` of other libraries. The two ways take turns. The last
-line weighs the ratios with what the stages took by the newest log of runAll.sh (outputs/logs/).
+lines weigh the ratios with what the stages took after their start, by the newest log of runAll.sh (outputs/logs/).
 """
 
 from __future__ import annotations
@@ -57,14 +57,27 @@ def main() -> None:
         spread = f"{ratios[stage]:.2f} ({min(pairs):.2f}, {max(pairs):.2f})"
         print(f"| {stage} | {ours:.1f} | {other:.1f} | {spread} | {took.get(stage, 0):.0f} |", flush=True)
     if took:
-        # evaluations of the base and the aligned student are the same work as that of the SFT student
-        longer = {stage: seconds * (ratios.get(as_stage(stage), 1.0) - 1) for stage, seconds in took.items()}
-        whole = sum(took.values())
-        print(
-            f"\nrunAll: {whole:.0f} s; with separate rows {whole + sum(longer.values()):.0f} s by these ratios, ",
-            end="",
-        )
-        print(f"{1 + sum(longer.values()) / whole:.2f} times as long")
+        start = statistics.median(time_start() for _ in range(3))
+        whole, separate = sum(took.values()), estimate_separate(took, ratios, start)
+        print(f"\nrunAll: {whole:.0f} s, of which each of these stages takes {start:.1f} s to start")
+        print(f"with separate rows {separate:.0f} s by these ratios, {separate / whole:.2f} times as long")
+
+
+def estimate_separate(took: dict[str, float], ratios: dict[str, float], start: float) -> float:
+    """Seconds of runAll.sh with separate rows: what a stage takes after its start grows by its ratio.
+
+    Evaluations of the base and the aligned student are the same work as that of the SFT student.
+    """
+    return sum(
+        seconds + max(0.0, seconds - start) * (ratios.get(as_stage(stage), 1.0) - 1) for stage, seconds in took.items()
+    )
+
+
+def time_start() -> float:
+    """Seconds that Python and the libraries take before a stage does anything."""
+    started, imports = time.monotonic(), "from schema_student import alignment, generation, prompt_tree, sft"
+    subprocess.run([sys.executable, "-c", imports], env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
+    return time.monotonic() - started
 
 
 def as_stage(stage: str) -> str:
