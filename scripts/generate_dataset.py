@@ -12,17 +12,13 @@ from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
 from schema_student.dataset import write_dataset
 from schema_student.publishing import push_to_hub, write_hub_dataset
-from schema_student.user_schemas import load_schemas
 
 
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["teacher", "dataset", "prompt"])
     where = paths(settings)
     reads = Path(settings.schemas) if settings.schemas else where.schemas
-    if dry_run(settings, reads=[reads], writes=[where.dataset, where.hub_dataset]):
-        if settings.schemas:
-            print(f"  rows in it, each with a schema that can be used: {len(load_schemas(reads))}")
-    else:
+    if not dry_run(settings, reads=[reads], writes=[where.dataset, where.hub_dataset]):
         write_dataset(settings)
         print(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
         if settings.push_to_hub:
