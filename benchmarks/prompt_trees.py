@@ -562,9 +562,9 @@ class Bench:
         """Keep a row, on disk too: a line each."""
         self.results[table].append(row)
         if self.path:
-            lists = {name: self.results[name] for name in ("raw", "table")}
             parts = [f'"machine": {json.dumps(self.results["machine"])}']
-            parts += [f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for name, rows in lists.items()]
+            for name in ("raw", "table"):
+                parts.append(f'"{name}": [\n' + ",\n".join(map(json.dumps, self.results[name])) + "\n]")
             self.path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
     def compare(self, job: Job, ways: Sequence[str], runs: int) -> Iterator[dict[str, Any]]:

@@ -589,7 +589,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         if error.errno not in UNWRITABLE:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; then run the same command to continue", file=sys.stderr)
+        print(f"error: {place}{error.strerror}; mend that, then run the same command to continue", file=sys.stderr)
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
