@@ -539,14 +539,13 @@ class DPOTrainer(training.StudentTrainer):
 
         eval_right has a character a request, 1 where it was answered right: which ones DPO fixes and breaks.
         """
-        metrics: dict[str, float] = {}
-        told: dict[str, str] = {}
+        metrics: dict[str, Any] = {}
         if self.requests:
             mine = self.requests[self.args.process_index :: self.args.world_size]
             verdicts = gather_object(judge_answers(self.student, mine, self.settings))
             valid, right = zip(*verdicts, strict=True)
             metrics = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
-            told = {"eval_right": "".join(str(int(answer)) for answer in right)}
+            metrics["eval_right"] = "".join(str(int(answer)) for answer in right)
         if self.held_out:
             batches = self.in_shares(self.held_out, both_sides(self.held_out))
             prepared = (self._prepare_inputs(self.collate(rows)) for rows in batches)
@@ -555,7 +554,7 @@ class DPOTrainer(training.StudentTrainer):
             metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
-        return metrics | told
+        return metrics
 
     def stage_state(self) -> dict[str, Any]:
         return {"controller": self.controller.state_dict(), "zero_steps": self.zero_steps, "fallen": self.fallen}
