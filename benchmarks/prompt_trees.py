@@ -1,6 +1,6 @@
 """Prompt trees against trl's trainers and transformers' generate: seconds, memory, and the bound that arithmetic sets.
 
-    python benchmarks/prompt_trees.py --json prompt_trees.json           # the main point: SFT, DPO, memory, generation
+    python benchmarks/prompt_trees.py --json prompt_trees.json           # the main point: SFT, DPO, generation
     python benchmarks/prompt_trees.py --grid --what sft,dpo --layers 6   # other lengths, with a third of the layers
     python benchmarks/prompt_trees.py --smoke                            # a toy that tests this script
 
@@ -11,8 +11,9 @@ forward, backward, clipping, AdamW). The ways are measured in turns; a ratio is 
 ours   training.collate, training.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
        chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
-       one pair at a time (two need more than 24 GiB), accumulated over the same pairs; SFT up to 8 rows at a time,
-       which is the default; no reports and no saving. trl-plain is the same without gradient checkpointing.
+       one pair at a time (two need more than 24 GiB), accumulated over the same pairs, reference log-probabilities
+       computed in the first turn and given to the later ones; SFT up to 8 rows at a time, which is the default; no
+       reports and no saving. trl-plain is the same without gradient checkpointing.
 
 All examples are of one length, so that trl pads nothing. The learning rate is 0: every step sees the same weights. The
 LoRA is random, not zero, as else each DPO loss would be log 2. What both compute must agree, else the exit status is
@@ -78,7 +79,9 @@ SHAPES: dict[str, dict[str, int]] = {
     },
 }
 TOY: dict[str, Any] = {"shape": "tiny", "layers": 2, "schema_tokens": 40, "query_tokens": 6, "completion_tokens": 5}
+REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")  # trl's columns
 Row = tuple[list[int], list[int], list[int]]  # prompt, chosen and rejected ids; SFT reads the first two
+References = dict[str, list[float]]  # by the names of REFERENCES, a number for each pair, warm-up first
 
 
 @dataclass(frozen=True)
@@ -221,15 +224,20 @@ def layer_types(job: Job) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- workers
 
 
-def perform(job: Job) -> dict[str, Any]:
-    """Measure in this process: seconds of each step, peak_bytes, and what was computed: losses and such, or tokens."""
+def perform(job: Job, references: References | None = None) -> dict[str, Any]:
+    """Measure in this process: seconds of each step, peak_bytes, and what was computed: losses and such, or tokens.
+
+    `references` are those that trl computed in an earlier turn; without them it computes them before its steps.
+    """
     import torch
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    run = generate if job.stage == "generate" else our_steps if job.way == "ours" else trl_steps
-    measured = run(job)
+    if job.way in ("ours", "transformers"):
+        measured = generate(job) if job.stage == "generate" else our_steps(job)
+    else:
+        measured = trl_steps(job, references)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {**measured, "peak_bytes": torch.cuda.max_memory_allocated() if job.device == "cuda" else peak}
 
@@ -338,14 +346,14 @@ def our_steps(job: Job) -> dict[str, Any]:
     return {name: values[-job.steps :] for name, values in found.items()}
 
 
-def trl_steps(job: Job) -> dict[str, Any]:
+def trl_steps(job: Job, references: References | None) -> dict[str, Any]:
     """Optimizer steps of trl's own train(): time from the end of one step to the end of the next."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = folder  # else cached reference log-probabilities of earlier runs are read
-        return _trl_steps(job, folder)
+        return _trl_steps(job, references, folder)
 
 
-def _trl_steps(job: Job, folder: str) -> dict[str, Any]:
+def _trl_steps(job: Job, references: References | None, folder: str) -> dict[str, Any]:
     tokenizer = word_tokenizer(SHAPES[job.shape]["vocab_size"])
     extra: dict[str, Any] = {}
     if job.way == "unsloth":
@@ -388,6 +396,11 @@ def _trl_steps(job: Job, folder: str) -> dict[str, Any]:
             synchronize(job.device)
             ends.append(time.perf_counter())
 
+    if references:
+        # As trl itself reads what it cached; its cache is lost with the process where a data set came from memory.
+        DPOTrainer._precompute_ref_logps = lambda trainer, data, name, size: datasets.concatenate_datasets(
+            [data, datasets.Dataset.from_dict(references)], axis=1
+        )
     make_trainer, make_config = (DPOTrainer, DPOConfig) if job.stage == "dpo" else (SFTTrainer, SFTConfig)
     trainer = make_trainer(
         model=model,
@@ -408,6 +421,7 @@ def _trl_steps(job: Job, folder: str) -> dict[str, Any]:
         "losses": [row["loss"] for row in logs],
         "gradient_norms": [row["grad_norm"] for row in logs],
         "logps": [[row.get("logps/chosen"), row.get("logps/rejected")] for row in logs],
+        "references": {name: list(trainer.train_dataset[name]) for name in REFERENCES} if job.stage == "dpo" else None,
         "options": {name: value for name, value in options.items() if name != "output_dir"},
     }
 
@@ -529,7 +543,9 @@ def start_worker(request: dict[str, Any], threads: int) -> Any:
 def answer_request(request: dict[str, Any]) -> Any:
     """What a worker does."""
     job = Job(**request["job"])
-    return find_gaps(job, request["differing"]) if "differing" in request else perform(job)
+    if "differing" in request:
+        return find_gaps(job, request["differing"])
+    return perform(job, request["references"])
 
 
 class Bench:
@@ -538,6 +554,7 @@ class Bench:
     def __init__(self, path: Path | None, threads: int, in_process: bool) -> None:
         self.path, self.threads, self.in_process = path, threads, in_process
         self.results: dict[str, Any] = {"machine": machine_facts(threads), "raw": [], "table": []}
+        self.references: dict[Job, References] = {}
         self.failed = False
 
     def ask(self, request: dict[str, Any]) -> Any:
@@ -547,12 +564,14 @@ class Bench:
     def measure(self, job: Job, turn: int) -> dict[str, Any] | None:
         """One result; None where the process died, which is said and recorded."""
         try:
-            result = self.ask({"job": asdict(job)})
+            result = self.ask({"job": asdict(job), "references": self.references.get(job)})
         except RuntimeError as error:
             print(f"  {job.way} of {job.stage} died: {error}", flush=True)
             self.record({"job": asdict(job), "turn": turn, "error": str(error)})
             self.failed = True
             return None
+        if computed := result.pop("references", None):
+            self.references[job] = computed
         self.record({"job": asdict(job), "turn": turn, **result})
         shown = " ".join(f"{seconds:.2f}" for seconds in result["seconds"])
         print(f"  {job.stage} {job.way}, turn {turn + 1}: {shown} s", flush=True)
@@ -663,11 +682,14 @@ def machine_facts(threads: int) -> dict[str, Any]:
 
 # --------------------------------------------------------------------------------------------------------------- output
 
-COLUMNS = "stage | against | layers | schema | queries | ours s | theirs s | faster | bound | of it | by sharing | same"
+COLUMNS = (
+    "stage | against | layers | schema | queries | turns | ours s | theirs s | faster (least, most) | bound | of it"
+    " | by sharing | ours GiB | theirs GiB | same"
+)
 
 
 def format_row(row: dict[str, Any]) -> str:
-    """A row of the table of times."""
+    """A row of the table."""
     if row["stage"] == "generate":
         same = f"{row['rows_that_differ']} of {row['schemas'] * row['queries']} rows differ, at near ties"
         same = same if row["rows_that_differ"] else f"all tokens, {row['distinct_tokens']} distinct"
@@ -675,38 +697,25 @@ def format_row(row: dict[str, Any]) -> str:
         same = f"loss {row['ours_loss']:.4f} to {row['loss_difference']:.0e}"
     same = same if row["agree"] else f"NOT THE SAME: {same}"
     schema = row["schema_tokens"] if row["schemas"] == 1 else f"{row['schemas']} x {row['schema_tokens']}"
-    cells = [row["stage"], row["against"], row["layers"], schema, row["queries"]]
-    cells += [f"{row['ours_seconds']:.2f}", f"{row['theirs_seconds']:.2f}", f"{row['ratio']:.2f}x"]
-    cells += [f"{row['bound']:.2f}x", f"{row['share_of_bound']:.0%}", f"{row['by_sharing']:.2f}x", same]
-    return f"| {' | '.join(map(str, cells))} |"
+    cells = [row["stage"], row["against"], row["layers"], schema, row["queries"], row["runs"]]
+    cells += [f"{row['ours_seconds']:.2f}", f"{row['theirs_seconds']:.2f}"]
+    cells += [f"{row['ratio']:.2f}x ({min(row['ratios']):.2f}, {max(row['ratios']):.2f})"]
+    cells += [f"{row['bound']:.2f}x", f"{row['share_of_bound']:.0%}", f"{row['by_sharing']:.2f}x"]
+    cells += [f"{row[f'{who}_peak_bytes'] / 2**30:.2f}" for who in ("ours", "theirs")]
+    return f"| {' | '.join(map(str, [*cells, same]))} |"
 
 
-def format_memory(row: dict[str, Any]) -> str:
-    """A row of the table of memory."""
-    sizes = [row[f"{who}_peak_bytes"] / 2**30 for who in ("ours", "theirs")]
-    cells = [row["stage"], row["against"], row["layers"], row["schema_tokens"], row["queries"]]
-    return f"| {' | '.join(map(str, cells))} | {sizes[0]:.2f} | {sizes[1]:.2f} | {sizes[0] / sizes[1]:.0%} |"
-
-
-def print_tables(rows: Sequence[dict[str, Any]], isolated: bool) -> None:
-    """Both tables, as Markdown."""
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """The table, as Markdown."""
     print(f"\n| {COLUMNS} |\n|{'---|' * (COLUMNS.count('|') + 1)}")
     for row in rows:
         print(format_row(row))
-    print("\n| peak memory of | against | layers | schema | queries | ours GiB | theirs GiB | share |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(format_memory(row))
-    if not isolated:
-        print("(all in one process: its peaks say nothing)")
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--what", default="sft,dpo,generate,memory", help="of sft, dpo, generate, memory (peaks of dpo)"
-    )
+    parser.add_argument("--what", default="sft,dpo,generate", help="some of them (%(default)s)")
     parser.add_argument("--schema-tokens", default="1200", help="tokens of a schema; several: 300,1200,4000")
     parser.add_argument("--query-tokens", type=int, default=60, help="tokens of a query")
     parser.add_argument("--completion-tokens", type=int, default=90, help="tokens of each completion")
@@ -721,8 +730,9 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of each measurement; 0 leaves it to torch")
     parser.add_argument("--json", type=Path, help="write all raw results there, after each measurement")
     parser.add_argument(
-        "--smoke", action="store_true", help="a toy model and one turn, all in this process, in seconds"
+        "--smoke", action="store_true", help="a toy model and two turns, all in this process, in seconds"
     )
+    parser.add_argument("--table", type=Path, nargs="+", metavar="JSON", help="print the table of raw results, no more")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -730,8 +740,8 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 def plan_jobs(flags: argparse.Namespace) -> list[Job]:
     """The points to measure."""
     what = set(flags.what.split(","))
-    if unknown := what - {"sft", "dpo", "generate", "memory"}:
-        raise SystemExit(f"--what has {', '.join(sorted(unknown))}: give some of sft,dpo,generate,memory")
+    if unknown := what - {"sft", "dpo", "generate"}:
+        raise SystemExit(f"--what has {', '.join(sorted(unknown))}: give some of sft,dpo,generate")
     schemas, queries = ([int(n) for n in text.split(",")] for text in (flags.schema_tokens, flags.queries))
     if flags.grid:
         schemas, queries = [300, 1200, 4000], [1, 4, 8, 16]
@@ -741,8 +751,7 @@ def plan_jobs(flags: argparse.Namespace) -> list[Job]:
     if flags.smoke:
         base, schemas, queries = replace(base, **TOY, dtype="float32"), [TOY["schema_tokens"]], [2]
         answers = replace(answers, **TOY, schemas=2, queries=2)
-    stages = [stage for stage in ("sft", "dpo") if stage in what or (stage == "dpo" and "memory" in what)]
-    points = itertools.product(stages, schemas, queries)
+    points = itertools.product([stage for stage in ("sft", "dpo") if stage in what], schemas, queries)
     jobs = [replace(base, stage=stage, schema_tokens=tokens, queries=n) for stage, tokens, n in points]
     return jobs + [replace(answers, schema_tokens=tokens) for tokens in schemas if "generate" in what]
 
@@ -752,6 +761,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(argv)
     if flags.worker:
         print(json.dumps(answer_request(json.load(sys.stdin))))
+        return 0
+    if flags.table:
+        print_table([row for path in flags.table for row in json.loads(path.read_text(encoding="utf-8"))["table"]])
         return 0
     bench = Bench(flags.json, flags.threads, flags.smoke)
     facts = bench.results["machine"]
@@ -763,8 +775,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     for job in plan_jobs(flags):
         ways = ["ours", "transformers"] if job.stage == "generate" else ["ours", *flags.trl.split(",")]
-        rows += bench.compare(job, ways, 1 if flags.smoke else flags.runs)
-    print_tables(rows, isolated=not flags.smoke)
+        rows += bench.compare(job, ways, 2 if flags.smoke else flags.runs)
+    print_table(rows)
+    if flags.smoke:
+        print("(all in one process: the peaks of memory say nothing)")
     return int(bench.failed)
 
 

@@ -46,6 +46,8 @@ def test_trees_compute_what_trl_and_generate_compute(tmp_path):
     assert dpo["ours_loss"] != pytest.approx(math.log(2), abs=1e-6)
     assert generate["rows_that_differ"] == 0 and generate["distinct_tokens"] > 1
     assert "| sft | trl | 2 |" in said and results["machine"]["trl"]
+    table = run(sys.executable, "benchmarks/prompt_trees.py", "--table", str(path))
+    assert table.strip() in said and table.count("\n| ") == 4
 
 
 @pytest.mark.slow
