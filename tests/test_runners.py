@@ -198,6 +198,12 @@ def test_a_venv_whose_python_is_gone_is_made_anew(checkout):
     assert "setting up" in done.stdout and "uv venv" in done.stdout
 
 
+def test_compiled_files_are_kept_whatever_the_environment_says(checkout):
+    (checkout / ".venv" / "bin" / "python").write_text('#!/bin/sh\necho "ran ${PYTHONDONTWRITEBYTECODE:-kept}"\n')
+    said = run(checkout, "./runAll.sh", "--until", "domain_specs", PYTHONDONTWRITEBYTECODE="1").stdout
+    assert ran(said) == ["kept"]
+
+
 def test_print_config_prints_it_once(checkout):
     assert ran(run(checkout, "./runAll.sh", "--print-config").stdout) == ["pretty_jsonl.py --print-config"]
 
