@@ -38,18 +38,26 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each way (%(default)s)")
     parser.add_argument("--json", type=Path, help="write all raw results there, after each run")
     parser.add_argument("--flags", default="", help="flags of runAll.sh, as --flags='--sft-max-steps 2'")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of raw results, no more")
     options = parser.parse_args()
+    results = json.loads(options.table.read_text(encoding="utf-8")) if options.table else measure(options)
+    whole = [turn for turn in range(len(results)) if sum(result["turn"] == turn for result in results) == len(WAYS)]
+    sides = [[r for turn in whole for r in results if (r["turn"], r["way"]) == (turn, way)] for way in WAYS]
+    print_times(*sides)
+    sys.exit(0 if print_rates(*sides) else 1)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All runs, the ways in turns; each is one row, written at once."""
     results: list[dict[str, Any]] = []
     for turn in range(options.runs):
         for way in WAYS if turn % 2 == 0 else reversed(WAYS):
             load = os.getloadavg()[0]
             results.append({"turn": turn, "way": way, "load": load, **run_all(way, options.flags.split())})
-            print(f"{way}, turn {turn + 1}: {sum(results[-1]['seconds'].values()):.0f} s", flush=True)
+            print(f"{way}, turn {turn + 1}: {sum(results[-1]['seconds'].values())} s", flush=True)
             if options.json:
                 options.json.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n", encoding="utf-8")
-    sides = [sorted((r for r in results if r["way"] == way), key=lambda result: result["turn"]) for way in WAYS]
-    print_times(*sides)
-    sys.exit(0 if print_rates(*sides) else 1)
+    return results
 
 
 def run_all(way: str, flags: list[str]) -> dict[str, Any]:
