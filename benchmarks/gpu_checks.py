@@ -75,17 +75,17 @@ def score(job: Job, trees: bool, autocast: Any = None) -> tuple[Any, list[Any]]:
     from accelerate.utils import send_to_device
     from peft import get_peft_model
 
-    from schema_student import training
+    from schema_student import batching
 
     model = get_peft_model(make_model(job), lora_config())
     fill_lora(model)
-    pairs = [training.Ids(*pair) for pair in sequences_of(job, draw_rows(job))]
+    pairs = [batching.Ids(*pair) for pair in sequences_of(job, draw_rows(job))]
     weights = torch.rand(len(pairs), job.completion_tokens, generator=torch.Generator().manual_seed(2)).to(job.device)
     found = []
     for start in range(0, len(pairs), len(pairs) if trees else 1):
         part = pairs[start:] if trees else pairs[start : start + 1]
-        batch = send_to_device(training.collate(part, 0, trees), job.device)
-        logps_BC = training.completion_logps(model, batch, autocast)
+        batch = send_to_device(batching.collate(part, 0, trees), job.device)
+        logps_BC = batching.completion_logps(model, batch, autocast)
         (logps_BC * weights[start : start + len(part)]).sum().backward()
         found.append(logps_BC.detach())
     return torch.cat(found), [p.grad for p in model.parameters() if p.requires_grad]

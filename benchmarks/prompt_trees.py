@@ -8,7 +8,7 @@ The model has Gemma 3 270M's shape and random weights, with LoRA r=16 on the sev
 a fresh process: a warm-up step on short examples, then the timed one, which is a whole optimizer step (collation,
 forward, backward, clipping, AdamW). The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
-ours   training.collate, training.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
+ours   batching.collate, batching.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
        chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
        one pair at a time (two need more than 24 GiB), accumulated over the same pairs, reference log-probabilities
@@ -302,7 +302,7 @@ def our_steps(job: Job) -> dict[str, Any]:
     from accelerate.utils import send_to_device
     from peft import get_peft_model
 
-    from schema_student import alignment, sft, training
+    from schema_student import alignment, batching, sft
 
     model = get_peft_model(make_model(job), lora_config())
     autocast = torch.bfloat16 if job.dtype == "bfloat16" else None
@@ -310,11 +310,11 @@ def our_steps(job: Job) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(learned, lr=0.0, fused=True)
 
     def collate(rows: Sequence[Row]) -> Any:
-        sequences = [training.Ids(*pair) for pair in sequences_of(job, rows)]
-        return send_to_device(training.collate(sequences, PAD, trees=True), job.device)
+        sequences = [batching.Ids(*pair) for pair in sequences_of(job, rows)]
+        return send_to_device(batching.collate(sequences, PAD, trees=True), job.device)
 
     def compute_loss(rows: Sequence[Row], reference_logps: Any) -> tuple[Any, Any]:
-        logps_BC = training.completion_logps(model, batch := collate(rows), autocast)
+        logps_BC = batching.completion_logps(model, batch := collate(rows), autocast)
         logps = logps_BC.sum(-1)
         if job.stage == "sft":
             return sft.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
@@ -326,7 +326,7 @@ def our_steps(job: Job) -> dict[str, Any]:
     for rows in steps if job.stage == "dpo" else []:
         # Without autocast: trl's reference pass runs before accelerate wraps its model, so in the weights' own type.
         with torch.no_grad(), model.disable_adapter():
-            references.append(training.completion_logps(model, collate(rows)).sum(-1))
+            references.append(batching.completion_logps(model, collate(rows)).sum(-1))
     fill_lora(model)
     model.train()
     found: dict[str, list[Any]] = {"seconds": [], "losses": [], "gradient_norms": [], "logps": []}

@@ -12,7 +12,7 @@ import tiny
 import torch
 from test_sft import adapter_weights, same_run, settings_with_corpus
 
-from schema_student import alignment, pairs, sft, training
+from schema_student import alignment, batching, pairs, sft
 from schema_student import beta as betas
 from schema_student import student as students
 from schema_student.artifacts import paths, read_jsonl, write_jsonl
@@ -160,7 +160,7 @@ def test_logps_margins_loss_and_gradients_equal_trls(tmp_path, trees):
 
     policy, reference, tokenizer = tiny.tiny_model(0), tiny.tiny_model(1), tiny.tiny_tokenizer()
     chosen, rejected = (
-        [training.encode(tokenizer, f"number {i}", text) for i in range(3)]
+        [batching.encode(tokenizer, f"number {i}", text) for i in range(3)]
         for text in ('{"n":1}', '{"a longer":"answer"}')
     )
     rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(3)]
@@ -186,10 +186,10 @@ def test_logps_margins_loss_and_gradients_equal_trls(tmp_path, trees):
     logged = trainer._metrics["train"] or trainer._metrics["eval"]
     their_logps = torch.tensor(logged["logps/chosen"][1:] + logged["logps/rejected"][1:])
 
-    batch = training.collate(chosen + rejected, tokenizer.pad_token_id, trees)
+    batch = batching.collate(chosen + rejected, tokenizer.pad_token_id, trees)
     with torch.no_grad():
-        reference_logps = training.completion_logps(reference, batch).sum(-1)
-    policy_logps = training.completion_logps(policy, batch).sum(-1)
+        reference_logps = batching.completion_logps(reference, batch).sum(-1)
+    policy_logps = batching.completion_logps(policy, batch).sum(-1)
     margins = alignment.dpo_margins(*torch.cat([policy_logps, reference_logps]).reshape(4, -1))
     ours = alignment.dpo_losses(margins, 0.3).mean()
     ours.backward()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_sft import settings_with_corpus
 
-from schema_student import pairs, sft, training
+from schema_student import batching, pairs, sft
 from schema_student import student as students
 from schema_student.artifacts import paths, read_jsonl, read_meta, write_jsonl
 from schema_student.config import UserError, default_settings
@@ -117,7 +117,7 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     loaded = students.load_student(settings, adapter=settings.adapter)
     whole = read_jsonl(pairs.read_answers(settings, rows, lambda: loaded))
     for row, made in zip(rows[:3], whole, strict=False):
-        ids = training.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
+        ids = batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
         with torch.inference_mode():
             logits = loaded.model(torch.tensor([[*ids.prompt_ids, *ids.completion_ids]])).logits[0].float()
         logps = logits.log_softmax(-1)[len(ids.prompt_ids) - 1 : -1]

@@ -27,7 +27,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     cores             several processes of one training script on a CPU
     attention         how tokens attend along the branches of a tree, and to a long cache
     prompt_tree       many sequences that share prefixes -> one row, computed once
-    training          what SFT and DPO share: batches, log-probabilities, the Trainer that resumes
+    batching          examples as ids, which of them share a batch, their log-probabilities
+    training          what SFT and DPO share: processes, checkpoints, the Trainer that resumes
     pretraining       how the embedded student was made
     sft               corpus -> adapter
     generation        batched decoding, greedy or sampled

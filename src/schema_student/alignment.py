@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from schema_student import batching, training
 from schema_student import beta as betas
 from schema_student import student as students
-from schema_student import training
 from schema_student.artifacts import digest, make_stamp, paths, read_jsonl, write_json, write_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.evaluation import sign_test
@@ -38,39 +38,13 @@ from schema_student.prompts import render_prompt
 from schema_student.schemas import compile_schema, judge, matches
 
 DECIDING = (
-    *(
-        "base_model",
-        "load_in_4bit",
-        "dtype",
-        "max_seq_length",
-        "max_new_tokens",
-        "overlong",
-        "batch_tokens",
-        "schema_rendering",
-        "strip_fences",
-    ),
-    *(
-        "beta_controller",
-        "beta",
-        "beta_min",
-        "beta_max",
-        "beta_delta",
-        "beta_lambda",
-        "beta_alpha",
-        "beta_gamma",
-        "beta_warmup",
-    ),
-    *("beta_hoeffding_alpha", "beta_hoeffding_error", "beta_dpo_a", "beta_dpo_rho", "beta_dpo_momentum"),
-    *("beta_epsilon", "dpo_sft_weight", "dpo_positive_weight", "dpo_chosen_fall"),
-    *(
-        "dpo_learning_rate",
-        "dpo_max_steps",
-        "dpo_batch_size",
-        "dpo_eval_every",
-        "dpo_gradient_accumulation",
-        "warmup_ratio",
-    ),
-    *("weight_decay", "max_grad_norm"),
+    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong", "batch_tokens"),
+    *("schema_rendering", "strip_fences", "dpo_learning_rate", "dpo_max_steps", "dpo_batch_size", "dpo_eval_every"),
+    *("dpo_gradient_accumulation", "warmup_ratio", "weight_decay", "max_grad_norm"),
+    *("dpo_sft_weight", "dpo_positive_weight", "dpo_chosen_fall"),
+    *("beta_controller", "beta", "beta_min", "beta_max", "beta_delta", "beta_lambda", "beta_alpha", "beta_gamma"),
+    *("beta_warmup", "beta_hoeffding_alpha", "beta_hoeffding_error", "beta_epsilon"),
+    *("beta_dpo_a", "beta_dpo_rho", "beta_dpo_momentum"),
 )
 LORA = ("lora_r", "lora_alpha", "lora_dropout")
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
@@ -146,7 +120,7 @@ def _train(
 ) -> dict[str, Any]:
     loaded = students.load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else students.attach_lora(loaded, settings)
-    trees = training.takes_trees(loaded.model, betas.make_controller(settings).wants_signs)
+    trees = batching.takes_trees(loaded.model, betas.make_controller(settings).wants_signs)
     counts: dict[str, int] = {}
     rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs, trees)
     for fault, count in counts.items():
@@ -154,7 +128,7 @@ def _train(
     train = [row for row in rows if row["split"] == "train"]
     if not train:
         more = "sample more (--pair-prompts, --samples-per-prompt)"
-        advice = training.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
+        advice = batching.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(len(train), settings, pairs)
     requests = read_requests(dataset, VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
@@ -225,13 +199,13 @@ def encode_pairs(
     """Pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room are counted."""
     rows = []
     for number, pair in enumerate(pairs, start=1):
-        chosen, rejected = (training.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
-        fault = training.find_fault(chosen, settings) or training.find_fault(rejected, settings)
+        chosen, rejected = (batching.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
+        fault = batching.find_fault(chosen, settings) or batching.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
-        too_long = not fault and training.count_tokens([chosen, rejected], trees) > settings.batch_tokens
+        too_long = not fault and batching.count_tokens([chosen, rejected], trees) > settings.batch_tokens
         fault = "pair longer than batch_tokens" if too_long else fault
         name = f"{path.name}:{number}"
-        if training.keep_whole(fault, name, counts, settings):
+        if batching.keep_whole(fault, name, counts, settings):
             sides = {"chosen": chosen, "rejected": rejected, "key": pair["schema_id"]}
             rows.append({**sides, "name": name, "split": pair.get("split", "train")})
     return rows
@@ -301,7 +275,7 @@ class DPOTrainer(training.StudentTrainer):
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Chosen sequences first, then rejected ones: 2 B rows."""
         sequences = [row[side] for side in ("chosen", "rejected") for row in rows]
-        batch = training.collate(sequences, self.student.tokenizer.pad_token_id, self.trees)
+        batch = batching.collate(sequences, self.student.tokenizer.pad_token_id, self.trees)
         if "reference" in rows[0]:
             batch["reference_logps"] = torch.tensor([row["reference"] for row in rows]).T.reshape(-1)
         return {**batch, "names": [row["name"] for row in rows]}
@@ -311,7 +285,7 @@ class DPOTrainer(training.StudentTrainer):
 
     def sequence_logps(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """log p of whole completions, chosen then rejected (2 B,)."""
-        return training.completion_logps(model, batch, self.autocast).sum(-1)
+        return batching.completion_logps(model, batch, self.autocast).sum(-1)
 
     def add_reference_logps(self, folder: Path, reference: str) -> None:
         """Give each pair the reference's log p of its two completions; computed once and kept in `folder`.
@@ -386,9 +360,9 @@ class DPOTrainer(training.StudentTrainer):
     def margins_and_signs_of(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, list[int]]:
         """Margins (B,), and epsilon-DPO's s of each pair."""
         with torch.autocast(model.device.type, self.autocast) if self.autocast else nullcontext():
-            policy = training.completion_logits(model, batch)
+            policy = batching.completion_logits(model, batch)
             with self.as_reference():
-                reference = training.completion_logits(model, batch)
+                reference = batching.completion_logits(model, batch)
         rows = zip(policy, reference, batch["completion_ids"], batch["completion_mask"], strict=True)
         found = [perturbed_logps(*row, self.settings.beta_epsilon) for row in rows]
         chosen, rejected = torch.tensor(found, dtype=torch.float64, device=policy.device).chunk(2)
@@ -564,7 +538,7 @@ class DPOTrainer(training.StudentTrainer):
         self.zero_steps, self.fallen = state["zero_steps"], state["fallen"]
 
 
-def both_sides(rows: Sequence[dict[str, Any]]) -> list[list[training.Ids]]:
+def both_sides(rows: Sequence[dict[str, Any]]) -> list[list[batching.Ids]]:
     """The two sequences of each pair, which share a batch."""
     return [[row["chosen"], row["rejected"]] for row in rows]
 

@@ -30,8 +30,8 @@ import torch
 from accelerate.utils import send_to_device
 from tqdm import tqdm
 
+from schema_student import batching
 from schema_student import student as students
-from schema_student import training
 from schema_student.artifacts import Row, digest, make_stamp, open_step, paths, read_jsonl
 from schema_student.config import Settings, UserError, resolve_auto
 from schema_student.generation import generate
@@ -135,13 +135,13 @@ def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
     with open_step(path, make_stamp(settings, *READ), inputs, settings.overwrite) as step:
         if not step.done:
             loaded, begun = load(), len(step.rows)
-            trees = training.takes_trees(loaded.model)
+            trees = batching.takes_trees(loaded.model)
             rows = sorted(rows, key=lambda row: row["schema_id"])
-            ids = [training.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
+            ids = [batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
             size, budget = settings.eval_batch_size, settings.batch_tokens
             loaded.model.eval()
             bar = tqdm(total=len(rows), initial=begun, desc="reading requests", unit="request")
-            for batch in training.cut_batches([[each] for each in ids], range(len(rows)), size, budget, trees):
+            for batch in batching.cut_batches([[each] for each in ids], range(len(rows)), size, budget, trees):
                 if batch[-1] < begun:
                     continue
                 logps = _least_logps(loaded, [ids[i] for i in batch], trees, settings)
@@ -154,11 +154,11 @@ def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
     return path
 
 
-def _least_logps(loaded: students.Student, ids: list[training.Ids], trees: bool, settings: Settings) -> list[float]:
+def _least_logps(loaded: students.Student, ids: list[batching.Ids], trees: bool, settings: Settings) -> list[float]:
     device = loaded.model.device
-    batch = send_to_device(training.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
+    batch = send_to_device(batching.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
     with torch.inference_mode():
-        logps_BC = training.completion_logps(loaded.model, batch, training.autocast_dtype(settings, device))
+        logps_BC = batching.completion_logps(loaded.model, batch, batching.autocast_dtype(settings, device))
     return [round(logp, 6) for logp in logps_BC.amin(-1).tolist()]  # 0 where padded, so the least is a token's
 
 

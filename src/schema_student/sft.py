@@ -15,8 +15,8 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from schema_student import batching, training
 from schema_student import student as students
-from schema_student import training
 from schema_student.artifacts import make_stamp, paths, read_jsonl, write_json
 from schema_student.config import Settings, UserError, resolve_auto
 
@@ -47,7 +47,7 @@ def train_sft(settings: Settings) -> Path:
 def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
     loaded = students.attach_lora(students.load_student(settings), settings)
-    trees = training.takes_trees(loaded.model)
+    trees = batching.takes_trees(loaded.model)
     print(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
@@ -55,7 +55,7 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     for fault, count in counts.items():
         print(f"  left out {count} rows: {fault}")
     if not train:
-        advice = training.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
+        advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
     schedule = plan_sft(settings, train, trees)
     print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
@@ -81,9 +81,9 @@ def encode_rows(
     for number, row in enumerate(rows, start=1):
         if row["split"] != split or not row["is_valid"]:
             continue
-        ids, name = training.encode(tokenizer, row["prompt"], row["completion"]), f"{corpus.name}:{number}"
-        fault = "no supervised token" if not row["completion"] else training.find_fault(ids, settings)
-        if training.keep_whole(fault, name, counts, settings):
+        ids, name = batching.encode(tokenizer, row["prompt"], row["completion"]), f"{corpus.name}:{number}"
+        fault = "no supervised token" if not row["completion"] else batching.find_fault(ids, settings)
+        if batching.keep_whole(fault, name, counts, settings):
             found.append({"ids": ids, "name": name, "key": row["schema_id"]})
     return found
 
@@ -94,7 +94,7 @@ def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]], trees: bool) ->
     if not steps:
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
         size, budget = settings.sft_batch_size, settings.batch_tokens
-        batches = training.Planner(sequences, keys, size, budget, TOGETHER, settings.seed, trees).count()
+        batches = batching.Planner(sequences, keys, size, budget, TOGETHER, settings.seed, trees).count()
         a_step = settings.gradient_accumulation * training.process_count()
         steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
     size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
@@ -120,7 +120,7 @@ class SFTTrainer(training.StudentTrainer):
         super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule, trees)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = training.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
+        batch = batching.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
         return {**batch, "names": [row["name"] for row in rows]}
 
     def weigh(self, batch: dict[str, Any]) -> int:
@@ -129,7 +129,7 @@ class SFTTrainer(training.StudentTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
-        return sft_loss(training.completion_logps(model, inputs, self.autocast), num_items_in_batch)
+        return sft_loss(batching.completion_logps(model, inputs, self.autocast), num_items_in_batch)
 
     def validate(self) -> dict[str, float]:
         """eval_loss: mean over all supervised tokens of the validation rows."""
@@ -138,7 +138,7 @@ class SFTTrainer(training.StudentTrainer):
         total, tokens = 0.0, 0
         for rows in self.in_shares(self.validation, [[row["ids"]] for row in self.validation]):
             batch = self._prepare_inputs(self.collate(rows))
-            total -= float(training.completion_logps(self.model, batch, self.autocast).sum())
+            total -= float(batching.completion_logps(self.model, batch, self.autocast).sum())
             tokens += self.weigh(batch)
         totals, counts = zip(*gather_object([(total, tokens)]), strict=True)
         return {"eval_loss": sum(totals) / sum(counts)}
