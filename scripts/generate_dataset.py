@@ -6,19 +6,19 @@ python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """
 
 import sys
-from pathlib import Path
 
 from schema_student.artifacts import dry_run, paths
 from schema_student.config import load_settings, run_script
-from schema_student.dataset import write_dataset
+from schema_student.dataset import check_own_schemas, schema_source, write_dataset
 from schema_student.publishing import push_to_hub, write_hub_dataset
 
 
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["teacher", "dataset", "prompt"])
     where = paths(settings)
-    reads = Path(settings.schemas) if settings.schemas else where.schemas
-    if not dry_run(settings, reads=[reads], writes=[where.dataset, where.hub_dataset]):
+    if dry_run(settings, reads=[schema_source(settings)], writes=[where.dataset, where.hub_dataset]):
+        check_own_schemas(settings)
+    else:
         write_dataset(settings)
         print(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
         if settings.push_to_hub:

@@ -40,6 +40,18 @@ def test_a_dry_run_reads_settings_and_writes_nothing(name, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_reads_the_schemas_of_ones_own(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+    flags = ("--dry-run", "--output-dir", str(tmp_path / "out"), "--schemas", str(mine))
+    assert run_script(monkeypatch, "generate_dataset", *flags) == 0
+    assert "can be used: 1" in capsys.readouterr().out
+    mine.write_text('{"type": "objekt"}')
+    assert run_script(monkeypatch, "generate_dataset", *flags) == 1
+    assert f"error: {mine}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [mine]
+
+
 @pytest.mark.parametrize("name", ["generate_domain_specs", "generate_dataset"])
 def test_a_folder_that_cannot_be_made_is_named(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")

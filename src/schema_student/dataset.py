@@ -107,7 +107,7 @@ def write_dataset(settings: Settings) -> Path:
     """
     where = paths(settings)
     choice = resolve_teacher(settings)
-    origin = Path(settings.schemas) if settings.schemas else where.schemas
+    origin = schema_source(settings)
     sources = read_user_schemas(origin) if settings.schemas else read_built_schemas(origin)
     splits = split_schemas(sources, settings)
     settings = _sized(settings, "embedded" if choice.embedded else "gemma", sources, splits)
@@ -169,6 +169,17 @@ def _no_rows(progress: Progress, rejected: Path) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Schemas
+
+
+def schema_source(settings: Settings) -> Path:
+    """Where schemas are read from: the user's own, or d_02."""
+    return Path(settings.schemas) if settings.schemas else paths(settings).schemas
+
+
+def check_own_schemas(settings: Settings) -> None:
+    """For a dry run: say how many rows of the user's schemas can be used. Raises UserError as the step itself would."""
+    if settings.schemas:
+        print(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.schemas)))}")
 
 
 def read_built_schemas(path: Path) -> list[Source]:
