@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run_all(way: str, flags: list[str]) -> dict[str, Any]:
-    """Seconds of each stage of one ./runAll.sh by its log, and the rates of its students."""
+    """Seconds of each stage of one ./runAll.sh as it prints them, and the rates of its students."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
