@@ -11,7 +11,8 @@ the predictions are listed as (position, target), so no token is laid out twice 
 A tree is laid out depth first, so token k is an ancestor of token q where k <= q < ends[k], `ends` being where the
 subtree of each token ends; `attention` computes no more than what tokens see by that rule.
 
-Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, D hidden size, V vocabulary.
+Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, D hidden size, V vocabulary, K a block
+of it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
 LEAST_SHARE = 0.5  # of the shorter of two prompts: below that they are in trees of their own
-CHUNK = 2**26  # logits that exist at once, where nothing of the head is trained: 256 MB
+# Logits that exist at once where the head is frozen: what caches hold (8 MB), or keeps a GPU busy (256 MB).
+ROWS, COLUMNS, CUDA_COLUMNS = 2**10, 2**11, 2**16
 
 
 @dataclass
@@ -183,7 +185,7 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None = None) -> Any:
-    """log p of each target after its hidden state (N,), float32. With a frozen head, logits exist only in chunks.
+    """log p of each target after its hidden state (N,), float32. With a frozen head, logits exist only in blocks.
 
     The gradient of a log-probability in its hidden state is W[target] - p W, whatever is done with it later. So where
     the head W is frozen, as under a LoRA, the forward pass leaves these D numbers behind instead of V logits:
@@ -192,11 +194,8 @@ def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None
     import torch
 
     if not head.weight.requires_grad and head.bias is None:
-        from schema_student.attention import compute_dtype
-
-        head_VD, size = head.weight.to(compute_dtype(hidden_ND)), max(1, CHUNK // head.weight.shape[0])
-        chunks = zip(hidden_ND.split(size), targets_N.split(size), strict=True)
-        return torch.cat([_frozen_logps()(hidden, head_VD, targets, softcap) for hidden, targets in chunks])
+        rows = zip(hidden_ND.split(ROWS), targets_N.split(ROWS), strict=True)
+        return torch.cat([_frozen_logps()(hidden, head.weight, targets, softcap) for hidden, targets in rows])
     logits_NV = head(hidden_ND).float()
     if softcap is not None:
         logits_NV = torch.tanh(logits_NV / softcap) * softcap
@@ -205,25 +204,22 @@ def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None
 
 @cache
 def _frozen_logps() -> Any:
-    """token_logps of one chunk with a frozen head, as an autograd function (made late: torch is imported late)."""
+    """token_logps of some rows with a frozen head, as an autograd function (made late: torch is imported late)."""
     import torch
+
+    from schema_student.attention import compute_dtype
 
     class FrozenLogps(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None) -> Any:
+            dtype = compute_dtype(hidden_ND)
             with torch.autocast(hidden_ND.device.type, enabled=False):
-                logits_NV = (hidden_ND.to(head_VD.dtype) @ head_VD.T).float()
-                if softcap is not None:
-                    logits_NV.div_(softcap).tanh_().mul_(softcap)
-                logps_NV = logits_NV.log_softmax(-1)
-                found = logps_NV.gather(-1, targets_N[:, None])[:, 0]
-                if hidden_ND.requires_grad:
-                    slope_NV = logps_NV.exp_().neg_()
-                    slope_NV[torch.arange(len(targets_N), device=hidden_ND.device), targets_N] += 1
-                    if softcap is not None:
-                        slope_NV *= 1 - (logits_NV / softcap) ** 2
-                    ctx.save_for_backward((slope_NV.to(head_VD.dtype) @ head_VD).to(hidden_ND.dtype))
-            return found
+                logps_N, slope_ND = _logps_and_slopes(
+                    hidden_ND.to(dtype), head_VD, targets_N, softcap, hidden_ND.requires_grad
+                )
+            if hidden_ND.requires_grad:
+                ctx.save_for_backward(slope_ND.to(hidden_ND.dtype))
+            return logps_N
 
         @staticmethod
         def backward(ctx: Any, upstream_N: Any) -> Any:
@@ -231,6 +227,47 @@ def _frozen_logps() -> Any:
             return (upstream_N[:, None] * slope_ND).to(slope_ND.dtype), None, None, None
 
     return FrozenLogps.apply
+
+
+def _logps_and_slopes(
+    hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None, with_slopes: bool
+) -> tuple[Any, Any]:
+    """log p (N,) and its gradient in the hidden states (N, D), float32, a block of the vocabulary after the other.
+
+    It goes over the head as FlashAttention goes over keys and values (Dao et al. 2022, algorithm 1): what is summed so
+    far is scaled down where a block has a greater logit. The target is left out of the sums, so that 1 - p keeps its
+    digits in bfloat16 where p is nearly 1.
+    """
+    import torch
+
+    kind = {"dtype": torch.float32, "device": hidden_ND.device}
+    greatest_N1 = torch.full((len(targets_N), 1), -torch.inf, **kind)
+    target_N1, others_N1 = torch.zeros(len(targets_N), 1, **kind), torch.zeros(len(targets_N), 1, **kind)
+    drawn_ND = torch.zeros(hidden_ND.shape, **kind)
+    begin = 0
+    for block_KD in head_VD.split(CUDA_COLUMNS if hidden_ND.is_cuda else COLUMNS):
+        head_KD = block_KD.to(hidden_ND.dtype)
+        logits_NK = (hidden_ND @ head_KD.T).float()
+        if softcap is not None:
+            logits_NK.div_(softcap).tanh_().mul_(softcap)
+        place_N1 = (targets_N - begin)[:, None]
+        here_N1 = (place_N1 >= 0) & (place_N1 < len(head_KD))
+        place_N1 = place_N1.clamp(0, len(head_KD) - 1)
+        target_N1 = torch.where(here_N1, logits_NK.gather(-1, place_N1), target_N1)
+        before_N1, greatest_N1 = greatest_N1, torch.maximum(greatest_N1, logits_NK.amax(-1, keepdim=True))
+        fade_N1 = (before_N1 - greatest_N1).exp_()
+        bend_NK = None if softcap is None or not with_slopes else 1 - (logits_NK / softcap) ** 2
+        weights_NK = logits_NK.sub_(greatest_N1).exp_()
+        weights_NK.scatter_(-1, place_N1, weights_NK.gather(-1, place_N1).masked_fill_(here_N1, 0.0))
+        others_N1 = others_N1 * fade_N1 + weights_NK.sum(-1, keepdim=True)
+        if with_slopes:
+            weights_NK = weights_NK if bend_NK is None else weights_NK.mul_(bend_NK)
+            drawn_ND.mul_(fade_N1).add_(weights_NK.to(head_KD.dtype) @ head_KD)
+        begin += len(head_KD)
+    total_N1 = others_N1 + (target_N1 - greatest_N1).exp()
+    logps_N = (target_N1 - greatest_N1 - total_N1.log())[:, 0]
+    bend_N1 = 1.0 if softcap is None else 1 - (target_N1 / softcap) ** 2
+    return logps_N, (others_N1 * bend_N1 * head_VD[targets_N].float() - drawn_ND) / total_N1
 
 
 def find_obstacle(model: Any) -> str:
