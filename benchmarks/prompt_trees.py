@@ -6,7 +6,9 @@
 
 The model has Gemma 3 270M's shape and random weights, with LoRA r=16 on the seven linear modules. Each measurement is
 a fresh process: a warm-up step on short examples, then the timed one, which is a whole optimizer step (collation,
-forward, backward, clipping, AdamW). The ways are measured in turns; a ratio is the median of the ratios of the turns.
+forward, backward, clipping, AdamW). With --warm-up the step before is one of full size, so that what is timed is a step
+in the midst of training: the first one touches memory for the first time, which can take as long as to compute.
+The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
 ours   batching.collate, batching.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
@@ -102,6 +104,7 @@ class Job:
     device: str = "cpu"
     steps: int = 1
     trl_batch: int = 0  # rows or pairs at a time; 0 is 8 for SFT and 1 for DPO
+    warm_up: bool = False  # on rows of full size
 
     @property
     def rows(self) -> int:
@@ -291,9 +294,11 @@ def synchronize(device: str) -> None:
 
 
 def warm_ups(job: Job) -> list[list[Row]]:
-    """Steps before the timed ones: on a CPU one on short rows; on a GPU two of full size, as kernels are compiled."""
+    """Steps before the timed ones: one on short rows or of full size; on a GPU two, as kernels are compiled."""
     short = replace(job, schema_tokens=min(8, job.schema_tokens), query_tokens=4, completion_tokens=4)
-    return [draw_rows(job)] * 2 if job.device == "cuda" else [draw_rows(short, seed=1)]
+    if job.device == "cuda":
+        return [draw_rows(job)] * 2
+    return [draw_rows(job) if job.warm_up else draw_rows(short, seed=1)]
 
 
 def our_steps(job: Job) -> dict[str, Any]:
@@ -697,7 +702,8 @@ def format_row(row: dict[str, Any]) -> str:
         same = f"loss {row['ours_loss']:.4f} to {row['loss_difference']:.0e}"
     same = same if row["agree"] else f"NOT THE SAME: {same}"
     schema = row["schema_tokens"] if row["schemas"] == 1 else f"{row['schemas']} x {row['schema_tokens']}"
-    cells = [row["stage"], row["against"], row["layers"], schema, row["queries"], row["runs"]]
+    against = f"{row['against']}, warm" if row.get("warm_up") else row["against"]
+    cells = [row["stage"], against, row["layers"], schema, row["queries"], row["runs"]]
     cells += [f"{row['ours_seconds']:.2f}", f"{row['theirs_seconds']:.2f}"]
     cells += [f"{row['ratio']:.2f}x ({min(row['ratios']):.2f}, {max(row['ratios']):.2f})"]
     cells += [f"{row['bound']:.2f}x", f"{row['share_of_bound']:.0%}", f"{row['by_sharing']:.2f}x"]
@@ -727,6 +733,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--trl", default="trl", help="trl, trl-plain (no gradient checkpointing) or both: trl,trl-plain"
     )
+    parser.add_argument("--warm-up", action="store_true", help="time the second step of full size, not the first")
     parser.add_argument("--threads", type=int, default=0, help="of each measurement; 0 leaves it to torch")
     parser.add_argument("--json", type=Path, help="write all raw results there, after each measurement")
     parser.add_argument(
@@ -746,7 +753,7 @@ def plan_jobs(flags: argparse.Namespace) -> list[Job]:
     if flags.grid:
         schemas, queries = [300, 1200, 4000], [1, 4, 8, 16]
     base = Job("sft", layers=flags.layers, query_tokens=flags.query_tokens, dtype=flags.dtype)
-    base = replace(base, completion_tokens=flags.completion_tokens)
+    base = replace(base, completion_tokens=flags.completion_tokens, warm_up=flags.warm_up)
     answers = replace(base, stage="generate", schemas=8, queries=8, completion_tokens=64, dtype="float32")
     if flags.smoke:
         base, schemas, queries = replace(base, **TOY, dtype="float32"), [TOY["schema_tokens"]], [2]
