@@ -348,6 +348,7 @@ def our_steps(job: Job) -> dict[str, Any]:
         found["losses"].append(loss.item())
         found["gradient_norms"].append(norm.item())
         found["logps"].append([part.mean().item() for part in logps.detach().chunk(2)])
+        del loss, logps  # and their graph, as the Trainer does
     return {name: values[-job.steps :] for name, values in found.items()}
 
 
