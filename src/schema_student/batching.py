@@ -106,7 +106,8 @@ def _pad(left: list[int], right: list[int], P: int, C: int, pad: int) -> list[in
 def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | None = None) -> torch.Tensor:
     """log p of each completion token (B, C), 0 where padded. Logits are computed where a completion token is next."""
     completion_ids = batch["completion_ids"]
-    # Autocast would undo LoRA's own cast of its inputs to float32: that is a sixth of a step, for the same values.
+    # Autocast would undo LoRA's own cast of its inputs to float32: a sixth of a step, for the same values (with
+    # dropout for rounded ones).
     kept = disable_input_dtype_casting(model, active=autocast is not None)
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), kept:
         if "tree" in batch:
