@@ -108,8 +108,8 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     completion_ids = batch["completion_ids"]
     # Autocast would undo LoRA's own cast of its inputs to float32: a sixth of a step, for the same values (with
     # dropout for rounded ones).
-    kept = disable_input_dtype_casting(model, active=autocast is not None)
-    with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), kept:
+    uncast = disable_input_dtype_casting(model, active=autocast is not None)
+    with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), uncast:
         if "tree" in batch:
             return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
         logits_BCV = completion_logits(model, batch)

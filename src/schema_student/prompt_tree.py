@@ -25,7 +25,7 @@ from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
 LEAST_SHARE = 0.5  # of the shorter of two prompts: below that they are in trees of their own
-# Logits that exist at once where the head is frozen: what caches hold (8 MB), or keeps a GPU busy (256 MB).
+# Logits that exist at once where the head is frozen, rows x columns: what caches hold (8 MB), a GPU needs (256 MB).
 ROWS, COLUMNS, CUDA_COLUMNS = 2**10, 2**11, 2**16
 
 
@@ -232,7 +232,7 @@ def _frozen_logps() -> Any:
 def _logps_and_slopes(
     hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None, with_slopes: bool
 ) -> tuple[Any, Any]:
-    """log p (N,) and its gradient in the hidden states (N, D), float32, a block of the vocabulary after the other.
+    """log p (N,) and its gradient in the hidden states (N, D) or None, float32, block by block of the vocabulary.
 
     It goes over the head as FlashAttention goes over keys and values (Dao et al. 2022, algorithm 1): what is summed so
     far is scaled down where a block has a greater logit. The target is left out of the sums, so that 1 - p keeps its
@@ -240,10 +240,9 @@ def _logps_and_slopes(
     """
     import torch
 
-    kind = {"dtype": torch.float32, "device": hidden_ND.device}
-    greatest_N1 = torch.full((len(targets_N), 1), -torch.inf, **kind)
-    target_N1, others_N1 = torch.zeros(len(targets_N), 1, **kind), torch.zeros(len(targets_N), 1, **kind)
-    drawn_ND = torch.zeros(hidden_ND.shape, **kind)
+    drawn_ND = torch.zeros_like(hidden_ND, dtype=torch.float32)
+    greatest_N1 = torch.full_like(drawn_ND[:, :1], -torch.inf)
+    target_N1, others_N1 = torch.zeros_like(greatest_N1), torch.zeros_like(greatest_N1)
     begin = 0
     for block_KD in head_VD.split(CUDA_COLUMNS if hidden_ND.is_cuda else COLUMNS):
         head_KD = block_KD.to(hidden_ND.dtype)
@@ -266,6 +265,8 @@ def _logps_and_slopes(
         begin += len(head_KD)
     total_N1 = others_N1 + (target_N1 - greatest_N1).exp()
     logps_N = (target_N1 - greatest_N1 - total_N1.log())[:, 0]
+    if not with_slopes:
+        return logps_N, None
     bend_N1 = 1.0 if softcap is None else 1 - (target_N1 / softcap) ** 2
     return logps_N, (others_N1 * bend_N1 * head_VD[targets_N].float() - drawn_ND) / total_N1
 
