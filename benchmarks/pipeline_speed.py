@@ -2,6 +2,7 @@
 
     ./runAll.sh --print-config                          # once: makes .venv, which both use
     python benchmarks/pipeline_speed.py [--runs 3] [--json runs.json]
+    python benchmarks/pipeline_speed.py --table runs.json more.json    # the tables of finished runs again, as one
 
 Each run is a whole ./runAll.sh in a copy of this checkout: as it is ("shared"), or with trees and shared keys and
 values switched off in the copy's source ("separate"), as every row and every prompt is computed by trainers and
@@ -22,6 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from prompt_trees import machine_facts
+
 ROOT = Path(__file__).resolve().parents[1]
 # What is added to modules of the copy, which ask these functions whether they can share.
 SEPARATE = {
@@ -38,9 +41,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each way (%(default)s)")
     parser.add_argument("--json", type=Path, help="write all raw results there, after each run")
     parser.add_argument("--flags", default="", help="flags of runAll.sh, as --flags='--sft-max-steps 2'")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of raw results, no more")
+    parser.add_argument("--table", type=Path, nargs="+", metavar="JSON", help="print tables of raw results, no more")
     options = parser.parse_args()
-    results = json.loads(options.table.read_text(encoding="utf-8")) if options.table else measure(options)
+    results = read_turns(options.table) if options.table else measure(options)
     whole = [turn for turn in range(len(results)) if sum(result["turn"] == turn for result in results) == len(WAYS)]
     sides = [[r for turn in whole for r in results if (r["turn"], r["way"]) == (turn, way)] for way in WAYS]
     print_times(*sides)
@@ -50,13 +53,26 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All runs, the ways in turns; each is one row, written at once."""
     results: list[dict[str, Any]] = []
+    facts = machine_facts(0)
+    machine = {name: facts[name] for name in ("cpu", "cores", "commit", "torch")}
     for turn in range(options.runs):
         for way in WAYS if turn % 2 == 0 else reversed(WAYS):
             load = os.getloadavg()[0]
-            results.append({"turn": turn, "way": way, "load": load, **run_all(way, options.flags.split())})
+            row = {"turn": turn, "way": way, "machine": machine, "load": load}
+            results.append(row | run_all(way, options.flags.split()))
             print(f"{way}, turn {turn + 1}: {sum(results[-1]['seconds'].values())} s", flush=True)
             if options.json:
                 options.json.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n", encoding="utf-8")
+    return results
+
+
+def read_turns(files: list[Path]) -> list[dict[str, Any]]:
+    """Raw results of several files; the turns of each are counted on from those of the file before."""
+    results: list[dict[str, Any]] = []
+    for path in files:
+        before = 1 + max((result["turn"] for result in results), default=-1)
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        results += [{**row, "turn": before + row["turn"]} for row in rows]
     return results
 
 

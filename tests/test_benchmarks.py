@@ -80,3 +80,14 @@ def test_a_single_sequence_has_nothing_to_share():
 def test_a_dataset_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
     said = kill_teacher_run.kill_often(tmp_path, kills=4, rows=60, seed=5)
     assert said.startswith("4 kills in ") and "each byte-identical to the undisturbed one" in said
+
+
+def test_whole_runs_of_several_files_make_one_table(tmp_path):
+    rate = {"rate": 0.8, "low": 0.7, "high": 0.9}
+    paths = [tmp_path / "first.json", tmp_path / "second.json"]
+    for path, separate in zip(paths, (20, 30), strict=True):
+        rows = [{"turn": 0, "way": "shared", "seconds": {"sft": 10}, "rates": {"student-sft": rate}}]
+        rows += [{"turn": 0, "way": "separate", "seconds": {"sft": separate}, "rates": {"student-sft": rate}}]
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    said = run(sys.executable, "benchmarks/pipeline_speed.py", "--table", *map(str, paths))
+    assert "2 runs of each way" in said and "| whole | 10 | 25 | 2.50 (2.00, 3.00) |" in said
