@@ -102,6 +102,37 @@ def test_the_block_mask_of_a_gpu_gives_the_same():
         torch.testing.assert_close(tree_logps(model, pairs, 0.0), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
 
 
+@settings(max_examples=200, deadline=None)
+@given(pairs=PAIRS, window=st.none() | st.integers(1, 12), tile=st.integers(1, 6))
+def test_the_block_mask_names_the_tiles_that_hold_what_is_seen(pairs, window, tile):
+    row = prompt_tree.plant(prompt_tree.grow(pairs, least_share=0.0))
+    sight = attention.Sight(row["ends"], row["positions"][0], window)
+    T = len(row["ends"])
+    N, places = -(-T // tile), torch.arange(T)
+    seen = torch.zeros(N * tile, N * tile, dtype=torch.bool)
+    seen[:T, :T] = sight.sees(places[:, None], places)
+    seen = seen.reshape(N, tile, N, tile)
+    with mock.patch.object(attention, "TILE", tile):
+        some, full = sight.tiles
+        listed = sight.blocks.to_dense()[0, 0].bool()
+    whole = seen.all(1).all(-1).tril(-1)
+    assert not (full & ~whole).any() and not (seen.any(1).any(-1) & ~some).any()
+    assert torch.equal(listed, some) and some.triu(1).sum() == 0
+    if window is None:
+        assert torch.equal(full, whole) and torch.equal(some, seen.any(1).any(-1))
+
+
+def test_a_block_mask_costs_less_than_the_square_of_the_row():
+    """150,000 tokens: all pairs would be 22 GB at a byte each."""
+    trunk, branches, length = 100_000, 50, 1_000
+    own = [trunk + length * (i + 1) for i in range(branches)]
+    ends = torch.tensor([own[-1]] * trunk + [end for end in own for _ in range(length)])
+    depths = torch.tensor([*range(trunk), *[*range(trunk, trunk + length)] * branches])
+    for window, most in ((None, 0.46), (512, 0.01)):
+        some, full = attention.Sight(ends, depths, window).tiles
+        assert some.float().mean() < most and full.sum() > 0.4 * some.sum()
+
+
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 7), (100, 20), (100, 10_000)])
 def test_logps_of_a_frozen_head_and_their_gradient_equal_those_of_a_trained_one(softcap, rows, columns):

@@ -7,7 +7,7 @@ model; nothing else about the model changes, nor what is saved of it. What it do
     a tensor, on a CPU            queries that share a head of keys are folded together, and keys are not repeated
     anything else                 transformers' own `sdpa`
 
-Shapes: B rows, T tokens, L keys, H heads, D size of a head.
+Shapes: B rows, T tokens, L keys, H heads, D size of a head; of a block mask N tiles, Q of queries and K of keys.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "schema_student"  # of this attention among those of transformers
 BLOCK = 256  # tokens that attend as one block on a CPU, at most
+TILE = 128  # tokens of a tile of FlexAttention's block mask: its own default
 
 
 @dataclass
@@ -41,11 +42,38 @@ class Sight:
 
     @cached_property
     def blocks(self) -> Any:
-        """The block mask of FlexAttention: blocks of tokens that do not see each other are not computed."""
-        from torch.nn.attention.flex_attention import create_block_mask
+        """FlexAttention's block mask: tiles in which nothing is seen are not computed.
+
+        Its own create_block_mask looks at all T x T pairs; here the extremes of each tile are enough.
+        """
+        from torch.nn.attention.flex_attention import BlockMask
 
         T = len(self.ends_T)
-        return create_block_mask(lambda b, h, q, k: self.sees(q, k), None, None, T, T, self.ends_T.device)
+        some_QK, all_QK = self.tiles
+        lists = [*_list_tiles(some_QK & ~all_QK), *_list_tiles(all_QK)]
+        return BlockMask.from_kv_blocks(
+            *lists, BLOCK_SIZE=TILE, mask_mod=lambda b, h, q, k: self.sees(q, k), seq_lengths=(T, T)
+        )
+
+    @property
+    def tiles(self) -> tuple[Any, Any]:
+        """Of each tile of queries x tile of keys: whether some query may see some key, and whether all see all.
+
+        With a window, some of the first kind may hold no pair that sees each other: `sees` decides within a tile.
+        """
+        T, device = len(self.ends_T), self.ends_T.device
+        places_NT = torch.arange(-(-T // TILE) * TILE, device=device).clamp(max=T - 1).reshape(-1, TILE)
+        first_end_N, last_end_N = self.ends_T[places_NT].aminmax(dim=-1)
+        top_N, bottom_N = self.depths_T[places_NT].aminmax(dim=-1)
+        number_N = torch.arange(len(places_NT), device=device)
+        start_Q1, before_QK = TILE * number_N[:, None], number_N[:, None] > number_N
+        # A key's subtree reaches into a later tile where it ends after the tile's start, and fills it up to its end.
+        some_QK = (before_QK & (last_end_N > start_Q1)) | torch.eye(len(number_N), dtype=torch.bool, device=device)
+        all_QK = before_QK & (first_end_N >= start_Q1 + TILE)
+        if self.window is not None:
+            some_QK &= top_N[:, None] - bottom_N < self.window
+            all_QK &= bottom_N[:, None] - top_N < self.window
+        return some_QK, all_QK
 
     @cached_property
     def branches(self) -> list[tuple[int, list[tuple[int, int]], Any]]:
@@ -63,6 +91,12 @@ class Sight:
             mask = self.sees(torch.arange(start, end)[:, None], places[None])
             branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
         return branches
+
+
+def _list_tiles(tiles_QK: Any) -> tuple[Any, Any]:
+    """How many tiles of each row are set, and their numbers (then those of the others), as FlexAttention reads them."""
+    order_QK = tiles_QK.int().argsort(dim=-1, descending=True, stable=True)
+    return tiles_QK.sum(-1).int()[None, None], order_QK.int()[None, None]
 
 
 def _cut(
