@@ -1,5 +1,8 @@
 """A tree computes what its sequences compute alone: log-probabilities, gradients, with windows, pads and LoRA."""
 
+import shutil
+import sysconfig
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -100,6 +103,37 @@ def test_the_block_mask_of_a_gpu_gives_the_same():
         mock.patch.object(attention, "_attend_by_branches", attention._attend_by_blocks),
     ):
         torch.testing.assert_close(tree_logps(model, pairs, 0.0), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
+
+
+COMPILES = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILES, reason="torch.compile needs g++ and Python.h")
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+@pytest.mark.parametrize("window", [None, 100])
+def test_compiled_flex_attention_computes_the_tiles_that_the_block_mask_names(window, monkeypatch):
+    """PyTorch has it for CPUs too, without gradients; there as on a GPU only the listed tiles are computed."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    flex = torch.compile(flex_attention, dynamic=False)
+    monkeypatch.setattr(attention, "_flex", lambda: flex)
+    branches = [[*range(800 + i, 837 + i)] for i in range(3)]
+    pairs = [([*range(700), *branch], [*branch, last]) for branch in branches for last in (1, 2)]
+    row = prompt_tree.plant(prompt_tree.grow(pairs))
+    T = len(row["ends"])
+    sight = attention.Sight(row["ends"], row["positions"][0], window)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, T, 64) for heads in (4, 1, 1))
+    with torch.no_grad():
+        right = attention._attend_by_branches(query, key, value, sight, 0.125)
+        torch.testing.assert_close(attention._attend_by_blocks(query, key, value, sight, 0.125), right)
+        some, full = sight.tiles
+        for wrong in ((some & (full | torch.eye(len(some)).bool()), full), (some, some)):
+            monkeypatch.setattr(attention.Sight, "tiles", wrong)
+            sight = attention.Sight(row["ends"], row["positions"][0], window)
+            found = attention._attend_by_blocks(query, key, value, sight, 0.125)
+            assert (found - right).abs().max() > 0.01
 
 
 @settings(max_examples=200, deadline=None)
