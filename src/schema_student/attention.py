@@ -50,9 +50,12 @@ class Sight:
 
         T = len(self.ends_T)
         some_QK, all_QK = self.tiles
-        lists = [*_list_tiles(some_QK & ~all_QK), *_list_tiles(all_QK)]
         return BlockMask.from_kv_blocks(
-            *lists, BLOCK_SIZE=TILE, mask_mod=lambda b, h, q, k: self.sees(q, k), seq_lengths=(T, T)
+            *_list_tiles(some_QK & ~all_QK),
+            *_list_tiles(all_QK),
+            TILE,
+            lambda b, h, q, k: self.sees(q, k),
+            (T, T),
         )
 
     @property
