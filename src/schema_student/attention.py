@@ -64,15 +64,14 @@ class Sight:
 
         With a window, some of the first kind may hold no pair that sees each other: `sees` decides within a tile.
         """
-        T, device = len(self.ends_T), self.ends_T.device
-        places_NT = torch.arange(-(-T // TILE) * TILE, device=device).clamp(max=T - 1).reshape(-1, TILE)
+        T = len(self.ends_T)
+        places_NT = torch.arange(-(-T // TILE) * TILE, device=self.ends_T.device).clamp(max=T - 1).reshape(-1, TILE)
         first_end_N, last_end_N = self.ends_T[places_NT].aminmax(dim=-1)
         top_N, bottom_N = self.depths_T[places_NT].aminmax(dim=-1)
-        number_N = torch.arange(len(places_NT), device=device)
-        start_Q1, before_QK = TILE * number_N[:, None], number_N[:, None] > number_N
-        # A key's subtree reaches into a later tile where it ends after the tile's start, and fills it up to its end.
-        some_QK = (before_QK & (last_end_N > start_Q1)) | torch.eye(len(number_N), dtype=torch.bool, device=device)
-        all_QK = before_QK & (first_end_N >= start_Q1 + TILE)
+        start_N, start_Q1 = places_NT[:, 0], places_NT[:, :1]
+        # A key's subtree reaches into a tile where it ends after the tile's start, and fills a later one up to its end.
+        some_QK = (start_N <= start_Q1) & (last_end_N > start_Q1)
+        all_QK = (start_N < start_Q1) & (first_end_N >= start_Q1 + TILE)
         if self.window is not None:
             some_QK &= top_N[:, None] - bottom_N < self.window
             all_QK &= bottom_N[:, None] - top_N < self.window
