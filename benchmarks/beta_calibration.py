@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from schema_student.beta import BetaDPO, Calibrated, Controller, Epsilon, Fixed, Hoeffding, Risk
+from schema_student.training.dpo.beta import BetaDPO, Calibrated, Controller, Epsilon, Fixed, Hoeffding, Risk
 
 BETA_0, DELTA = 0.1, 0.1
 CONTROLLERS: dict[str, Callable[[], Controller]] = {

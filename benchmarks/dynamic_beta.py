@@ -36,10 +36,13 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from schema_student import alignment, training
-from schema_student.artifacts import Row, paths, read_json, read_jsonl, write_text
-from schema_student.config import Settings, UserError, default_settings
-from schema_student.evaluation import evaluate_student
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, append_row, read_json, read_jsonl, write_text
+from schema_student.core.paths import paths
+from schema_student.core.settings import Settings, default_settings
+from schema_student.evaluation.evaluate import evaluate_student
+from schema_student.training.dpo import train
+from schema_student.training.loop import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("test_seen", "test_unseen")
@@ -127,10 +130,10 @@ def run_job(job: Job, base: Settings) -> Row:
     settings, started = settings_of(job, base), time.monotonic()
     run_dir = paths(settings).dpo_dir
     with timed() as spent:
-        alignment.train_dpo(settings)
+        train.train_dpo(settings)
     seconds = time.monotonic() - started
     outcomes = evaluate(settings, job.name, str(run_dir / f"checkpoint-{job.steps}"))
-    logged = read_jsonl(run_dir / training.METRICS)
+    logged = read_jsonl(run_dir / METRICS)
     steps, validated = [row for row in logged if "loss" in row], [row for row in logged if "eval_runtime" in row]
     betas = [row["beta/effective"] for row in steps]
     return {
@@ -167,7 +170,7 @@ def timed() -> Iterator[dict[str, float]]:
         "get_batch_samples": "step",
         "training_step": "step",
     }
-    real = {name: getattr(alignment.DPOTrainer, name) for name in parts}
+    real = {name: getattr(train.DPOTrainer, name) for name in parts}
 
     def wrap(name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -180,12 +183,12 @@ def timed() -> Iterator[dict[str, float]]:
         return call
 
     for name in parts:
-        setattr(alignment.DPOTrainer, name, wrap(name))
+        setattr(train.DPOTrainer, name, wrap(name))
     try:
         yield spent
     finally:
         for name, method in real.items():
-            setattr(alignment.DPOTrainer, name, method)
+            setattr(train.DPOTrainer, name, method)
 
 
 def evaluate(settings: Settings, name: str, adapter: str) -> dict[str, dict[str, str]]:
@@ -335,7 +338,7 @@ def main() -> None:
 
 def keep(path: Path, rows: list[Row], row: Row) -> None:
     """Add a row to the file and to what is known."""
-    training.append_row(path, row)
+    append_row(path, row)
     rows.append(row)
 
 

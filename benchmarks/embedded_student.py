@@ -22,13 +22,16 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from schema_student.config import default_settings
-from schema_student.generation import generate
-from schema_student.phrasing import draw_request, load_bank, read_dsl
-from schema_student.pretraining_data import Words, draw_dsl_schema, draw_group
-from schema_student.prompt_tree import forest_logps, grow, plant
-from schema_student.prompts import completion_text, render_prompt
-from schema_student.student import Student, encode_completion, encode_prompt, load_student
+from schema_student.core.settings import default_settings
+from schema_student.schema.prompts import render_prompt
+from schema_student.schema.query_dsl import read_dsl
+from schema_student.schema.rendering import completion_text
+from schema_student.student.generation import generate
+from schema_student.student.loading import Student, load_student
+from schema_student.student.prompt_tree import forest_logps, grow, plant
+from schema_student.student.tokens import encode_completion, encode_prompt
+from schema_student.teacher.embedded.phrasing import draw_request, load_bank
+from schema_student.training.pretraining.data import Words, draw_dsl_schema, draw_group
 
 SEED, DAY = 990_001, "2026-01-31"
 Group = list[tuple[str, str]]

@@ -75,7 +75,7 @@ def score(job: Job, trees: bool, autocast: Any = None) -> tuple[Any, list[Any]]:
     from accelerate.utils import send_to_device
     from peft import get_peft_model
 
-    from schema_student import batching
+    from schema_student.student import batching
 
     model = get_peft_model(make_model(job), lora_config())
     fill_lora(model)
@@ -115,9 +115,10 @@ def equality(bench: Bench, device: str, smoke: bool) -> None:
 
 def check_student(bench: Bench, device: str, smoke: bool) -> None:
     """What find_obstacle says of a student that load_student has loaded; the embedded one on a CPU."""
-    from schema_student import prompt_tree
-    from schema_student.config import default_settings
-    from schema_student.student import choose_student, load_student
+    from schema_student.core.settings import default_settings
+    from schema_student.student import prompt_tree
+    from schema_student.student.choice import choose_student
+    from schema_student.student.loading import load_student
 
     settings = default_settings(**({"base_model": "embedded"} if smoke else {}))
     choice = choose_student(settings)

@@ -1,6 +1,6 @@
 """How fast answers are judged: microseconds of CPU time a document, for validation alone and for judge(text).
 
-    PYTHONPATH=src python benchmarks/judge_speed.py [--bfcl ../shared/data/bfcl_simple_python.jsonl] [--runs 9]
+    PYTHONPATH=src python benchmarks/judge_speed.py [--bfcl examples/bfcl/simple.jsonl] [--runs 9]
 
 Goal: at most 10 us a small document for validation against a compiled schema. CPU time, because cores are shared.
 """
@@ -15,9 +15,11 @@ from pathlib import Path
 
 import jsonschema
 
-from schema_student.domains import schema_row
-from schema_student.instances import example_instance
-from schema_student.schemas import CompiledSchema, compile_schema, find_violations, judge, parse_strict
+from schema_student.data.domains import schema_row
+from schema_student.schema.compiling import CompiledSchema, compile_schema
+from schema_student.schema.instances import example_instance
+from schema_student.schema.judging import find_violations, judge
+from schema_student.schema.parsing import parse_strict
 
 ROOT = Path(__file__).resolve().parents[1]
 Document = tuple[CompiledSchema, object, str]
@@ -26,7 +28,7 @@ Document = tuple[CompiledSchema, object, str]
 def main() -> None:
     """Print one row a corpus and a way to judge: median, best and worst of the runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bfcl", type=Path, default=ROOT.parent / "shared" / "data" / "bfcl_simple_python.jsonl")
+    parser.add_argument("--bfcl", type=Path, default=ROOT / "examples" / "bfcl" / "simple.jsonl")
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
     corpora = {"BFCL answers": bfcl_documents(options.bfcl), "query ASTs": query_documents(400)}
@@ -42,8 +44,7 @@ def main() -> None:
 
 
 def bfcl_documents(path: Path) -> list[Document]:
-    """Answers to real requests, or to those of tests/data where the whole set is not there."""
-    path = path if path.exists() else ROOT / "tests" / "data" / "bfcl_sample.jsonl"
+    """Answers to real requests."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(compile_schema(row["schema"]), row["answer"], json.dumps(row["answer"])) for row in rows]
 

@@ -18,8 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from schema_student.artifacts import write_jsonl
-from schema_student.domains import schema_row
+from schema_student.core.jsonl import write_jsonl
+from schema_student.data.domains import schema_row
 
 ROOT = Path(__file__).resolve().parents[1]
 DOMAINS = 8

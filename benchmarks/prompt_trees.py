@@ -10,7 +10,7 @@ forward, backward, clipping, AdamW). With --warm-up the step before is one of fu
 in the midst of training: the first one touches memory for the first time, which can take as long as to compute.
 The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
-ours   batching.collate, batching.completion_logps, then sft.sft_loss, or alignment.dpo_margins and dpo_losses
+ours   batching.collate, batching.completion_logps, then sft.sft_loss, or train.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
        chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
        one pair at a time (two need more than 24 GiB), accumulated over the same pairs, reference log-probabilities
@@ -269,7 +269,7 @@ def lora_config() -> Any:
     """LoRA as the project's defaults have it."""
     from peft import LoraConfig
 
-    from schema_student.student import LORA_MODULES
+    from schema_student.student.loading import LORA_MODULES
 
     modules = list(LORA_MODULES)
     return LoraConfig(task_type="CAUSAL_LM", bias="none", r=RANK, lora_alpha=ALPHA, target_modules=modules)
@@ -307,7 +307,9 @@ def our_steps(job: Job) -> dict[str, Any]:
     from accelerate.utils import send_to_device
     from peft import get_peft_model
 
-    from schema_student import alignment, batching, sft
+    from schema_student.student import batching
+    from schema_student.training import sft
+    from schema_student.training.dpo import train
 
     model = get_peft_model(make_model(job), lora_config())
     autocast = torch.bfloat16 if job.dtype == "bfloat16" else None
@@ -323,8 +325,8 @@ def our_steps(job: Job) -> dict[str, Any]:
         logps = logps_BC.sum(-1)
         if job.stage == "sft":
             return sft.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
-        margins = alignment.dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
-        return alignment.dpo_losses(margins, BETA).mean(), logps
+        margins = train.dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
+        return train.dpo_losses(margins, BETA).mean(), logps
 
     steps = [*warm_ups(job), *[draw_rows(job)] * job.steps]
     references = []
@@ -467,7 +469,7 @@ def load_unsloth(job: Job, tokenizer: Any, folder: str) -> Any:
     """The same weights, loaded by Unsloth as its users do, with its own LoRA."""
     from unsloth import FastModel
 
-    from schema_student.student import LORA_MODULES
+    from schema_student.student.loading import LORA_MODULES
 
     make_model(job).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -482,7 +484,7 @@ def generate(job: Job) -> dict[str, Any]:
     """Greedy answers to all requests as one batch; no token ends them, so that all are of one length."""
     import torch
 
-    from schema_student import generation
+    from schema_student.student import generation
 
     model = make_model(job).eval()
     model.generation_config.eos_token_id = None

@@ -27,12 +27,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from schema_student.answer_cache import AnswerCache
-from schema_student.artifacts import paths, write_jsonl
-from schema_student.config import default_settings
-from schema_student.dataset import write_dataset
-from schema_student.domains import schema_row
-from schema_student.teacher import TeacherFailure, open_teacher
+from schema_student.core.jsonl import write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.settings import default_settings
+from schema_student.data.dataset import write_dataset
+from schema_student.data.domains import schema_row
+from schema_student.teacher.cache import AnswerCache
+from schema_student.teacher.client import open_teacher
+from schema_student.teacher.faults import TeacherFailure
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOTS, SECONDS, FAULTY = 16, 0.05, 0.2

@@ -113,7 +113,7 @@ make_commands() {
   local name
   for name in train-sft train-dpo train-beta-dpo; do
     [ ! -x "$VENV/bin/$name" ] || continue
-    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m schema_student.commands %s "$@"\n' \
+    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m schema_student.cli.commands %s "$@"\n' \
       "$ROOT/src" "$PYTHON" "$name" >"$VENV/bin/$name"
     chmod +x "$VENV/bin/$name"
   done

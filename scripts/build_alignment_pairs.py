@@ -8,9 +8,11 @@ python scripts/build_alignment_pairs.py --pair-prompts 500 --mutations-per-promp
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.pairs import build_pairs
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.preference.pairs import build_pairs
 
 
 def main() -> None:

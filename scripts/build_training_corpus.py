@@ -5,9 +5,11 @@ python scripts/build_training_corpus.py
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.corpus import write_corpus
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.data.corpus import write_corpus
 
 
 def main() -> None:

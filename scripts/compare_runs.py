@@ -5,9 +5,11 @@ python scripts/compare_runs.py --runs fixed,calibrated,beta_dpo
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.side_by_side import comparison_dir, write_comparison
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.report.compare_runs import comparison_dir, write_comparison
 
 
 def main() -> None:

@@ -6,9 +6,11 @@ python scripts/evaluate_student.py --adapter outputs/student_runs/student/checkp
 
 import sys
 
-from schema_student.artifacts import dry_run, evaluated, paths
-from schema_student.config import load_settings, run_script
-from schema_student.evaluation import evaluate_student
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import evaluated, paths
+from schema_student.core.processes import run_script
+from schema_student.evaluation.evaluate import evaluate_student
 
 
 def main() -> None:

@@ -10,9 +10,11 @@ questions, not the questions: give the schemas and the seed with it.
 import sys
 from contextlib import closing
 
-from schema_student.answer_cache import AnswerCache, export_answers
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.teacher.cache import AnswerCache, export_answers
 
 
 def main() -> None:

@@ -1,16 +1,17 @@
 """Step 3: the teacher writes queries and answers for each schema; those that are valid are kept -> d_03_dataset.jsonl.
 
-Beside it d_03_hub/: the same rows by split with a card, as `datasets` loads them; --push-to-hub uploads that folder.
-
+Beside it d_03_hub/: the same rows by split with a card; --push-to-hub uploads that folder.
 python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.dataset import check_own_schemas, schema_source, write_dataset
-from schema_student.publishing import push_to_hub, write_hub_dataset
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.data.dataset import check_own_schemas, schema_source, write_dataset
+from schema_student.data.hub import push_to_hub, write_hub_dataset
 
 
 def main() -> None:

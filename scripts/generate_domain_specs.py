@@ -5,9 +5,11 @@ python scripts/generate_domain_specs.py --teacher-model gpt-oss:120b --domains 6
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.domains import write_domain_specs
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.data.domains import write_domain_specs
 
 
 def main() -> None:

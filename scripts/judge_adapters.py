@@ -6,9 +6,11 @@ python scripts/judge_adapters.py --adapters A,B --teacher-model gpt-oss:120b --e
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.duels import duel_dir, judge_adapters, name_duel
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.evaluation.pairwise import duel_dir, judge_adapters, name_duel
 
 
 def main() -> None:

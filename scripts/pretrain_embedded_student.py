@@ -11,8 +11,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from schema_student.config import run_script
-from schema_student.pretraining import Recipe, pretrain
+from schema_student.core.processes import run_script
+from schema_student.training.pretraining.train import Recipe, pretrain
 
 
 def main() -> None:

@@ -5,8 +5,11 @@ python scripts/pretty_jsonl.py --run student
 
 import sys
 
-from schema_student.artifacts import dry_run, paths, write_pretty
-from schema_student.config import load_settings, run_script
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.operate.pretty import write_pretty
 
 
 def main() -> None:

@@ -5,9 +5,11 @@ python scripts/replay_beta.py --run student
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.beta import replay_run
-from schema_student.config import load_settings, run_script
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.training.dpo.beta import replay_run
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ train-beta-dpo --data-set outputs/rollouts/student/rollout_judged.jsonl --run on
 
 import sys
 
-from schema_student.artifacts import dry_run, paths
-from schema_student.config import load_settings, run_script
-from schema_student.rollouts import make_rollouts
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
+from schema_student.core.processes import run_script
+from schema_student.preference.rollouts import make_rollouts
 
 
 def main() -> None:

@@ -3,8 +3,10 @@
 python scripts/write_config_schema.py
 """
 
-from schema_student.artifacts import write_json
-from schema_student.config import CONFIG_DIR, config_schema, run_script
+from schema_student.core.jsonl import write_json
+from schema_student.core.processes import run_script
+from schema_student.core.resources import CONFIG_DIR
+from schema_student.core.settings import config_schema
 
 
 def main() -> None:

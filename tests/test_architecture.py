@@ -1,4 +1,4 @@
-"""Imports point one way: a module of the package imports only from modules above it in the package's docstring."""
+"""Imports point one way: between packages by the package's docstring, inside a package by its own plan."""
 
 import ast
 import re
@@ -9,30 +9,65 @@ import pytest
 import schema_student
 
 PACKAGE = Path(schema_student.__file__).parent
-ORDER = re.findall(r"^    (\w+)  ", schema_student.__doc__ or "", re.MULTILINE)
-SCRIPTS = sorted((PACKAGE.parents[1] / "scripts").glob("*.py"))
+ROOT = PACKAGE.parents[1]
+PACKAGES = re.findall(r"^    (\w+)  ", schema_student.__doc__ or "", re.MULTILINE)
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+APART = {"teacher": "student", "student": "teacher"}  # of one level: they never import each other
 
 
-def imported(path: Path) -> set[str]:
-    found = set()
+def plan(folder):
+    """The modules that a folder's docstring lists, in their order."""
+    return re.findall(r"^    (\w+)  ", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "", re.M)
+
+
+def imports(path):
+    """Dotted names inside the package that a file imports: ("core", "settings", "Settings")."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("schema_student")):
-            module = (node.module or "").removeprefix("schema_student").strip(".")
-            found |= {module.split(".")[0]} if module else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".")
+            if node.level or module[0] == "schema_student":
+                yield from ((*module[1:], alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found |= {name[1] for name in names if name[0] == "schema_student" and len(name) > 1}
-    return found - {"__version__"}
+            yield from (tuple(a.name.split(".")[1:]) for a in node.names if a.name.startswith("schema_student."))
 
 
-def test_the_docstring_lists_every_module_once():
-    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+def names(paths):
+    return [str(path.relative_to(PACKAGE)) for path in paths]
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_module_imports_only_from_those_above_it(name):
-    above = set(ORDER[: ORDER.index(name)])
-    assert imported(PACKAGE / f"{name}.py") <= above
+def test_the_docstring_lists_every_package_once():
+    assert sorted(PACKAGES) == sorted(path.name for path in FOLDERS if path.parent == PACKAGE)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_a_plan_lists_every_module_of_its_folder_once(folder):
+    inside = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    inside += [path.parent.name for path in folder.glob("*/__init__.py")]
+    assert sorted(plan(folder)) == sorted(inside)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=names(MODULES))
+def test_a_module_imports_only_from_packages_below_it_and_from_modules_above_it_in_its_plan(module):
+    own, *inside = module.relative_to(PACKAGE).with_suffix("").parts
+    below = set(PACKAGES[: PACKAGES.index(own)]) - {APART.get(own)}
+    for package, *rest in imports(module):
+        if package in ("__version__", own):
+            continue
+        assert package in below, f"{package}.{'.'.join(rest)}"
+    for depth in range(len(inside)):
+        folder = PACKAGE.joinpath(own, *inside[:depth])
+        order, me = plan(folder), inside[depth]
+        known = order if me == "__init__" else order[: order.index(me)]
+        for name in imports(module):
+            if name[: depth + 1] == (own, *inside[:depth]) and len(name) > depth + 1 and name[depth + 1] in order:
+                assert name[depth + 1] in known or name[depth + 1] == me, ".".join(name)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=names(MODULES))
+def test_a_module_imports_no_private_name_of_another(module):
+    assert not [".".join(name) for name in imports(module) if name[-1].startswith("_") and name[-1][:2] != "__"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

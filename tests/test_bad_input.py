@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from pipeline import ALIGNMENT, DATA_STAGES, run, small
-from test_teacher import after_probe, fake_ollama
+from test_client import after_probe, fake_ollama
+
+from schema_student.student.loading import attach_lora, load_student, write_adapter_record
 
 
 @pytest.fixture(scope="module")
@@ -14,16 +16,14 @@ def made(tmp_path_factory):
     """Finished data, an untrained adapter in its place, one pair: what each stage reads. Tests change copies of it."""
     from tiny import save_tiny, tiny_settings
 
-    from schema_student import student
-
     folder = tmp_path_factory.mktemp("made")
     output, base = folder / "outputs", save_tiny(folder / "base")
     for script in DATA_STAGES:
         assert run(script, *small(base, output)).code == 0
-    loaded = student.attach_lora(student.load_student(tiny_settings(folder)), tiny_settings(folder))
+    loaded = attach_lora(load_student(tiny_settings(folder)), tiny_settings(folder))
     adapter = output / "student_runs" / "student" / "checkpoint-final"
     loaded.model.save_pretrained(adapter)
-    student.write_adapter_record(adapter, loaded)
+    write_adapter_record(adapter, loaded)
     pair = {"prompt": "p", "chosen": '{"a":1}', "rejected": '{"a":2}', "schema_id": "s", "split": "train"}
     (output / ALIGNMENT).mkdir()
     (output / ALIGNMENT / "dpo_pairs.jsonl").write_text(json.dumps(pair) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_student import prompt_tree
+from schema_student.student import prompt_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

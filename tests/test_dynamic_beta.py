@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_alignment import dataset_rows, settings_with_pairs
+from test_dpo import dataset_rows, settings_with_pairs
 
-from schema_student.artifacts import paths, read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.paths import paths
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 dynamic_beta = importlib.import_module("dynamic_beta")

@@ -9,7 +9,7 @@ import pytest
 from pipeline import ALIGNMENT, DATA_STAGES, read_rows, run, small, start
 from tiny import save_tiny
 
-from schema_student.artifacts import read_json
+from schema_student.core.jsonl import read_json
 
 STAGES = [
     *((script,) for script in DATA_STAGES),

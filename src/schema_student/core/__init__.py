@@ -1,0 +1,16 @@
+"""What every part stands on: settings, flags, errors, names and paths, files, artifacts, statistics.
+
+Modules in reading order; each imports only from those above it (tests/test_architecture.py):
+
+    resources   the files that travel with the package
+    errors      what a person did wrong, with what to do about it
+    settings    every setting: type, meaning and bounds, said once
+    names       what a run is called
+    jsonl       JSON and JSONL in and out, atomic, with file and line in errors
+    paths       where each artifact of a run lies
+    artifacts   stamps, locks, resume: done, refused, or continued
+    processes   exit codes, and which of several processes this is
+    flags       the command line, generated from the settings
+    statistics  Wilson intervals, sign test
+    templates   jinja2's environment over a folder
+"""

@@ -1,0 +1,308 @@
+"""JSONL and JSON in and out, and where each artifact lies.
+
+Second module of the flow: stages meet only at these files. A finished artifact has `<artifact>.meta.json` beside it,
+written last: the settings, seed, versions, git commit and input digests that made it. A step that is run again finds
+its artifact finished (and says so), made otherwise (and refuses), or partial (and continues after the last whole row).
+
+    with open_step(paths(settings).corpus, make_stamp(settings, "seed"), [paths(settings).dataset]) as step:
+        if not step.done:
+            for row in rows[len(step.rows):]:
+                step.append(row)
+            step.finish()
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
+
+from schema_student import __version__
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, dump_row, name_maker, read_json, read_jsonl, write_json
+from schema_student.core.resources import CHECKOUT
+from schema_student.core.settings import Settings
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stamps: what made an artifact
+
+
+def digest(thing: Any) -> str:
+    """sha256 in hex of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
+    if isinstance(thing, Path):
+        return _digest_folder(thing) if thing.is_dir() else _digest_file(thing)
+    data = thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_folder(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([[str(file.relative_to(path)), _digest_file(file)] for file in files])
+
+
+def make_stamp(settings: Settings, *names: str, **facts: Any) -> dict[str, Any]:
+    """What decides an artifact's content: these settings, the seed, and further facts (a model's digest)."""
+    return {"settings": settings.subset(*names), "seed": settings.seed, **facts}
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of what makes artifacts; read without importing it."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "schema_student": __version__}
+    for name in ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """Commit of this checkout, with "-dirty" where files differ from it; None outside git."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
+    """Digest of each input by its name; raises UserError for one that is missing or unfinished."""
+    found: dict[str, str] = {}
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"input {path} is not there" + name_maker(path))
+        if _unfinished(path) or _unfinished(path.parent):
+            raise UserError(f"input {path} is unfinished: run the step that makes it again" + name_maker(path))
+        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
+        found[name] = digest(path)
+    return found
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two stamps, in words."""
+    found = []
+    for key in sorted({*then, *now}):
+        old, new, name = then.get(key), now.get(key), prefix + key
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, "" if key == "settings" else f"{name} ")
+        elif old != new and prefix == "inputs ":
+            found.append(f"input {key} has changed")
+        elif old != new:
+            found.append(f"{name} was {json.dumps(old)}, now {json.dumps(new)}")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steps: done, refused, or continued
+
+
+class Step:
+    """One artifact being made. `done`: it is there already. `rows`: the whole rows of a partial JSONL artifact."""
+
+    def __init__(self, path: Path, stamp: dict[str, Any]) -> None:
+        self.path = path
+        self.stamp = stamp
+        self.done = False
+        self.rows: list[Row] = []
+        self._file: TextIO | None = None
+
+    def append(self, row: Row) -> None:
+        """Write one row; it survives a kill from here on."""
+        line = dump_row(row) + "\n"
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+        self._file.write(line)
+        self._file.flush()
+
+    def finish(self, extra: dict[str, Any] | None = None) -> None:
+        """Mark the artifact finished: write its .meta.json, the last thing a step does."""
+        self._close()
+        if self.path.suffix == ".jsonl":
+            self.path.touch()
+        assert self.path.exists(), f"{self.path} was finished but not written"
+        facts: dict[str, Any] = {"versions": versions(), "git_commit": git_commit()}
+        facts["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if self.path.is_file():
+            facts["digest"] = digest(self.path)
+        write_json(_beside(self.path, "meta"), {**self.stamp, **facts, **(extra or {})})
+        _beside(self.path, "partial").unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@contextmanager
+def open_step(
+    path: Path, stamp: dict[str, Any], inputs: Sequence[Path] = (), overwrite: bool = False
+) -> Iterator[Step]:
+    """Hold an artifact's lock while it is made: a .jsonl file by rows, any other file or folder as a whole.
+
+    Raises UserError where another process holds it, an input is missing or lies in it, or other settings made it.
+    """
+    _check_apart(path, inputs)
+    stamp = json.loads(json.dumps({**stamp, "inputs": _input_digests(inputs)}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        step = Step(path, stamp)
+        if overwrite:
+            _remove(path)
+        _sweep(path)
+        meta = read_meta(path)
+        if meta and path.exists():
+            _check_same(path, meta, stamp)
+            step.done = True
+            _beside(path, "partial").unlink(missing_ok=True)
+            print(f"done already: {path} (finished {meta.get('finished_at')})")
+        else:
+            _begin(step)
+        try:
+            yield step
+        finally:
+            step._close()
+
+
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """The .meta.json of an artifact; None where it is not finished."""
+    meta = _beside(path, "meta")
+    return read_json(meta) if meta.exists() else None
+
+
+def dry_run(settings: Settings, reads: Sequence[Path], writes: Sequence[Path]) -> bool:
+    """With --dry-run say what a script would read and write, and return True; else return False."""
+    if not settings.dry_run:
+        return False
+    for path in reads:
+        print(f"would read  {path} ({'present' if path.exists() else 'MISSING' + name_maker(path)})")
+    for path in writes:
+        state = "finished" if read_meta(path) and path.exists() else "partial" if path.exists() else "absent"
+        print(f"would write {path} ({state})")
+    return True
+
+
+def _begin(step: Step) -> None:
+    """Take up a partial artifact that the same stamp began, or start a new one."""
+    partial = _beside(step.path, "partial")
+    if partial.exists() and step.path.exists():
+        _refuse_difference(step.path, "begun", read_json(partial), step.stamp)
+    _beside(step.path, "meta").unlink(missing_ok=True)
+    write_json(partial, step.stamp)
+    if step.path.suffix == ".jsonl" and step.path.exists():
+        step.rows = _whole_rows(step.path)
+        print(f"continuing {step.path} after row {len(step.rows)}")
+
+
+def _whole_rows(path: Path) -> list[Row]:
+    """The rows that end in a newline; what a kill left after the last of them is cut off."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return read_jsonl(path)
+
+
+def _check_same(path: Path, meta: dict[str, Any], stamp: dict[str, Any]) -> None:
+    _refuse_difference(path, "made", {key: meta.get(key) for key in stamp}, stamp)
+    if path.is_file() and meta.get("digest") not in (None, digest(path)):
+        advice = "to keep your edit start at the next stage (--from), to lose it give --overwrite"
+        raise UserError(f"{path} was edited after it was made; {advice}")
+
+
+def _refuse_difference(path: Path, how: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    differences = _differences(then, now)
+    if differences:
+        advice = "give the same settings, another --run, or --overwrite to make it again"
+        raise UserError(f"{path} was {how} otherwise: {'; '.join(differences)}. Either {advice}")
+
+
+def _check_apart(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to make an artifact of what lies in it: that would be deleted before it is read."""
+    for held in inputs:
+        if held.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{path} would take the place of its own input {held}; name another --run")
+
+
+def _remove(path: Path) -> None:
+    # The marker goes first: a kill in between leaves an unfinished artifact, never a finished one that is not.
+    _beside(path, "meta").unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    _beside(path, "partial").unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the drafts that write_text left where its process was killed: `.NAME.PID.tmp`."""
+    for folder in (path.parent, path):
+        for draft in folder.glob(".*.tmp"):
+            pid = draft.name.split(".")[-2]
+            if pid.isdigit() and not _is_running(int(pid)):
+                draft.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _unfinished(path: Path) -> bool:
+    path = path.absolute()  # "." has no name
+    return bool(path.name) and _beside(path, "partial").exists() and not _beside(path, "meta").exists()
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.name}.{kind}.json")
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `<path>.lock`; the kernel frees it when its process dies, however it dies."""
+    lock = path.with_name(path.name + ".lock")
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            file.close()
+            raise UserError(
+                f"{path} is being written by process {holder}; wait for it, or name another --run"
+            ) from None
+        # Its last holder may have removed the file between our open and our flock.
+        if lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
+            break
+        file.close()
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()

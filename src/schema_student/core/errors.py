@@ -1,0 +1,20 @@
+"""What can go wrong by a person's doing, with what to do about it; scripts print it and leave with its exit code."""
+
+from __future__ import annotations
+
+import errno
+
+# What a machine refuses and a person mends: a full disk, a folder that cannot be made or written.
+UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+
+
+class UserError(ValueError):
+    """What a user did or has, with what to do about it. Scripts print it as `error: ...` and exit with exit_code."""
+
+    exit_code = 1
+
+
+class SettingsError(UserError):
+    """A setting that is unknown, ill-typed or out of bounds, or a command line that is wrong."""
+
+    exit_code = 2

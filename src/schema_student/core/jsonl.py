@@ -1,0 +1,163 @@
+"""JSON and JSONL in and out: atomic writes, and errors that name file and line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from schema_student.core.errors import UserError
+
+Row = dict[str, Any]
+
+
+# Which script makes what, for the message about an input that is not there.
+MADE_BY = {
+    "d_01_domain_specs.jsonl": "generate_domain_specs.py",
+    "d_02_final_schemas.jsonl": "build_schemas.py",
+    "d_03_dataset.jsonl": "generate_dataset.py",
+    "d_04_training_corpus.jsonl": "build_training_corpus.py",
+    "dpo_pairs.jsonl": "build_alignment_pairs.py",
+    "evaluation_results.jsonl": "evaluate_student.py",
+    "evaluation_summary.json": "evaluate_student.py",
+    "teacher_answers.jsonl": "export_teacher_answers.py",
+    "checkpoint-final": "train_student.py",
+}
+
+
+# What later stages read of a row, for the message about one that lacks it.
+FIELDS = {
+    "d_01_domain_specs.jsonl": ("schema_id", "domain", "description", "fields", "example_queries"),
+    "d_02_final_schemas.jsonl": ("schema_id", "domain", "operators", "schema"),
+    "d_03_dataset.jsonl": ("schema_id", "schema_json", "query", "current_date", "ast_json", "is_valid", "split"),
+    "d_04_training_corpus.jsonl": ("schema_id", "prompt", "completion", "is_valid", "split"),
+    "dpo_pairs.jsonl": ("schema_id", "prompt", "chosen", "rejected"),
+    "evaluation_results.jsonl": ("schema_id", "query", "split", "current_date", "raw_output", "rank"),
+}
+
+
+def read_json(path: Path) -> Any:
+    """One JSON document; raises UserError that names the file, and the line where it is broken."""
+    text = _read_text(path)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one.
+
+    Broken is what is not a JSON object, or lacks one of the FIELDS of its file, or has no JSON in one named *_json.
+    """
+    rows, fields = number_rows(path), FIELDS.get(path.name, ())
+    for number, row in rows:
+        if missing := [name for name in fields if name not in row]:
+            raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}{name_maker(path)}")
+        for name in fields:
+            if name.endswith("_json"):
+                _check_nested(row[name], f"{path}:{number}: {name}")
+    return [row for _, row in rows]
+
+
+def _check_nested(text: Any, where: str) -> None:
+    try:
+        json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON in a string: {error}") from None
+
+
+def number_rows(path: Path) -> list[tuple[int, Row]]:
+    """The rows of a JSONL file, each with the number of its line; their fields are not looked at."""
+    lines = enumerate(_read_text(path).split("\n"), start=1)
+    return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+
+
+def parse_row(line: str, where: str) -> Row:
+    """One line of JSONL as an object; raises UserError that begins with `where`."""
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: broken line, not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: broken line, not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def dump_row(row: Any) -> str:
+    """JSON on one line. NaN raises ValueError; text that UTF-8 cannot hold (lone surrogates) is escaped."""
+    return _dumps(row)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write an indented JSON document; atomic: at any moment the old or the new one is there."""
+    write_text(path, _dumps(value, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows; atomic."""
+    write_text(path, "".join(dump_row(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _dumps(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=indent)
+    return text
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there" + name_maker(path)) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def name_maker(path: Path) -> str:
+    script = "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name)
+    return f"; scripts/{script} makes it (or check --run, --data-dir and --output-dir)" if script else ""
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the rows of a log after a step: what a killed run wrote since its last checkpoint is computed again."""
+    if path.exists():
+        data = path.read_bytes()
+        os.truncate(path, data.rfind(b"\n") + 1)
+        rows = read_jsonl(path)
+        write_jsonl(path, [row for row in rows if row.get("step", 0) <= step and "checkpoint" not in row])
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add one row to a log."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(dump_row(row) + "\n")

@@ -1,0 +1,61 @@
+"""What a program does where it starts and ends: exit codes, words on failure, and which of several processes it is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from schema_student.core.errors import UNWRITABLE, UserError
+
+
+def _end_with_runner() -> None:
+    """Have Linux end this script when its runner is killed: an orphan would hold the artifact's lock."""
+    pr_set_pdeathsig = 1
+    if sys.platform == "linux" and os.environ.get("SCHEMA_STUDENT_RUNNER") == str(os.getppid()):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's main and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    Under a runner a script that is done says its peak memory, as the runner says its seconds.
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _end_with_runner()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to continue", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; mend that, then run the same command to continue", file=sys.stderr)
+        sys.exit(1)
+    if "SCHEMA_STUDENT_RUNNER" in os.environ:
+        unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
+        own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        helpers = int(os.environ.get("SCHEMA_STUDENT_HELPERS", "0"))  # of cores.py; what they share counts for each
+        print(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
+    sys.exit(0)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of the run, or the one of several (torchrun) that writes its files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def process_count() -> int:
+    """Processes of the run (torchrun): they share each optimizer step."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

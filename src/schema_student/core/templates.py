@@ -1,0 +1,20 @@
+"""The templates of pages and cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def open_templates(folder: Path, autoescape: bool = False) -> Any:
+    """jinja2's environment over a folder: an unknown name is an error, and a line of markup leaves no line behind."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -1,0 +1,161 @@
+"""The dataset as others load it: one JSONL a split, and a card that says what it is; pushed to a hub by request only.
+
+Stands after the dataset, in the same script. The card's front matter names the files and the types, so that
+`datasets.load_dataset(FOLDER)` needs nothing else.
+
+    folder = write_hub_dataset(settings)     # outputs/d_03_hub/: README.md, train.jsonl, ..., description.json
+    push_to_hub(folder, settings)            # with --push-to-hub OWNER/NAME
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from schema_student.core.artifacts import make_stamp, open_step, read_meta
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, dump_row, read_jsonl, write_json, write_jsonl, write_text
+from schema_student.core.paths import paths
+from schema_student.core.settings import Settings
+from schema_student.core.templates import open_templates
+from schema_student.data.dataset import count_rows
+from schema_student.data.dataset_statistics import describe
+from schema_student.data.splits import SPLITS
+from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL
+
+FIELDS = {  # of a published row; all are strings: values of many schemas have no common type but JSON's text
+    "schema_id": "id of the schema",
+    "domain": "what its records are",
+    "schema_json": "the JSON Schema",
+    "operators_json": "operators of a query schema: their name there, and their meaning (canonical)",
+    "query": "the request",
+    "current_date": "the day on which it is asked (YYYY-MM-DD)",
+    "ast_json": "the answer, valid against the schema",
+    "accepted_json": "the user's further right values of each argument; null where none were given",
+    "kind": "answerable, missing_field or unsupported_operator (both refused), or refusal",
+    "language": "en or fr",
+    "teacher_model": "who wrote the answer; user: it was given",
+    "source": "who wrote the request: teacher or user",
+}
+SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+DROPPED = {
+    "duplicate": "the same request, but for case, spaces and the last mark",
+    "near_duplicate": "nearly the same request",
+    "test_overlap": "words that training and tests would share",
+}
+
+
+def write_hub_dataset(settings: Settings) -> Path:
+    """Write the folder of card, description and splits beside d_03; returns where it is."""
+    where = paths(settings)
+    stamp = make_stamp(settings, "dataset_licence")
+    with open_step(where.hub_dataset, stamp, [where.dataset], settings.overwrite) as step:
+        if not step.done:
+            where.hub_dataset.mkdir(exist_ok=True)
+            rows = read_jsonl(where.dataset)
+            sizes = {split: size for split in SPLITS if (size := _write_split(where.hub_dataset, split, rows))}
+            facts = describe(rows)
+            write_json(where.hub_dataset / "description.json", facts)
+            card = write_card(rows, facts, sizes, read_meta(where.dataset) or {}, settings)
+            write_text(where.hub_dataset / "README.md", card)
+            step.finish()
+    return where.hub_dataset
+
+
+def _write_split(folder: Path, split: str, rows: Sequence[Row]) -> int:
+    """Write one split; its size in bytes, 0 where it is empty (and has no file)."""
+    mine = [_published(row) for row in rows if row["split"] == split]
+    path = folder / f"{split}.jsonl"
+    path.unlink(missing_ok=True)
+    if mine:
+        write_jsonl(path, mine)
+    return path.stat().st_size if mine else 0
+
+
+def _published(row: Row) -> Row:
+    accepted = row.get("accepted")
+    made = {"operators_json": dump_row(row["operators"]), "accepted_json": dump_row(accepted) if accepted else None}
+    return {name: made.get(name, row.get(name)) for name in FIELDS}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The card
+
+
+def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row, settings: Settings) -> str:
+    """The README: front matter for `datasets` and for hubs, then what a person asks before using the data."""
+    environment = open_templates(Path(__file__).parent / "templates")
+    # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    teachers = sorted({row["teacher_model"] for row in rows} - {"user"})
+    given = any(row["source"] == "user" for row in rows)
+    embedded = teachers == [MODEL]
+    licence = settings.dataset_licence or ("apache-2.0" if embedded and not given else "unknown")
+    names = {MODEL: f"the {DISPLAY_NAME}"}
+    made = {name: value for name, value in meta.get("settings", {}).items() if name != "teacher"}
+    return environment.get_template("dataset_card.md.j2").render(
+        front=_front_matter(rows, sizes, licence),
+        facts=facts,
+        writers=[names.get(teacher, teacher) for teacher in teachers] + ["the user"] * given,
+        embedded=embedded,
+        counts=count_rows(rows),
+        fields=FIELDS,
+        dropped=DROPPED,
+        rejected=meta.get("rejected", {}),
+        made=made,
+        meta=meta,
+    )
+
+
+def _front_matter(rows: Sequence[Row], sizes: dict[str, int], licence: str) -> Row:
+    """What hubs and `datasets` read: `sizes` are the bytes of each split's file."""
+    features = [{"name": name, "dtype": "string"} for name in FIELDS]
+    counts = {split: sum(row["split"] == split for row in rows) for split in sizes}
+    splits = [{"name": split, "num_bytes": sizes[split], "num_examples": n} for split, n in counts.items()]
+    files = [{"split": split, "path": f"{split}.jsonl"} for split in sizes]
+    return {
+        "license": licence,
+        "language": sorted({row["language"] for row in rows}),
+        "task_categories": ["text-generation"],
+        "size_categories": [next((name for bound, name in SIZES if len(rows) < bound), "n>1M")],
+        "tags": ["json-schema", "structured-output", "synthetic"],
+        "pretty_name": "Requests and the JSON that answers them",
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {"config_name": "default", "features": features, "splits": splits},
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The hub
+
+
+def push_to_hub(folder: Path, settings: Settings) -> str:
+    """Upload the folder as a dataset, private unless --hub-public; returns its address.
+
+    Raises UserError without a token, in offline mode, or where the hub refuses.
+    """
+    import httpx
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    if not get_token():
+        raise UserError("--push-to-hub: there is no token; run `hf auth login`, or set HF_TOKEN to one that may write")
+    repo, api = settings.push_to_hub, HfApi(library_name="schema-student")
+    try:
+        api.create_repo(repo, repo_type="dataset", private=not settings.hub_public, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message="Write dataset",
+            delete_patterns="*.jsonl",
+        )
+    except OfflineModeIsEnabled:
+        raise UserError("--push-to-hub: the hub is switched off; unset HF_HUB_OFFLINE") from None
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        advice = "check the name (OWNER/NAME), that the token may write there, and HF_ENDPOINT"
+        raise UserError(f"--push-to-hub {repo}: nothing could be pushed ({said}): {advice}") from None
+    return f"{api.endpoint}/datasets/{repo}"

@@ -1,0 +1,74 @@
+"""Verdict rows -> rates with Wilson intervals, by split, kind and language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from schema_student.core.jsonl import Row
+from schema_student.core.statistics import wilson
+
+
+def _share(rows: Iterable[Row], holds: Any) -> Row:
+    """The share of rows for which `holds` is true; rows for which it is unknown (None) do not count."""
+    found = [answer for answer in map(holds, rows) if answer is not None]
+    return wilson(sum(map(bool, found)), len(found))
+
+
+def rates(rows: Sequence[Row]) -> Row:
+    """Every rate of the contract, and the counts beside them, for some rows of evaluation_results."""
+    refusable = [row for row in rows if row["should_refuse"] is not None]
+
+    def wrong(row: Row) -> bool | None:
+        return None if row["semantic_pass"] is None else row["schema_valid"] and not row["semantic_pass"]
+
+    return {
+        "total": len(rows),
+        "parsed_rate": _share(rows, lambda row: row["parsed"]),
+        "schema_valid_rate": _share(rows, lambda row: row["schema_valid"]),
+        "exact_match_rate": _share(rows, lambda row: row["exact_match"]),
+        "semantic_match_target_rate": _share(rows, lambda row: row["semantic_match_target"]),
+        "teacher_accept_rate": _share(rows, lambda row: row["teacher_verdict"]),
+        "semantic_pass_rate": _share(rows, lambda row: row["semantic_pass"]),
+        "wrong_but_valid_rate": _share(rows, wrong),
+        "refusal_precision": _share([row for row in refusable if row["refused"]], lambda row: row["should_refuse"]),
+        "refusal_recall": _share([row for row in refusable if row["should_refuse"]], lambda row: row["refused"]),
+        "truncated": sum(row["truncated"] for row in rows),
+        "fences_stripped": sum(row["fences_stripped"] for row in rows),
+        "prompts_too_long": sum(row["too_long"] for row in rows),
+        "teacher_errors": sum(row["teacher_error"] is not None for row in rows),
+    }
+
+
+def summarize(rows: Sequence[Row]) -> Row:
+    """evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and how fast it was."""
+    seconds, tokens = sum(row["seconds"] for row in rows), sum(row["tokens"] for row in rows)
+    speed = {"tokens": tokens, "seconds": round(seconds, 2)}
+    speed["tokens_per_second"] = round(tokens / seconds, 1) if seconds else None
+    grouped = {
+        f"{field}s": {value: rates([row for row in rows if row[field] == value]) for value in _values(rows, field)}
+        for field in ("split", "kind", "language")
+    }
+    return {"total": len(rows), "overall": rates(rows), **grouped, "speed": speed}
+
+
+def _values(rows: Sequence[Row], field: str) -> list[str]:
+    return list(dict.fromkeys(row[field] for row in rows if row[field]))
+
+
+def print_summary(name: str, summary: Row) -> None:
+    """The rates that matter, split by split, on the terminal."""
+    shown = ("schema_valid_rate", "semantic_pass_rate", "exact_match_rate", "wrong_but_valid_rate")
+    print(f"{name:<24}{'prompts':>8}" + "".join(f"{key.removesuffix('_rate').replace('_', ' '):>18}" for key in shown))
+    for split, found in {**summary["splits"], "overall": summary["overall"]}.items():
+        cells = ("-" if found[key]["rate"] is None else f"{found[key]['rate']:.1%}" for key in shown)
+        print(f"{split:<24}{found['total']:>8}" + "".join(f"{cell:>18}" for cell in cells))
+    odd = ("truncated", "prompts_too_long", "teacher_errors", "fences_stripped")
+    counts = {key.replace("_", " "): summary["overall"][key] for key in odd}
+    said = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
+    print(f"{summary['speed']['tokens_per_second'] or 0:,.0f} tokens/s" + (f"; {said}" if said else ""))
+
+
+def prompt_key(row: Row) -> tuple[Any, ...]:
+    """What makes two rows answers to the same prompt."""
+    return row["split"], row["schema_id"], row["current_date"], row["query"]

@@ -1,0 +1,376 @@
+"""k answers a prompt, scored -> preference data of the student's own making.
+
+Prompts are those of --data-set (rows with prompt, or with schema_json, query and current_date), else the requests that
+pairs are made of. Writes rollouts/RUN/: rollout_responses.jsonl (a row a prompt, its answers as they were sampled),
+rollout_judged.jsonl (the different answers, each with its score) and manifest.json, written last: what made them, and
+counts. `train-beta-dpo --data-set .../rollout_judged.jsonl` learns from them.
+
+Scorers (--rollout-scorer), greater is better:
+    schema   the rank of the one judge, 0 to 5
+    reward   the logit of a sequence classification model (--reward-model)
+    teacher  the share of its comparisons that an answer has won, a tie counting half; which of two stands first is
+             decided by a hash with the seed, and pairs that are a tie are kept apart (ties)
+An answer that was cut off, or that the teacher failed to judge, has no score (null).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.artifacts import digest, make_stamp, open_step, read_meta, versions
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, read_jsonl, write_json
+from schema_student.core.paths import paths
+from schema_student.core.settings import Settings, resolve_auto
+from schema_student.preference.imports import load_rows, take
+from schema_student.preference.pairs import draw_requests, explain, take_together
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.judging import judge
+from schema_student.schema.meaning import matches
+from schema_student.schema.prompts import render_prompt
+from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.generation import generate
+from schema_student.student.loading import check_adapter, load_student
+from schema_student.student.tokens import write_transcript
+from schema_student.teacher.apis import open_servers
+from schema_student.teacher.choice import ANSWER_BYTES, TOKEN_BYTES, TeacherChoice, resolve_teacher
+from schema_student.teacher.client import open_teacher
+from schema_student.teacher.dispatch import Again, Done, Host, pause_seconds, run_all
+from schema_student.teacher.embedded.server import serve
+from schema_student.teacher.faults import CutFault, TeacherError, TeacherFailure, TeacherFault
+from schema_student.teacher.transport import Limits
+
+CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
+SAMPLED = ("samples_per_prompt", "sample_temperature", "pair_prompts", "schema_rendering", "data_set", "rollout_source")
+BY_STUDENT = ("base_model", "load_in_4bit", "dtype", "max_new_tokens")
+KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  # of a prompt's row
+
+
+def make_rollouts(settings: Settings) -> Path:
+    """Sample and judge; returns rollout_judged.jsonl. Raises UserError for prompts that cannot be scored so."""
+    choice = choose_student(settings)
+    settings = resolve_auto(settings, choice.kind)
+    if settings.rollout_scorer == "reward" and not settings.reward_model:
+        raise UserError("--rollout-scorer reward needs --reward-model, a folder or hub id")
+    prompts = read_prompts(settings)
+    responses = sample_responses(settings, prompts)
+    judged = judge_responses(settings, responses)
+    write_json(judged.with_name("manifest.json"), describe(settings, responses, judged))
+    return judged
+
+
+def read_prompts(settings: Settings) -> list[Row]:
+    """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
+    if not settings.data_set:
+        dataset = paths(settings).dataset
+        rows = take_together(draw_requests(read_jsonl(dataset), settings), settings.pair_prompts)
+        if not rows:
+            raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
+    else:
+        numbered = take(load_rows(settings.data_set), settings.pair_prompts)
+        if not numbered:
+            raise UserError(f"{settings.data_set} has no rows")
+        rows = [_read_prompt(where, row, settings) for where, row in numbered]
+    return [{"prompt": row["prompt"], **{key: row[key] for key in KEPT if row.get(key) is not None}} for row in rows]
+
+
+def _read_prompt(where: str, row: Row, settings: Settings) -> Row:
+    if "schema_json" in row:
+        try:
+            row = {**row, "schema": json.loads(row["schema_json"])}
+            row["target"] = json.loads(row["ast_json"]) if row.get("ast_json") else None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: schema_json and ast_json must be JSON in a string: {error}") from None
+    if "schema" in row and "query" in row and "prompt" not in row:
+        date = str(row.get("current_date") or "")
+        row = {**row, "prompt": render_prompt(row["schema"], row["query"], date, settings.schema_rendering)}
+    if not row.get("prompt"):
+        raise UserError(f"{where}: this row has no prompt, and no schema with a query to make one of")
+    if settings.rollout_scorer == "schema" and not isinstance(row.get("schema"), dict):
+        raise UserError(f"{where}: this row has no schema to judge by; take --rollout-scorer reward or teacher")
+    return {**row, "schema_id": row.get("schema_id") or digest(row["prompt"])[:16]}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sampling
+
+
+def sample_responses(settings: Settings, prompts: Sequence[Row]) -> Path:
+    """Write rollout_responses.jsonl: each prompt's row with its answers [{text, finished}]."""
+    path = paths(settings).rollouts / "rollout_responses.jsonl"
+    by_student = settings.rollout_source == "student"
+    adapter = _adapter(settings) if by_student else None
+    teacher = None if by_student else resolve_teacher(settings)
+    who = {"model": teacher.stamp} if teacher else {"base": base_digest(_base(settings))}
+    stamp = make_stamp(settings, *SAMPLED, *(BY_STUDENT if by_student else ()), prompts=digest(list(prompts)), **who)
+    inputs = [adapter / "adapter_model.safetensors"] if adapter else []
+    with open_step(path, stamp, inputs, settings.overwrite) as step:
+        if not step.done and len(step.rows) < len(prompts):
+            with ExitStack() as stack:
+                answer = _ask_student(settings, adapter) if teacher is None else None
+                answer = answer or stack.enter_context(_asking_server(settings, teacher))  # type: ignore[arg-type]
+                for start in range(len(step.rows), len(prompts), CHUNK):
+                    part = prompts[start : start + CHUNK]
+                    for row, answers in zip(part, answer([row["prompt"] for row in part]), strict=True):
+                        step.append({**row, "answers": answers})
+                    print(f"  answered {start + len(part)}/{len(prompts)} prompts")
+        if not step.done:
+            step.finish({"adapter": str(adapter) if adapter else None})
+    return path
+
+
+def _base(settings: Settings) -> str:
+    return choose_student(settings).base
+
+
+def _adapter(settings: Settings) -> Path | None:
+    """--adapter, else the run's SFT adapter where there is one, else none: the base answers."""
+    found = paths(settings).sft_checkpoint
+    adapter = found if settings.adapter or found.is_dir() else None
+    if adapter:
+        check_adapter(str(adapter), choose_student(settings))
+    print(f"  answers of {_base(settings)}, {adapter or 'no adapter'}")
+    return adapter
+
+
+Answering = Callable[[list[Any]], list[list[Row]]]
+
+
+def _ask_student(settings: Settings, adapter: Path | None) -> Answering:
+    student = load_student(settings, adapter=str(adapter) if adapter else None)
+
+    def answer(prompts: list[Any]) -> list[list[Row]]:
+        made = generate(
+            student,
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.eval_batch_size,
+            temperature=settings.sample_temperature,
+            samples=settings.samples_per_prompt,
+            seed=settings.seed,
+        )
+        return [[{"text": each.text, "finished": each.finished} for each in answers] for answers in made]
+
+    return answer
+
+
+@dataclass
+class _Sample:
+    """One answer that a server is asked for."""
+
+    messages: list[dict[str, str]]
+    seed: int
+    faults: int = 0
+
+
+@contextmanager
+def _asking_server(settings: Settings, choice: TeacherChoice) -> Iterator[Answering]:
+    """Samples of the teacher's model, as it writes them: nothing is checked, repaired or kept for other runs."""
+    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.teacher_num_ctx
+    limits = Limits(settings.teacher_deadline, settings.teacher_deadline, max_bytes)
+    print(f"  answers of {choice.display_name} ({choice.reason})")
+
+    def put(sample: _Sample, host: Host) -> Done[Row] | Again:
+        options = {"num_ctx": settings.teacher_num_ctx, "temperature": settings.sample_temperature, "seed": sample.seed}
+        try:
+            reply = host.server.chat(choice.model, sample.messages, None, options, None)
+        except CutFault:
+            return Done({"text": "", "finished": False})
+        except TeacherFault as fault:
+            sample.faults += 1
+            if not fault.can_pass or sample.faults > settings.teacher_retries:
+                raise TeacherError(f"no answer of {choice.model} at {host.server.host}: {fault}") from fault
+            return Again(pause_seconds(sample.faults), failed=True)
+        return Done({"text": reply.content, "finished": True})
+
+    with ExitStack() as stack:
+        addresses = choice.hosts or (stack.enter_context(serve()),)
+        hosts = [Host(stack.enter_context(closing(s))) for s in open_servers(choice.api, addresses, limits)]
+        k = settings.samples_per_prompt
+
+        def answer(prompts: list[Any]) -> list[list[Row]]:
+            asked = [_Sample(_as_messages(prompt), _seed(settings, prompt, i)) for prompt in prompts for i in range(k)]
+            made = run_all(asked, put, hosts, settings.teacher_concurrency)
+            return [made[i * k : (i + 1) * k] for i in range(len(prompts))]
+
+        yield answer
+
+
+def _as_messages(prompt: Any) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def _seed(settings: Settings, *what: Any) -> int:
+    return int(digest([settings.seed, *what])[:8], 16) % 2**31
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judging
+
+
+def judge_responses(settings: Settings, responses: Path) -> Path:
+    """Write rollout_judged.jsonl: each prompt's different answers [{text, finished, count, score, ...}], and ties."""
+    path = responses.with_name("rollout_judged.jsonl")
+    scorer = settings.rollout_scorer
+    decide: dict[str, Any] = {"schema": {"strip_fences": settings.strip_fences}}
+    if scorer == "reward":
+        decide = {"reward": base_digest(settings.reward_model)}
+    elif scorer == "teacher":
+        decide = {"teacher": resolve_teacher(settings).stamp}
+    with open_step(path, make_stamp(settings, "rollout_scorer", **decide), [responses], settings.overwrite) as step:
+        if not step.done:
+            rows = read_jsonl(responses)
+            with _open_scorer(settings) as score:
+                for start in range(len(step.rows), len(rows), CHUNK):
+                    part = [_distinct(row) for row in rows[start : start + CHUNK]]
+                    score(part)
+                    for row in part:
+                        step.append({**row, "scorer": scorer})
+                    print(f"  judged {start + len(part)}/{len(rows)} prompts")
+            step.finish()
+    return path
+
+
+def _distinct(row: Row) -> Row:
+    """The row with each answer once, and how often it was drawn."""
+    drawn = Counter((answer["text"], answer["finished"]) for answer in row["answers"])
+    answers = [{"text": text, "finished": finished, "count": n, "score": None} for (text, finished), n in drawn.items()]
+    return {**row, "answers": answers, "ties": [], "errors": []}
+
+
+@contextmanager
+def _open_scorer(settings: Settings) -> Iterator[Callable[[list[Row]], None]]:
+    """What gives the answers of some rows their scores."""
+    if settings.rollout_scorer == "schema":
+        yield lambda rows: score_by_schema(rows, settings)
+    elif settings.rollout_scorer == "reward":
+        model, tokenizer = load_reward_model(settings.reward_model)
+        yield lambda rows: score_by_reward(rows, model, tokenizer)
+    else:
+        with open_teacher(settings) as teacher:
+            yield lambda rows: score_by_teacher(rows, teacher.ask_many, settings)
+
+
+def score_by_schema(rows: Sequence[Row], settings: Settings) -> None:
+    """Score = rank: 5 where the answer is valid and means what the known target means, 4 where it is valid."""
+    for row, answer in _finished(rows):
+        compiled = compile_schema(row["schema"], row["schema_id"])
+        verdict = judge(answer["text"], compiled, settings.strip_fences)
+        target, right = row.get("target"), False
+        if verdict.schema_valid and target is not None:
+            right = matches(verdict.value, target, compiled.schema, row.get("accepted"))
+        rank = verdict.meaning(right)
+        answer |= {"score": rank, "rank": rank, "why": explain(verdict)}
+
+
+def load_reward_model(name: str) -> tuple[Any, Any]:
+    """A sequence classification model with one label, and its tokenizer; raises UserError for any other."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForSequenceClassification.from_pretrained(name)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"reward model {name} cannot be loaded: {reason}; give --reward-model another") from None
+    if model.config.num_labels != 1:
+        raise UserError(f"reward model {name} has {model.config.num_labels} labels, not one score; give another")
+    return model.eval(), tokenizer
+
+
+def score_by_reward(rows: Sequence[Row], model: Any, tokenizer: Any) -> None:
+    """Score = the model's logit for prompt and answer, by its own chat template; without one, as a pair of texts."""
+    import torch
+
+    for row, answer in _finished(rows):
+        turns = _as_messages(row["prompt"])
+        if tokenizer.chat_template:
+            whole = [*turns, {"role": "assistant", "content": answer["text"]}]
+            text = tokenizer.apply_chat_template(whole, tokenize=False)
+            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        else:
+            inputs = tokenizer(write_transcript(turns), answer["text"], return_tensors="pt")
+        with torch.no_grad():
+            logit = model(**inputs.to(model.device)).logits[0, 0]
+        answer["score"] = round(float(logit), 6)
+
+
+def score_by_teacher(rows: Sequence[Row], ask_many: Callable[[list[Any]], list[Any]], settings: Settings) -> None:
+    """Every two answers of a prompt are compared once; score = the share of comparisons won, a tie counting half."""
+    pairs = []
+    for row in rows:
+        finished = [i for i, answer in enumerate(row["answers"]) if answer["finished"]]
+        for i, j in combinations(finished, 2):
+            texts = [row["answers"][k]["text"] for k in (i, j)]
+            swapped = bool(_seed(settings, row["prompt"], *texts) % 2)
+            pairs.append((row, *((j, i) if swapped else (i, j))))
+    asks = [("compare", question(row, *(row["answers"][k]["text"] for k in (i, j)))) for row, i, j in pairs]
+    points: dict[tuple[int, int], list[float]] = {}
+    for (row, i, j), verdict in zip(pairs, ask_many(asks), strict=True):
+        if isinstance(verdict, TeacherFailure):
+            row["errors"].append(verdict.reason)
+            continue
+        won = {"first": 1.0, "tie": 0.5, "second": 0.0}[verdict["better"]]
+        points.setdefault((id(row), i), []).append(won)
+        points.setdefault((id(row), j), []).append(1 - won)
+        if won == 0.5:
+            row["ties"].append(sorted((i, j)))
+    for row in rows:
+        for i, answer in enumerate(row["answers"]):
+            won_by = points.get((id(row), i))
+            answer["score"] = round(sum(won_by) / len(won_by), 4) if won_by else None
+
+
+def question(row: Row, first: str, second: str) -> Row:
+    """What the teacher is asked of two answers: with the schema and the known target, where the prompt has them."""
+    known = ("schema", "query", "current_date", "accepted")
+    told = {key: row[key] for key in known if row.get(key) is not None} | (
+        {"reference": row["target"]} if row.get("target") is not None else {}
+    )
+    return {**(told if "query" in told else {**told, "prompt": row["prompt"]}), "first": first, "second": second}
+
+
+def _finished(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Each answer that can have a score, after its row."""
+    return ((row, answer) for row in rows for answer in row["answers"] if answer["finished"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The manifest
+
+
+def describe(settings: Settings, responses: Path, judged: Path) -> Row:
+    """manifest.json: what made the files (the teacher, where it answered or judged), their digests, and counts."""
+    rows = read_jsonl(judged)
+    answers = [answer for row in rows for answer in row["answers"]]
+    scores = [answer["score"] for answer in answers if answer["score"] is not None]
+    spread = [max(s) > min(s) for row in rows if (s := [a["score"] for a in row["answers"] if a["score"] is not None])]
+    counts = {
+        "prompts": len(rows),
+        "answers": sum(answer["count"] for answer in answers),
+        "different_answers": len(answers),
+        "cut_off": sum(not answer["finished"] for answer in answers),
+        "unscored": len(answers) - len(scores),
+        "ties": sum(len(row["ties"]) for row in rows),
+        "teacher_errors": sum(len(row["errors"]) for row in rows),
+        "prompts_with_a_preference": sum(spread),
+    }
+    mean = sum(scores) / len(scores) if scores else None
+    return {
+        "counts": counts,
+        "scores": {"mean": mean, "min": min(scores, default=None), "max": max(scores, default=None)},
+        "scorer": settings.rollout_scorer,
+        "answered_by": (read_meta(responses) or {}).get("model"),
+        "judged_by": (read_meta(judged) or {}).get("teacher"),
+        "files": {path.name: digest(path) for path in (responses, judged)},
+        "settings": settings.subset(*SAMPLED, *BY_STUDENT, "rollout_scorer", "reward_model", "adapter", "seed"),
+        "versions": versions(),
+    }

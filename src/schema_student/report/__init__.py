@@ -1,0 +1,9 @@
+"""Artifacts -> pages and plots; only reads.
+
+Modules in reading order; each imports only from those above it (tests/test_architecture.py):
+
+    error_analysis  what differs between students, in numbers and examples
+    figures         the plots
+    pages           report.md, report.html
+    compare_runs    several runs of DPO side by side
+"""

@@ -1,0 +1,211 @@
+"""Verdict rows of several students on the same prompts -> what differs between them, in numbers and examples.
+
+Pure functions over rows of evaluation_results.jsonl. A student here is {"key", "label", "who", "rows", "summary"}.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from schema_student.core.statistics import sign_test, wilson
+from schema_student.evaluation.rates import prompt_key
+from schema_student.schema.meaning import nearest_target
+
+Row = dict[str, Any]
+RANKS = (
+    "not JSON",
+    "wrong type or shape",
+    "missing or unexpected property",
+    "enum, format, bounds or rule",
+    "valid, not what was asked",
+    "valid and as asked",
+)
+RIGHT = 5
+SIGNIFICANT = 0.05
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before and after
+
+
+def find_transitions(before: Sequence[Row], after: Sequence[Row]) -> Row:
+    """Prompts by what became of them: fixed, broken, right twice, wrong twice; rows of unknown verdict do not count."""
+    later = {prompt_key(row): row for row in after}
+    found: dict[str, list[tuple[Row, Row]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
+    for row in before:
+        other = later.get(prompt_key(row))
+        if other is None or row["semantic_pass"] is None or other["semantic_pass"] is None:
+            continue
+        if row["semantic_pass"]:
+            found["right" if other["semantic_pass"] else "broken"].append((row, other))
+        else:
+            found["fixed" if other["semantic_pass"] else "wrong"].append((row, other))
+    return {**found, "p": sign_test(len(found["fixed"]), len(found["broken"]))}
+
+
+def count_transitions(before: Sequence[Row], after: Sequence[Row], splits: Sequence[str]) -> list[Row]:
+    """A line for each split and one for all: counts, and the share of failures that is gone."""
+    lines = []
+    for split in (*splits, None):
+        mine = [[row for row in rows if split in (None, row["split"])] for rows in (before, after)]
+        found = find_transitions(*mine)
+        counts = {kind: len(found[kind]) for kind in ("fixed", "broken", "right", "wrong")}
+        failures = counts["fixed"] + counts["wrong"]
+        gone = (counts["fixed"] - counts["broken"]) / failures if failures else None
+        lines.append({"split": split or "all", **counts, "p": found["p"], "failures": failures, "gone": gone})
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where answers fail
+
+
+def find_failures(row: Row) -> list[tuple[str, str]]:
+    """(keyword, path) of each kind of fault of an answer; indices of arrays become *.
+
+    A valid answer that is not what was asked fails where its meaning differs from the nearest accepted one's.
+    """
+    if row["rank"] == RIGHT:
+        return []
+    if not row["parsed"]:
+        return [("cut off" if row["truncated"] else "not JSON", "")]
+    if not row["schema_valid"]:
+        return sorted({(v["keyword"], general_path(v["path"])) for v in row["violations"]})
+    ours, target = (json.loads(row[key]) for key in ("student_canonical", "target_canonical"))
+    nearest = nearest_target(ours, target, row.get("accepted"))
+    paths = {general_path(path) for path in differing_paths(ours, nearest)} or {""}
+    if "/refusal" in paths:
+        paths = {"/refusal"}  # all else differs because of it
+    return [("not as asked", path) for path in sorted(paths)]
+
+
+def general_path(path: str) -> str:
+    """A JSON Pointer with every index replaced: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
+    return re.sub(r"/\d+(?=/|$)", "/*", path)
+
+
+def differing_paths(value: Any, target: Any, path: str = "") -> Iterator[str]:
+    """JSON Pointers of the places where two values differ; of lists of conditions see differing_conditions."""
+    if isinstance(value, dict) and isinstance(target, dict):
+        for key in sorted({*value, *target}):
+            if key not in value or key not in target:
+                yield f"{path}/{key}"
+            else:
+                yield from differing_paths(value[key], target[key], f"{path}/{key}")
+    elif isinstance(value, list) and isinstance(target, list) and all(map(_is_condition, [*value, *target])):
+        yield from differing_conditions(value, target, path)
+    elif isinstance(value, list) and isinstance(target, list) and len(value) == len(target):
+        for i, (mine, theirs) in enumerate(zip(value, target, strict=True)):
+            yield from differing_paths(mine, theirs, f"{path}/{i}")
+    elif json.dumps(value) != json.dumps(target):
+        yield path
+
+
+def _is_condition(value: Any) -> bool:
+    return isinstance(value, dict) and "field" in value
+
+
+def differing_conditions(value: Sequence[Row], target: Sequence[Row], path: str) -> Iterator[str]:
+    """Where conditions differ, told by their field: wherever they stand, one on another field differs there alone."""
+    texts = [{json.dumps(condition, sort_keys=True) for condition in side} for side in (target, value)]
+    mine = [condition for condition in value if json.dumps(condition, sort_keys=True) not in texts[0]]
+    theirs = [condition for condition in target if json.dumps(condition, sort_keys=True) not in texts[1]]
+    strangers = 0
+    for condition in mine:
+        twin = next((other for other in theirs if other["field"] == condition["field"]), None)
+        if twin is None:
+            strangers += 1
+        else:
+            theirs.remove(twin)
+            yield from differing_paths(condition, twin, f"{path}/0")
+    if min(strangers, len(theirs)):
+        yield f"{path}/0/field"
+    if strangers != len(theirs):
+        yield path
+
+
+def tabulate_failures(students: Sequence[Row], most: int = 15) -> list[Row]:
+    """The commonest (keyword, path), with the number of answers of each student that fail there."""
+    counts = [Counter(fault for row in student["rows"] for fault in find_failures(row)) for student in students]
+    total: Counter[tuple[str, str]] = Counter()
+    for i, counted in enumerate(counts):
+        for fault, n in counted.items():
+            # The later students' failures are what a reader can still act on.
+            total[fault] += n * (10 if i == len(counts) - 1 else 1)
+    ordered = [fault for fault, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:most]]
+    return [{"keyword": k, "path": p, "counts": [counted[k, p] for counted in counts]} for k, p in ordered]
+
+
+def tabulate_groups(students: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+    """The share that is valid and as asked, for each value of the fields taken together."""
+    values = sorted({tuple(str(row[field] or "") for field in fields) for s in students for row in s["rows"]})
+    lines = []
+    for value in values:
+        shares = []
+        for student in students:
+            mine = [row for row in student["rows"] if tuple(str(row[field] or "") for field in fields) == value]
+            known = [row["semantic_pass"] for row in mine if row["semantic_pass"] is not None]
+            shares.append(wilson(sum(known), len(known)))
+        lines.append({"group": [part.replace("_", " ") for part in value if part], "shares": shares})
+    return lines
+
+
+def list_weakest(student: Row, most: int = 8) -> list[Row]:
+    """The schemas on which a student fails most often."""
+    failed = Counter(row["schema_id"] for row in student["rows"] if row["rank"] != RIGHT)
+    asked = Counter(row["schema_id"] for row in student["rows"])
+    split = {row["schema_id"]: row["split"] for row in student["rows"]}
+    ordered = sorted(failed.items(), key=lambda item: (-item[1] / asked[item[0]], -item[1], item[0]))
+    return [{"schema_id": s, "failed": n, "asked": asked[s], "split": split[s]} for s, n in ordered[:most]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Examples
+
+
+def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
+    """For each kind of failure a few prompts, of the last student that fails so, with what every student wrote."""
+    examples = []
+    for rank in range(RIGHT):
+        for student in reversed(students):
+            failing = [row for row in student["rows"] if row["rank"] == rank]
+            if failing:
+                spread = [failing[i * len(failing) // each] for i in range(min(each, len(failing)))]
+                examples.append(
+                    {
+                        "kind": RANKS[rank],
+                        "of": student["who"],
+                        "count": len(failing),
+                        "prompts": [show(row, students) for row in spread],
+                    }
+                )
+                break
+    return examples
+
+
+def show(row: Row, students: Sequence[Row]) -> Row:
+    """One prompt and every student's answer to it."""
+    key = prompt_key(row)
+    answers = [(s["who"], s["key"], answer) for s in students for answer in s["rows"] if prompt_key(answer) == key]
+    shown = ("query", "prompt_text", "current_date", "schema_id", "split")
+    answered = [{"who": who, "key": student, **_describe(answer)} for who, student, answer in answers]
+    return {
+        **{name: row[name] for name in shown},
+        "target": json.dumps(row["target"], ensure_ascii=False),
+        "answers": answered,
+    }
+
+
+def _describe(row: Row) -> Row:
+    violations = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row["violations"]]
+    if row["parse_error"]:
+        violations.append(f"not JSON: {row['parse_error']}")
+    if row["truncated"]:
+        violations.append("cut off at max_new_tokens")
+    if row["schema_valid"] and row["rank"] != RIGHT:
+        violations.append(row["teacher_reason"] or row["teacher_error"] or "not what the target means")
+    return {"output": row["raw_output"], "rank": row["rank"], "verdict": RANKS[row["rank"]], "why": violations}

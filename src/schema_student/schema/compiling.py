@@ -1,0 +1,109 @@
+"""Compile a JSON Schema once, or say why it cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+from jsonschema_rs import ValidationError
+
+from schema_student.core.errors import UserError
+from schema_student.schema.explaining import explain_error, json_type
+from schema_student.schema.rules import RULES, Rule
+from schema_student.schema.structure import unescape_pointer
+
+DRAFTS = (
+    "http://json-schema.org/draft-04/schema",
+    "http://json-schema.org/draft-06/schema",
+    "http://json-schema.org/draft-07/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+
+
+class SchemaError(UserError):
+    """A schema that cannot be used, with where and why."""
+
+
+@dataclass(frozen=True)
+class CompiledSchema:
+    """A schema ready to judge by: `compile_schema({"type": "integer"}).validator.is_valid(3)`."""
+
+    schema: dict[str, Any]
+    validator: jsonschema_rs.Validator
+    rules: tuple[Rule, ...]
+
+
+def compile_schema(schema: Any, name: str = "schema") -> CompiledSchema:
+    """Compile a schema (draft by `$schema`, else 2020-12); the same schema is compiled once a process.
+
+    Raises SchemaError, naming `name` and the place in the schema: not a schema, unknown draft, a $ref that would have
+    to be fetched, an unknown or ill-typed x-rule.
+    """
+    if not isinstance(schema, dict):
+        raise SchemaError(f"{name}: a schema is a JSON object, not {json_type(schema)}")
+    try:
+        text = json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{name}: not JSON: {error}") from error
+    try:
+        return _compile(text)
+    except SchemaError as error:
+        raise SchemaError(f"{name}: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _compile(text: str) -> CompiledSchema:
+    schema = json.loads(text)
+    _check_draft(schema.get("$schema", DRAFTS[-1]))
+    try:
+        validator = jsonschema_rs.validator_for(schema, validate_formats=True, offline=True)
+    except ValidationError as error:
+        raise SchemaError(_compile_message(schema, error)) from error
+    except ValueError as error:
+        raise SchemaError(f"cannot be compiled: {error}") from error
+    return CompiledSchema(schema, validator, _read_rules(schema.get("x-rules", [])))
+
+
+def _check_draft(draft: Any) -> None:
+    names = {name.partition("//")[2] for name in DRAFTS}  # http and https alike
+    if not isinstance(draft, str) or draft.rstrip("#").partition("//")[2] not in names:
+        raise SchemaError(f"/$schema: unknown draft {json.dumps(draft)}; known are {', '.join(DRAFTS)}")
+
+
+def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
+    """Say where in the schema the fault lies; for a $ref, which one and that nothing was fetched."""
+    for path, ref in _references(schema, "") if error.kind.name == "$ref" else ():
+        target, _, pointer = ref.partition("#")
+        if target and target in error.message:
+            advice = "put its target under $defs and refer to it as #/$defs/..."
+            return f'{path}: "{ref}" is not in this schema and nothing is fetched; {advice}'
+        if not target and pointer in error.message:
+            return f'{path}: "{ref}" points at nothing in this schema'
+    first = explain_error(error)[0]
+    return f"not a JSON Schema: {first.path or '/'}: {first.message}"
+
+
+def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(child, str):
+            yield f"{path}/{key}", child
+        yield from _references(child, f"{path}/{key}")
+
+
+def _read_rules(entries: Any) -> tuple[Rule, ...]:
+    if not isinstance(entries, list):
+        raise SchemaError("/x-rules: a list of rules is expected")
+    rules = []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or entry.get("rule") not in RULES:
+            raise SchemaError(f"/x-rules/{i}: unknown rule; known are {', '.join(RULES)}")
+        path, start, end = (entry.get(key) for key in ("path", "start", "end"))
+        if not (isinstance(path, str) and isinstance(start, str) and isinstance(end, str)):
+            raise SchemaError(f'/x-rules/{i}: path, start and end are strings, such as "/timeframe", "start", "end"')
+        rules.append(Rule(entry["rule"], tuple(unescape_pointer(part) for part in path.split("/")[1:]), start, end))
+    return tuple(rules)

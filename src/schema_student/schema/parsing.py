@@ -1,0 +1,75 @@
+"""Text -> JSON value by RFC 8259, read strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+MAX_DEPTH = 200  # jsonschema-rs overflows the stack, and so ends the process, on instances nested 50,000 deep.
+
+
+def parse_strict(text: str) -> tuple[Any, str | None]:
+    """(value, None), or (None, why the text is not JSON) by RFC 8259, read strictly.
+
+    Refused: NaN and Infinity, numbers beyond a double, duplicate keys, lone surrogates, text after the value, and
+    nesting beyond MAX_DEPTH.
+
+    >>> parse_strict('{"a": 1, "a": 2}')
+    (None, 'duplicate key "a"')
+    """
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        return None, f"nested deeper than {MAX_DEPTH}"
+    except ValueError as error:
+        return None, "empty" if not text.strip() else str(error)
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        return None, f"nested deeper than {MAX_DEPTH}"
+    if not _is_unicode(text) or ("\\u" in text and not _is_unicode(json.dumps(value, ensure_ascii=False))):
+        return None, "lone surrogate"
+    return value, None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"duplicate key {json.dumps(max(counts, key=counts.__getitem__))}")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"number out of range: {digits[:40]}")
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in _STRING.sub("", text):
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,224 @@
+"""Examples as token ids, which of them share a batch, and the log-probabilities that a batch's model gives.
+
+A batch is prompt trees where the model takes them (prompt_tree.find_obstacle), else padded rows.
+
+Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+
+from schema_student.core.errors import UserError
+from schema_student.core.settings import Settings
+from schema_student.student import prompt_tree
+from schema_student.student.tokens import encode_completion, encode_prompt
+
+# On a CPU oneDNN keeps what it has compiled for the last 1,024 shapes of matrices, and PyTorch as many again. No two
+# batches of trees have the same shape, so that these grew to 1.3 GiB; as few as this cost no time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A prompt and its completion as token ids; only the completion is supervised."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The whole sequence."""
+        return self.prompt_ids + self.completion_ids
+
+
+def encode(tokenizer: Any, prompt: str | list[dict[str, str]], completion: str) -> Ids:
+    """The ids trained on: those that generation reads and writes, because the same functions make them."""
+    return Ids(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
+
+
+def find_fault(sequence: Ids, settings: Settings) -> str:
+    """Empty for a sequence that can be trained on whole, else what is wrong with it."""
+    if not sequence.completion_ids:
+        return "no supervised token"
+    if len(sequence.completion_ids) > settings.max_new_tokens:
+        return "completion longer than max_new_tokens"
+    if len(sequence) > settings.max_seq_length:
+        return "longer than max_seq_length"
+    return "longer than batch_tokens" if len(sequence) > settings.batch_tokens else ""
+
+
+def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Settings) -> bool:
+    """True for a sequence without a fault; one with a fault is counted, or refused where `overlong` says so."""
+    if fault and settings.overlong == "refuse":
+        raise UserError(
+            f"{where}: {fault}; raise that setting, shorten the row, or set --overlong drop to leave such rows out"
+        )
+    if fault:
+        counts[fault] = counts.get(fault, 0) + 1
+    return not fault
+
+
+def explain_nothing(counts: dict[str, int], otherwise: str) -> str:
+    """What to do where no sequence is left to train on: raise the limit that all of them exceed, or else."""
+    said = ", ".join(f"{count} {fault}" for fault, count in counts.items())
+    return f"left out: {said}; raise that setting" if said else otherwise
+
+
+def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[str, Any]:
+    """One batch: completion_ids and completion_mask (B, C), and what the model reads.
+
+    With `trees` that is `tree`, where what several rows begin with (their schema, a pair's prompt) stands once. Else
+    input_ids, attention_mask and position_ids (B, P + C): prompts padded on the left and completions on the right, so
+    that all completions begin in one column.
+    """
+    P, C = max(len(s.prompt_ids) for s in sequences), max(len(s.completion_ids) for s in sequences)
+    batch: dict[str, Any] = {
+        "completion_ids": torch.tensor([_pad([], s.completion_ids, 0, C, pad_id) for s in sequences]),
+        "completion_mask": torch.tensor([_pad([], [1] * len(s.completion_ids), 0, C, 0) for s in sequences]),
+    }
+    if trees:
+        forest = prompt_tree.grow([(s.prompt_ids, s.completion_ids) for s in sequences])
+        return batch | {"tree": prompt_tree.plant(forest)}
+    mask = torch.tensor([_pad([1] * len(s.prompt_ids), [1] * len(s.completion_ids), P, C, 0) for s in sequences])
+    return batch | {
+        "input_ids": torch.tensor([_pad(s.prompt_ids, s.completion_ids, P, C, pad_id) for s in sequences]),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+    }
+
+
+def _pad(left: list[int], right: list[int], P: int, C: int, pad: int) -> list[int]:
+    return [pad] * (P - len(left)) + left + right + [pad] * (C - len(right))
+
+
+def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | None = None) -> torch.Tensor:
+    """log p of each completion token (B, C), 0 where padded. Logits are computed where a completion token is next."""
+    completion_ids = batch["completion_ids"]
+    # Autocast would undo LoRA's own cast of its inputs to float32: a sixth of a step, for the same values (with
+    # dropout for rounded ones).
+    uncast = disable_input_dtype_casting(model, active=autocast is not None)
+    with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), uncast:
+        if "tree" in batch:
+            return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
+        logits_BCV = completion_logits(model, batch)
+    logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
+    return logps_BC * batch["completion_mask"]
+
+
+def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Logits of each completion token of a padded batch (B, C, V), float32."""
+    keep = batch["completion_ids"].shape[1] + 1  # the column before a completion predicts its first token
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+    return model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Which rows share a batch; every pass over the rows has each of them once.
+
+    A row is the sequences that must share a batch: one, or a pair's two. A batch ends at `batch_size` rows or before
+    `batch_tokens` tokens, as `count_tokens` counts them. `together` rows of one key (a schema) follow each other, and
+    rows of like length share a batch (sorted within windows of 16 batches), so that little is padded where rows are
+    padded. Everything else is shuffled by the seed, anew in each pass.
+    """
+
+    rows: Sequence[Sequence[Ids]]
+    keys: Sequence[str]
+    batch_size: int
+    batch_tokens: int
+    together: int
+    seed: int
+    trees: bool
+
+    def plan(self, count: int) -> list[list[int]]:
+        """`count` batches of indices, as many passes as that takes."""
+        rng = random.Random(f"batches {self.seed}")
+        plan: list[list[int]] = []
+        while len(plan) < count:
+            plan += self._plan_pass(rng)
+        return plan[:count]
+
+    def count(self) -> int:
+        """Batches of the first pass."""
+        return len(self._plan_pass(random.Random(f"batches {self.seed}")))
+
+    def _plan_pass(self, rng: random.Random) -> list[list[int]]:
+        lengths = [sum(map(len, row)) for row in self.rows]
+        runs = _cut_runs(lengths, self.keys, self.together, rng)
+        window = max(1, 16 * self.batch_size // self.together)
+        order: list[int] = []
+        for start in range(0, len(runs), window):
+            for run in sorted(runs[start : start + window], key=lambda run: max(lengths[i] for i in run)):
+                order += run
+        batches = cut_batches(self.rows, order, self.batch_size, self.batch_tokens, self.trees)
+        rng.shuffle(batches)
+        return batches
+
+
+def cut_batches(
+    rows: Sequence[Sequence[Ids]], order: Iterable[int], batch_size: int, batch_tokens: int, trees: bool
+) -> list[list[int]]:
+    """Rows in the given order as batches, each as large as the limits allow; a row above them is a batch by itself."""
+    batches: list[list[int]] = []
+    for i in order:
+        full = not batches or len(batches[-1]) == batch_size
+        if full or count_tokens([s for j in [*batches[-1], i] for s in rows[j]], trees) > batch_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def count_tokens(sequences: Sequence[Ids], trees: bool) -> int:
+    """Tokens that a batch of the sequences computes: those of its trees, else all columns of the padded rows."""
+    if trees:
+        return prompt_tree.count_tokens([(s.prompt_ids, s.completion_ids) for s in sequences])
+    P, C = max(len(s.prompt_ids) for s in sequences), max(len(s.completion_ids) for s in sequences)
+    return len(sequences) * (P + C)
+
+
+def takes_trees(model: Any, needs_logits: bool = False) -> bool:
+    """Whether the model's batches are trees; where they are padded, it says why."""
+    # A tree gives the log p of labels, not the logits of all tokens.
+    obstacle = prompt_tree.find_obstacle(model) or ("this beta needs all logits" if needs_logits else "")
+    if obstacle:
+        print(f"  padded batches, each schema computed again for every row: {obstacle}")
+    return not obstacle
+
+
+def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: random.Random) -> list[list[int]]:
+    """All indices, in shuffled runs of up to `together` of one key and of like length (sorted in windows of 4 runs)."""
+    by_key: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        by_key.setdefault(key, []).append(i)
+    runs = []
+    for members in by_key.values():
+        rng.shuffle(members)
+        for start in range(0, len(members), 4 * together):
+            window = sorted(members[start : start + 4 * together], key=lambda i: lengths[i])
+            runs += [window[i : i + together] for i in range(0, len(window), together)]
+    rng.shuffle(runs)
+    return runs
+
+
+def autocast_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
+    """What matrices are multiplied in while training: bfloat16, or None for the weights' own type.
+
+    "auto" takes bfloat16 where it is faster: on a GPU, and on a CPU that multiplies it natively (1.6 times as fast).
+    """
+    able = torch.cpu.get_capabilities()
+    native = device.type != "cpu" or able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
+    wanted = settings.dtype in ("bfloat16", "float16") or (settings.dtype == "auto" and native)
+    return torch.bfloat16 if wanted else None

@@ -1,0 +1,182 @@
+"""Load the base and an adapter; the embedded student; the one place where text becomes the student's tokens.
+
+Two loaders, one interface: Unsloth on a CUDA GPU for Gemma 3 270M, Transformers + PEFT elsewhere. "auto" takes the best
+that this machine has and says so. Every stage encodes through encode_prompt and encode_completion, so that a prompt has
+the same token ids in SFT, DPO and evaluation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json, write_json
+from schema_student.core.settings import Settings
+from schema_student.student.choice import StudentChoice, base_digest, choose_student
+from schema_student.student.tokens import END_OF_TURN
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+# ------------------------------------------------------------------------------------------------ the embedded student
+
+
+# --------------------------------------------------------------------------------------------- choosing and loading
+
+RECORD = "schema_student.json"
+
+
+@dataclass
+class Student:
+    """A loaded student: the model (with its adapter where there is one), its tokenizer, and which base it is."""
+
+    model: Any
+    tokenizer: Any
+    choice: StudentChoice
+    digest: str
+    adapter: str | None = None
+
+
+def load_student(settings: Settings, adapter: str | None = None, trainable: bool = False) -> Student:
+    """Load the base, and the adapter onto it; raises UserError for a base or adapter that is missing or does not fit.
+
+    >>> student = load_student(settings, adapter="outputs/student_runs/student/checkpoint-final")   # doctest: +SKIP
+    """
+    choice = choose_student(settings)
+    if adapter is not None:
+        check_adapter(adapter, choice)
+    model, tokenizer = (
+        _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
+    )
+    student = Student(model, tokenizer, choice, base_digest(choice.base), adapter)
+    if END_OF_TURN not in tokenizer.get_vocab() and tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {choice.base} has no token that ends a turn; give an instruction-tuned base")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # what is padded is masked, so that any token serves
+    if adapter is not None:
+        student.model = _put_adapter(model, adapter, choice.base, trainable)
+    student.model.train(trainable)
+    return student
+
+
+def check_adapter(adapter: str, choice: StudentChoice) -> None:
+    """Refuse an adapter that is not there or was trained on another base (by digest of the base's files)."""
+    folder = Path(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"no adapter at {adapter}: give --adapter a folder with adapter_config.json (a checkpoint of a run)"
+        )
+    record = folder / RECORD
+    if record.is_file():
+        made_for = {"base": "an unknown base", "base_digest": "?", **read_json(record)}
+        if made_for["base_digest"] != base_digest(choice.base):
+            raise UserError(
+                f"adapter {adapter} was trained on {made_for['base']} ({made_for['base_digest'][:12]}), but this run "
+                f"loads {choice.base} ({base_digest(choice.base)[:12]}): give --base-model {made_for['base']}, or "
+                "another adapter"
+            )
+
+
+def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
+    """The model with an adapter's weights; raises UserError where they are broken or are not those of this base."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # peft only warns of weights that have no place, or are missing
+            adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as file:
+            strangers = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip(" \t.")
+        raise UserError(f"adapter {adapter} cannot be put on {base}: {reason}; give another adapter or base") from None
+    if strangers:
+        raise UserError(
+            f"adapter {adapter} is not for {base}: {len(strangers)} of its weights have no place there, or are missing "
+            f"({min(strangers)}); give another adapter or base"
+        )
+    return adapted
+
+
+def write_adapter_record(folder: Path, student: Student) -> None:
+    """Note beside an adapter which base it belongs to, for check_adapter."""
+    record = {"base": student.choice.base, "base_digest": student.digest, "backend": student.choice.backend}
+    write_json(folder / RECORD, record)
+
+
+def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(settings.dtype) or getattr(torch, settings.dtype)
+    if settings.load_in_4bit and not on_gpu:
+        raise UserError("load_in_4bit needs a CUDA GPU: leave it off here")
+    extra: dict[str, Any] = {}
+    if settings.load_in_4bit:
+        from transformers import BitsAndBytesConfig
+
+        extra["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    if choice.base.startswith(("/", ".", "~")) and not Path(choice.base).is_dir():
+        raise UserError(f"there is no folder {choice.base}: give --base-model a model's folder or hub id, or embedded")
+    try:
+        tokenizer = load_tokenizer(choice.base)
+        model = AutoModelForCausalLM.from_pretrained(choice.base, dtype=dtype, attn_implementation="sdpa", **extra)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"base model {choice.base} cannot be loaded: {reason}. Give --base-model a folder or hub id that is in "
+            "reach, or --base-model embedded"
+        ) from None
+    return model.to("cuda") if on_gpu and not settings.load_in_4bit else model, tokenizer
+
+
+@cache
+def load_tokenizer(base: str) -> Any:
+    """The base's tokenizer, alone: what a stage needs that only counts tokens."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def _load_unsloth(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+    """Load through Unsloth (bf16 by default, 4-bit by setting); needs a CUDA GPU."""
+    from unsloth import FastModel
+
+    model, tokenizer = FastModel.from_pretrained(
+        model_name=choice.base,
+        max_seq_length=settings.max_seq_length,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        load_in_4bit=settings.load_in_4bit,
+        full_finetuning=False,
+    )
+    return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
+
+
+def attach_lora(student: Student, settings: Settings) -> Student:
+    """Put a fresh LoRA on the seven linear modules, on all of a base that names them otherwise; the same for a seed."""
+    import torch
+
+    torch.manual_seed(settings.seed)
+    named = {name.rpartition(".")[2] for name, _ in student.model.named_modules()}
+    shape = {
+        "r": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": list(LORA_MODULES) if named.issuperset(LORA_MODULES) else "all-linear",
+    }
+    if student.choice.backend == "unsloth":
+        from unsloth import FastModel
+
+        student.model = FastModel.get_peft_model(student.model, bias="none", random_state=settings.seed, **shape)
+    else:
+        from peft import LoraConfig, get_peft_model
+
+        student.model = get_peft_model(student.model, LoraConfig(task_type="CAUSAL_LM", bias="none", **shape))
+    student.model.train()
+    return student

@@ -1,0 +1,175 @@
+"""Questions to hosts: so many at a time at each, the least loaded first, and nobody waits for what has to wait.
+
+A question that is to be tried again goes back to the queue with the time from which it may; its slot goes to another
+question meanwhile. A host that fails is set aside while there are others, and tried again later. Results come in the
+order of the questions, whatever the order in which they were answered.
+
+    hosts = [Host(server) for server in servers]
+    answers = run_all(questions, ask, hosts, slots=4)   # ask(question, host) -> Done(answer) | Again(seconds)
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from schema_student.teacher.apis import ModelServer
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds
+FAILURES_BEFORE_REST = 3  # in a row, of a host that answers at all
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait after the n-th failure in a row: doubling, jittered so that many do not come back at once."""
+    return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(eq=False)
+class Host:
+    """A server and how it does."""
+
+    server: ModelServer
+    in_flight: int = 0
+    asked: int = 0
+    failures: int = 0  # in a row
+    rests_until: float = 0.0
+    checked_at: float = float("-inf")  # when its model's digest was last seen
+    unconfirmed: list[str] = field(default_factory=list)  # answers kept since then
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
+    """What became of a question."""
+
+    result: R
+
+
+@dataclass(frozen=True)
+class Again:
+    """Ask again after so many seconds. `failed`: it was the host's fault; `gone`: it does not even answer."""
+
+    seconds: float = 0.0
+    failed: bool = False
+    gone: bool = False
+
+
+class _Queue(Generic[Q]):
+    """The questions that wait and the hosts that they go to; one lock for both."""
+
+    def __init__(self, questions: Sequence[Q], hosts: Sequence[Host], slots: int) -> None:
+        self.hosts, self.slots = hosts, slots
+        self._questions = questions
+        self._waiting = [(0.0, i) for i in range(len(questions))]  # (not before, position): a heap
+        self._last: dict[int, Host] = {}  # who failed a question, so that another host gets it next
+        self._open = len(questions)
+        self._changed = threading.Condition()
+
+    def take(self) -> tuple[int, Q, Host] | None:
+        """The next question and its host, as soon as there are both; None when all are answered."""
+        with self._changed:
+            while self._open > 0:
+                now = time.monotonic()
+                wait = None
+                if self._waiting:
+                    ready, i = self._waiting[0]
+                    host = self._free_host(self._last.get(i), now) if ready <= now else None
+                    if host is not None:
+                        heapq.heappop(self._waiting)
+                        host.in_flight += 1
+                        host.asked += 1
+                        return i, self._questions[i], host
+                    wait = max(0.001, (ready if ready > now else self._rest_ends(now)) - now)
+                self._changed.wait(wait)
+            return None
+
+    def _free_host(self, failed: Host | None, now: float) -> Host | None:
+        free = [host for host in self.hosts if host.in_flight < self.slots and host.rests_until <= now]
+        return min(free, key=lambda host: (host is failed, host.in_flight, host.asked), default=None)
+
+    def _rest_ends(self, now: float) -> float:
+        return min((host.rests_until for host in self.hosts if host.rests_until > now), default=now + LONGEST_PAUSE)
+
+    def give_back(self, i: int, host: Host, outcome: Done[Any] | Again) -> None:
+        """Free the slot; a question to be asked again waits its time."""
+        with self._changed:
+            host.in_flight -= 1
+            now = time.monotonic()
+            if isinstance(outcome, Again) and outcome.failed:
+                self._count_failure(host, outcome.gone, now)
+                self._last[i] = host
+            elif isinstance(outcome, Done):
+                host.failures = 0
+            if isinstance(outcome, Again):
+                elsewhere = any(other is not host and other.rests_until <= now for other in self.hosts)
+                pause = 0.0 if outcome.failed and elsewhere else outcome.seconds
+                heapq.heappush(self._waiting, (now + pause, i))
+            else:
+                self._open -= 1
+            if self._open > 0:
+                self._changed.notify()
+            else:
+                self._changed.notify_all()
+
+    def _count_failure(self, host: Host, gone: bool, now: float) -> None:
+        host.failures += 1
+        if len(self.hosts) > 1 and (gone or host.failures >= FAILURES_BEFORE_REST):
+            host.rests_until = now + pause_seconds(host.failures)
+
+    def stop(self) -> None:
+        """Let nobody take another question."""
+        with self._changed:
+            self._open = 0
+            self._changed.notify_all()
+
+
+def run_all(
+    questions: Sequence[Q],
+    ask: Callable[[Q, Host], Done[R] | Again],
+    hosts: Sequence[Host],
+    slots: int,
+    tick: Callable[[], Any] = lambda: None,
+) -> list[R]:
+    """The results of all questions, in their order. The first error stops all and is raised.
+
+    The threads are daemons: Ctrl-C ends the program at once, not after the answers under way.
+    """
+    waiting = _Queue(questions, hosts, slots)
+    finished: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (taken := waiting.take()) is not None:
+            i, question, host = taken
+            outcome: Done[R] | Again = Again()
+            try:
+                outcome = ask(question, host)
+                if isinstance(outcome, Done):
+                    finished.put((i, outcome.result, None))
+            except BaseException as error:
+                waiting.stop()
+                finished.put((i, None, error))
+                return
+            finally:
+                waiting.give_back(i, host, outcome)
+
+    for _ in range(min(slots * len(hosts), len(questions))):
+        threading.Thread(target=work, daemon=True).start()
+    results: dict[int, Any] = {}
+    try:
+        while len(results) < len(questions):
+            i, result, error = finished.get()
+            if error is not None:
+                raise error
+            results[i] = result
+            tick()
+    finally:
+        waiting.stop()
+    return [results[i] for i in range(len(questions))]

@@ -1,0 +1,195 @@
+"""A rule-based teacher that serves Ollama's HTTP API on a loopback port; it is no language model and says so.
+
+It stands before the teacher client, which starts it where no Ollama is. It keeps no state: what it knows is a function
+of what it is asked, so that a restart or another process gives the same answers.
+
+    with serve() as host:
+        ollama.Client(host).chat("embedded-teacher", role_messages("query", payload))
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from schema_student import __version__
+from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL, model_digest, reply
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTTP: Ollama's routes
+
+
+class _BadRequest(Exception):
+    """An answer other than 200: (status, text), sent as Ollama does, {"error": text}."""
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    """Serve on a free loopback port in a thread; gives the address, `http://127.0.0.1:PORT`."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a client's idle keep-alive connection must not hold up the end
+    request_queue_size = 64
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body leave in one packet
+
+    def do_GET(self) -> None:
+        self._route({"/": _hello, "/api/version": _version, "/api/tags": _tags, "/api/ps": _tags})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self._route({"/api/chat": _chat, "/api/generate": _generate, "/api/show": _show})
+
+    def _route(self, routes: dict[str, Callable[[dict[str, Any]], Any]]) -> None:
+        try:
+            body = self._body()
+            answer = routes.get(self.path.partition("?")[0], _not_found)(body)
+        except _BadRequest as error:
+            self._send(error.args[0], {"error": error.args[1]})
+        except Exception as error:  # the client's to see: a server thread has nobody to raise to
+            self._send(500, {"error": f"{type(error).__name__}: {error}"})
+        else:
+            self._send(200, answer)
+
+    def _body(self) -> dict[str, Any]:
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            body = json.loads(raw) if raw else {}
+        except ValueError as error:
+            raise _BadRequest(400, f"invalid JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise _BadRequest(400, "the body must be a JSON object")
+        return body
+
+    def _send(self, status: int, answer: Any) -> None:
+        """A dict as JSON, a str as text, a list as NDJSON in chunks."""
+        parts = [json.dumps(part).encode() + b"\n" for part in answer] if isinstance(answer, list) else []
+        body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        kind = "application/x-ndjson" if parts else "text/plain" if isinstance(answer, str) else "application/json"
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header(*(("Transfer-Encoding", "chunked") if parts else ("Content-Length", str(len(body)))))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+        self.wfile.write(chunks + b"0\r\n\r\n" if parts else body)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: requests are counted by the client."""
+
+
+def _not_found(_: dict[str, Any]) -> Any:
+    raise _BadRequest(404, "404 page not found")
+
+
+def _hello(_: dict[str, Any]) -> str:
+    return "Ollama is running"
+
+
+def _version(_: dict[str, Any]) -> dict[str, Any]:
+    return {"version": f"{__version__}-embedded"}
+
+
+def _details() -> dict[str, Any]:
+    return {
+        "format": "rules",
+        "family": "embedded",
+        "families": ["embedded"],
+        "parameter_size": "0",
+        "quantization_level": "none",
+    }
+
+
+def _tags(_: dict[str, Any]) -> dict[str, Any]:
+    model = {"name": f"{MODEL}:latest", "model": f"{MODEL}:latest", "modified_at": _now(), "size": 0}
+    return {"models": [{**model, "digest": model_digest(), "details": _details()}]}
+
+
+def _show(body: dict[str, Any]) -> dict[str, Any]:
+    _check_model(body)
+    info = {"general.architecture": "embedded", "general.parameter_count": 0}
+    shown = {"modelfile": f"# {DISPLAY_NAME}", "template": "{{ .Prompt }}", "details": _details(), "model_info": info}
+    return {**shown, "capabilities": ["completion"], "modified_at": _now()}
+
+
+def _chat(body: dict[str, Any]) -> Any:
+    def part(text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text}}
+
+    messages = body.get("messages") or []
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise _BadRequest(400, "messages must be a list of objects")
+    return _answer(body, messages, part)
+
+
+def _generate(body: dict[str, Any]) -> Any:
+    def part(text: str) -> dict[str, Any]:
+        return {"response": text}
+
+    prompt = body.get("prompt") or ""
+    return _answer(body, [{"role": "user", "content": prompt}] if prompt else [], part)
+
+
+def _answer(body: dict[str, Any], messages: list[dict[str, Any]], part: Callable[[str], dict[str, Any]]) -> Any:
+    """The answer as Ollama sends it: one object, or with `stream` (its default) several, the counts in the last."""
+    _check_model(body)
+    _check_format(body)
+    head = {"model": body["model"], "created_at": _now()}
+    text = reply(messages, body.get("format")) if messages else ""
+    words = re.findall(r"\s*\S{1,6}", text)
+    limit = (body.get("options") or {}).get("num_predict")
+    cut = isinstance(limit, int) and 0 <= limit < len(words)
+    words = words[:limit] if cut else words
+    read = sum(len(str(message.get("content", ""))) for message in messages) // 4
+    counts = {"total_duration": 1, "load_duration": 0, "prompt_eval_count": read, "prompt_eval_duration": 0}
+    reason = "load" if not messages else "length" if cut else "stop"
+    last = {"done": True, "done_reason": reason, **counts, "eval_count": len(words), "eval_duration": 0}
+    if not body.get("stream", True):
+        return {**head, **part("".join(words)), **last}
+    third = max(1, -(-len(words) // 3))
+    pieces = ["".join(words[i : i + third]) for i in range(0, len(words), third)]
+    return [{**head, **part(piece), "done": False} for piece in pieces] + [{**head, **part(""), **last}]
+
+
+def _check_model(body: dict[str, Any]) -> None:
+    model = body.get("model") or body.get("name")
+    if not model or not isinstance(model, str):
+        raise _BadRequest(400, "model is required")
+    if model.removesuffix(":latest") != MODEL:
+        raise _BadRequest(404, f"model '{model}' not found")
+    if body.get("think"):
+        raise _BadRequest(400, f'"{model}" does not support thinking')
+
+
+def _check_format(body: dict[str, Any]) -> None:
+    wanted = body.get("format")
+    if wanted not in (None, "", "json") and not isinstance(wanted, dict):
+        raise _BadRequest(400, f'invalid format: {json.dumps(wanted)}; expected "json" or a valid JSON Schema object')
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,216 @@
+"""Make the embedded student: a base model of 2.6 million parameters that reads schemas, in about five hours on 2 cores.
+
+One schema of `pretraining_data` with several (request, answer) pairs is one packed row, a prompt tree: every pair sees
+the schema and itself. Hints in the same tree teach to look a word up in the schema.
+
+    scripts/pretrain_embedded_student.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from schema_student.student.prompt_tree import Tree, grow, plant, prediction_logps
+from schema_student.training.pretraining.data import Glossary, Rng, Words, draw_group
+
+# ------------------------------------------------------------------------------------------------------- packed rows
+
+
+def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 0) -> Iterator[list[Tree]]:
+    """One batch a step, from step `begin` on, the same for the same recipe and process.
+
+    A row is a schema and its pairs; longer ones than recipe.tokens_per_batch are left out.
+    """
+    from schema_student.student.tokens import encode_completion, encode_prompt
+
+    words, rng = Words(), random.Random(f"{recipe.seed} {begin} {rank}")
+    batch: list[Tree] = []
+    step = begin
+    while True:
+        words.hardness = rng.uniform(0.3, 1.0) * min(1.0, step / (recipe.easy_share * recipe.steps))
+        ids = []
+        for prompt, text, glossary in draw_group(words, rng, recipe.pairs_per_row):
+            prompt_ids = encode_prompt(tokenizer, prompt)
+            ids.append((prompt_ids, encode_completion(tokenizer, text)))
+            ids += find_hints(tokenizer, prompt_ids, glossary)
+        (row,) = grow(ids, least_share=0.0)
+        if len(row.ids) > recipe.tokens_per_batch:
+            continue
+        if sum(len(tree.ids) for tree in batch) + len(row.ids) > recipe.tokens_per_batch:
+            yield batch
+            batch, step = [], step + 1
+        batch.append(row)
+
+
+def find_hints(tokenizer: Any, prompt: list[int], glossary: Glossary) -> list[tuple[list[int], list[int]]]:
+    """For each label in the request: the prompt up to the label's end, and the first token of the name behind it.
+
+    Pairs to grow into the same tree, where they cost no token. A name must be found in two steps, from a place in the
+    answer to a word of the request, and from there to the schema; neither is of use without the other, and so neither
+    is learned. A hint teaches the second step alone, where the word stands; the first then is a copy. docs/LOG.md has
+    what it brought.
+    """
+    parts = {tuple(_encode(tokenizer, label)): _encode(tokenizer, name)[:1] for label, name in glossary.items()}
+    lengths = sorted({len(label) for label in parts}, reverse=True)
+    marker = _encode(tokenizer, "Request")
+    here = max(i for i in range(len(prompt)) if prompt[i : i + len(marker)] == marker) + len(marker)
+    hints = []
+    while here < len(prompt):
+        length = next((n for n in lengths if tuple(prompt[here : here + n]) in parts), 0)
+        if length:
+            hints.append((prompt[: here + length], parts[tuple(prompt[here : here + length])]))
+        here += length or 1
+    return hints
+
+
+@lru_cache(maxsize=100_000)
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+# ------------------------------------------------------------------------------------------------------- the training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the shipped student was made; the card quotes it."""
+
+    steps: int = 24_000
+    seed: int = 7
+    pairs_per_row: int = 8
+    tokens_per_batch: int = 4096  # of one process; a step is one batch of each
+    easy_share: float = 0.4  # of the steps, over which hardness rises from 0 to 1
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    warmup_steps: int = 100
+    cooldown_share: float = 0.3
+    hidden_size: int = 192
+    layers: int = 4
+    vocabulary: int = 4096
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, constant, then linear cool-down to a twentieth over the last share of steps."""
+    cooldown = recipe.steps * recipe.cooldown_share
+    return min(1.0, (step + 1) / recipe.warmup_steps, max(0.05, (recipe.steps - step) / cooldown))
+
+
+def pretrain(recipe: Recipe, out: Path) -> None:
+    """Train tokenizer and model from nothing and save them to `out`; writes out/pretraining_log.jsonl.
+
+    Run again with the same recipe, it continues from out/resume.pt. Under torchrun each process trains on batches of
+    its own and gradients are averaged: one process a core is faster than one process on all of them.
+    """
+    import torch
+    from torch import distributed
+    from tqdm import tqdm
+
+    from schema_student.core.jsonl import forget_after
+    from schema_student.core.processes import process_count
+    from schema_student.student.embedded import new_embedded_model, train_embedded_tokenizer
+    from schema_student.student.loading import load_tokenizer
+    from schema_student.training.loop import average_gradients
+
+    world, rank = process_count(), int(os.environ.get("RANK", "0"))
+    if world > 1:
+        distributed.init_process_group("gloo")
+    torch.manual_seed(recipe.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "tokenizer.json").exists() and rank == 0:
+        texts = tokenizer_texts(Words(), random.Random(recipe.seed))
+        train_embedded_tokenizer(texts, recipe.vocabulary).save_pretrained(out)
+    if world > 1:
+        distributed.barrier()
+    tokenizer = load_tokenizer(str(out))
+    model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+    rates = [recipe.muon_lr, recipe.adamw_lr]
+    begin, seen, before = _resume(out / "resume.pt", model, optimizers)
+    if rank == 0:
+        forget_after(out / "pretraining_log.jsonl", begin - 1)
+    batches = endless_batches(tokenizer, recipe, begin, rank)
+    started = time.monotonic() - before
+    progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
+    for step in progress:
+        batch = plant(next(batches))
+        loss = packed_loss(model, batch)
+        loss.backward()
+        if world > 1:
+            average_gradients(model.parameters())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * learning_rate_factor(step, recipe)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        seen += batch["ids"].numel() * world  # the batches of the other processes are about as large
+        seconds, last = time.monotonic() - started, step == recipe.steps - 1
+        if rank == 0 and (step % 25 == 0 or last):
+            row = {"step": step, "loss": round(loss.item(), 5), "tokens": seen, "seconds": round(seconds, 1)}
+            with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+            progress.set_postfix(loss=f"{loss.item():.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
+        if rank == 0 and (step % 250 == 249 or last):
+            save_base(model, tokenizer, out)
+            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+            torch.save(state | {"step": step + 1, "tokens": seen, "seconds": seconds}, out / "resume.tmp")
+            (out / "resume.tmp").replace(out / "resume.pt")
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:
+    """What the tokenizer learns from: drawn prompts and completions, and every real word twenty times."""
+    for _ in range(4000):
+        for prompt, completion, _ in draw_group(words, rng, 3):
+            yield from (prompt, completion)
+    for pool in words.pools.values():
+        yield from pool * 20
+
+
+def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, float]:
+    """Continue from the last save, on fresh data: (next step, tokens seen, seconds spent)."""
+    import torch
+
+    if not path.exists():
+        return 0, 0, 0.0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"], state["tokens"], state["seconds"]
+
+
+def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
+    """Mean cross-entropy of predicted tokens (nats), forward in bfloat16."""
+    import torch
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return -prediction_logps(model, batch).mean()
+
+
+def save_base(model: Any, tokenizer: Any, out: Path) -> None:
+    """Weights in bfloat16 (safetensors), configuration and tokenizer, as `from_pretrained` reads them."""
+    import copy
+
+    import torch
+
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,172 @@
+"""Supervised fine-tuning: the training corpus -> a LoRA adapter that writes what the teacher wrote.
+
+Reads d_04_training_corpus.jsonl; writes student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation),
+training_metrics.jsonl, run_config.json. Killed and run again, it continues after the last checkpoint.
+Under torchrun the processes share each step's batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from schema_student.core.artifacts import make_stamp
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_json
+from schema_student.core.paths import paths
+from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.settings import Settings, resolve_auto
+from schema_student.student import batching
+from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.loading import Student, attach_lora, load_student
+from schema_student.training.loop import (
+    METRICS,
+    Schedule,
+    StudentTrainer,
+    check_tracker,
+    make_run,
+    publish_adapter,
+    run_facts,
+)
+
+DECIDING = (
+    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong", "batch_tokens"),
+    *("lora_r", "lora_alpha", "lora_dropout", "sft_learning_rate", "sft_epochs", "sft_max_steps", "sft_batch_size"),
+    *("gradient_accumulation", "warmup_ratio", "eval_every", "save_every", "weight_decay", "max_grad_norm"),
+)
+TOGETHER = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
+
+
+def sft_loss(logps_BC: Any, tokens: Any) -> Any:
+    """Cross-entropy of the supervised tokens over the number of them in the optimizer step."""
+    return -logps_BC.sum() / tokens
+
+
+def train_sft(settings: Settings) -> Path:
+    """Train the student's adapter on the corpus; returns checkpoint-final."""
+    check_tracker(settings)
+    choice = choose_student(settings)
+    settings = resolve_auto(settings, choice.kind)
+    where = paths(settings)
+    stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base))
+    train = partial(_train, settings, where.corpus, where.run_dir)
+    return make_run(where.run_dir, stamp, [where.corpus], settings.overwrite, train)
+
+
+def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
+    rows = read_jsonl(corpus)
+    loaded = attach_lora(load_student(settings), settings)
+    trees = batching.takes_trees(loaded.model)
+    print(f"student: {loaded.choice.name} ({loaded.choice.reason})")
+    counts: dict[str, int] = {}
+    train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
+    validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
+    for fault, count in counts.items():
+        print(f"  left out {count} rows: {fault}")
+    if not train:
+        advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
+        raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
+    schedule = plan_sft(settings, train, trees)
+    print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    facts = run_facts("sft", settings, loaded, [corpus])
+    facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
+    write_json(run_dir / "run_config.json", facts)
+    SFTTrainer(loaded, train, validation, run_dir, settings, schedule, trees).run()
+    if not is_first_process():
+        return {}
+    facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
+    publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
+    write_json(run_dir / "run_config.json", facts)
+    print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    return {"checkpoint": facts["checkpoint"]}
+
+
+def encode_rows(
+    rows: Sequence[dict[str, Any]], split: str, tokenizer: Any, settings: Settings, counts: dict[str, int], corpus: Path
+) -> list[dict[str, Any]]:
+    """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if row["split"] != split or not row["is_valid"]:
+            continue
+        ids, name = batching.encode(tokenizer, row["prompt"], row["completion"]), f"{corpus.name}:{number}"
+        fault = "no supervised token" if not row["completion"] else batching.find_fault(ids, settings)
+        if batching.keep_whole(fault, name, counts, settings):
+            found.append({"ids": ids, "name": name, "key": row["schema_id"]})
+    return found
+
+
+def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]], trees: bool) -> Schedule:
+    """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
+    steps = settings.sft_max_steps
+    if not steps:
+        sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
+        size, budget = settings.sft_batch_size, settings.batch_tokens
+        batches = batching.Planner(sequences, keys, size, budget, TOGETHER, settings.seed, trees).count()
+        a_step = settings.gradient_accumulation * process_count()
+        steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
+    size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
+    return Schedule(steps, settings.sft_learning_rate, size, accumulation, settings.eval_every, settings.save_every)
+
+
+class SFTTrainer(StudentTrainer):
+    """Batches of rows {ids, name, key}; the loss of completions."""
+
+    def __init__(
+        self,
+        student: Student,
+        train: Sequence[dict[str, Any]],
+        validation: Sequence[dict[str, Any]],
+        run_dir: Path,
+        settings: Settings,
+        schedule: Schedule,
+        trees: bool,
+    ) -> None:
+        self.validation = sorted(validation, key=lambda row: (row["key"], len(row["ids"])))
+        super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule, trees)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = batching.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
+        return {**batch, "names": [row["name"] for row in rows]}
+
+    def weigh(self, batch: dict[str, Any]) -> int:
+        return int(batch["completion_mask"].sum())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
+    ) -> Any:
+        return sft_loss(batching.completion_logps(model, inputs, self.autocast), num_items_in_batch)
+
+    def validate(self) -> dict[str, float]:
+        """eval_loss: mean over all supervised tokens of the validation rows."""
+        if not self.validation:
+            return {}
+        total, tokens = 0.0, 0
+        for rows in self.in_shares(self.validation, [[row["ids"]] for row in self.validation]):
+            batch = self._prepare_inputs(self.collate(rows))
+            total -= float(batching.completion_logps(self.model, batch, self.autocast).sum())
+            tokens += self.weigh(batch)
+        totals, counts = zip(*gather_object([(total, tokens)]), strict=True)
+        return {"eval_loss": sum(totals) / sum(counts)}
+
+
+def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
+    """The checkpoint with the least validation loss and why; the last one where there is no validation."""
+    saved = {int(path.name.split("-")[1]) for path in run_dir.glob("checkpoint-[0-9]*")}
+    if not has_validation:
+        return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
+    rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]
+    best = min(rows, key=lambda row: row["eval_loss"])
+    why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
+    return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
+
+
+def teachers(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Who wrote the corpus, where its rows say so."""
+    return sorted({str(row["teacher_model"]) for row in rows if row.get("teacher_model")})

@@ -1,0 +1,226 @@
+"""train-sft, train-dpo, train-beta-dpo: any base, any data; run folder, resume and replay are the pipeline's."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from test_sft import adapter_weights
+
+from schema_student.cli import commands
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.training import sft
+from schema_student.training.dpo import beta as betas
+from schema_student.training.dpo import train
+
+ROOT = Path(__file__).parents[2]
+TURNS = "\n\nHuman: number {}\n\nAssistant: {}"
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a base and preference data: plain pairs (two held out), and HH-RLHF's transcripts."""
+    tiny.save_tiny(tmp_path / "base")
+    pairs = [{"prompt": f"number {i}", "chosen": f"[{i}]", "rejected": f"no {i}"} for i in range(8)]
+    held_out = [{**pair, "prompt": pair["prompt"] + "!", "split": "validation"} for pair in pairs[:2]]
+    write(tmp_path / "prefs.jsonl", [*({**pair, "split": "train"} for pair in pairs), *held_out])
+    rows = [{"chosen": TURNS.format(i, f"[{i}]"), "rejected": TURNS.format(i, f"no {i}")} for i in range(8)]
+    write(tmp_path / "hh.jsonl", [*rows, {"chosen": TURNS.format(1, "a"), "rejected": TURNS.format(2, "b")}])
+    return tmp_path
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def small_flags(place, data, **flags):
+    """Words of a command line, for a run in small."""
+    small = {"output_dir": place / "out", "base_model": place / "base", "dtype": "float32", "lora_r": 4}
+    small |= {"max_new_tokens": 64, "dpo_batch_size": 2, "dpo_max_steps": 4, "dpo_eval_every": 2}
+    small |= {"dpo_learning_rate": 0.01, "sft_max_steps": 2, "sft_learning_rate": 0.01, "sft_batch_size": 4}
+    small |= {"eval_every": 2, "save_every": 2, "data_set": place / data, **flags}
+    return [word for name, value in small.items() for word in ("--" + name.replace("_", "-"), str(value))]
+
+
+def call(monkeypatch, place, command, data, **flags):
+    """Run a command in this process, in small; returns its run folder."""
+    monkeypatch.setattr(sys, "argv", [command, *small_flags(place, data, **flags)])
+    commands.COMMANDS[command]()
+    name = str(flags.get("run", Path(data).stem))
+    return place / "out" / "student_runs" / (name if command == "train-sft" else f"{name}-dpo")
+
+
+def test_train_beta_dpo_leaves_what_a_run_of_the_pipeline_leaves(place, monkeypatch):
+    run_dir = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", beta_controller="risk", beta_warmup=2)
+    files = {path.name for path in run_dir.iterdir()}
+    wanted = {"run_config.json", "margins.jsonl", "margins", "beta_trace.jsonl", "training_metrics.jsonl"}
+    assert wanted | {"checkpoint-2", "checkpoint-4", "checkpoint-final", "start"} == files
+    assert betas.replay_run(run_dir) == 3
+    config = read_json(run_dir / "run_config.json")
+    assert config["settings"]["beta_controller"] == "risk" and config["adapter"] is None and config["pairs"] == 8
+    validated = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "eval_margin" in row]
+    assert validated[0]["eval_margin"] == 0 < validated[-1]["eval_margin"]  # the base is the reference
+    assert config["checkpoint"] == "checkpoint-4" and "held-out pairs" in config["why"]
+
+
+def test_train_sft_then_train_dpo_goes_on_from_its_adapter(place, monkeypatch, capsys):
+    first = call(monkeypatch, place, "train-sft", "hh.jsonl")
+    assert "left out" not in capsys.readouterr().out
+    run_dir = call(monkeypatch, place, "train-dpo", "hh.jsonl", adapter=first / "checkpoint-final")
+    assert "left out 1: the prompts of chosen and rejected differ" in capsys.readouterr().out
+    config = read_json(run_dir / "run_config.json")
+    assert config["adapter"] == str(first / "checkpoint-final")
+    assert config["settings"]["beta_controller"] == "fixed"
+    assert {row["beta/effective"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row} == {0.1}
+    assert betas.replay_run(run_dir) == 4
+    assert not (run_dir / "start").exists()
+
+
+def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
+    worse = {"checkpoint": "checkpoint-0", "why": "a test", "sft_was_better": True}
+    monkeypatch.setattr(train, "choose_checkpoint", lambda _: worse)
+    run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl")
+    weights = adapter_weights(run_dir / "checkpoint-final")
+    assert all(not weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
+def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
+    with tiny.killed_in_step(monkeypatch, train.DPOTrainer, 4):
+        call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="a")
+    ours, theirs = (call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run=run) for run in ("a", "b"))
+    assert (ours / "margins.jsonl").read_bytes() == (theirs / "margins.jsonl").read_bytes()
+    a, b = (adapter_weights(run / "checkpoint-final") for run in (ours, theirs))
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
+    flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
+    words = small_flags(place, "prefs.jsonl", run="two", **flags)
+    tiny.run_in_two_processes("-m", "schema_student.cli.commands", "train-beta-dpo", *words)
+    theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", dpo_gradient_accumulation=2, **flags)
+    ours = theirs.with_name("two-dpo")
+    assert betas.replay_run(ours) == betas.replay_run(theirs) > 0
+    a, b = ([row.get("beta") for row in read_jsonl(run / "beta_trace.jsonl")] for run in (ours, theirs))
+    assert a == pytest.approx(b, abs=1e-9) and any(beta != 0.1 for beta in a if beta)
+    assert [row["n"] for row in read_jsonl(ours / "margins.jsonl")] == [2] * 4
+    steps = ([row for row in read_jsonl(run / "training_metrics.jsonl") if "loss" in row] for run in (ours, theirs))
+    for row, other in zip(*steps, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert row[name] == pytest.approx(other[name], rel=1e-4), (name, row["step"])
+    a, b = (adapter_weights(run / "checkpoint-4") for run in (ours, theirs))
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+
+
+def save_other_base(folder):
+    """A Llama with a tokenizer that has no chat template, no padding and no end of turn but <eos>."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    config = read_json(folder / "tokenizer_config.json")
+    for name in ("pad_token", "additional_special_tokens", "extra_special_tokens"):
+        config.pop(name, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace("<end_of_turn>", "<other>").replace("<pad>", "<none>"))
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, num_key_value_heads=1)).save_pretrained(folder)
+    return folder
+
+
+def test_a_base_that_is_no_gemma_and_has_no_chat_template_is_trained_too(place, monkeypatch):
+    base = save_other_base(place / "llama")
+    first = call(monkeypatch, place, "train-sft", "hh.jsonl", base_model=base)
+    run_dir = call(
+        monkeypatch, place, "train-beta-dpo", "hh.jsonl", base_model=base, adapter=first / "checkpoint-final"
+    )
+    assert betas.replay_run(run_dir) == 0 and len(read_jsonl(run_dir / "margins.jsonl")) == 4
+
+
+def test_fewer_pairs_than_a_step_are_refused_with_the_batch_that_fits(place, monkeypatch):
+    with pytest.raises(UserError, match=r"8 pairs to train on, fewer than the 18 of .*: give --dpo-batch-size 4, or"):
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl", dpo_batch_size=9, dpo_gradient_accumulation=2)
+
+
+def test_a_warm_up_longer_than_the_run_is_said_at_the_start(place, monkeypatch, capsys):
+    call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", beta_controller="risk", beta_warmup=9)
+    said = capsys.readouterr().out
+    assert said.index("the risk warm-up of 9 steps is not shorter than the run") < said.index("step 0/4")
+
+
+def test_a_resume_with_another_controller_is_refused(place, monkeypatch):
+    call(monkeypatch, place, "train-dpo", "prefs.jsonl")
+    with pytest.raises(UserError, match=r'beta_controller was "fixed", now "calibrated"'):
+        call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl")
+    with pytest.raises(UserError, match="lora_r was 4, now 8"):
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl", lora_r=8)
+
+
+def test_wrong_usage_is_said(place, monkeypatch):
+    with pytest.raises(SettingsError, match="train-dpo keeps beta fixed; for risk run train-beta-dpo"):
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl", beta_controller="risk")
+    for command in commands.COMMANDS:
+        monkeypatch.setattr(sys, "argv", [command])
+        with pytest.raises(SettingsError, match="give --data-set"):
+            commands.COMMANDS[command]()
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place, monkeypatch, tracker):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sft, "choose_student", lambda _: pytest.fail("a student was chosen"))
+    for command in commands.COMMANDS:
+        with pytest.raises(UserError, match=f"--report-to {tracker} needs a package .*: pip install {tracker}"):
+            call(monkeypatch, place, command, "prefs.jsonl", report_to=tracker)
+    assert not (place / "out").exists()
+
+
+def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch):
+    from transformers import TrainerCallback
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append((args.run_name, logs))
+
+    seen = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(
+        "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)
+    )
+    for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl", report_to="wandb")
+    assert "WANDB_MODE" not in os.environ and os.environ["TENSORBOARD_LOGGING_DIR"] == str(run_dir / "tensorboard")
+    logged = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "checkpoint" not in row]
+    assert seen == [("prefs-dpo", row) for row in logged]
+
+
+def test_the_launchers_of_the_bootstrap_run_each_command(tmp_path):
+    text = (ROOT / "scripts" / "bootstrap.sh").read_text()
+    listed = re.findall(r'^(train-\S+) = "schema_student.cli.commands:main"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert listed == list(commands.COMMANDS)
+    make = re.search(r"^make_commands\(\) \{\n.*?^\}\n", text, re.M | re.S).group(0)
+    (tmp_path / "bin").mkdir()
+    head = f'set -eu\nROOT="{ROOT}" VENV="{tmp_path}" PYTHON="{sys.executable}"\n'
+    subprocess.run(["bash", "-c", f"{head}{make}make_commands"], check=True)
+    for command in commands.COMMANDS:
+        done = subprocess.run([tmp_path / "bin" / command, "--help"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"usage: {command} ") and f"\n  {command} --data-set" in done.stdout
+    done = subprocess.run([tmp_path / "bin" / "train-dpo"], capture_output=True, text=True)
+    assert done.returncode == 2 and "error: give --data-set" in done.stderr
+
+
+def test_data_that_is_all_held_out_is_said(place, monkeypatch):
+    rows = [json.loads(line) for line in (place / "prefs.jsonl").read_text().splitlines()]
+    write(place / "prefs.jsonl", [row for row in rows if row["split"] == "validation"])
+    with pytest.raises(UserError, match="no pair to train on; all of them are held out"):
+        call(monkeypatch, place, "train-dpo", "prefs.jsonl")

@@ -1,0 +1,276 @@
+"""Runners: flags passed on, stages chosen, the exit code of what failed, a log of everything.
+
+They run for real, in a copy of the repository's shell part whose .venv/bin/python is a stand-in that says what it was
+asked, and fails where it is told to.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNNERS = sorted(path.name for path in ROOT.glob("run*.sh"))
+STAGES = "domain_specs schemas dataset corpus sft evaluate_base evaluate_sft pairs dpo evaluate_dpo report".split()
+FAKE_PYTHON = """#!/usr/bin/env bash
+echo "ran ${1##*/} ${*:2}"
+case $1 in *"${FAIL_AT:-nothing}"*) exit "${FAIL_WITH:-7}" ;; esac
+case $1 in *"${HANG_AT:-nothing}"*) echo $$ > "$HANG_FILE"; exec sleep 60 ;; esac
+exit 0
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    for name in [*RUNNERS, "scripts/bootstrap.sh"]:
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("requirements.txt", "requirements-gpu.txt"):
+        (tmp_path / name).write_text("the same for both\n")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    set_up(tmp_path)
+    return tmp_path
+
+
+def set_up(checkout):
+    wanted = hashlib.sha256((checkout / "requirements.txt").read_bytes()).hexdigest()
+    (checkout / ".venv" / "installed").write_text(f"{wanted}  -\n")
+
+
+def run(checkout, *command, **env):
+    return subprocess.run(
+        command,
+        cwd=checkout,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def ran(text):
+    return re.findall(r"^ran (.*?) ?$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [*RUNNERS, "scripts/bootstrap.sh", ".ci/run"])
+def test_a_runner_is_sound_bash(name):
+    assert subprocess.run(["bash", "-n", ROOT / name], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", [*RUNNERS, ".ci/run"])
+def test_a_runner_can_be_started(name):
+    assert os.access(ROOT / name, os.X_OK)
+
+
+def test_run_all_runs_every_stage_in_order_with_its_flags_and_keeps_the_log(checkout):
+    done = run(checkout, "./runAll.sh", "--schemas", "my schemas.jsonl", "--run", "mine")
+    assert done.returncode == 0, done.stdout
+    assert re.findall(r"^== \d+/11 (\w+)", done.stdout, re.MULTILINE) == STAGES
+    assert ran(done.stdout)[0] == "generate_domain_specs.py --schemas my schemas.jsonl --run mine"
+    assert ran(done.stdout)[6] == "evaluate_student.py --schemas my schemas.jsonl --run mine --eval-student sft"
+    (log,) = (checkout / "outputs" / "logs").iterdir()
+    assert re.fullmatch(r"runAll-\d{8}-\d{6}\.log", log.name)
+    assert log.read_text() == done.stdout
+
+
+def test_every_stage_of_every_runner_is_a_script():
+    for name in RUNNERS:
+        for script in re.findall(r"^stage \w+ +(\S+)", (ROOT / name).read_text(), re.MULTILINE):
+            assert (ROOT / "scripts" / script).exists(), f"{name}: {script}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "first", "last"),
+    [
+        (["--from", "pairs", "--until", "dpo"], "pairs", "dpo"),
+        (["--until=schemas"], "domain_specs", "schemas"),
+        (["--from=report"], "report", "report"),
+    ],
+)
+def test_from_and_until_choose_stages_and_are_not_passed_on(checkout, flags, first, last):
+    done = run(checkout, "./runAll.sh", *flags)
+    assert (
+        re.findall(r"^== \d+/11 (\w+)", done.stdout, re.MULTILINE)
+        == STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+    )
+    assert "--from" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--from", "training"], "unknown stage 'training'; the stages are: domain_specs schemas"),
+        (["--until=nowhere"], "unknown stage 'nowhere'"),
+        (["--from", "dpo", "--until", "sft"], "--from dpo comes after --until sft"),
+        (["--from"], "--from needs a value"),
+    ],
+)
+def test_a_wrong_stage_is_wrong_usage_and_runs_nothing(checkout, flags, words):
+    done = run(checkout, "./runAll.sh", *flags)
+    assert done.returncode == 2
+    assert words in done.stdout
+    assert not ran(done.stdout)
+    assert not (checkout / "outputs").exists()
+
+
+@pytest.mark.parametrize("code", [1, 2, 130])
+def test_the_exit_code_is_that_of_what_failed_and_nothing_runs_after_it(checkout, code):
+    done = run(checkout, "./runAll.sh", FAIL_AT="build_schemas", FAIL_WITH=str(code))
+    assert done.returncode == code
+    assert ran(done.stdout) == ["generate_domain_specs.py", "build_schemas.py"]
+    assert f"stage schemas ended with exit code {code}" in done.stdout
+    (log,) = (checkout / "outputs" / "logs").iterdir()
+    assert f"exit code {code}" in log.read_text()
+
+
+def test_the_commands_of_the_issue_reach_their_scripts(checkout):
+    adapter = ["--adapter", "outputs/student_runs/x/checkpoint-final", "--teacher-model", "gpt-oss:120b"]
+    flags = " ".join(adapter)
+    assert ran(run(checkout, "./runTraining.sh", "--config", "config/defaults.json").stdout) == [
+        "train_student.py --config config/defaults.json"
+    ]
+    assert ran(run(checkout, "./runEvals.sh", *adapter).stdout) == [
+        f"evaluate_student.py {flags}",
+        f"report_training.py {flags}",
+    ]
+    assert ran(run(checkout, "./runAlignment.sh", *adapter).stdout) == [
+        f"build_alignment_pairs.py {flags}",
+        f"train_alignment_dpo.py {flags}",
+        f"evaluate_student.py {flags} --eval-student sft",
+        f"evaluate_student.py {flags} --eval-student dpo",
+        f"report_training.py {flags}",
+    ]
+
+
+def test_logs_follow_output_dir(checkout):
+    done = run(checkout, "./runTraining.sh", "--output-dir", "elsewhere")
+    assert ran(done.stdout) == ["train_student.py --output-dir elsewhere"]
+    assert len(list((checkout / "elsewhere" / "logs").iterdir())) == 1
+    assert not (checkout / "outputs").exists()
+
+
+def test_tests_runner_returns_the_first_failure_and_ends_with_pytest(checkout):
+    done = run(checkout, "./runTests.sh", "-k", "auto", FAIL_AT="-m", FAIL_WITH="3")
+    assert done.returncode == 3
+    assert ran(done.stdout) == ["-m ruff check .", "-m mypy", "-m pytest -k auto"]
+    assert done.stdout.splitlines()[-1] == "ran -m pytest -k auto"
+
+
+def test_help_says_what_a_runner_does_and_its_stages(checkout):
+    done = run(checkout, "./runAll.sh", "--help")
+    assert done.returncode == 0
+    assert "From nothing to a report" in done.stdout
+    assert f"stages: {' '.join(STAGES)}" in done.stdout
+    assert not (checkout / "outputs").exists()
+
+
+def test_help_names_the_runner_in_its_usage(checkout):
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "usage: ${1##*/} [-h]"\n')
+    assert "usage: runAll.sh [-h]" in run(checkout, "./runAll.sh", "--help").stdout
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(checkout):
+    done = run(checkout, "./runTraining.sh", "--output-dir", "/dev/null/x")
+    assert done.returncode == 2 and "error: --output-dir /dev/null/x: no folder can be made there" in done.stdout
+
+
+def test_a_venv_whose_python_is_gone_is_made_anew(checkout):
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/python")
+    tools = checkout / "tools"
+    tools.mkdir()
+    (tools / "uv").write_text('#!/bin/sh\necho "uv $1"\n[ "$1" = --version ]\n')
+    (tools / "uv").chmod(0o755)
+    done = run(checkout, "./runTraining.sh", PATH=f"{tools}:{os.environ['PATH']}")
+    assert "setting up" in done.stdout and "uv venv" in done.stdout
+
+
+def test_compiled_files_are_kept_whatever_the_environment_says(checkout):
+    (checkout / ".venv" / "bin" / "python").write_text('#!/bin/sh\necho "ran ${PYTHONDONTWRITEBYTECODE:-kept}"\n')
+    said = run(checkout, "./runAll.sh", "--until", "domain_specs", PYTHONDONTWRITEBYTECODE="1").stdout
+    assert ran(said) == ["kept"]
+
+
+def test_print_config_prints_it_once(checkout):
+    assert ran(run(checkout, "./runAll.sh", "--print-config").stdout) == ["pretty_jsonl.py --print-config"]
+
+
+def test_a_second_start_takes_under_two_seconds(checkout):
+    started = time.monotonic()
+    done = run(checkout, "./runTraining.sh")
+    assert time.monotonic() - started < 2
+    assert done.returncode == 0 and ran(done.stdout) == ["train_student.py"]
+
+
+def test_a_start_without_a_fitting_python_says_so(checkout):
+    (checkout / ".venv" / "installed").unlink()
+    tools = checkout / "tools"
+    tools.mkdir()
+    for tool in ("bash", "env", "sha256sum", "cat", "dirname", "basename", "sed", "mkdir", "date", "tee"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    done = run(checkout, "./runTraining.sh", PATH=str(tools))
+    assert done.returncode == 1
+    assert "no Python 3.11, 3.12 or 3.13 on PATH" in done.stdout
+
+
+def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
+    hang = checkout / "hangs"
+    env = {**os.environ, "HANG_AT": "train_student", "HANG_FILE": str(hang)}
+    runner = subprocess.Popen(
+        ["./runTraining.sh"], cwd=checkout, env=env, stdout=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 20
+    while not (hang.exists() and hang.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(runner.pid, signal.SIGINT)
+    runner.communicate(timeout=20)
+    assert runner.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(hang.read_text()), 0)
+    (log,) = (checkout / "outputs" / "logs").iterdir()
+    assert "train_student.py" in log.read_text()
+
+
+def test_a_stage_ends_with_its_killed_runner(tmp_path):
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import os, time\nfrom schema_student.core.processes import run_script\n"
+        "def main():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\nrun_script(main)\n"
+    )
+    command = f"export SCHEMA_STUDENT_RUNNER=$$; {sys.executable} {script}; true"
+    runner = subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True)
+    assert runner.stdout is not None
+    assert int(runner.stdout.readline()) > 0
+    runner.kill()
+    # The pipe ends when its last holder, the stage, is gone.
+    assert runner.communicate(timeout=20)[0] == ""
+
+
+def test_pinned_requirements_have_hashes_and_name_no_host():
+    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-uv.txt"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text
+        assert not re.search(r"^--", text, re.MULTILINE)
+        pins = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+        assert all("==" in pin and "--hash=sha256:" in pin for pin in pins)
+
+
+def test_the_gpu_requirements_hold_the_same_versions_as_the_base():
+    base, gpu = (
+        set(re.findall(r"^(\S+==[^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-gpu.txt")
+    )
+    assert base <= gpu

@@ -1,0 +1,79 @@
+"""Every script takes the settings' flags, leaves with 0, 1 or 2, and has a dry run that touches nothing."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+STAGES = [
+    "generate_domain_specs",
+    "build_schemas",
+    "generate_dataset",
+    "build_training_corpus",
+    "train_student",
+    "evaluate_student",
+    "build_alignment_pairs",
+    "train_alignment_dpo",
+    "sample_rollouts",
+    "report_training",
+    "pretty_jsonl",
+    "export_teacher_answers",
+    "import_teacher_answers",
+]
+
+
+def run_script(monkeypatch, name, *argv):
+    """A script in this process (torch is loaded once); returns its exit code."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *argv])
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    return left.value.code
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_dry_run_reads_settings_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
+    assert run_script(monkeypatch, name, "--dry-run", "--output-dir", str(tmp_path / "out"), "--seed", "0") == 0
+    assert "would write" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_reads_the_schemas_of_ones_own(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+    flags = ("--dry-run", "--output-dir", str(tmp_path / "out"), "--schemas", str(mine))
+    assert run_script(monkeypatch, "generate_dataset", *flags) == 0
+    assert "can be used: 1" in capsys.readouterr().out
+    mine.write_text('{"type": "objekt"}')
+    assert run_script(monkeypatch, "generate_dataset", *flags) == 1
+    assert f"error: {mine}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("name", ["generate_domain_specs", "generate_dataset"])
+def test_a_folder_that_cannot_be_made_is_named(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    flags = ("--output-dir", str(tmp_path / "file" / "out"), "--base-model", "embedded")
+    assert run_script(monkeypatch, name, *flags) == 1
+    assert f"error: {tmp_path / 'file'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_wrong_flag_is_wrong_usage(name, monkeypatch, capsys):
+    assert run_script(monkeypatch, name, "--no-such-flag") == 2
+    assert "error: unknown argument '--no-such-flag'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["build_schemas", "build_training_corpus", "train_student", "train_alignment_dpo"])
+def test_a_missing_input_is_named(name, tmp_path, monkeypatch, capsys):
+    assert run_script(monkeypatch, name, "--output-dir", str(tmp_path), "--base-model", "embedded") == 1
+    assert f"{tmp_path}" in capsys.readouterr().err  # what is missing, by its path
+
+
+@pytest.mark.parametrize("name", ["generate_domain_specs", "build_schemas"])
+def test_domain_steps_are_skipped_for_schemas_of_ones_own(name, tmp_path, monkeypatch, capsys):
+    assert run_script(monkeypatch, name, "--output-dir", str(tmp_path), "--schemas", "mine.jsonl") == 0
+    assert "skipped: the schemas are yours (mine.jsonl)" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

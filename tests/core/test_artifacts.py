@@ -1,0 +1,331 @@
+"""Artifacts: atomic, stamped, and the same after any kill."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_student.core.artifacts import digest, dry_run, make_stamp, open_step, read_meta
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import (
+    FIELDS,
+    dump_row,
+    parse_row,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from schema_student.core.paths import evaluated, paths
+from schema_student.core.settings import default_settings
+from schema_student.operate.pretty import write_pretty
+
+STAMP = {"settings": {"domains": 3}, "seed": 1}
+ROWS = [{"n": 0, "text": "plain"}, {"n": 1, "text": "caf\u00e9 \u2028 \U0001f600"}, {"n": 2, "text": "lone \ud800"}]
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+row_lists = st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=5)
+
+
+def run_step(path, rows, stamp=STAMP, stop_after=None, **options):
+    """A step as the stages write it: goes on after the rows that are there, and may be killed after some."""
+    with open_step(path, stamp, **options) as step:
+        if step.done:
+            return "done"
+        for row in rows[len(step.rows) : stop_after]:
+            step.append(row)
+        if stop_after is None:
+            step.finish()
+        return step.rows
+
+
+@given(row_lists)
+@hypothesis.settings(max_examples=30)
+def test_rows_read_back_as_written(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows.jsonl")
+        write_jsonl(path, rows)
+        assert read_jsonl(path) == rows
+
+
+@given(st.dictionaries(st.text(st.characters()), st.text(st.characters())))
+def test_any_text_survives_lone_surrogates_and_line_separators_included(row):
+    assert parse_row(dump_row(row), "row") == row
+    assert "\n" not in dump_row(row)
+
+
+@given(row_lists, st.data())
+@hypothesis.settings(max_examples=30)
+def test_a_kill_at_any_byte_resumes_to_the_same_rows(rows, data):
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole.jsonl"), Path(folder, "killed.jsonl")
+        run_step(whole, rows)
+        run_step(killed, rows, stop_after=len(rows))
+        if killed.exists():
+            os.truncate(killed, data.draw(st.integers(0, killed.stat().st_size)))
+        run_step(killed, rows)
+        assert killed.read_bytes() == whole.read_bytes()
+        assert run_step(killed, rows) == "done"
+
+
+def test_a_torn_last_line_is_cut_and_written_again(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, ROWS, stop_after=1)
+    with path.open("ab") as file:
+        file.write(b'{"n": 1, "text": "caf\xc3')
+    assert run_step(path, ROWS) == ROWS[:1]
+    assert read_jsonl(path) == ROWS
+
+
+def test_a_process_killed_in_the_middle_leaves_whole_rows_and_no_lock(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    code = f"""
+import os, signal
+from pathlib import Path
+from schema_student.core.artifacts import open_step
+with open_step(Path({str(path)!r}), {STAMP!r}) as step:
+    step.append({ROWS[0]!r})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert read_meta(path) is None
+    assert run_step(path, ROWS) == ROWS[:1]
+    assert read_jsonl(path) == ROWS
+
+
+def test_a_second_writer_is_refused_naming_the_first(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with open_step(path, STAMP), pytest.raises(UserError, match=f"being written by process {os.getpid()}"):  # noqa: SIM117
+        with open_step(path, STAMP):
+            raise AssertionError("two writers")
+    assert run_step(path, ROWS) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_lies_in_an_artifact_is_never_its_input(tmp_path, overwrite):
+    adapter = tmp_path / "student-dpo" / "checkpoint-final" / "adapter_model.safetensors"
+    write_text(adapter, "weights")
+    with pytest.raises(UserError, match=r"of its own input .*adapter_model\.safetensors; name another"):
+        run_step(tmp_path / "student-dpo", [], inputs=[adapter], overwrite=overwrite)
+    assert adapter.read_text() == "weights"
+
+
+def test_a_finished_step_says_so_and_changes_nothing(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, ROWS)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert run_step(path, []) == "done"
+    assert "done already" in capsys.readouterr().out
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert set(before) == {"rows.jsonl", "rows.jsonl.meta.json"}
+
+
+@pytest.mark.parametrize("stop_after", [None, 2], ids=["finished", "partial"])
+def test_what_other_settings_made_is_refused_by_name_and_kept(tmp_path, stop_after):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, ROWS, stop_after=stop_after)
+    before = path.read_bytes()
+    other = {"settings": {"domains": 4}, "seed": 1}
+    with pytest.raises(UserError, match=r"domains was 3, now 4.*--overwrite"):
+        run_step(path, ROWS, stamp=other)
+    assert path.read_bytes() == before
+    run_step(path, ROWS[1:], stamp=other, overwrite=True)
+    assert read_jsonl(path) == ROWS[1:]
+
+
+def test_further_facts_of_a_stamp_are_compared_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, ROWS, stamp={**STAMP, "base": "one"})
+    with pytest.raises(UserError, match='base was "one", now "two"'):
+        run_step(path, ROWS, stamp={**STAMP, "base": "two"})
+
+
+def test_an_input_that_changed_is_named(tmp_path):
+    source, path = tmp_path / "source.jsonl", tmp_path / "rows.jsonl"
+    write_jsonl(source, ROWS)
+    run_step(path, ROWS, inputs=[source])
+    write_jsonl(source, ROWS[1:])
+    with pytest.raises(UserError, match=r"input source\.jsonl has changed"):
+        run_step(path, ROWS, inputs=[source])
+
+
+@pytest.mark.parametrize("text", ["{torn", None, 3])
+def test_json_within_a_row_that_is_broken_is_named(tmp_path, text):
+    row = dict.fromkeys(FIELDS["d_03_dataset.jsonl"], "{}") | {"ast_json": text}
+    path = tmp_path / "d_03_dataset.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl:1: ast_json is not JSON in a string"):
+        read_jsonl(path)
+
+
+def test_a_missing_or_unfinished_input_is_refused_with_its_script(tmp_path):
+    source, path = tmp_path / "d_03_dataset.jsonl", tmp_path / "rows.jsonl"
+    with pytest.raises(UserError, match=r"not there; scripts/generate_dataset\.py makes it"):
+        run_step(path, ROWS, inputs=[source])
+    run_step(source, ROWS, stop_after=1)
+    with pytest.raises(UserError, match="unfinished"):
+        run_step(path, ROWS, inputs=[source])
+    assert not path.exists()
+
+
+def test_an_artifact_edited_by_hand_is_not_taken_for_the_one_that_was_made(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, ROWS)
+    write_jsonl(path, ROWS[1:])
+    with pytest.raises(UserError, match="edited after it was made"):
+        run_step(path, ROWS)
+
+
+def test_a_step_without_rows_leaves_an_empty_finished_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run_step(path, [])
+    assert path.read_bytes() == b""
+    assert run_step(path, []) == "done"
+
+
+def test_a_folder_is_made_stamped_and_overwritten_as_a_whole(tmp_path):
+    folder = tmp_path / "student"
+    for overwrite in (False, True):
+        with open_step(folder, STAMP, overwrite=overwrite) as step:
+            assert not step.done
+            assert not folder.exists()
+            write_text(folder / "weights", "1")
+            step.finish({"steps": 3})
+    meta = read_meta(folder)
+    assert meta is not None
+    assert meta["steps"] == 3
+    assert {"settings", "seed", "inputs", "versions", "git_commit", "finished_at"} <= set(meta)
+    with open_step(folder, STAMP) as step:
+        assert step.done
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [('{"a": 1', "not JSON"), ("[1]", "must be a JSON object"), ('{"a": NaN}', "NaN"), ('{"a": 1} x', "Extra data")],
+)
+def test_a_broken_line_is_named_by_file_and_number(tmp_path, line, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"fine": true}\n\n' + line + "\n")
+    with pytest.raises(UserError) as caught:
+        read_jsonl(path)
+    assert f"{path}:3: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)
+    (tmp_path / "latin.json").write_bytes(b'"caf\xe9"')
+    with pytest.raises(UserError, match="not UTF-8 at byte 4"):
+        read_json(tmp_path / "latin.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"old": True})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"new": float("nan")})
+    assert read_json(path) == {"old": True}
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_digests_follow_content_not_order_or_time(tmp_path):
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    write_text(tmp_path / "one" / "x", "1")
+    write_text(tmp_path / "two" / "x", "1")
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+    write_text(tmp_path / "two" / "x", "2")
+    assert digest(tmp_path / "one") != digest(tmp_path / "two")
+
+
+def test_artifacts_of_the_default_run_lie_where_the_design_says():
+    where = paths(default_settings())
+    assert where.dataset == Path("outputs/d_03_dataset.jsonl")
+    assert where.pairs == Path("outputs/student_runs/alignment/dpo_pairs.jsonl")
+    assert where.dpo_checkpoint == Path("outputs/student_runs/student-dpo/checkpoint-final")
+    assert where.eval_dir("student-sft") == Path("outputs/student_runs/eval/student-sft")
+
+
+def test_two_runs_share_no_artifact():
+    one, two = paths(default_settings(run="one")), paths(default_settings(schemas="x/two.jsonl"))
+    for name in ("dataset", "corpus", "pairs", "run_dir", "dpo_dir", "report_dir"):
+        assert getattr(one, name) != getattr(two, name)
+    assert paths(default_settings(run="one", data_dir="outputs")).corpus == paths(default_settings()).corpus
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "adapter"),
+    [
+        ({}, "student-base", ""),
+        ({"eval_student": "sft"}, "student-sft", "outputs/student_runs/student/checkpoint-final"),
+        ({"eval_student": "dpo", "run": "x"}, "x-dpo", "outputs/student_runs/x-dpo/checkpoint-final"),
+        ({"adapter": "o/student_runs/x/checkpoint-final"}, "x-sft", "o/student_runs/x/checkpoint-final"),
+        ({"adapter": "o/student_runs/x-dpo/checkpoint-final"}, "x-dpo", "o/student_runs/x-dpo/checkpoint-final"),
+        ({"adapter": "o/student_runs/x/checkpoint-50"}, "x-sft-checkpoint-50", "o/student_runs/x/checkpoint-50"),
+        ({"adapter": "models/mine"}, "student-mine", "models/mine"),
+        ({"adapter": "models/mine/checkpoint-final"}, "student-mine", "models/mine/checkpoint-final"),
+        ({"adapter": "models/mine", "eval_student": "base"}, "student-base", ""),
+    ],
+)
+def test_who_is_evaluated_follows_from_flags(changes, name, adapter):
+    assert evaluated(default_settings(**changes)) == (name, adapter)
+
+
+def test_a_dpo_adapter_is_not_evaluated_as_its_own_runs_sft():
+    adapter = "o/student_runs/x-dpo/checkpoint-final"
+    with pytest.raises(SettingsError, match="is this run's DPO adapter; leave --eval-student out, or name another"):
+        evaluated(default_settings(adapter=adapter, eval_student="sft"))
+    assert evaluated(default_settings(adapter=adapter, eval_student="sft", run="y")) == ("y-sft", adapter)
+
+
+def test_a_dry_run_says_what_is_missing_and_writes_nothing(tmp_path, capsys):
+    settings = default_settings(output_dir=str(tmp_path), dry_run=True)
+    where = paths(settings)
+    assert dry_run(settings, reads=[where.dataset], writes=[where.corpus])
+    said = capsys.readouterr().out
+    assert "MISSING; scripts/generate_dataset.py makes it" in said
+    assert "d_04_training_corpus.jsonl (absent)" in said
+    assert list(tmp_path.iterdir()) == []
+    assert not dry_run(settings.changed(dry_run=False), reads=[], writes=[])
+
+
+def test_pretty_files_unfold_the_json_inside(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    where = paths(settings)
+    write_jsonl(where.dataset, [{"ast_json": '{"a": [1]}', "schema_json": "broken {"}])
+    write_jsonl(where.eval_dir("student-sft") / "evaluation_results.jsonl", [{"rank": 5}])
+    assert [path.name for path in write_pretty(settings)] == [
+        "student-d_03_dataset.json",
+        "student-sft-evaluation_results.json",
+    ]
+    assert read_json(where.pretty / "student-d_03_dataset.json") == [
+        {"ast_json": {"a": [1]}, "schema_json": "broken {"}
+    ]
+
+
+def test_a_stamp_holds_the_named_settings_the_seed_and_facts():
+    stamp = make_stamp(default_settings(), "beta", base="abc")
+    assert json.loads(json.dumps(stamp)) == {"settings": {"beta": 0.1}, "seed": 13, "base": "abc"}
+
+
+def test_an_input_in_the_current_folder_is_looked_at_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("input.jsonl").write_text("{}\n")
+    with open_step(tmp_path / "made.jsonl", {}, [Path("input.jsonl")]) as step:
+        step.finish()
+    with pytest.raises(UserError, match=r"^nowhere.json is not there$"):
+        read_json(Path("nowhere.json"))

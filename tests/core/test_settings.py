@@ -1,0 +1,256 @@
+"""Settings: one value each, refused by name when wrong, the same from flag, file and defaults."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.flags import load_settings
+from schema_student.core.names import adapter_run, resolve_run
+from schema_student.core.processes import run_script
+from schema_student.core.resources import CONFIG_DIR
+from schema_student.core.settings import (
+    FLAG_ONLY,
+    Settings,
+    allowed,
+    config_schema,
+    default_settings,
+    read_config,
+    resolve_auto,
+)
+
+DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
+
+
+def flags(*argv):
+    return load_settings(argv, "A test.")
+
+
+def config_file(folder, text):
+    path = folder / "config.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+def test_every_setting_has_a_default_in_the_file_and_a_description():
+    assert set(DEFAULTS) == set(Settings.model_fields) - FLAG_ONLY
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_published_schema_is_current():
+    published = json.loads((CONFIG_DIR / "schema.json").read_text())
+    assert published == config_schema(), "run scripts/write_config_schema.py"
+
+
+@pytest.mark.parametrize("name", ["defaults.json", "auto_embedded.json", "auto_gemma.json"])
+def test_shipped_configurations_fit_the_published_schema(name):
+    schema = json.loads((CONFIG_DIR / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(read_config(CONFIG_DIR / name), schema)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "gemma", "transformers"])
+def test_resolve_auto_fills_in_every_auto_number_and_only_these(kind):
+    resolved = resolve_auto(default_settings(sft_batch_size=3), kind)
+    assert resolved.sft_batch_size == 3
+    left = {name for name, value in resolved.model_dump().items() if value == "auto"}
+    assert left == {"teacher_model", "base_model", "dtype", "eval_student"}
+
+
+def test_a_flag_beats_the_file_and_the_file_beats_the_defaults(tmp_path):
+    path = config_file(tmp_path, {"seed": 5, "beta": 0.5})
+    settings = flags("--config", str(path), "--seed", "0")
+    assert (settings.seed, settings.beta, settings.lora_r) == (0, 0.5, DEFAULTS["lora_r"])
+
+
+def test_flags_take_lists_switches_and_auto():
+    settings = flags("--eval-splits", "test_seen,validation", "--no-judge-valid", "--overwrite", "--domains", "auto")
+    assert settings.eval_splits == ["test_seen", "validation"]
+    assert (settings.judge_valid, settings.overwrite, settings.domains) == (False, True, "auto")
+
+
+def test_a_list_takes_commas_a_repeated_flag_or_both():
+    assert flags("--teacher-host", "a:1,b:2", "--teacher-host=http://c").teacher_host == ["a:1", "b:2", "http://c"]
+    assert flags("--teacher-host", "").teacher_host == [] == flags().teacher_host
+
+
+BAD_FLAGS = [
+    (["--beta", "nan"], "--beta: nan is not a number > 0"),
+    (["--beta", "0"], "--beta: 0 is not a number > 0"),
+    (["--beta=-0.1"], "--beta: -0.1 is not"),
+    (["--beta", "inf"], "--beta: inf is not"),
+    (["--beta", "9"], "outside beta_min 0.01 .. beta_max 2.0"),
+    (["--beta-min", "0"], "--beta-published"),
+    (["--sft-batch-size", "0"], '--sft-batch-size: 0 is not "auto" or a whole number >= 1'),
+    (["--sft-batch-size", "1.5"], "--sft-batch-size: 1.5 is not"),
+    (["--dpo-learning-rate", "nan"], "--dpo-learning-rate: nan is not"),
+    (["--seed", "many"], "--seed: 'many' is not a whole number"),
+    (["--seed"], "argument --seed: expected one argument"),
+    (["--sft-bach-size", "3"], "did you mean '--sft-batch-size'"),
+    (["--eval-splits", "tests"], "each item one of"),
+    (["--beta-controller", "none"], 'one of "fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"'),
+    (["--eval-splits", ","], "--eval-splits"),
+    (["--teacher-api", "grpc"], 'one of "ollama", "openai"'),
+    (["--run", "../elsewhere"], "--run"),
+    (["--date-start", "2026-02-30"], "2026-02-30 is no day of the calendar"),
+    (["--date-start", "2027-01-01"], "lies before date_start"),
+    (["--train-share", "0.95"], "above 1"),
+    (["--max-new-tokens", "9999"], "no room for a prompt"),
+    (["--config", "no/such/file.json"], "config file no/such/file.json cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD_FLAGS, ids=lambda value: " ".join(value)[:30])
+def test_a_bad_flag_is_refused_by_name_with_exit_code_2(argv, message):
+    with pytest.raises(SettingsError) as caught:
+        flags(*argv)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+BAD_FILES = [
+    ({"sft_batchsize": 3}, "unknown setting 'sft_batchsize'; did you mean 'sft_batch_size'?"),
+    ({"seed": "5"}, "seed: '5' is not a whole number"),
+    ({"seed": True}, "seed: True is not"),
+    ({"overwrite": 1}, "overwrite: 1 is not true or false"),
+    ({"beta": None}, "beta: None is not"),
+    ({"teacher_host": "a,b"}, "teacher_host: 'a,b' is not a list with each item text that is not empty"),
+    ({"dry_run": True}, "dry_run is a flag (--dry-run)"),
+    ('{"beta": NaN}', "beta: nan is not"),
+    ('{"beta": 1, "beta": 2}', "'beta' stands there twice"),
+    ('{"beta":\n 1,}', ":2:"),
+    ("[]", "one JSON object of settings"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES, ids=lambda value: str(value)[:30])
+def test_a_bad_config_file_is_refused_naming_file_and_key(tmp_path, content, message):
+    path = config_file(tmp_path, content)
+    with pytest.raises(SettingsError) as caught:
+        flags("--config", str(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@given(
+    st.sampled_from(sorted(DEFAULTS)), st.one_of(st.none(), st.floats(), st.integers(), st.text(), st.lists(st.text()))
+)
+def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+    try:
+        settings = default_settings(**{name: value})
+    except SettingsError as error:
+        assert name in str(error)  # noqa: PT017 - either outcome is right, and each has its check
+    else:
+        assert getattr(settings, name) == value
+        assert type(getattr(settings, name)) in (type(value), float)
+
+
+def test_zero_is_a_value():
+    assert flags("--seed", "0", "--eval-limit", "0", "--lora-dropout", "0").lora_dropout == 0
+
+
+def test_beta_min_of_0_needs_the_published_rule_named():
+    assert flags("--beta-min", "0", "--beta-published").beta_min == 0
+
+
+def test_print_config_prints_settings_that_read_back(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        flags("--print-config", "--seed", "3")
+    assert left.value.code == 0
+    path = config_file(tmp_path, capsys.readouterr().out)
+    assert flags("--config", str(path)) == flags("--seed", "3")
+
+
+def test_help_shows_the_flags_of_its_groups_and_help_all_shows_all(capsys):
+    for argv, shows_beta in ((["--help"], False), (["--help-all"], True)):
+        with pytest.raises(SystemExit):
+            load_settings(argv, "A test.", ["dataset"])
+        shown = capsys.readouterr().out
+        assert "--train-queries" in shown
+        assert ("--beta-delta" in shown) == shows_beta
+
+
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({}, "student"),
+        ({"run": "mine", "schemas": "a/b.jsonl"}, "mine"),
+        ({"schemas": "../data/bfcl simple.jsonl"}, "bfcl-simple"),
+        ({"adapter": "outputs/student_runs/mine/checkpoint-final/"}, "mine"),
+        ({"adapter": "outputs/student_runs/mine-dpo/checkpoint-20"}, "mine"),
+        ({"adapter": "somewhere/else"}, "student"),
+    ],
+)
+def test_the_run_is_named_by_flag_adapter_or_schemas(changes, run):
+    assert resolve_run(default_settings(**changes)) == run
+
+
+@pytest.mark.parametrize(
+    "changes", [{"run": "eval"}, {"run": "alignment"}, {"run": "student-dpo"}, {"schemas": "x/eval.jsonl"}]
+)
+def test_a_name_whose_folders_belong_to_other_runs_is_refused(changes):
+    with pytest.raises(SettingsError, match=r"cannot name a run, as .* are folders of other runs"):
+        resolve_run(default_settings(**changes))
+
+
+def test_an_adapter_from_elsewhere_belongs_to_no_run():
+    assert adapter_run("models/mine/checkpoint-final") == ""
+    assert adapter_run("") == ""
+
+
+def test_settings_are_frozen_and_changed_makes_a_checked_copy():
+    settings = default_settings()
+    assert settings.changed(seed=1).seed == 1
+    assert settings.subset("seed", "beta") == {"seed": 13, "beta": 0.1}
+    with pytest.raises(SettingsError, match="seed"):
+        settings.changed(seed=-1)
+
+
+def test_allowed_says_bounds_in_words():
+    assert allowed("lora_dropout") == "a number >= 0 and < 1"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (UserError("no schema; give one"), 1, "error: no schema; give one"),
+        (SettingsError("unknown"), 2, "error: unknown"),
+        (KeyboardInterrupt(), 130, "run the same command to continue"),
+        (OSError(errno.ENOSPC, "No space left on device", "rows.jsonl"), 1, "error: rows.jsonl: No space left"),
+    ],
+)
+def test_a_script_leaves_with_the_exit_code_of_what_happened(raised, code, words, capsys, monkeypatch):
+    def main():
+        raise raised
+
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    with pytest.raises(SystemExit) as left:
+        run_script(main)
+    assert left.value.code == code
+    assert words in capsys.readouterr().err
+
+
+def test_settings_and_artifacts_load_without_torch():
+    code = "import sys, schema_student.artifacts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scripts_own_defaults_give_way_to_file_and_flag(tmp_path):
+    def controller(*argv):
+        return load_settings(argv, "A test.", beta_controller="fixed").beta_controller
+
+    path = config_file(tmp_path, {"beta_controller": "risk"})
+    assert controller() == "fixed" and controller("--config", str(path)) == "risk"
+    assert controller("--config", str(path), "--beta-controller", "epsilon") == "epsilon"
+
+
+def test_a_run_on_ones_own_data_is_named_after_it():
+    assert resolve_run(default_settings(data_set="some/where.jsonl", adapter="x")) == "where"
+    assert resolve_run(default_settings(data_set="openai/set:part", schemas="y.jsonl")) == "set-part"
+    assert resolve_run(default_settings(data_set="a.jsonl", run="mine")) == "mine"

@@ -1,0 +1,457 @@
+"""The dataset: valid rows only, split by schema, without leaks, the same whenever it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from schema_student.core.artifacts import Step, read_meta
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.resources import CHECKOUT, DATA_DIR
+from schema_student.core.settings import default_settings, read_auto
+from schema_student.data.dataset import (
+    OWN_MODE_ROWS,
+    OWN_PAIR_SHARE,
+    _sized,
+    read_user_schemas,
+    rejected_answers_path,
+    rejected_path,
+    write_dataset,
+)
+from schema_student.data.dedup import Requests, normalized
+from schema_student.data.domains import schema_row
+from schema_student.data.splits import Source, split_schemas
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.judging import judge
+from schema_student.schema.query_dsl import names_a_field
+from schema_student.schema.structure import in_schema_order, shape
+from schema_student.teacher.client import Teacher
+from schema_student.teacher.faults import TeacherFailure
+
+LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
+BFCL = CHECKOUT / "examples" / "bfcl" / "simple.jsonl"
+SMALL = {"train_queries": 12, "pair_queries": 0, "eval_queries": 20, "teacher_model": "embedded"}
+FIELDS = {"schema_id", "domain", "operators", "schema_json", "query", "current_date", "ast_json", "is_valid"} | {
+    *("validation_error", "error_type", "teacher_model", "split", "language", "kind", "accepted", "source")
+}
+
+
+def small_settings(folder, **changes):
+    """Settings of a small run in a folder, and its d_02 with eight domains."""
+    settings = default_settings(output_dir=str(folder), **{**SMALL, **changes})
+    where = paths(settings).schemas
+    if not settings.schemas and not where.exists():
+        write_jsonl(where, [schema_row(spec, 1) for spec in LEXICON[:8]])
+    return settings
+
+
+def city_schema(name, low=1):
+    properties = {name: {"type": "string"}, "days": {"type": "integer", "minimum": low, "maximum": 99}}
+    return {"title": f"trip_{name}", "type": "object", "properties": properties, "required": [name, "days"]}
+
+
+def write_own(path, rows):
+    write_jsonl(path, rows)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    settings = small_settings(tmp_path_factory.mktemp("dataset"))
+    return settings, read_jsonl(write_dataset(settings))
+
+
+def test_every_row_has_the_contract_s_fields_and_a_valid_answer(made):
+    _, rows = made
+    assert all(set(row) == FIELDS for row in rows)
+    for row in rows:
+        compiled = compile_schema(json.loads(row["schema_json"]))
+        assert judge(row["ast_json"], compiled).schema_valid and row["is_valid"]
+        assert json.loads(row["ast_json"])["prompt"] == row["query"]
+    assert {row["teacher_model"] for row in rows} == {"embedded-teacher"} and {row["source"] for row in rows} == {
+        "teacher"
+    }
+
+
+def test_splits_are_by_schema_and_large_enough(made):
+    _, rows = made
+    counts = Counter(row["split"] for row in rows)
+    schemas = {split: {row["schema_id"] for row in rows if row["split"] == split} for split in counts}
+    assert {split: len(ids) for split, ids in schemas.items()} == {
+        **{"train": 5, "test_seen": 5},
+        **{"validation": 1, "test_unseen": 2},
+    }
+    assert schemas["test_seen"] == schemas["train"]
+    assert not schemas["test_unseen"] & schemas["train"] and not schemas["validation"] & schemas["train"]
+    assert counts == {"train": 60, "validation": 6, "test_seen": 20, "test_unseen": 20}
+
+
+def test_requests_for_pairs_are_of_training_schemas_and_stand_in_no_other_split(tmp_path):
+    rows = read_jsonl(write_dataset(small_settings(tmp_path, pair_queries=3)))
+    kept = [row for row in rows if row["split"] == "alignment"]
+    assert Counter(row["schema_id"] for row in kept) == dict.fromkeys(
+        {row["schema_id"] for row in rows if row["split"] == "train"}, 3
+    )
+    assert not {row["query"] for row in kept} & {row["query"] for row in rows if row["split"] != "alignment"}
+
+
+def test_no_request_stands_twice(made):
+    _, rows = made
+    assert len({normalized(row["query"]) for row in rows}) == len(rows)
+
+
+def test_refusals_and_french_come_in_their_shares(made):
+    _, rows = made
+    train = Counter(row["kind"] for row in rows if row["split"] == "train")
+    assert (
+        sum(train.values()) - train["answerable"] == 9
+        and abs(train["missing_field"] - train["unsupported_operator"]) <= 1
+    )
+    assert 0.2 < sum(row["language"] == "fr" for row in rows) / len(rows) < 0.35
+    for row in rows:
+        answer = json.loads(row["ast_json"])
+        assert ("refusal" in answer) == (row["kind"] != "answerable")
+        if "refusal" in answer:
+            assert names_a_field(answer["refusal"]["suggestion"], json.loads(row["schema_json"]))
+
+
+def test_dates_are_drawn_from_the_range_that_was_set(tmp_path):
+    settings = small_settings(tmp_path, train_queries=3, date_start="2031-05-01", date_end="2031-05-04")
+    dates = {row["current_date"] for row in read_jsonl(write_dataset(settings))}
+    assert dates == {f"2031-05-0{day}" for day in (1, 2, 3, 4)}
+
+
+def test_the_seed_decides_the_rows(made, tmp_path):
+    _, rows = made
+    assert read_jsonl(write_dataset(small_settings(tmp_path / "same"))) == rows
+    others = read_jsonl(write_dataset(small_settings(tmp_path / "other", seed=99)))
+    assert {row["query"] for row in others} != {row["query"] for row in rows}
+
+
+def test_a_finished_dataset_is_left_alone_and_another_is_refused(made, capsys):
+    settings, _ = made
+    write_dataset(settings)
+    assert "done already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="train_queries was 12, now 13"):
+        write_dataset(settings.changed(train_queries=13))
+
+
+def test_meta_records_the_teacher_and_the_counts(made):
+    settings, rows = made
+    meta = read_meta(paths(settings).dataset)
+    assert meta["teacher_info"]["display_name"] == "embedded rule-based teacher (not an LLM)"
+    assert meta["teacher_info"]["format"] == "honored" and len(meta["teacher_info"]["model_digest"]) == 64
+    assert sum(split["rows"] for split in meta["counts"].values()) == len(rows)
+    assert meta["inputs"]["d_02_final_schemas.jsonl"]
+
+
+def test_meta_and_the_last_line_say_what_the_teacher_cost(tmp_path, capsys):
+    settings = small_settings(tmp_path)
+    rows = read_jsonl(write_dataset(settings))
+    first = read_meta(paths(settings).dataset)["teacher_usage"]
+    assert first["asked"] == first["requests"] > len(rows) and first["cache_hits"] == 0
+    assert first["cost"]["prompt_tokens"] > 0 and first["cost_a_row"]["answer_tokens"] > 0
+    write_dataset(settings.changed(overwrite=True))
+    again = read_meta(paths(settings).dataset)["teacher_usage"]
+    assert (again["asked"], again["cache_hits"]) == (0, first["asked"]) and again["cost"] == first["cost"]
+    said = capsys.readouterr().out
+    assert f"teacher: {first['asked']} questions in {first['requests']} requests, 0 answers from disk" in said
+    assert f"teacher: 0 questions in 0 requests, {first['asked']} answers from disk" in said
+    assert f"a row of the {len(rows)} kept: " in said
+    assert read_jsonl(rejected_answers_path(paths(settings).dataset)) == []
+
+
+# Interruption
+
+
+class Killed(BaseException):
+    """A kill that a test survives."""
+
+
+@pytest.mark.parametrize("at", [0, 1, 37, 105])
+def test_a_killed_run_continues_to_the_same_rows(at, made, tmp_path, monkeypatch):
+    _, rows = made
+    settings = small_settings(tmp_path)
+    append, count = Step.append, iter(range(10_000))
+
+    def append_until(step, row):
+        if next(count) == at:
+            with step.path.open("a") as file:
+                file.write(json.dumps(row)[:50])  # torn
+            raise Killed
+        append(step, row)
+
+    monkeypatch.setattr(Step, "append", append_until)
+    with pytest.raises(Killed):
+        write_dataset(settings)
+    monkeypatch.setattr(Step, "append", append)
+    assert read_jsonl(write_dataset(settings)) == rows
+    assert read_jsonl(rejected_path(paths(settings).dataset)) == []
+
+
+def test_sigkill_and_the_same_command_give_the_same_file(made, tmp_path):
+    settings, _ = made
+    small_settings(tmp_path)
+    program = (
+        "from schema_student import config, dataset\n"
+        f"dataset.write_dataset(default_settings(output_dir={str(tmp_path)!r}, **{SMALL!r}))"
+    )
+    target = paths(settings.changed(output_dir=str(tmp_path))).dataset
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if target.exists() and target.stat().st_size > 100_000:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert target.read_bytes() == paths(settings).dataset.read_bytes()
+
+
+def test_a_second_writer_is_refused(made, tmp_path, monkeypatch):
+    settings = small_settings(tmp_path)
+    seen = []
+
+    def try_again(*args):
+        with pytest.raises(UserError, match="is being written by process") as caught:
+            write_dataset(settings)
+        seen.append(caught)
+        raise Killed
+
+    monkeypatch.setattr("schema_student.data.dataset._make", try_again)
+    with pytest.raises(Killed):
+        write_dataset(settings)
+    assert seen
+
+
+# Rejection
+
+
+def asker(answers):
+    """Teacher.ask_many that lets answers(role, payload, truth) spoil what the embedded teacher says."""
+    honest = Teacher.ask_many
+
+    def ask_many(self, asks, progress=""):
+        return [answers(role, payload, truth) for (role, payload), truth in zip(asks, honest(self, asks), strict=True)]
+
+    return ask_many
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error_type", "reason"),
+    [
+        (lambda answer: {**answer, "steps": []}, "minItems", "/steps"),
+        (lambda answer: {"refusal": {"reason": "no", "suggestion": "ask by moon"}}, "refused", "was refused"),
+        (lambda answer: TeacherFailure("answer", "it is tired"), "no_answer", "it is tired"),
+    ],
+)
+def test_rejected_rows_are_counted_and_asked_for_again(spoil, error_type, reason, tmp_path, monkeypatch, capsys):
+    calls = iter(range(10_000))
+
+    def answers(role, payload, truth):
+        spoiled = role == "answer" and "refusal" not in truth and next(calls) % 5 == 0
+        return spoil(truth) if spoiled else truth
+
+    monkeypatch.setattr(Teacher, "ask_many", asker(answers))
+    settings = small_settings(tmp_path)
+    rows = read_jsonl(write_dataset(settings))
+    rejected = read_jsonl(rejected_path(paths(settings).dataset))
+    assert Counter(row["split"] for row in rows) == {"train": 60, "validation": 6, "test_seen": 20, "test_unseen": 20}
+    assert len(rejected) >= 15 and {row["error_type"] for row in rejected} == {error_type}
+    assert all(reason in row["validation_error"] and not row["is_valid"] for row in rejected)
+    assert f"({error_type} {len(rejected)})" in capsys.readouterr().out
+    assert read_meta(paths(settings).dataset)["rejected"] == {error_type: len(rejected)}
+
+
+def test_a_teacher_that_repeats_itself_is_asked_again_and_every_repetition_is_counted(tmp_path, monkeypatch):
+    """The first request of each batch comes three times: as it is, in capitals, and with one word more."""
+    padding = "and besides that I would be glad to have them all on one single page if that can be done by you"
+
+    def answers(role, payload, truth):
+        if role != "query":
+            return truth
+        first, *others = truth["queries"]
+        return {"queries": [f"{first} {padding}", f"{first} {padding}".upper(), f"{first} {padding} today", *others]}
+
+    monkeypatch.setattr(Teacher, "ask_many", asker(answers))
+    settings = small_settings(tmp_path, refusal_fraction=0.0)
+    where = paths(settings).dataset
+    rows = read_jsonl(write_dataset(settings))
+    rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(where)))
+    assert rejected["duplicate"] and rejected["near_duplicate"] and rejected["test_overlap"]
+    assert read_meta(where)["rejected"] == dict(rejected)
+    requests = Requests(settings.near_duplicate, settings.test_overlap)
+    for row in rows:
+        assert requests.problem(row["query"], row["split"]) is None
+        requests.take(row["query"], row["split"])
+
+
+def test_refusals_that_answer_or_suggest_nothing_are_rejected(tmp_path, monkeypatch):
+    step = [{"name": "a", "description": "", "conditions": []}]
+
+    def answers(role, payload, truth):
+        if role != "answer" or "refusal" not in truth:
+            return truth
+        bad = len(truth["refusal"]["reason"]) % 2
+        useless = {"reason": "no", "suggestion": "ask by moon phase"}
+        return {"prompt": "?", "refusal": useless} if bad else {"prompt": "?", "steps": step}
+
+    monkeypatch.setattr(Teacher, "ask_many", asker(answers))
+    settings = small_settings(tmp_path)
+    rows = read_jsonl(write_dataset(settings))
+    rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(paths(settings).dataset)))
+    assert {row["kind"] for row in rows} == {"answerable"}
+    assert rejected["suggestion"] and rejected["minItems"]
+
+
+def test_no_valid_teacher_row_at_all_is_an_error_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(Teacher, "ask_many", asker(lambda role, p, truth: {} if role == "answer" else truth))
+    settings = small_settings(tmp_path, train_queries=2, eval_queries=2)
+    with pytest.raises(UserError, match=r"no valid teacher row at all .*required.*d_03_rejected\.jsonl"):
+        write_dataset(settings)
+    assert not read_meta(paths(settings).dataset)
+
+
+def test_a_schema_that_supports_every_operator_gets_other_refusals(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Teacher,
+        "ask_many",
+        asker(
+            lambda role, p, truth: TeacherFailure(role, "cannot") if p.get("kind") == "unsupported_operator" else truth
+        ),
+    )
+    settings = small_settings(tmp_path)
+    kinds = Counter(row["kind"] for row in read_jsonl(write_dataset(settings)) if row["split"] == "train")
+    assert kinds == {"answerable": 51, "missing_field": 9}
+
+
+# The user's own schemas
+
+
+def test_own_queries_are_the_truth_of_the_tests(tmp_path):
+    rows = [
+        {
+            "schema_id": f"s{i}",
+            "schema": city_schema(f"city{i}"),
+            "query": f"{place} for {i + 1} days",
+            "answer": answer,
+        }
+        for i in range(10)
+        for place in ("Paris", "Rome", "Oslo", "Bern")
+        for answer in [{f"city{i}": place, "days": i + 1}]
+    ]
+    settings = small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows), train_queries=3)
+    made = read_jsonl(write_dataset(settings))
+    counts = Counter((row["split"], row["source"]) for row in made)
+    assert counts == {
+        **{("train", "user"): 14, ("test_seen", "user"): 14, ("train", "teacher"): 21},
+        **{("validation", "user"): 4, ("test_unseen", "user"): 8},
+    }
+    assert {row["language"] for row in made} == {"en"} and {row["kind"] for row in made} == {"answerable"}
+    assert len({row["query"] for row in made}) == len(made)
+
+
+def test_schemas_without_queries_get_them_from_the_teacher_in_every_split(tmp_path):
+    folder = tmp_path / "schemas"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"s{i}.json").write_text(json.dumps(city_schema(f"city{i}")))
+    settings = small_settings(tmp_path / "out", schemas=str(folder), train_queries=5, eval_queries=8)
+    counts = Counter(row["split"] for row in read_jsonl(write_dataset(settings)))
+    assert counts == {"train": 20, "validation": 3, "test_seen": 8, "test_unseen": 8}
+
+
+def test_one_schema_alone_is_split_by_queries(tmp_path, capsys):
+    own = write_own(tmp_path / "own.jsonl", [{"schema_id": "one", "schema": city_schema("city")}])
+    made = read_jsonl(write_dataset(small_settings(tmp_path, schemas=own, train_queries=30, eval_queries=8)))
+    assert Counter(row["split"] for row in made) == {"train": 30, "validation": 32, "test_seen": 8}
+    assert "note: test_unseen is empty" in capsys.readouterr().out
+
+
+def test_one_own_query_leaves_no_split_empty(tmp_path):
+    rows = [{"schema_id": "one", "schema": city_schema("city"), "query": "x", "answer": {"city": "y", "days": 2}}]
+    own = write_own(tmp_path / "own.jsonl", rows)
+    made = read_jsonl(write_dataset(small_settings(tmp_path, schemas=own, train_queries=4, eval_queries=8)))
+    counts = Counter(row["split"] for row in made)
+    assert counts["train"] == 5 and counts["test_seen"] == 8 and counts["validation"] >= 8
+
+
+def test_of_many_own_schemas_each_gets_less():
+    def sized(count, **changes):
+        sources = [Source(f"s{i}", "d", [], {}, ()) for i in range(count)]
+        settings = default_settings(schemas="own.jsonl", **changes)
+        made = _sized(settings, "embedded", sources, dict.fromkeys((s.schema_id for s in sources), "train"))
+        return made.train_queries, made.pair_queries
+
+    auto = read_auto("embedded")
+    assert sized(3) == (300, auto["pair_queries"])
+    assert sized(300) == (OWN_MODE_ROWS // 300, math.ceil(OWN_PAIR_SHARE * auto["pair_prompts"] / 300))
+    assert sized(300, train_queries=7, pair_queries=9) == (7, 9)
+    assert sized(5000)[0] == 2
+
+
+def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):
+    rows = [{"schema_id": "s", "schema": city_schema("city"), "query": "somewhere nice, a week"}]
+    settings = small_settings(
+        tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows), train_queries=4, eval_queries=4
+    )
+    made = read_jsonl(write_dataset(settings))
+    assert {row["source"] for row in made} == {"teacher"}
+    rejected = read_jsonl(rejected_path(paths(settings).dataset))
+    assert [row["query"] for row in rejected] == ["somewhere nice, a week"]
+    assert rejected[0]["error_type"] == "no_answer" and "did not write this request" in rejected[0]["validation_error"]
+    said = read_jsonl(rejected_answers_path(paths(settings).dataset))
+    assert [row["try"] for row in said] == [1, 2, 3] and "did not write this request" in said[0]["answer"]
+
+
+@pytest.mark.skipif(not BFCL.exists(), reason="the shared data are not here")
+def test_real_requests_keep_their_alternatives_and_do_not_leak(tmp_path):
+    settings = small_settings(tmp_path, schemas=str(BFCL), train_queries=1)
+    made = read_jsonl(write_dataset(settings))
+    own = [row for row in made if row["source"] == "user"]
+    assert len(own) > 390 and all(row["accepted"] for row in own) and {row["teacher_model"] for row in own} == {"user"}
+    assert Counter(row["split"] for row in own)["test_unseen"] >= 80
+    shapes = {
+        split: {
+            json.dumps(shape(json.loads(row["schema_json"])), sort_keys=True) for row in made if row["split"] == split
+        }
+        for split in ("train", "test_unseen")
+    }
+    assert not shapes["train"] & shapes["test_unseen"]
+
+
+def test_schemas_that_differ_in_words_only_stay_together(tmp_path):
+    rows = []
+    for i in range(12):
+        schema = city_schema(f"city{i // 2}")
+        rows.append({"schema_id": f"s{i}", "schema": {**schema, "description": f"number {i}"}})
+    sources = read_user_schemas(Path(write_own(tmp_path / "own.jsonl", rows)))
+    splits = split_schemas(sources, default_settings())
+    assert all(splits[f"s{i}"] == splits[f"s{i + 1}"] for i in range(0, 12, 2))
+    assert Counter(splits.values()) == {"train": 8, "test_unseen": 2, "validation": 2}
+
+
+def test_a_shape_keeps_properties_that_are_called_like_annotations():
+    schema = {"title": "x", "properties": {"title": {"type": "string", "description": "y"}, "default": {"const": 1}}}
+    assert shape(schema) == {"properties": {"title": {"type": "string"}, "default": {"const": 1}}}
+
+
+def test_keys_come_in_the_schema_s_order():
+    schema = {
+        "$defs": {"point": {"properties": {"y": {}, "x": {}}}},
+        "properties": {"b": {"items": {"$ref": "#/$defs/point"}}, "a": {}},
+    }
+    value = {"z": 1, "a": 2, "b": [{"x": 1, "y": 2}]}
+    assert json.dumps(in_schema_order(value, schema)) == '{"b": [{"y": 2, "x": 1}], "a": 2, "z": 1}'

@@ -1,0 +1,112 @@
+"""What is counted of a dataset is what stands in its rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from schema_examples import QUERY_SCHEMA
+from test_dataset import small_settings
+
+from schema_student.core.jsonl import read_jsonl
+from schema_student.data.dataset import write_dataset
+from schema_student.data.dataset_statistics import describe
+from schema_student.report.figures import draw_balance
+
+TREE = {
+    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}},
+    "type": "object",
+    "properties": {"root": {"$ref": "#/$defs/node"}, "names": {"type": "array", "items": {"type": "string"}}},
+}
+
+
+def row(query, answer, schema, split="train", **changes):
+    facts = {"schema_id": "s", "query": query, "split": split, "language": "en", "kind": "answerable"}
+    return {**facts, "schema_json": json.dumps(schema), "ast_json": json.dumps(answer), **changes}
+
+
+def step(*conditions):
+    return {
+        "name": "s",
+        "description": "",
+        "conditions": [dict(zip(("field", "operator", "value"), c, strict=True)) for c in conditions],
+    }
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return read_jsonl(write_dataset(small_settings(tmp_path_factory.mktemp("described"))))
+
+
+def test_sums_agree_with_the_rows(rows):
+    facts = describe(rows)
+    sizes = {
+        "training": sum(not row["split"].startswith("test") for row in rows),
+        "tests": sum(row["split"].startswith("test") for row in rows),
+    }
+    for what in ("languages", "kinds", "words"):
+        assert {s: sum(n[s] for n in facts["balance"][what].values()) for s in sizes} == sizes
+    answers = [json.loads(row["ast_json"]) for row in rows]
+    conditions = [c for answer in answers for step in answer.get("steps", ()) for c in step["conditions"]]
+    for what in ("operators", "field types"):
+        assert sum(sum(n.values()) for n in facts["balance"][what].values()) == len(conditions)
+    known = {operator["canonical"] for row in rows for operator in row["operators"]}
+    assert set(facts["balance"]["operators"]) <= known
+    assert facts["rows"] == len(rows) and facts["schemas"] == 8
+    for side, found in facts["diversity"].items():
+        assert found["requests"] == sizes[side]
+        assert 0 < found["distinct_1"] < found["distinct_2"] < found["distinct_3"] <= 1
+        assert 0 < found["fields"]["asked"] <= found["fields"]["there"]
+
+
+def test_a_query_is_counted_by_its_parts():
+    answer = {
+        "prompt": "p",
+        "steps": [step(("color", "is", "red"), ("color", "is", "blue")), step(("color", "is", "red"))],
+    }
+    refused = {"prompt": "p", "refusal": {"reason": "r", "suggestion": "s"}}
+    framed = {**answer, "steps": answer["steps"][1:], "timeframe": {"start": "2024-01-01", "end": "2024-02-01"}}
+    made = [
+        row("red or blue, then red", answer, QUERY_SCHEMA),
+        row("rouge", framed, QUERY_SCHEMA, "test_unseen", language="fr"),
+        row("by moon", refused, QUERY_SCHEMA, kind="missing_field"),
+    ]
+    balance = describe(made)["balance"]
+    assert balance["conditions"] == {"1": {"training": 0, "tests": 1}, "3": {"training": 1, "tests": 0}}
+    assert balance["steps"] == {"1": {"training": 0, "tests": 1}, "2": {"training": 1, "tests": 0}}
+    assert balance["timeframe"] == {"with": {"training": 0, "tests": 1}, "without": {"training": 1, "tests": 0}}
+    assert balance["kinds"]["missing field"] == {"training": 1, "tests": 0}
+    assert balance["languages"] == {"en": {"training": 2, "tests": 0}, "fr": {"training": 0, "tests": 1}}
+    assert list(balance)[:3] == ["languages", "kinds", "words"]
+
+
+def test_a_plain_object_is_counted_by_properties_types_and_depth():
+    answer = {"root": {"n": 1, "next": {"n": 2}}, "names": ["a", "b"]}
+    facts = describe([row("a tree", answer, TREE), row("nothing", {}, TREE)])
+    balance = facts["balance"]
+    assert balance["value types"] == {
+        "integer": {"training": 2, "tests": 0},
+        "string": {"training": 2, "tests": 0},
+    }
+    assert balance["properties given"] == {"0": {"training": 1, "tests": 0}, "2": {"training": 1, "tests": 0}}
+    assert balance["schema depth"] == {"2": {"training": 2, "tests": 0}}  # itself, and a node once around
+    assert balance["properties of the schema"] == {"2": {"training": 2, "tests": 0}}
+    assert facts["diversity"]["training"]["fields"] == {"asked": 2, "there": 2}
+    assert "operators" not in balance
+
+
+@pytest.mark.parametrize("schema", [True, {}, {"type": "array", "items": True}, {"enum": [1, None]}, {"$ref": "#"}])
+def test_schemas_without_properties_are_described_too(schema):
+    facts = describe([row("?", None, schema), row("!", [1, {"a": [True, 2.5]}], schema, "test_seen")])
+    assert facts["rows"] == 2 and facts["balance"]["value types"]["null"] == {"training": 1, "tests": 0}
+
+
+def test_no_rows_are_described_and_draw_nothing():
+    facts = describe([])
+    assert facts["rows"] == 0 and facts["balance"] == {} and facts["diversity"]["tests"]["distinct_1"] == 0
+    assert draw_balance(facts["balance"]) is None
+
+
+def test_the_figure_has_a_panel_for_each_question(rows):
+    assert draw_balance(describe(rows)["balance"]).startswith(b"\x89PNG")
+    assert draw_balance({"languages": {"en": {"training": 1, "tests": 0}}}).startswith(b"\x89PNG")

@@ -1,0 +1,230 @@
+"""The published dataset is loaded by `datasets` as it was written, and is pushed by request only."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import datasets
+import huggingface_hub.constants
+import pytest
+from pipeline import run
+from test_dataset import city_schema, small_settings, write_own
+
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import dump_row, read_jsonl
+from schema_student.core.paths import paths
+from schema_student.data.dataset import write_dataset
+from schema_student.data.hub import FIELDS, push_to_hub, write_hub_dataset
+
+REPO = "someone/requests"
+
+
+def front_of(folder):
+    """The front matter: each line `name: JSON`, which is YAML too."""
+    matter = (folder / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+    return {name: json.loads(value) for name, value in (line.split(": ", 1) for line in matter.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    settings = small_settings(tmp_path_factory.mktemp("published"), pair_queries=2)
+    rows = read_jsonl(write_dataset(settings))
+    return settings, rows, write_hub_dataset(settings)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The user's schemas, with further right values of different types, and no unseen split."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = [
+        {"schema_id": f"s{i}", "schema": city_schema(f"city{i}"), "query": f"{place} for {days} days | now"}
+        | {"answer": {f"city{i}": place, "days": days}, "accepted": {"days": [days, str(days)]}}
+        for i, (place, days) in enumerate((place, days) for place in ("Oslo", "Rome") for days in (2, 3, 4))
+    ]
+    settings = small_settings(folder, schemas=write_own(folder / "own.jsonl", rows), train_queries=2)
+    write_dataset(settings)
+    return settings, write_hub_dataset(settings)
+
+
+def load(folder, tmp_path):
+    return datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+
+
+def test_datasets_loads_every_split_with_the_same_rows(made, tmp_path):
+    _, rows, folder = made
+    loaded = load(folder, tmp_path)
+    assert {split: len(found) for split, found in loaded.items()} == Counter(row["split"] for row in rows)
+    for split, found in loaded.items():
+        mine = [row for row in rows if row["split"] == split]
+        assert found["query"] == [row["query"] for row in mine] and found["ast_json"] == [r["ast_json"] for r in mine]
+        assert found["operators_json"] == [dump_row(row["operators"]) for row in mine]
+        assert found.column_names == list(FIELDS)
+    infos = {split["name"]: split["num_examples"] for split in front_of(folder)["dataset_info"]["splits"]}
+    assert infos == Counter(row["split"] for row in rows)
+
+
+def test_rows_of_the_user_load_too_and_an_empty_split_has_no_file(own, tmp_path):
+    settings, folder = own
+    rows = read_jsonl(paths(settings).dataset)
+    loaded = load(folder, tmp_path)
+    assert sum(map(len, loaded.values())) == len(rows)
+    assert set(loaded) == {path.stem for path in folder.glob("*.jsonl")}
+    given = [row["accepted"] for row in rows if row["split"] == "train"]
+    assert [json.loads(text) if text else None for text in loaded["train"]["accepted_json"]] == given
+    assert any(given) and None in given
+
+
+def test_the_card_says_what_a_user_must_know(made):
+    settings, rows, folder = made
+    card, front = (folder / "README.md").read_text(encoding="utf-8"), front_of(folder)
+    assert front["license"] == "apache-2.0" and front["language"] == ["en", "fr"]
+    assert front["size_categories"] == ["n<1K"]
+    assert f"{len(rows)} requests in plain words to 8 JSON Schemas" in card
+    assert "embedded rule-based teacher (not an LLM)" in card and "come from templates by rule" in card
+    assert "near_duplicate 0.8" in card and "test_overlap 13" in card and f"Seed {settings.seed}" in card
+    assert all(f"| {name} |" in card for name in FIELDS) and "## Known limits" in card
+    assert all(ord(character) < 128 for character in card) and "http" not in card
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", card):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    assert not re.search(r"\n\n\n", card)
+
+
+def test_a_licence_is_named_only_where_it_is_known(own, made):
+    _, folder = own
+    assert front_of(folder)["license"] == "unknown"
+    assert "Its licence is not stated" in (folder / "README.md").read_text(encoding="utf-8")
+    settings, *_ = made
+    with pytest.raises(SettingsError, match="dataset_licence"):
+        settings.changed(dataset_licence="do what you want!")
+
+
+def test_the_script_writes_the_card_and_says_where_it_is_done_already(tmp_path):
+    settings = small_settings(tmp_path, train_queries=2, eval_queries=2)
+    flags = ["--output-dir", tmp_path, "--teacher-model", "embedded", "--train-queries", "2", "--eval-queries", "2"]
+    first, second = run("generate_dataset", *flags), run("generate_dataset", *flags)
+    assert (first.code, second.code) == (0, 0), first
+    assert f"with its card: {paths(settings).hub_dataset}" in first.out
+    assert second.out.count("done already: ") == 2
+    assert (paths(settings).hub_dataset / "description.json").exists()
+
+
+# The hub
+
+
+class FakeHub:
+    """What huggingface_hub asks of a hub when it pushes small files; `status` answers all with an error."""
+
+    def __init__(self):
+        self.status, self.asked, self.files, self.deleted = 200, [], {}, []
+        self.there = ["README.md", "old.jsonl"]
+
+    def answer(self, path, headers, body):
+        self.asked.append((path, headers.get("authorization"), body[:2000]))
+        if path == "/api/repos/create":
+            return {"url": f"{self.endpoint}/datasets/{REPO}"}
+        if "/tree/" in path:
+            return [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in self.there]
+        if path.startswith("/api/validate-yaml"):
+            return {"errors": [], "warnings": []}
+        if "/preupload/" in path:
+            files = json.loads(body)["files"]
+            modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            return {"files": [{"path": file["path"], **modes} for file in files]}
+        if "/commit/" in path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    self.deleted.append(line["value"]["path"])
+            return {"success": True, "commitUrl": f"{self.endpoint}/datasets/{REPO}/commit/1", "commitOid": "1" * 40}
+        return {"id": REPO, "sha": "1" * 40, "siblings": []}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    hub = FakeHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            given = hub.answer(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+            text = json.dumps(given if hub.status == 200 else {"error": "no rights here"}).encode()
+            self.send_response(hub.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    yield hub
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_push_uploads_the_folder_to_a_private_dataset(made, hub):
+    settings, _, folder = made
+    where = push_to_hub(folder, settings.changed(push_to_hub=REPO))
+    assert where == f"{hub.endpoint}/datasets/{REPO}"
+    assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert hub.deleted == ["old.jsonl"]  # of a split that is no more
+    created = json.loads(next(body for path, _, body in hub.asked if path == "/api/repos/create"))
+    assert created["type"] == "dataset" and (created.get("private") or created.get("visibility") == "private")
+    assert {key for path, key, _ in hub.asked if REPO in path or "create" in path} == {"Bearer hf_secret"}
+
+
+def test_a_dataset_is_public_only_by_request(made, hub):
+    settings, _, folder = made
+    push_to_hub(folder, settings.changed(push_to_hub=REPO, hub_public=True))
+    created = json.loads(next(body for path, _, body in hub.asked if path == "/api/repos/create"))
+    assert created.get("private") is False or created.get("visibility") == "public"
+
+
+def test_without_a_token_nothing_is_asked(made, hub, monkeypatch, tmp_path):
+    settings, _, folder = made
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"there is no token; run `hf auth login`, or set HF_TOKEN"):
+        push_to_hub(folder, settings.changed(push_to_hub=REPO))
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_hub_that_refuses_is_an_error_with_what_to_check(made, hub, status):
+    settings, _, folder = made
+    hub.status = status
+    with pytest.raises(UserError, match=r"nothing could be pushed \(.*check the name") as caught:
+        push_to_hub(folder, settings.changed(push_to_hub=REPO))
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_a_hub_that_is_switched_off_or_away_is_named(made, hub, monkeypatch):
+    settings, _, folder = made
+    settings = settings.changed(push_to_hub=REPO)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="HF_ENDPOINT"):
+        push_to_hub(folder, settings)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="unset HF_HUB_OFFLINE"):
+        push_to_hub(folder, settings)
+
+
+@pytest.mark.parametrize("name", ["requests", "a/b/c", "a b/c", "https://x/y"])
+def test_a_name_that_is_none_is_refused_before_anything_is_made(made, name):
+    settings, *_ = made
+    with pytest.raises(SettingsError, match="push_to_hub"):
+        settings.changed(push_to_hub=name)

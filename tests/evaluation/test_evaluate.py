@@ -1,0 +1,259 @@
+"""Every answer gets one verdict; the summary counts them honestly; a killed evaluation continues to the same rows."""
+
+import json
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_student.core.artifacts import digest
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.settings import default_settings
+from schema_student.core.statistics import wilson
+from schema_student.evaluation.evaluate import evaluate_student, read_requests
+from schema_student.evaluation.rates import summarize
+from schema_student.student import generation
+from schema_student.teacher.client import Teacher
+from schema_student.teacher.faults import TeacherFailure
+
+QUERY_SCHEMA = {
+    "x-dsl": "query",
+    "type": "object",
+    "properties": {
+        "steps": {"type": "array"},
+        "refusal": {
+            "type": "object",
+            "properties": {"reason": {"type": "string"}, "suggestion": {"type": "string"}},
+            "required": ["reason", "suggestion"],
+        },
+    },
+    "oneOf": [{"required": ["steps"]}, {"required": ["refusal"]}],
+    "additionalProperties": False,
+}
+FORM = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Lyon", "Paris"]}, "nights": {"type": "integer", "minimum": 1}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+ANSWERS = {
+    "two nights in Lyon": '{"city":"Lyon","nights":2}',  # what was asked
+    "one night in Paris": '{"nights":1,"city":"Paris"}',  # the same in another order
+    "Paris for long": '{"city":"Lyon"}',  # valid, not what was asked
+    "a room in Lyon": '{"city":"Rome"}',  # not in the enum
+    "a room in Paris": '{"city":"Paris"',  # not JSON
+}
+TARGETS = {
+    "two nights in Lyon": {"city": "Lyon", "nights": 2},
+    "one night in Paris": {"city": "Paris", "nights": 1},
+    "Paris for long": {"city": "Paris", "nights": 30},
+    "a room in Lyon": {"city": "Lyon"},
+    "a room in Paris": {"city": "Paris"},
+}
+
+
+def dataset_row(query, target, split="test_seen", schema=FORM, **more):
+    row = {"schema_id": "form", "domain": "hotels", "operators": [], "schema_json": json.dumps(schema), "query": query}
+    row |= {"current_date": "2026-01-31", "ast_json": json.dumps(target), "is_valid": True, "split": split}
+    return {**row, "language": "en", "kind": "answerable", "accepted": None, **more}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """A finished dataset of five requests a split, the tiny student, the embedded teacher."""
+    base = tiny.save_tiny(tmp_path / "base")
+    options = {"base_model": str(base), "dtype": "float32", "max_new_tokens": 8, "eval_batch_size": 2}
+    settings = default_settings(output_dir=str(tmp_path), teacher_model="embedded-teacher", **options)
+    rows = [dataset_row(query, target, split) for split in settings.eval_splits for query, target in TARGETS.items()]
+    write_dataset(settings, rows)
+    return settings
+
+
+def write_dataset(settings, rows):
+    path = paths(settings).dataset
+    write_jsonl(path, rows)
+    write_json(path.with_name(f"{path.name}.meta.json"), {"digest": digest(path)})
+
+
+@pytest.fixture
+def canned(monkeypatch):
+    """A student that knows what to write: {query: text}."""
+    answers = dict(ANSWERS)
+
+    def generate(student, prompts, max_new_tokens, batch_size, progress=""):
+        texts = [next(text for query, text in answers.items() if f"Request: {query}" in prompt) for prompt in prompts]
+        progress.update(len(prompts))
+        return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
+
+    monkeypatch.setattr(generation, "generate", generate)
+    return answers
+
+
+def results(settings, name="student-base"):
+    return read_jsonl(paths(settings).eval_dir(name) / "evaluation_results.jsonl")
+
+
+def test_each_answer_gets_its_verdict(settings, canned):
+    summary = read_json(evaluate_student(settings, "student-base"))
+    rows = {row["query"]: row for row in results(settings)}
+    assert [rows[query]["rank"] for query in TARGETS] == [5, 5, 4, 3, 0]
+    assert [rows[query]["exact_match"] for query in TARGETS] == [True, True, False, False, False]
+    assert [rows[query]["teacher_verdict"] for query in TARGETS] == [True, True, False, None, None]
+    assert [rows[query]["semantic_pass"] for query in TARGETS] == [True, True, False, False, False]
+    assert rows["a room in Lyon"]["violations"][0]["path"] == "/city"
+    assert rows["a room in Lyon"]["violations"][0]["keyword"] == "enum"
+    assert rows["a room in Paris"]["parse_error"] and not rows["a room in Paris"]["parsed"]
+    overall = summary["overall"]
+    assert (overall["semantic_pass_rate"]["k"], overall["semantic_pass_rate"]["n"]) == (4, 10)
+    assert overall["wrong_but_valid_rate"]["rate"] == 0.2 and overall["teacher_accept_rate"]["n"] == 6
+    assert list(summary["splits"]) == ["test_seen", "test_unseen"] and summary["total"] == 10
+    assert summary["judged_by"] == "embedded rule-based teacher (not an LLM)"
+
+
+def test_rows_have_the_fields_of_the_contract(settings, canned):
+    evaluate_student(settings, "student-base")
+    contract = (
+        "schema_id query split prompt_text raw_output parsed parse_error schema_valid violations rank "
+        "student_canonical target_canonical exact_match semantic_match_target teacher_verdict teacher_reason "
+        "semantic_pass tokens seconds current_date language kind target"
+    )
+    assert all(set(contract.split()) <= set(row) for row in results(settings))
+
+
+def test_a_teacher_that_cannot_judge_is_an_error_in_the_row_never_a_no(settings, canned, monkeypatch):
+    def ask_many(self, asks, progress=""):
+        return [TeacherFailure("judge", "timed out") for _ in asks]
+
+    monkeypatch.setattr(Teacher, "ask_many", ask_many)
+    summary = read_json(evaluate_student(settings, "student-base"))
+    row = results(settings)[0]
+    assert row["teacher_verdict"] is None and row["teacher_error"] == "timed out" and row["semantic_pass"] is None
+    assert summary["overall"]["teacher_errors"] == 6
+    assert summary["overall"]["semantic_pass_rate"]["n"] == 4
+    assert summary["overall"]["teacher_accept_rate"]["rate"] is None
+
+
+def test_without_a_teacher_the_target_decides_and_the_summary_says_so(settings, canned):
+    summary = read_json(evaluate_student(settings.changed(judge_valid=False), "student-base"))
+    assert summary["overall"]["semantic_pass_rate"]["k"] == 4 and "no teacher" in summary["judged_by"]
+
+
+def test_fences_count_as_not_json_unless_a_flag_strips_them(settings, canned):
+    canned["two nights in Lyon"] = f"```json\n{ANSWERS['two nights in Lyon']}\n```"
+    assert read_json(evaluate_student(settings, "kept"))["overall"]["fences_stripped"] == 0
+    assert results(settings, "kept")[0]["rank"] == 0
+    assert read_json(evaluate_student(settings.changed(strip_fences=True), "off"))["overall"]["fences_stripped"] == 2
+    assert results(settings, "off")[0]["rank"] == 5
+
+
+def test_refusals_are_scored_by_precision_and_recall(settings, canned):
+    refusal = {"refusal": {"reason": "no such field", "suggestion": "ask for steps"}}
+    steps = {"steps": []}
+    said = {
+        "right no": (refusal, refusal),
+        "missed": (refusal, steps),
+        "wrong no": (steps, refusal),
+        "yes": (steps, steps),
+    }
+    canned |= {query: json.dumps(answer) for query, (_, answer) in said.items()}
+    rows = [dataset_row(query, target, schema=QUERY_SCHEMA) for query, (target, _) in said.items()]
+    write_dataset(settings, [*rows, dataset_row("two nights in Lyon", TARGETS["two nights in Lyon"])])
+    options = settings.changed(judge_valid=False, eval_splits=["test_seen"])
+    overall = read_json(evaluate_student(options, "student-base"))["overall"]
+    assert (overall["refusal_precision"]["k"], overall["refusal_precision"]["n"]) == (1, 2)
+    assert (overall["refusal_recall"]["k"], overall["refusal_recall"]["n"]) == (1, 2)
+
+
+def test_the_tiny_student_is_decoded_for_real_and_its_cut_answers_are_counted(settings):
+    summary = read_json(evaluate_student(settings, "student-base"))
+    rows = results(settings)
+    assert summary["overall"]["truncated"] == sum(row["truncated"] for row in rows) > 0
+    assert all(0 < row["tokens"] <= 8 and row["seconds"] > 0 for row in rows)
+    assert summary["speed"]["tokens_per_second"] > 0
+
+
+def test_a_prompt_beyond_the_budget_is_counted_and_never_cut(settings):
+    rows = [dataset_row("x" * 400, TARGETS["a room in Lyon"]), dataset_row("short", TARGETS["a room in Lyon"])]
+    write_dataset(settings, rows)
+    summary = read_json(evaluate_student(settings.changed(max_seq_length=400), "student-base"))
+    assert summary["overall"]["prompts_too_long"] == 1
+    assert "tokens" in results(settings)[0]["parse_error"] and results(settings)[0]["raw_output"] == ""
+    assert results(settings)[1]["raw_output"]
+
+
+def test_a_killed_evaluation_continues_to_the_same_rows(settings, monkeypatch):
+    def without_seconds(name):
+        return [{**row, "seconds": None} for row in results(settings, name)]
+
+    monkeypatch.setattr("schema_student.evaluation.evaluate._find_same", lambda *_: None)
+    evaluate_student(settings, "undisturbed")
+    decode = generation.decode
+    calls = []
+
+    def dying(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(generation, "decode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_student(settings, "killed")
+    path = paths(settings).eval_dir("killed") / "evaluation_results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    path.write_text("".join(lines[:3]) + lines[3][:20])  # the last row is torn
+    evaluate_student(settings, "killed")
+    assert without_seconds("killed") == without_seconds("undisturbed")
+
+
+def test_the_same_weights_are_not_asked_the_same_requests_again(settings, canned, monkeypatch, capsys):
+    evaluate_student(settings, "first")
+    monkeypatch.setattr(generation, "generate", None)
+    evaluate_student(settings, "second")
+    assert results(settings, "second") == results(settings, "first") != []
+    assert "the weights are those of first, whose answers are taken" in capsys.readouterr().out
+    for changes in ({"overwrite": True}, {"max_new_tokens": 17}):  # asked for again, or other answers
+        with pytest.raises(TypeError, match="not callable"):
+            evaluate_student(settings.changed(**changes), "third")
+
+
+def test_a_finished_evaluation_is_not_done_again(settings, canned, capsys):
+    evaluate_student(settings, "student-base")
+    canned.clear()
+    evaluate_student(settings, "student-base")
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_missing_adapter_is_refused_before_anything_is_written(settings, tmp_path):
+    with pytest.raises(UserError, match="no adapter at"):
+        evaluate_student(settings, "student-sft", str(tmp_path / "nowhere"))
+    assert not paths(settings).eval_dir("student-sft").exists()
+
+
+def test_splits_without_rows_are_refused(settings):
+    with pytest.raises(UserError, match="no valid row of validation"):
+        evaluate_student(settings.changed(eval_splits=["validation"]), "student-base")
+
+
+def test_a_limit_spreads_evenly_over_a_split(settings):
+    rows = read_requests(paths(settings).dataset, ["test_seen"], 2)
+    assert [row["query"] for row in rows] == ["two nights in Lyon", "Paris for long"]
+
+
+def test_wilson_gives_known_intervals():
+    assert wilson(9, 10) == {"rate": 0.9, "low": 0.59585, "high": 0.982124, "n": 10, "k": 9}
+    assert wilson(0, 0)["rate"] is None
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_an_interval_holds_its_rate_and_lies_within_0_and_1(shares):
+    found = wilson(*shares)
+    assert 0 <= found["low"] <= found["rate"] <= found["high"] <= 1
+
+
+def test_an_empty_evaluation_has_no_rates():
+    assert summarize([])["overall"]["parsed_rate"]["rate"] is None

@@ -1,0 +1,269 @@
+"""Pairs: chosen is right, rejected is not; the student's own mistakes come first; what is dropped is counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from test_sft import settings_with_corpus
+
+from schema_student.core.artifacts import read_meta
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.settings import default_settings
+from schema_student.preference.held_out import prompt_digest
+from schema_student.preference.pairs import (
+    _joined,
+    _least_logps,
+    build_pairs,
+    draw_requests,
+    pair_up,
+    pick_failing,
+    read_answers,
+)
+from schema_student.schema.rendering import completion_text
+from schema_student.student import batching
+from schema_student.student.generation import Generation
+from schema_student.student.loading import load_student
+from schema_student.training import sft
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "unit": {"enum": ["km", "mile"]}},
+    "required": ["n", "unit"],
+    "additionalProperties": False,
+}
+RIGHT, OTHER = '{"n":3,"unit":"km"}', '{"n":4,"unit":"km"}'
+INVALID = '{"n":3,"unit":"league"}'
+
+
+def request(greedy: str, *samples: str, finished: bool = True) -> dict:
+    head = {"schema_id": "s", "schema": SCHEMA, "target": json.loads(RIGHT), "accepted": None, "prompt": "three km"}
+    return {**head, "prompt_digest": "01", "greedy": [greedy, True], "samples": [[text, finished] for text in samples]}
+
+
+def paired(row: dict, **changes) -> tuple[list[dict], Counter]:
+    counts: Counter = Counter()
+    return pair_up(row, default_settings(**{"mutations_per_prompt": 0, **changes}), counts), counts
+
+
+def test_the_students_own_mistakes_come_first_the_likeliest_before_others():
+    made, _ = paired(request(OTHER, INVALID, INVALID, "no JSON", RIGHT), pairs_per_prompt=3)
+    assert [pair["rejected"] for pair in made] == [OTHER, INVALID, "no JSON"]
+    assert [pair["source"] for pair in made] == ["greedy", "sample", "sample"]
+    assert [pair["rejected_rank"] for pair in made] == [4, 3, 0]
+    assert [pair["why"] for pair in made][:2] == ["meaning", "/unit enum"]
+    assert made[2]["why"].startswith("not JSON: ")
+    assert all(pair["chosen"] == RIGHT and pair["chosen_rank"] == 5 for pair in made)
+
+
+def test_the_students_own_right_answer_is_chosen_before_the_teachers():
+    own = '{"unit":"km","n":3}'
+    assert paired(request(own, INVALID))[0][0]["chosen"] == own
+    assert paired(request(INVALID, INVALID, own))[0][0]["chosen_source"] == "sample"
+    (pair,), _ = paired(request(INVALID))
+    assert pair["chosen"] == RIGHT and pair["chosen_source"] == "teacher"
+
+
+def test_mutations_fill_up_and_are_wrong():
+    made, counts = paired(request(RIGHT, RIGHT), mutations_per_prompt=2)
+    assert len(made) == 2 and all(pair["source"].startswith("mutation: ") for pair in made)
+    assert all(3 <= pair["rejected_rank"] < 5 for pair in made)
+    assert counts["prompts that the student always answered right"] == 1
+    made, _ = paired(request(OTHER, INVALID), mutations_per_prompt=2)
+    assert [pair["source"] for pair in made] == ["greedy", "sample"]
+
+
+def test_what_says_nothing_is_dropped_and_counted():
+    made, counts = paired(request(RIGHT, '{"n":3,"uni', finished=False))
+    assert made == [] and counts["truncated"] == 1
+    wide = request('{"n": 3, "unit": "km"}')
+    wide["target"] = {"n": 5, "unit": "km"}
+    wide["accepted"] = {"n": [4], "unit": ["km"]}
+    made, counts = paired({**wide, "samples": [[OTHER, True]]})
+    assert [pair["chosen"] for pair in made] == [OTHER]
+    assert len(paired(request(OTHER, OTHER, OTHER))[0]) == 1
+
+
+def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spread_over_schemas():
+    head = {"schema_json": json.dumps(SCHEMA), "ast_json": RIGHT, "is_valid": True, "current_date": "2026-01-31"}
+    rows = [
+        {**head, "schema_id": f"s{i % 4}", "query": f"q{i}", "split": split, "is_valid": i != 1}
+        for i in range(12)
+        for split in ("train", "validation", "test_seen", "test_unseen")
+    ]
+    kept = {**rows[0], "query": "q", "split": "alignment"}
+    assert [row["query"] for row in draw_requests([*rows, kept], default_settings())] == ["q"]
+    drawn = draw_requests(rows, default_settings())
+    assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn) and len(drawn) == 11
+    assert [{row["schema_id"] for row in drawn[i : i + 4]} for i in (0, 4)] == [{"s0", "s1", "s2", "s3"}] * 2
+    assert drawn == draw_requests(rows, default_settings())
+
+
+def test_requests_that_would_be_answered_wrong_are_taken_first_then_the_least_sure(tmp_path, monkeypatch):
+    logps = {"a": -0.1, "b": -3.0, "c": -0.5, "d": -0.8, "e": -9.0}
+    rows = [{"prompt": name, "schema_id": "s2" if name in "ae" else "s1"} for name in logps]
+    written = [{"prompt_digest": prompt_digest(name), "least_logp": logp} for name, logp in logps.items()]
+    write_jsonl(tmp_path / "logps.jsonl", written)
+    monkeypatch.setattr("schema_student.preference.pairs.read_answers", lambda *given: tmp_path / "logps.jsonl")
+
+    counts: Counter = Counter()
+
+    def picked(count: int) -> list[str]:
+        return [row["prompt"] for row in pick_failing(default_settings(pair_prompts=count), rows, None, counts)]
+
+    assert picked(1) == ["b"] and picked(2) == ["b", "d"]  # in the order given, not the hardest first
+    assert picked(3) == ["b", "d", "e"] and picked(4) == ["b", "d", "c", "e"]
+    assert counts == {"requests read": 5, "of these would be answered otherwise": 3}
+    assert picked(5) == ["b", "c", "d", "a", "e"]  # all: nothing is read
+
+
+def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypatch):
+    """The least likely token by itself, and a kill in the middle of a batch changes nothing."""
+    settings = ready.changed(output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint))
+    settings = settings.changed(eval_batch_size=6)
+    write_jsonl(paths(settings).dataset, dataset_rows(20))
+    rows = draw_requests(read_jsonl(paths(settings).dataset), settings)
+    loaded = load_student(settings, adapter=settings.adapter)
+    whole = read_jsonl(read_answers(settings, rows, lambda: loaded))
+    for row, made in zip(rows[:3], whole, strict=False):
+        ids = batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([[*ids.prompt_ids, *ids.completion_ids]])).logits[0].float()
+        logps = logits.log_softmax(-1)[len(ids.prompt_ids) - 1 : -1]
+        least = min(float(logps[i, token]) for i, token in enumerate(ids.completion_ids))
+        assert made["prompt_digest"] == prompt_digest(row["prompt"])
+        assert made["least_logp"] == pytest.approx(least, abs=0.05)
+
+    real, calls = _least_logps, []
+
+    def killed(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    path = paths(settings).pairs.with_name("request_logps.jsonl")
+    bytes_then = path.read_bytes()
+    monkeypatch.setattr("schema_student.preference.pairs._least_logps", killed)
+    with pytest.raises(KeyboardInterrupt):
+        read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 12
+    path.write_text("".join(lines[:8]))
+    read_answers(settings, rows, lambda: loaded)
+    assert path.read_bytes() == bytes_then
+
+
+def dataset_rows(count: int = 40) -> list[dict]:
+    head = {
+        "schema_id": "s",
+        "domain": "d",
+        "schema_json": json.dumps(SCHEMA),
+        "current_date": "2026-01-31",
+        "is_valid": True,
+    }
+    return [
+        {**head, "query": f"{i} km", "ast_json": json.dumps({"n": i, "unit": "km"}), "split": "train"}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    settings = settings_with_corpus(folder, sft_max_steps=1, pair_prompts=40, max_new_tokens=24)
+    sft.train_sft(settings)
+    write_jsonl(paths(settings).dataset, dataset_rows())
+    return settings
+
+
+def fake_generate(student, prompts, max_new_tokens, batch_size, temperature=0.0, samples=1, seed=0, progress=""):
+    """Greedy is right; of the samples the first has another number and the second another unit."""
+    texts = [f'{{"n":{p.split("Request: ")[1].split()[0]},"unit":"km"}}' for p in prompts]
+    if temperature == 0:
+        return [[Generation(text, 9, True, 0.1)] for text in texts]
+    return [[Generation(OTHER, 9, True, 0.1), Generation(text.replace("km", "mi"), 9, True, 0.1)] for text in texts]
+
+
+def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
+    monkeypatch.setattr("schema_student.preference.pairs.generate", fake_generate)
+    path = build_pairs(ready)
+    rows = read_jsonl(path)
+    assert len(rows) == 80
+    sources = Counter(row["source"].split(":")[0] for row in rows)
+    assert sources == {"sample": 79, "mutation": 1}  # one of the samples is the right answer to "4 km"
+    named = {"prompt", "chosen", "rejected", "schema_id", "chosen_rank", "rejected_rank", "why", "source"}
+    assert all(named <= set(row) for row in rows)
+    assert all(row["chosen_rank"] == 5 > row["rejected_rank"] for row in rows)
+    splits = Counter(row["split"] for row in rows)
+    assert 0 < splits["validation"] < splits["train"]
+    meta = read_meta(path)
+    assert meta["pairs"] == 80 and meta["sources"] == {"sample": 79, "mutation": 1} and meta["counts"] == {}
+
+
+def test_answers_are_joined_to_their_own_prompts_in_whatever_order_they_were_written(tmp_path):
+    answers = [{"prompt_digest": prompt_digest(prompt), "greedy": [prompt, True]} for prompt in "ba"]
+    write_jsonl(tmp_path / "samples.jsonl", answers)
+    joined = _joined([{"prompt": prompt} for prompt in "ab"], tmp_path / "samples.jsonl")
+    assert [row["greedy"][0] for row in joined] == ["a", "b"]
+
+
+def test_killed_and_run_again_it_writes_the_same(ready, tmp_path, monkeypatch):
+    monkeypatch.setattr("schema_student.preference.pairs.generate", fake_generate)
+    monkeypatch.setattr("schema_student.preference.pairs.CHUNK", 7)
+    whole = build_pairs(ready).read_bytes()
+    settings = ready.changed(
+        output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint), run="student"
+    )
+    write_jsonl(paths(settings).dataset, dataset_rows())
+    calls = []
+
+    def killed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return fake_generate(*args, **kwargs)
+
+    monkeypatch.setattr("schema_student.preference.pairs.generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_pairs(settings)
+    assert len(read_jsonl(paths(settings).pairs.with_name("student_samples.jsonl"))) == 14
+    assert build_pairs(settings).read_bytes() == whole
+
+
+def test_a_real_student_is_sampled_and_its_nonsense_rejected(ready, tmp_path):
+    settings = ready.changed(
+        output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint), pair_prompts=3
+    )
+    write_jsonl(paths(settings).dataset, dataset_rows(3))
+    rows = read_jsonl(build_pairs(settings))
+    assert rows and {row["source"].split(":")[0] for row in rows} <= {"greedy", "sample", "mutation"}
+    samples = read_jsonl(paths(settings).pairs.with_name("student_samples.jsonl"))
+    assert len(samples) == 3 and all(len(row["samples"]) == settings.samples_per_prompt for row in samples)
+
+
+def test_no_pairs_at_all_says_what_to_do(ready, tmp_path, monkeypatch):
+    def right(student, prompts, *args, temperature=0.0, samples=1, **kwargs):
+        greedy = fake_generate(student, prompts, 0, 0)
+        return [[answer] * samples for (answer,) in greedy]
+
+    monkeypatch.setattr("schema_student.preference.pairs.generate", right)
+    settings = ready.changed(
+        output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint), mutations_per_prompt=0
+    )
+    write_jsonl(paths(settings).dataset, dataset_rows())
+    with pytest.raises(
+        UserError,
+        match=r"no pairs at all from 40 prompts .*40 prompts that the student always answered right.*--sample-temp",
+    ):
+        build_pairs(settings)
+
+
+def test_a_missing_adapter_is_named(ready, tmp_path):
+    with pytest.raises(UserError, match="no adapter at"):
+        build_pairs(ready.changed(output_dir=str(Path(tmp_path) / "none")))

@@ -1,0 +1,249 @@
+"""Rollouts: sampled by a student or a server, scored by schema, reward model or teacher; resumed; learned from."""
+
+import json
+
+import pytest
+import tiny
+from fault_server import VERDICT, Fault, fault_server, line, said, status, whole
+from test_evaluate import FORM, dataset_row
+
+from schema_student.core.artifacts import Step, digest
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.preference import imports, rollouts
+from schema_student.teacher.embedded.rules import MODEL
+from schema_student.teacher.faults import TeacherError, TeacherFailure
+
+TARGET = {"city": "Lyon", "nights": 2}
+RIGHT, OTHER, INVALID, BROKEN = '{"nights":2,"city":"Lyon"}', '{"city":"Paris"}', '{"city":"Rome"}', '{"city":'
+
+
+def judged_row(*texts, **facts):
+    row = {"prompt": "p", "schema_id": "form", "schema": FORM, "query": "q", "current_date": "2026-01-31"}
+    answers = [{"text": text, "finished": True} for text in texts]
+    return rollouts._distinct({**row, "target": TARGET, "answers": answers, **facts})
+
+
+def scores(row):
+    return [answer["score"] for answer in row["answers"]]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The tiny student, the embedded teacher, a data set of three requests."""
+    made = tiny.tiny_settings(tmp_path, teacher_model=MODEL, max_new_tokens=12, samples_per_prompt=3)
+    rows = [dataset_row(f"{i} nights in Lyon", {"city": "Lyon", "nights": i}, "alignment") for i in (1, 2, 3)]
+    write_jsonl(paths(made).dataset, rows)
+    return made
+
+
+def answering(monkeypatch, *texts):
+    """Have the student write these texts to every prompt, a text a sample."""
+    asked = []
+
+    def ask(settings, adapter):
+        def answer(prompts):
+            asked.extend(prompts)
+            return [[{"text": text, "finished": text != BROKEN} for text in texts] for _ in prompts]
+
+        return answer
+
+    monkeypatch.setattr(rollouts, "_ask_student", ask)
+    return asked
+
+
+def test_the_schema_scores_by_rank_and_leaves_what_was_cut_off(settings):
+    row = judged_row(RIGHT, OTHER, INVALID, "no", BROKEN)
+    row["answers"][4]["finished"] = False
+    rollouts.score_by_schema([row], settings)
+    assert scores(row) == [5, 4, 3, 0, None]
+    assert [answer.get("why") for answer in row["answers"]][1:3] == ["meaning", "/city enum"]
+
+
+def test_without_a_target_a_valid_answer_has_rank_4(settings):
+    row = judged_row(RIGHT, target=None)
+    rollouts.score_by_schema([row], settings)
+    assert scores(row) == [4]
+
+
+def by_length(asks):
+    """A teacher that prefers the longer answer, finds equal lengths a tie, and cannot judge "?"."""
+    verdicts = []
+    for role, asked in asks:
+        assert role == "compare"
+        gap = len(asked["first"]) - len(asked["second"])
+        better = {"better": "first" if gap > 0 else "second" if gap < 0 else "tie", "reason": ""}
+        verdicts.append(TeacherFailure("compare", "no") if "?" in (asked["first"], asked["second"]) else better)
+    return verdicts
+
+
+def test_the_teacher_compares_every_two_answers_once_and_ties_are_kept_apart(settings):
+    row = judged_row("a", "ccc", "bb", "dd", "ccc", "?")
+    rollouts.score_by_teacher([row], by_length, settings)
+    assert [answer["count"] for answer in row["answers"]] == [1, 2, 1, 1, 1]
+    assert scores(row) == [0.0, 1.0, 0.5, 0.5, None]
+    assert row["ties"] == [[2, 3]] and row["errors"] == ["no"] * 4
+    pairs = imports.judged_pairs(row, "x:1", imports.Tally(), 9)
+    assert [(pair["chosen"], pair["rejected"]) for pair in pairs] == [("ccc", "a"), ("ccc", "dd"), ("ccc", "bb")]
+
+
+def test_the_order_shown_is_shuffled_by_a_seeded_hash(settings):
+    def firsts(seed):
+        rows = [judged_row("a", "b", prompt=str(i), schema_id="s") for i in range(40)]
+        shown = []
+        rollouts.score_by_teacher(
+            rows, lambda asks: shown.extend(a["first"] for _, a in asks) or by_length(asks), settings.changed(seed=seed)
+        )
+        return shown
+
+    assert firsts(1) == firsts(1) != firsts(2)
+    assert 8 <= firsts(1).count("a") <= 32
+
+
+def save_reward_model(folder, labels=1):
+    from transformers import Gemma3TextConfig, Gemma3TextForSequenceClassification
+
+    model = tiny.tiny_model()
+    config = Gemma3TextConfig(**{**model.config.to_dict(), "num_labels": labels})
+    Gemma3TextForSequenceClassification(config).save_pretrained(folder)
+    tiny.tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_reward_model_scores_prompt_and_answer_together(tmp_path):
+    import torch
+
+    model, tokenizer = rollouts.load_reward_model(str(save_reward_model(tmp_path / "rm")))
+    row = judged_row("yes", "no")
+    rollouts.score_by_reward([row], model, tokenizer)
+    text = "<bos><start_of_turn>user\np<end_of_turn>\n<start_of_turn>model\nyes<end_of_turn>\n"
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    assert scores(row)[0] == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
+    assert scores(row)[0] != scores(row)[1]
+    tokenizer.chat_template = None
+    rollouts.score_by_reward([row], model, tokenizer)
+    assert scores(row)[0] != scores(row)[1]
+
+
+def test_a_reward_model_that_is_missing_or_is_a_classifier_is_refused(tmp_path, settings):
+    with pytest.raises(UserError, match="has 3 labels, not one score"):
+        rollouts.load_reward_model(str(save_reward_model(tmp_path / "rm", labels=3)))
+    with pytest.raises(UserError, match=r"reward model .*nowhere cannot be loaded"):
+        rollouts.load_reward_model(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="--rollout-scorer reward needs --reward-model"):
+        rollouts.make_rollouts(settings.changed(rollout_scorer="reward"))
+
+
+def test_a_real_student_is_sampled_and_the_files_tell_all(settings):
+    judged = rollouts.make_rollouts(settings)
+    responses = read_jsonl(judged.with_name("rollout_responses.jsonl"))
+    assert [len(row["answers"]) for row in responses] == [3, 3, 3]
+    manifest = read_json(judged.with_name("manifest.json"))
+    assert manifest["counts"]["prompts"] == 3 and manifest["counts"]["answers"] == 9
+    assert manifest["files"][judged.name] == digest(judged)
+    assert manifest["settings"]["samples_per_prompt"] == 3 and manifest["scorer"] == "schema"
+    assert {row["scorer"] for row in read_jsonl(judged)} == {"schema"}
+
+
+def test_judged_rollouts_are_preference_data(settings, monkeypatch):
+    answering(monkeypatch, INVALID, '{"nights":2,"city":"Lyon"}', "no", BROKEN)
+    judged = rollouts.make_rollouts(settings)
+    pairs = read_jsonl(imports.import_pairs(settings.changed(data_set=str(judged), pairs_per_prompt=1)))
+    assert [(pair["chosen"], pair["rejected"], pair["rejected_rank"]) for pair in pairs] == [(RIGHT, "no", 0)] * 3
+    assert sorted(pair["chosen_rank"] for pair in pairs) == [4, 4, 5]
+    assert {pair["source"] for pair in pairs} == {"rollout: schema"}
+
+
+@pytest.mark.parametrize("stage", ["sample", "judge"])
+def test_killed_and_run_again_it_writes_the_same_and_asks_nothing_twice(settings, monkeypatch, tmp_path, stage):
+    monkeypatch.setattr(rollouts, "CHUNK", 1)
+    asked = answering(monkeypatch, RIGHT, OTHER)
+    whole_run = rollouts.make_rollouts(settings.changed(run="whole", data_dir=str(paths(settings).dataset.parent)))
+    asked.clear()
+    append, count = Step.append, 0
+
+    def dying(step, row):
+        nonlocal count
+        count += 1
+        if count == (2 if stage == "sample" else 5):
+            raise KeyboardInterrupt
+        append(step, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "append", dying)
+        with pytest.raises(KeyboardInterrupt):
+            rollouts.make_rollouts(settings)
+    judged = rollouts.make_rollouts(settings)
+    for name in ("rollout_responses.jsonl", "rollout_judged.jsonl"):
+        assert judged.with_name(name).read_bytes() == whole_run.with_name(name).read_bytes()
+    assert len(asked) == (4 if stage == "sample" else 3)  # the row that was under way is asked again
+
+
+def test_other_settings_are_refused(settings, monkeypatch):
+    answering(monkeypatch, RIGHT, OTHER)
+    rollouts.make_rollouts(settings)
+    with pytest.raises(UserError, match="samples_per_prompt was 3, now 4"):
+        rollouts.make_rollouts(settings.changed(samples_per_prompt=4))
+    with pytest.raises(UserError, match='rollout_scorer was "schema", now "teacher"'):
+        rollouts.make_rollouts(settings.changed(rollout_scorer="teacher"))
+
+
+def test_the_embedded_teacher_judges_by_the_known_target(settings, monkeypatch):
+    answering(monkeypatch, RIGHT, OTHER, "no")
+    judged = rollouts.make_rollouts(settings.changed(rollout_scorer="teacher"))
+    rows = read_jsonl(judged)
+    assert sorted(map(tuple, map(scores, rows))) == [(0.75, 0.75, 0.0), (0.75, 0.75, 0.0), (1.0, 0.5, 0.0)]
+    manifest = read_json(judged.with_name("manifest.json"))
+    assert manifest["counts"]["ties"] == 2
+    assert manifest["answered_by"] is None and manifest["judged_by"].startswith(f"{MODEL}@")
+
+
+def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
+    monkeypatch.setattr(rollouts, "pause_seconds", lambda _: 0.0)
+    with fault_server() as server:
+        server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 1
+        made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_host=[server.host])
+        judged = rollouts.make_rollouts(made)
+    manifest = read_json(judged.with_name("manifest.json"))
+    assert manifest["answered_by"] == "m:1" and manifest["judged_by"] is None
+    rows = read_jsonl(judged.with_name("rollout_responses.jsonl"))
+    assert [row["answers"] for row in rows] == [[{"text": json.dumps(VERDICT), "finished": True}] * 3] * 3
+    assert len(server.chats) == 10 and len({chat["options"]["seed"] for chat in server.chats}) == 9
+    assert {chat["messages"][0]["content"] for chat in server.chats} == {row["prompt"] for row in rows}
+    assert {chat["options"]["temperature"] for chat in server.chats} == {1.0}
+    assert [row["answers"][0]["count"] for row in read_jsonl(judged)] == [3, 3, 3]
+
+
+def test_a_server_that_cuts_an_answer_off_or_goes_away(settings, monkeypatch):
+    made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_retries=1)
+    monkeypatch.setattr(rollouts, "pause_seconds", lambda _: 0.0)
+    with fault_server() as server:
+        made = made.changed(teacher_host=[server.host])
+        server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 10**9
+        with pytest.raises(TeacherError, match="no answer of m:1 at"):
+            rollouts.make_rollouts(made)
+        server.fault = Fault("cut", "cut", "asked anew", whole(line(said("half", done_reason="length"))))
+        judged = rollouts.make_rollouts(made)
+    assert read_json(judged.with_name("manifest.json"))["counts"]["cut_off"] == 3
+    assert {answer["score"] for row in read_jsonl(judged) for answer in row["answers"]} == {None}
+
+
+def test_prompts_of_ones_own_need_what_their_scorer_needs(settings, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    own = settings.changed(data_set=str(path))
+    path.write_text(json.dumps({"prompt": "hi"}) + "\n")
+    with pytest.raises(UserError, match=r"prompts.jsonl:1: this row has no schema to judge by"):
+        rollouts.read_prompts(own)
+    assert rollouts.read_prompts(own.changed(rollout_scorer="teacher"))[0]["prompt"] == "hi"
+    path.write_text(json.dumps({"schema": FORM, "query": "a room"}) + "\n")
+    assert "Request: a room" in rollouts.read_prompts(own)[0]["prompt"]
+    path.write_text(json.dumps({"text": "hi"}) + "\n")
+    with pytest.raises(UserError, match=r"prompts.jsonl:1: this row has no prompt"):
+        rollouts.read_prompts(own)
+    path.write_text(json.dumps({"schema_json": "{", "query": "q"}) + "\n")
+    with pytest.raises(UserError, match=r"prompts.jsonl:1: schema_json and ast_json must be JSON"):
+        rollouts.read_prompts(own)
+    path.write_text("")
+    with pytest.raises(UserError, match="has no rows"):
+        rollouts.read_prompts(own)

@@ -1,0 +1,215 @@
+"""An example instance is always valid, whatever the schema; where none exists, that is said."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from schema_examples import BFCL_ROWS, QUERY_SCHEMA
+
+from schema_student.schema.compiling import SchemaError, compile_schema
+from schema_student.schema.instances import FORMATS, example_instance
+from schema_student.schema.judging import find_violations
+
+NAMES = st.sampled_from(["a", "b", "c", "kind", "size"])
+SMALL = st.integers(0, 4)
+
+
+def leaf_schemas():
+    bounds = st.tuples(st.integers(-50, 50), st.integers(0, 40))
+    return st.one_of(
+        st.just({"type": "string"}),
+        st.just({"type": "boolean"}),
+        st.just({"type": "null"}),
+        st.just({}),
+        bounds.map(lambda b: {"type": "integer", "minimum": b[0], "maximum": b[0] + b[1]}),
+        bounds.map(lambda b: {"type": "number", "exclusiveMinimum": b[0], "exclusiveMaximum": b[0] + b[1] + 0.5}),
+        st.integers(1, 9).map(lambda n: {"type": "integer", "multipleOf": n}),
+        bounds.map(lambda b: {"type": "string", "minLength": b[1] // 4, "maxLength": b[1]}),
+        st.sampled_from(sorted(FORMATS)).map(lambda name: {"type": "string", "format": name}),
+        st.lists(st.integers() | st.text(max_size=3) | st.none(), min_size=1, max_size=4).map(lambda v: {"enum": v}),
+        st.text(max_size=4).map(lambda v: {"const": v}),
+        st.sampled_from(["^[A-Z]{2}-\\d{3}$", "^(ab|cd)+x?$", "[^a-z]", "^https?://", "\\w+@\\w+", "^\\p{Lu}"]).map(
+            lambda pattern: {"type": "string", "pattern": pattern}
+        ),
+    )
+
+
+def object_schemas(children):
+    return st.tuples(st.dictionaries(NAMES, children, max_size=4), st.booleans(), st.booleans(), st.randoms()).map(
+        lambda drawn: {
+            "type": "object",
+            "properties": drawn[0],
+            "required": sorted(drawn[0])[: drawn[3].randint(0, len(drawn[0]))],
+            **({"additionalProperties": False} if drawn[1] else {}),
+            **({"minProperties": 1} if drawn[2] and drawn[0] else {}),
+        }
+    )
+
+
+SCHEMAS = st.recursive(
+    leaf_schemas(),
+    lambda children: st.one_of(
+        object_schemas(children),
+        st.tuples(children, SMALL).map(lambda d: {"type": "array", "items": d[0], "maxItems": 2 + d[1]}),
+        st.tuples(children, children).map(lambda d: {"type": "array", "prefixItems": list(d), "items": False}),
+        st.lists(children, min_size=1, max_size=3).map(lambda options: {"anyOf": options}),
+        st.tuples(children, children).map(
+            lambda d: {"$defs": {"x": d[0]}, "type": "object", "properties": {"x": d[1]}, "description": "d"}
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(SCHEMAS, st.integers(0, 2**16))
+def test_an_example_is_always_valid(schema, seed):
+    value = example_instance(schema, random.Random(seed))
+    assert find_violations(value, compile_schema(schema)) == ()
+
+
+@given(SCHEMAS)
+def test_the_same_seed_makes_the_same_example(schema):
+    assert repr(example_instance(schema, random.Random(5))) == repr(example_instance(schema, random.Random(5)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": [{"type": "integer"}, {"type": "integer", "minimum": 5}]},
+        {
+            "allOf": [
+                {"properties": {"a": {"type": "integer"}}, "required": ["a"]},
+                {"properties": {"a": {"minimum": 9}}},
+            ]
+        },
+        {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}], "properties": {"a": {}, "b": {}}},
+        {"type": "integer", "not": {"multipleOf": 2}},
+        {"type": "array", "items": {"enum": [1, 2, 3]}, "uniqueItems": True, "minItems": 3},
+        {"type": "array", "items": {"type": "integer"}, "contains": {"const": 5}},
+        {
+            "type": "object",
+            "patternProperties": {"^n_": {"type": "integer"}},
+            "additionalProperties": False,
+            "minProperties": 2,
+        },
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^x"},
+            "additionalProperties": {"type": "null"},
+            "minProperties": 2,
+        },
+        {"type": "object", "properties": {"a": {}, "b": {}}, "dependentRequired": {"a": ["b"]}},
+        {"type": "object", "required": ["a"], "additionalProperties": {"type": "integer"}},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.001},
+        {"type": "number", "multipleOf": 0.01, "minimum": 0.07, "maximum": 0.09},
+        {"type": ["string", "null"], "enum": [None, 3]},
+        {
+            "type": "object",
+            "properties": {"kind": {"enum": ["a", "b"]}, "n": {}},
+            "required": ["kind", "n"],
+            "if": {"properties": {"kind": {"const": "a"}}},
+            "then": {"properties": {"n": {"type": "integer"}}},
+            "else": {
+                "properties": {"n": {"type": "array", "minItems": 2}, "why": {"type": "string"}},
+                "required": ["why"],
+            },
+        },
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "type": "integer",
+            "maximum": 5,
+            "exclusiveMaximum": True,
+        },
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "$ref": "#/definitions/a",
+            "definitions": {"a": {"const": 1}},
+        },
+        {"$ref": "#tree", "$defs": {"t": {"$anchor": "tree", "type": "array", "items": {"$ref": "#tree"}}}},
+        QUERY_SCHEMA,
+    ],
+)
+def test_each_way_to_combine_schemas_is_covered(schema):
+    compiled = compile_schema(schema)
+    rng = random.Random(0)
+    assert all(find_violations(example_instance(compiled, rng, tries=20), compiled) == () for _ in range(40))
+
+
+def test_recursive_schemas_end():
+    expression = {
+        "oneOf": [
+            {"type": "number"},
+            {
+                "type": "object",
+                "properties": {"op": {"enum": "+-"}, "l": {"$ref": "#/$defs/e"}, "r": {"$ref": "#/$defs/e"}},
+                "required": ["op", "l", "r"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+    expression["oneOf"][1]["properties"]["op"]["enum"] = ["+", "-"]
+    schema = {
+        "type": "object",
+        "properties": {"e": {"$ref": "#/$defs/e"}},
+        "required": ["e"],
+        "$defs": {"e": expression},
+    }
+    values = [example_instance(schema, random.Random(seed)) for seed in range(30)]
+    assert any(isinstance(value["e"], dict) for value in values)
+
+
+def test_every_real_schema_has_an_example():
+    for row in BFCL_ROWS:
+        compiled = compile_schema(row["schema"])
+        assert find_violations(example_instance(compiled, random.Random(1), tries=1), compiled) == ()
+
+
+def test_queries_use_all_that_the_dsl_offers():
+    values = [example_instance(QUERY_SCHEMA, random.Random(seed)) for seed in range(60)]
+    conditions = [c for value in values for step in value.get("steps", []) for c in step["conditions"]]
+    assert any("refusal" in value for value in values)
+    assert any("timeframe" in value for value in values)
+    assert {c["field"] for c in conditions} == {"color", "price", "day"}
+    assert {c["operator"] for c in conditions} == {"is", "over", "among"}
+
+
+def test_optional_properties_come_and_go():
+    schema = {"type": "object", "properties": {"a": {}, "b": {}}}
+    names = {tuple(example_instance(schema, random.Random(seed))) for seed in range(40)}
+    assert names == {(), ("a",), ("b",), ("a", "b")}
+
+
+def test_words_come_from_the_caller():
+    asked = []
+
+    def word(schema, path):
+        asked.append((path, schema["description"]))
+        return "blue whale"
+
+    name = {"type": "string", "description": "its name", "maxLength": 6}
+    schema = {
+        "type": "object",
+        "properties": {"animals": {"type": "array", "items": name, "minItems": 1}},
+        "required": ["animals"],
+    }
+    assert example_instance(schema, random.Random(0), word=word)["animals"][0] == "blue w"
+    assert asked[0] == ("/animals/0", "its name")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "minimum": 3, "maximum": 1},
+        {"type": "string", "pattern": "^a$", "minLength": 4},
+        {"type": "object", "required": ["a"], "additionalProperties": False},
+        {"not": {}},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "required": ["x"]}},
+        },
+    ],
+)
+def test_where_nothing_is_valid_that_is_said(schema):
+    with pytest.raises(SchemaError, match="no valid instance found in 20 tries"):
+        example_instance(schema, random.Random(0), tries=20)

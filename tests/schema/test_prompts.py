@@ -1,0 +1,115 @@
+"""The renderer: what it says, what it may not hide, and that a shared schema is a shared prefix."""
+
+import json
+
+import pytest
+
+from schema_student.schema.prompts import render_prompt
+from schema_student.schema.rendering import completion_text, render_schema
+from schema_student.teacher.roles import INPUT_MARKER, INSTRUCTIONS, role_format, role_messages
+
+SHOP = {
+    "title": "buy",
+    "description": "Buy a thing.",
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "description": "what to buy"},
+        "count": {"type": "integer", "minimum": 1, "default": 1},
+        "color": {"enum": ["red", "blue"]},
+        "day": {"type": "string", "format": "date"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "to": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "code": {"type": "string", "pattern": "^[A-Z]{3}$"},
+    },
+    "required": ["name"],
+}
+
+
+def test_compact_rendering_says_type_bounds_default_and_nesting_on_a_line_each():
+    assert render_schema(SHOP).splitlines() == [
+        "buy # Buy a thing.",
+        "name string # what to buy",
+        "count? integer 1.. = 1",
+        "color? red|blue",
+        "day? date",
+        "tags? list of string",
+        "to? object",
+        " city string",
+        'code? string {"pattern":"^[A-Z]{3}$"}',
+    ]
+
+
+def test_json_rendering_is_the_schema_less_its_annotations():
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "x-dsl": "query", **SHOP}
+    assert json.loads(render_schema(schema, "json")) == SHOP
+
+
+def test_an_unknown_rendering_is_refused():
+    with pytest.raises(ValueError, match="compact"):
+        render_schema(SHOP, "yaml")
+
+
+def test_requests_of_one_schema_share_everything_up_to_date_and_request():
+    first = render_prompt(SHOP, "buy milk", "2026-01-01")
+    second = render_prompt(SHOP, "buy bread", "2026-01-01")
+    assert first.removesuffix("buy milk") == second.removesuffix("buy bread")
+
+
+def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
+    schema = {
+        "type": "object",
+        "properties": {"field": {"oneOf": [{"const": "price", "description": "cost"}]}, "value": {}},
+        "allOf": [
+            {
+                "if": {"properties": {"field": {"const": "price"}}},
+                "then": {"properties": {"value": {"type": ["number", "array"], "items": {"type": "number"}}}},
+            }
+        ],
+    }
+    assert " cost: price number" in render_schema(schema).splitlines()
+
+
+def test_named_choices_stand_after_what_people_call_them_within_lists_too():
+    size = {
+        "oneOf": [
+            {"const": "s", "description": "small / petit"},
+            {"const": "l", "description": "large"},
+            {"const": "x"},
+        ]
+    }
+    schema = {"type": "object", "properties": {"size": size, "sizes": {"type": "array", "items": size}}}
+    choices = [" small: s / petit: s", " large: l", " x"]
+    assert render_schema(schema).splitlines() == ["size? one of", *choices, "sizes? list of one of", *choices]
+
+
+def test_a_recursive_schema_renders_and_ends():
+    schema = {
+        "type": "object",
+        "properties": {"tree": {"$ref": "#/$defs/node"}},
+        "$defs": {
+            "node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}, "size": {"type": "integer"}}}
+        },
+    }
+    assert "size? integer" in render_schema(schema)
+
+
+def test_a_tagged_union_shows_every_option():
+    schema = {
+        "oneOf": [
+            {"type": "object", "properties": {"a": {"const": "x"}}},
+            {"type": "object", "properties": {"b": {"type": "null"}}},
+        ]
+    }
+    assert render_schema(schema).splitlines() == ["option 1", " a? x", "option 2", " b? null"]
+
+
+def test_completions_are_compact_and_keep_accents_and_key_order():
+    assert completion_text({"b": "é", "a": [1, 2.5, None]}) == '{"b":"é","a":[1,2.5,null]}'
+
+
+@pytest.mark.parametrize("role", INSTRUCTIONS)
+def test_every_role_ends_with_its_payload_as_json(role):
+    payload = {"schema": SHOP, "query": "é"}
+    content = role_messages(role, payload)[-1]["content"]
+    assert json.loads(content.split(INPUT_MARKER)[1]) == payload
+    assert role_format(role, payload)["type"] == "object"

@@ -1,0 +1,126 @@
+"""What a person brings with --schemas: read in every form, refused with file, line and reason."""
+
+import json
+
+import pytest
+from schema_examples import BFCL, BFCL_ROWS
+
+from schema_student.core.errors import UserError
+from schema_student.schema.user_schemas import load_schemas
+
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def write(path, *lines):
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return path
+
+
+def row(schema=NUMBER, schema_id="a", **more):
+    return {"schema_id": schema_id, "schema": schema, **more}
+
+
+def test_real_requests_are_read_in_order_with_their_lines():
+    rows = load_schemas(BFCL)
+    assert [(r.query, r.answer, r.accepted) for r in rows] == [
+        (r["query"], r["answer"], r["accepted"]) for r in BFCL_ROWS
+    ]
+    assert rows[1].source == f"{BFCL}:2"
+    by_id = {}
+    for loaded in rows:
+        assert by_id.setdefault(loaded.schema_id, loaded.schema) == loaded.schema
+    assert {loaded.schema_id for loaded in rows} >= {"math.gcd", "math.gcd-2", "math.gcd-3"}
+
+
+def test_one_schema_keeps_one_id_and_no_number_is_taken_twice(tmp_path):
+    other, third = {"type": "integer"}, {"type": "string"}
+    lines = [row(), row(other), row(schema_id="a-2"), row(), row(other), row(third)]
+    rows = load_schemas(write(tmp_path / "x.jsonl", *lines))
+    assert [r.schema_id for r in rows] == ["a", "a-3", "a-2", "a", "a-3", "a-4"]
+
+
+def test_a_directory_is_read_by_name(tmp_path):
+    write(tmp_path / "b.json", NUMBER)
+    write(tmp_path / "a.json", "\ufeff" + json.dumps(NUMBER))
+    write(tmp_path / "notes.txt", "not a schema")
+    rows = load_schemas(tmp_path)
+    assert [(r.schema_id, r.query, r.answer, r.source) for r in rows] == [
+        ("a", None, None, str(tmp_path / "a.json")),
+        ("b", None, None, str(tmp_path / "b.json")),
+    ]
+    assert load_schemas(tmp_path / "b.json")[0].schema == NUMBER
+
+
+def test_blank_lines_and_other_keys_are_passed_over(tmp_path):
+    rows = load_schemas(write(tmp_path / "x.jsonl", "", row(id=7), "", row(query="q", answer={"n": 1})))
+    assert [r.source[-1] for r in rows] == ["2", "4"]
+    assert rows[1].answer == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"schema_id": "a", "schema": {', "x.jsonl:2: not JSON: .* at column"),
+        ('{"schema_id": "a", "schema_id": "b"}', 'x.jsonl:2: not JSON: duplicate key "schema_id"'),
+        ("[]", "x.jsonl:2: a row is an object {schema_id, schema, query"),
+        ({"schema": {}}, 'x.jsonl:2: "schema_id" is missing; it is a string'),
+        ({"schema_id": 3, "schema": {}}, 'x.jsonl:2: "schema_id" is not a string'),
+        ({"schema_id": "a"}, 'x.jsonl:2: "schema" is missing'),
+        (row("{}"), 'x.jsonl:2: "schema" is not an object'),
+        (row(query=3), 'x.jsonl:2: "query" is not a string'),
+        (row(accepted=[]), 'x.jsonl:2: "accepted" is not an object'),
+        (row(accepted={"n": 3}), 'x.jsonl:2: accepted: "n" is not a list of alternatives'),
+        (row(answer={"n": "3"}), "x.jsonl:2: the answer is not valid against its schema: /n: .* type"),
+        (row({"type": "objet"}), "x.jsonl:2: not a JSON Schema: /type"),
+        (row({"$schema": "draft-99"}), "x.jsonl:2: /.schema: unknown draft"),
+        (row({"$ref": "https://example.com/x"}), "x.jsonl:2: /.ref: .* nothing is fetched"),
+        (
+            row({"type": "integer", "minimum": 3, "maximum": 1}),
+            "x.jsonl:2: the schema contradicts itself: no JSON value",
+        ),
+        (
+            row({"type": "object", "required": ["n", "m"], "properties": {"m": {"enum": ["x"], "type": "integer"}}}),
+            'x.jsonl:2: the schema contradicts itself: .* the required property "m"',
+        ),
+        (row({"type": "string", "pattern": "^a$", "minLength": 4}), "x.jsonl:2: no valid instance found"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(tmp_path, line, message):
+    path = write(tmp_path / "x.jsonl", row(), line)
+    with pytest.raises(UserError, match=message):
+        load_schemas(path)
+
+
+def test_a_schema_that_no_instance_was_found_for_passes_with_a_valid_answer(tmp_path):
+    schema = {"type": "string", "pattern": "^(?=.*q)(?=.*z)(?=.*x)[a-z]{9}$"}
+    assert load_schemas(write(tmp_path / "x.jsonl", row(schema, answer="qzxqzxqzx")))
+
+
+def test_a_broken_file_is_named_with_its_line(tmp_path):
+    path = write(tmp_path / "bad.json", "{", '  "type": "integer",', "}")
+    with pytest.raises(UserError, match=r"bad\.json:3: not JSON: .* at column 1"):
+        load_schemas(path)
+    with pytest.raises(UserError, match=r"bad\.json:3"):
+        load_schemas(tmp_path)
+
+
+def test_text_that_is_not_utf_8_is_named_with_its_line(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(json.dumps(row()).encode() + b'\n{"schema_id": "\xff"}')
+    with pytest.raises(UserError, match=r"x\.jsonl:2: not UTF-8"):
+        load_schemas(path)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none.json", "none"])
+def test_a_missing_path_is_named(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name}: No such file or directory; --schemas takes"):
+        load_schemas(tmp_path / name)
+
+
+def test_an_empty_directory_an_empty_file_and_another_kind_of_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no schemas in it; --schemas takes"):
+        load_schemas(tmp_path)
+    with pytest.raises(UserError, match="no schemas in it"):
+        load_schemas(write(tmp_path / "x.jsonl", "", ""))
+    with pytest.raises(UserError, match=r"not a \.json or \.jsonl file"):
+        load_schemas(write(tmp_path / "x.yaml", "a: 1"))

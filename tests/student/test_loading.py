@@ -1,0 +1,163 @@
+"""Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_student.core.errors import UserError
+from schema_student.core.resources import EMBEDDED_STUDENT
+from schema_student.core.settings import default_settings
+from schema_student.student.choice import GEMMA, base_digest, choose_student
+from schema_student.student.loading import LORA_MODULES, attach_lora, load_student, load_tokenizer, write_adapter_record
+from schema_student.student.tokens import encode_completion, encode_prompt, end_of_turn_id
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.save_tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapter(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    settings = default_settings(base_model=str(base), lora_r=4)
+    loaded = attach_lora(load_student(settings), settings)
+    loaded.model.save_pretrained(folder)
+    write_adapter_record(folder, loaded)
+    return folder
+
+
+def test_auto_without_a_gpu_takes_the_embedded_student_and_says_why(monkeypatch):
+    monkeypatch.setattr("schema_student.student.choice.has_cuda", lambda: False)
+    choice = choose_student(default_settings())
+    assert (choice.kind, choice.backend) == ("embedded", "transformers")
+    assert "no CUDA GPU" in choice.reason
+
+
+def test_auto_with_a_gpu_and_the_weights_takes_gemma(monkeypatch):
+    monkeypatch.setattr("schema_student.student.choice.has_cuda", lambda: True)
+    monkeypatch.setattr("schema_student.student.choice._in_reach", lambda model_id: True)
+    choice = choose_student(default_settings())
+    assert (choice.kind, choice.base) == ("gemma", GEMMA)
+
+
+def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch):
+    monkeypatch.setattr("schema_student.student.choice.has_cuda", lambda: True)
+    monkeypatch.setattr("schema_student.student.choice._in_reach", lambda model_id: False)
+    choice = choose_student(default_settings())
+    assert choice.kind == "embedded" and "neither cached nor reachable" in choice.reason
+
+
+def test_a_named_base_never_falls_back(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="there is no folder /no/such-base"):
+        load_student(default_settings(base_model="/no/such-base"))
+
+
+def test_a_base_of_the_hub_has_one_digest_before_and_after_its_weights_are_fetched(monkeypatch, tmp_path):
+    cached = str(tmp_path / "snapshots" / "4711" / "config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: cached)
+    before = base_digest.__wrapped__("owner/base")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: cached)
+    assert base_digest.__wrapped__("owner/base") == before
+
+
+def test_a_missing_adapter_is_refused_by_name(base):
+    with pytest.raises(UserError, match="no adapter at nowhere"):
+        load_student(default_settings(base_model=str(base)), adapter="nowhere")
+
+
+def test_an_adapter_for_another_base_is_refused(adapter, tmp_path):
+    other = tiny.save_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="was trained on"):
+        load_student(default_settings(base_model=str(other)), adapter=str(adapter))
+
+
+def test_an_adapter_loads_frozen_for_use_and_trainable_for_training(base, adapter):
+    settings = default_settings(base_model=str(base))
+    frozen = load_student(settings, adapter=str(adapter))
+    trained = load_student(settings, adapter=str(adapter), trainable=True)
+    assert not any(p.requires_grad for p in frozen.model.parameters()) and not frozen.model.training
+    names = [name for name, p in trained.model.named_parameters() if p.requires_grad]
+    assert names and all("lora_" in name for name in names)
+
+
+def test_lora_sits_on_the_seven_linear_modules_and_starts_as_the_base(base):
+    import torch
+
+    settings = default_settings(base_model=str(base))
+    plain = load_student(settings)
+    ids = torch.tensor([encode_prompt(plain.tokenizer, "hello")])
+    before = plain.model(ids).logits
+    with_lora = attach_lora(plain, settings)
+    assert torch.equal(before, with_lora.model.eval()(ids).logits)
+    modules = {
+        name.split(".lora_")[0].split(".")[-1] for name, _ in with_lora.model.named_parameters() if "lora_" in name
+    }
+    assert modules == set(LORA_MODULES)
+
+
+def test_the_same_seed_gives_the_same_lora(base):
+    import torch
+
+    settings = default_settings(base_model=str(base))
+    first, second = (attach_lora(load_student(settings), settings).model for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+IS_BUILT = pytest.mark.skipif(
+    not (EMBEDDED_STUDENT / "tokenizer.json").exists(), reason="the embedded student is not built"
+)
+
+
+@IS_BUILT
+@given(st.text(max_size=60))
+def test_the_embedded_tokenizer_spells_any_text_back(text):
+    tokenizer = load_tokenizer(str(EMBEDDED_STUDENT))
+    ids = encode_completion(tokenizer, text)
+    assert ids[-1] == end_of_turn_id(tokenizer)
+    if not any(special in text for special in tokenizer.all_special_tokens):
+        assert tokenizer.decode(ids[:-1]) == text
+
+
+@IS_BUILT
+def test_a_word_has_the_same_tokens_in_schema_request_and_json():
+    tokenizer = load_tokenizer(str(EMBEDDED_STUDENT))
+    word = tokenizer("wavelength", add_special_tokens=False)["input_ids"]
+    for text in ("\n   wavelength number", "with wavelength above", '"field":"wavelength","operator"'):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert any(ids[i : i + len(word)] == word for i in range(len(ids)))
+
+
+@IS_BUILT
+def test_a_prompt_ends_where_the_models_turn_begins():
+    tokenizer = load_tokenizer(str(EMBEDDED_STUDENT))
+    text = tokenizer.decode(encode_prompt(tokenizer, "hi"))
+    assert text == "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n"
+
+
+def test_several_turns_go_through_the_bases_template_and_one_is_the_same_as_text():
+    tokenizer = tiny.tiny_tokenizer()
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    text = tokenizer.decode(encode_prompt(tokenizer, turns))
+    user = "<start_of_turn>user\n{}<end_of_turn>\n".format
+    assert text == f"<bos>{user('a')}<start_of_turn>model\nb<end_of_turn>\n{user('c')}<start_of_turn>model\n"
+    assert encode_prompt(tokenizer, turns[:1]) == encode_prompt(tokenizer, "a")
+
+
+def test_a_base_without_a_chat_template_reads_bare_text_or_a_transcript(monkeypatch):
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert tokenizer.decode(encode_prompt(tokenizer, "a")) == "a"
+    written = tokenizer.decode(encode_prompt(tokenizer, turns))
+    assert written == "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+
+
+def test_turns_that_the_template_refuses_are_said():
+    tokenizer = tiny.tiny_tokenizer.__wrapped__()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(UserError, match="refuses turns of user: roles must alternate"):
+        encode_prompt(tokenizer, "a")

@@ -1,0 +1,67 @@
+"""The scripts of the pipeline, run in this process (torch is loaded once) or in one of their own, in small sizes."""
+
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+ROOT = Path(__file__).parents[2]
+DATA_STAGES = ("generate_domain_specs", "build_schemas", "generate_dataset", "build_training_corpus")
+ALIGNMENT = Path("student_runs") / "alignment"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a script ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def small(base: Path, output: Path) -> list[str]:
+    """Flags of a run that takes seconds: the tiny base, four domains, a few steps."""
+    settings = {
+        **{"output_dir": output, "base_model": base, "dtype": "float32", "teacher_model": "embedded-teacher"},
+        **{
+            "domains": 4,
+            "train_queries": 6,
+            "pair_queries": 2,
+            "eval_queries": 8,
+            "eval_limit": 4,
+            "eval_batch_size": 2,
+        },
+        **{"max_new_tokens": 300, "lora_r": 4, "sft_epochs": 1, "sft_max_steps": 6, "sft_batch_size": 4},
+        **{"sft_learning_rate": 0.001, "eval_every": 2, "save_every": 2, "samples_per_prompt": 1, "pair_prompts": 6},
+        **{"dpo_learning_rate": 0.001, "dpo_max_steps": 12, "dpo_batch_size": 1, "dpo_eval_every": 6},
+    }
+    return [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), str(value))]
+
+
+def run(script: str, *flags: str) -> Ended:
+    """One script to its end, in this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with patch.object(sys, "argv", [script, *map(str, flags)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+
+def start(script: str, *flags: str) -> subprocess.Popen:
+    """One script in a process of its own, to be killed."""
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=os.environ, text=True, **streams)
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

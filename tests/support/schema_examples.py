@@ -1,0 +1,42 @@
+"""Schemas that several tests judge by: the query DSL with three fields, and real requests."""
+
+import json
+from typing import Any
+
+from schema_student.core.resources import CHECKOUT, DATA_DIR
+
+BFCL = CHECKOUT / "examples" / "bfcl" / "simple.jsonl"
+BFCL_ROWS = [json.loads(line) for line in BFCL.read_text(encoding="utf-8").splitlines()]
+
+
+def _choice(*constants: str) -> dict[str, Any]:
+    return {"oneOf": [{"const": constant, "description": f"the {constant}"} for constant in constants]}
+
+
+def _guard(name: str, constant: str, then: dict[str, Any], otherwise: dict[str, Any] | None = None) -> dict[str, Any]:
+    rule = {
+        "if": {"properties": {name: {"const": constant}}, "required": [name]},
+        "then": {"properties": {"value": then}},
+    }
+    return rule | ({"else": {"properties": {"value": otherwise}}} if otherwise else {})
+
+
+def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"type": "array"}, "then": {"items": schema}, "else": schema}
+
+
+def _query_schema() -> dict[str, Any]:
+    schema = json.loads((DATA_DIR / "schema_template.json").read_text(encoding="utf-8"))
+    condition = schema["properties"]["steps"]["items"]["properties"]["conditions"]["items"]
+    condition["properties"]["field"] = _choice("color", "price", "day")
+    condition["properties"]["operator"] = _choice("is", "over", "among")
+    condition["allOf"] = [
+        _guard("field", "color", _one_or_many(_choice("red", "blue"))),
+        _guard("field", "price", _one_or_many({"type": "number"})),
+        _guard("field", "day", _one_or_many({"type": "string", "format": "date"})),
+        _guard("operator", "among", {"type": "array", "minItems": 1}, {"type": ["string", "number"]}),
+    ]
+    return schema
+
+
+QUERY_SCHEMA = _query_schema()

@@ -1,0 +1,165 @@
+"""A teacher behind an OpenAI-compatible endpoint is asked by the same client, with the same care."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fault_server import FAULTS, NUM_CTX, VERDICT, Fault, fault_server, line, status, whole
+from test_faults import ADVICE, DEADLINE, TIMED, ask, outcome, settings_for
+
+from schema_student.core.settings import default_settings
+from schema_student.teacher.apis import api_keys
+from schema_student.teacher.choice import resolve_teacher
+from schema_student.teacher.client import open_teacher
+from schema_student.teacher.faults import TeacherError, TeacherFailure
+
+OF_STREAMS = ("cut", "context", "changed", "answer")  # faults that only Ollama's lines can have
+APART = ("a stream without done", "blank lines alone", "an empty body", "no message", "content that is a number")
+
+
+pytestmark = pytest.mark.usefixtures("nothing_named")
+
+
+def openai_settings(server, tmp_path, **changes):
+    return settings_for(server, tmp_path, **{"teacher_api": "openai", **changes})
+
+
+def completion(message, **facts):
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"} | facts
+    return whole(line({"choices": [choice], "usage": {"prompt_tokens": 700, "completion_tokens": 9}}))
+
+
+def test_a_question_is_put_with_its_schema_as_response_format(tmp_path):
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
+        assert teacher.ask(*ask()) == VERDICT
+        facts = {name: teacher.info[name] for name in ("api", "server", "context_length", "format", "think")}
+        assert facts == {
+            **{"api": "openai", "server": "vllm", "context_length": 4096},
+            "format": "honored",
+            "think": "low",
+        }
+        body = server.chats[0]
+        assert body["response_format"]["type"] == "json_schema" and not body["stream"]
+        assert body["response_format"]["json_schema"]["schema"]["required"] == ["is_good", "reason"]
+        assert body["temperature"] == 0 and isinstance(body["seed"], int) and "num_ctx" not in json.dumps(body)
+        cost = teacher.usage.summary(1)["cost"]
+        assert (cost["prompt_tokens"], cost["answer_tokens"]) == (700, 9)
+
+
+def test_an_address_may_end_in_v1_and_stand_in_the_environment(tmp_path, monkeypatch):
+    with fault_server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.host}/v1/")
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        with open_teacher(openai_settings(server, tmp_path, teacher_host=[])) as teacher:
+            assert teacher.ask(*ask()) == VERDICT
+        assert {headers["authorization"] for headers in server.seen_headers} == {"Bearer secret"}
+
+
+def test_auto_takes_the_preferred_model_of_such_a_server(tmp_path):
+    with fault_server() as server:
+        settings = openai_settings(server, tmp_path, teacher_model="auto", preferred_teacher="m:1")
+        choice = resolve_teacher(settings)
+        assert (choice.model, choice.api) == ("m:1", "openai") and "has it" in choice.reason
+        assert resolve_teacher(settings.changed(preferred_teacher="other")).embedded
+
+
+def test_a_model_that_is_not_served_is_named(tmp_path):
+    with fault_server() as server:
+        settings = openai_settings(server, tmp_path, teacher_model="other")
+        with (
+            pytest.raises(TeacherError, match=r"has not got other \(it has m:1\): serve it there"),
+            open_teacher(settings),
+        ):
+            pass
+
+
+def test_a_server_without_response_format_is_asked_in_words(tmp_path):
+    def refuse_format(connection):
+        if "response_format" in connection.body:
+            return status(400, b'{"error": {"message": "response_format is not supported"}}')(connection)
+        return completion({"content": json.dumps(VERDICT)})(connection)
+
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
+        server.fault = Fault("format", "", "", refuse_format)
+        assert teacher.ask(*ask()) == VERDICT and len(server.chats) == 2
+        assert "JSON Schema, nothing else" in server.chats[1]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, fault in FAULTS.items() if fault.kind not in OF_STREAMS and name not in APART]
+)
+def test_a_fault_ends_as_it_does_with_ollama(name, tmp_path):
+    fault = FAULTS[name]
+    # Nothing is streamed: silence lasts until the deadline.
+    kind = {"silence": "deadline"}.get(fault.kind, fault.kind)
+    bounds = {"teacher_timeout": DEADLINE, "teacher_deadline": DEADLINE} if fault.kind in TIMED else {}
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path, **bounds)) as teacher:
+        server.fault, server.times = fault, 1
+        first = outcome(teacher)
+        if name in ("an error after words", "closed after done, but before the last chunk"):
+            assert first == VERDICT  # of one document, words before an error are not JSON
+        elif fault.end == "stop":
+            assert isinstance(first, TeacherError) and ADVICE.search(str(first))
+        elif fault.end == "failure":
+            assert isinstance(first, TeacherFailure) and first.kind == kind and ADVICE.search(first.reason)
+        else:
+            assert first == VERDICT and len(server.chats) == 2
+            assert list(teacher.usage.summary(1)["faults"]) in ([kind], ["protocol"])
+
+
+@pytest.mark.parametrize(
+    ("send", "kind"),
+    [
+        (completion({"content": None}), "answer"),
+        (completion({"content": ""}), "answer"),
+        (completion({"content": None, "reasoning_content": json.dumps(VERDICT)}), "answer"),
+        (completion({"content": '{"is_good": tr'}), "answer"),
+        (completion({"content": '{"is_good": tr'}, finish_reason="length"), "cut"),
+        (completion({"content": 5}), "protocol"),
+        (completion({"content": "{}"}, finish_reason=None), "torn"),
+        (completion({"content": None, "refusal": "I will not"}), "refusal"),
+        (whole(b'{"choices": []}'), "protocol"),
+        (whole(b'{"object": "chat.completion"}'), "protocol"),
+        (whole(b'{"error": {"message": "overloaded"}}'), "server"),
+        (status(400, b'{"error": {"message": "maximum context length is 4096 tokens"}}'), "refusal"),
+    ],
+)
+def test_an_answer_of_no_use_is_typed(send, kind, tmp_path):
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
+        server.fault = Fault("", kind, "", send)
+        failed = outcome(teacher)
+        assert isinstance(failed, TeacherFailure) and failed.kind == kind and ADVICE.search(failed.reason)
+
+
+def test_a_prompt_that_the_server_cut_is_an_error(tmp_path):
+    def cut(connection):
+        usage = {"prompt_tokens": 60, "completion_tokens": 9}
+        choice = {"message": {"content": json.dumps(VERDICT)}, "finish_reason": "stop"}
+        connection.whole(line({"choices": [choice], "usage": usage}))
+
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
+        server.fault = Fault("cut", "", "", cut)
+        failed = outcome(teacher)
+        assert failed.kind == "context" and "has read 60 tokens" in failed.reason and str(NUM_CTX) in failed.reason
+
+
+def test_keys_pair_up_with_hosts_in_their_order(monkeypatch):
+    a, b, c = "http://a:1", "http://b:2", "http://c:3"
+    monkeypatch.setenv("OLLAMA_API_KEY", "k1, k2")
+    assert api_keys("ollama", [a, b, c]) == ["k1", "k2", ""]
+    monkeypatch.setenv("OLLAMA_HOST", "b:2")
+    assert api_keys("ollama", [a, b, c]) == ["", "k1", ""]
+    monkeypatch.delenv("OLLAMA_API_KEY")
+    assert api_keys("ollama", [a, b]) == ["", ""] and api_keys("openai", [a]) == [""]
+
+
+def test_a_server_that_is_down_is_called_by_its_api_with_how_to_start_one(tmp_path):
+    settings = default_settings(
+        output_dir=str(tmp_path), teacher_model="m:1", teacher_api="openai", teacher_host=["http://127.0.0.1:9"]
+    )
+    with pytest.raises(TeacherError, match=r"OpenAI-compatible server does not answer .*`vllm serve") as caught:
+        open_teacher(settings).__enter__()
+    assert "ollama" not in str(caught.value).casefold()
+    found = resolve_teacher(settings.changed(teacher_model="auto"))
+    assert found.reason == "auto: no OpenAI-compatible server answers at http://127.0.0.1:9"

@@ -1,0 +1,179 @@
+"""Questions reach hosts bounded, least loaded first, past hosts that fail; results come in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+from fault_server import FAULTS, VERDICT, Fault, fault_server, good
+from test_faults import ask, settings_for
+
+from schema_student.teacher import dispatch
+from schema_student.teacher.client import open_teacher
+from schema_student.teacher.dispatch import Again, Done, Host, pause_seconds, run_all
+from schema_student.teacher.faults import TeacherError
+
+
+class Load:
+    """Counts who is asked at the same time."""
+
+    def __init__(self):
+        self.lock, self.now, self.most, self.asked = threading.Lock(), {}, {}, []
+
+    def __call__(self, question, host, seconds=0.0):
+        with self.lock:
+            self.now[host.server] = self.now.get(host.server, 0) + 1
+            self.most[host.server] = max(self.now[host.server], self.most.get(host.server, 0))
+            self.asked.append((question, host.server))
+        time.sleep(seconds)
+        with self.lock:
+            self.now[host.server] -= 1
+
+
+pytestmark = pytest.mark.usefixtures("nothing_named")
+
+
+def test_results_come_in_order_whatever_the_timing():
+    rng = random.Random(1)
+
+    def answer(question, host):
+        time.sleep(rng.random() * 0.004)
+        return Again(0.001, failed=True) if rng.random() < 0.3 else Done(question * 10)
+
+    assert run_all(range(60), answer, [Host("a"), Host("b")], slots=4) == [i * 10 for i in range(60)]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_no_host_gets_more_than_its_slots(slots):
+    load = Load()
+
+    def answer(question, host):
+        load(question, host, 0.002)
+        return Done(None)
+
+    run_all(range(40), answer, [Host("a"), Host("b")], slots)
+    assert max(load.most.values()) <= slots and set(load.most) == {"a", "b"}
+
+
+def test_the_least_loaded_host_is_asked():
+    """A host that takes five times as long gets a fifth of the questions, or so."""
+    load = Load()
+
+    def answer(question, host):
+        load(question, host, {"fast": 0.004, "slow": 0.02}[host.server])
+        return Done(None)
+
+    run_all(range(60), answer, [Host("slow"), Host("fast")], slots=2)
+    counts = [sum(server == name for _, server in load.asked) for name in ("fast", "slow")]
+    assert counts[0] > 2 * counts[1] > 0
+
+
+def test_a_question_that_failed_goes_to_another_host_at_once():
+    load = Load()
+
+    def answer(question, host):
+        load(question, host)
+        return Again(60.0, failed=True) if host.server == "bad" else Done(host.server)
+
+    assert run_all(range(8), answer, [Host("bad"), Host("good")], slots=1) == ["good"] * 8
+
+
+def test_a_host_that_is_gone_is_set_aside_and_tried_again(monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.05)
+    answered, failed = [], []
+
+    def answer(question, host):
+        time.sleep(0.002)
+        if host.server == "b" and len(answered) < 60:
+            failed.append(question)
+            return Again(0.01, failed=True, gone=True)
+        answered.append(host.server)
+        return Done(host.server)
+
+    found = run_all(range(200), answer, [Host("a"), Host("b")], slots=1)
+    assert len(found) == 200 and set(answered[:60]) == {"a"} and "b" in answered[60:]
+    assert 0 < len(failed) < 10  # not one failure a question
+
+
+def test_what_waits_holds_no_slot():
+    """With one slot, a question that pauses for long does not keep the others from being answered."""
+    order = []
+
+    def answer(question, host):
+        order.append(question)
+        return Again(0.05) if order.count(0) == 1 and question == 0 else Done(question)
+
+    assert run_all(range(5), answer, [Host("a")], slots=1) == [0, 1, 2, 3, 4]
+    assert order == [0, 1, 2, 3, 4, 0]
+
+
+def test_the_first_error_stops_all():
+    asked = []
+
+    def answer(question, host):
+        asked.append(question)
+        if question == 3:
+            raise TeacherError("gone")
+        return Done(None)
+
+    with pytest.raises(TeacherError, match="gone"):
+        run_all(range(1000), answer, [Host("a")], slots=2)
+    time.sleep(0.02)
+    assert len(asked) < 1000
+
+
+def test_pauses_double_are_jittered_and_bounded(monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.5)
+    for failures in range(1, 40):
+        drawn = [pause_seconds(failures) for _ in range(20)]
+        full = min(dispatch.LONGEST_PAUSE, 0.5 * 2 ** (failures - 1))
+        assert full / 2 <= min(drawn) < max(drawn) <= full
+
+
+# Real servers
+
+
+def echo(connection):
+    """The number of the question, after a time that is longer for even ones."""
+    number = connection.body["messages"][1]["content"].partition('"number": ')[2].partition("}")[0]
+    connection.server.ended.wait(0.01 * (int(number) % 2))
+    connection.whole(good(connection, {"is_good": True, "reason": number}))
+
+
+def test_answers_of_three_hosts_come_in_order(tmp_path):
+    with fault_server() as one, fault_server() as two, fault_server() as three:
+        servers = [one, two, three]
+        for server in servers:
+            server.fault = Fault("echo", "", "", echo)
+        settings = settings_for(one, tmp_path, teacher_host=[s.host for s in servers], teacher_concurrency=2)
+        with open_teacher(settings) as teacher:
+            answers = teacher.ask_many([ask(i) for i in range(30)])
+    assert [answer["reason"] for answer in answers] == [str(i) for i in range(30)]
+    assert sum(len(server.chats) for server in servers) == 30 and all(len(server.chats) > 3 for server in servers)
+
+
+def test_a_run_goes_on_without_a_host_that_ends_in_mid_run(tmp_path):
+    with fault_server() as one, fault_server() as two:
+        two.fault = FAULTS["connection refused"]
+        settings = settings_for(one, tmp_path, teacher_host=[one.host, two.host], teacher_retries=2)
+        with open_teacher(settings) as teacher:
+            assert teacher.ask_many([ask(i) for i in range(20)]) == [VERDICT] * 20
+        assert len(one.chats) == 20 and 1 <= len(two.chats) <= settings.teacher_concurrency
+
+
+def test_a_host_that_is_down_at_the_start_is_set_aside_with_a_note(tmp_path, capsys):
+    with fault_server() as one:
+        settings = settings_for(one, tmp_path, teacher_host=["http://127.0.0.1:9", one.host])
+        with open_teacher(settings) as teacher:
+            assert teacher.ask_many([ask(i) for i in range(4)]) == [VERDICT] * 4
+    assert "note: Ollama does not answer at http://127.0.0.1:9" in capsys.readouterr().out
+
+
+def test_hosts_that_have_different_models_are_refused(tmp_path):
+    with fault_server() as one, fault_server() as two:
+        two.digest = "another"
+        settings = settings_for(one, tmp_path, teacher_host=[one.host, two.host])
+        with pytest.raises(TeacherError, match="different versions of m:1"), open_teacher(settings):
+            pass

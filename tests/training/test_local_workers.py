@@ -1,0 +1,145 @@
+"""Several processes of one script: the same training, one message where one fails, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from test_sft import adapter_weights, metrics, settings_with_corpus
+
+from schema_student.core.errors import UserError
+from schema_student.core.paths import paths
+from schema_student.core.settings import default_settings
+from schema_student.training import local_workers, sft
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_settings(settings, path):
+    path.write_text(json.dumps(settings.model_dump(exclude={"dry_run"})))
+    return ["--config", str(path)]
+
+
+needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one process a core")
+
+
+@needs_two_cores
+def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
+    one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, sft_max_steps=3, run="one")
+    two = one.changed(run="two", processes=2, data_dir=str(paths(one).corpus.parent))
+    flags = write_settings(two, tmp_path / "two.json")
+    command = [sys.executable, "scripts/train_student.py", *flags]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    assert "2 processes, one a core: each takes gradient_accumulation 1 of 2" in ended.stdout
+    assert ended.stdout.count("step 3/3") == 2  # the loss and the validation, of the first process only
+    sft.train_sft(one)
+    for row, other in zip(metrics(paths(two).run_dir), metrics(paths(one).run_dir), strict=True):
+        for name in {"loss", "grad_norm", "eval_loss"} & row.keys():
+            assert row[name] == pytest.approx(other[name], rel=1e-5), (name, row["step"])
+    a, b = (adapter_weights(paths(settings).run_dir / "checkpoint-final") for settings in (two, one))
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    assert "done already" in again.stdout
+    # As a kill leaves it: after the second step, of which there is a checkpoint.
+    paths(two).run_dir.with_name("two.meta.json").unlink()
+    for name in ("checkpoint-3", "checkpoint-final"):
+        shutil.rmtree(paths(two).run_dir / name)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    assert "continuing after" in ended.stdout
+    resumed = adapter_weights(paths(two).run_dir / "checkpoint-final")
+    assert all(torch.equal(resumed[name], a[name]) for name in a)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No helper is left waiting, and the place of this process among several is forgotten."""
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SCHEMA_STUDENT_HELPERS", "0")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+
+
+def shared(monkeypatch, folder, **changes):
+    commands, before = [], os.environ.get("WORLD_SIZE")
+
+    @contextmanager
+    def run_beside(given):
+        commands.extend(given)
+        yield
+
+    monkeypatch.setattr(local_workers, "_run_beside", run_beside)
+    given = default_settings(base_model="embedded", **changes)
+    with local_workers.share_cores(given, folder / "run", "gradient_accumulation", "sft_batch_size") as made:
+        assert os.environ.get("WORLD_SIZE") == (str(len(commands) + 1) if commands else before)
+    assert os.environ.get("WORLD_SIZE") == before  # what runs later in this process is alone again
+    return len(commands) + 1, made.gradient_accumulation, made.sft_batch_size
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulation", "batch_size", "expected"),
+    [
+        (1, 2, 8, (1, 2, 8)),
+        (2, 4, 8, (2, 2, 8)),
+        (2, 1, 8, (2, 1, 4)),
+        (4, 2, 8, (4, 2, 2)),
+        (9, 4, 4, (4, 1, 4)),  # there are four cores
+        (2, 3, 5, (1, 3, 5)),
+    ],
+)
+def test_every_process_takes_the_same_share_of_a_step(
+    processes, accumulation, batch_size, expected, alone, monkeypatch, tmp_path
+):
+    given = {"processes": processes, "gradient_accumulation": accumulation, "sft_batch_size": batch_size}
+    assert shared(monkeypatch, tmp_path, **given) == expected
+
+
+def test_torchrun_comes_first(alone, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert shared(monkeypatch, tmp_path, processes=2, gradient_accumulation=2, sft_batch_size=8) == (1, 2, 8)
+
+
+def test_a_helper_that_fails_says_why(alone):
+    failing = [sys.executable, "-c", "import sys; sys.exit('error: its row 3 is broken')"]
+    said = "in another process of this run: its row 3 is broken"
+    with pytest.raises(UserError, match=said), local_workers._run_beside([failing]):
+        raise RuntimeError("Connection closed by peer")
+    with pytest.raises(RuntimeError, match="of our own"), local_workers._run_beside([]):
+        raise RuntimeError("of our own")
+
+
+def test_helpers_end_with_the_run(alone):
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), local_workers._run_beside([sleeping]):
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 60
+
+
+@needs_two_cores
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_no_process_outlives_a_killed_script(tmp_path):
+    settings = settings_with_corpus(tmp_path, gradient_accumulation=2, sft_max_steps=10_000, processes=2)
+    command = [sys.executable, "scripts/train_student.py", *write_settings(settings, tmp_path / "settings.json")]
+    log = paths(settings).run_dir / "training_metrics.jsonl"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as script:
+        while not (log.exists() and "grad_norm" in log.read_text()):
+            assert script.poll() is None
+            time.sleep(0.2)
+        helpers = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
+        assert len(helpers) == 1
+        script.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in helpers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
