@@ -90,7 +90,7 @@ def settings_of(job: Job, base: Settings) -> Settings:
     """The settings of a job, whose pairs are the base's."""
     where = paths(base)
     changes = {
-        "output_dir": str(Path(base.output_dir) / "dynamic_beta"),
+        "output_dir": str(Path(base.run.output_dir) / "dynamic_beta"),
         "data_dir": str(where.dataset.parent),
         "adapter": str(where.sft_checkpoint),
         "run": job.name,
@@ -324,7 +324,7 @@ def main() -> None:
         base = read_base(flags.output_dir, flags.run, flags.rate)
         if not any(row["controller"] == "sft" for row in rows):
             settings = settings_of(jobs[0], base)
-            outcomes = evaluate(settings, f"sft-{flags.prompts}", settings.adapter)
+            outcomes = evaluate(settings, f"sft-{flags.prompts}", settings.student.adapter)
             keep(results, rows, {**SFT, "steps": flags.steps, "prompts": flags.prompts, "outcomes": outcomes})
         left = [job for job in jobs if not any(row.items() >= asdict(job).items() for row in rows)]
         for number, row in enumerate(run_jobs(left, base, flags.jobs), start=1):

@@ -15,8 +15,8 @@ from schema_student.data.domains import write_schemas
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["dataset"])
     where = paths(settings)
-    if settings.schemas:
-        print(f"skipped: the schemas are yours ({settings.schemas})")
+    if settings.run.schemas:
+        print(f"skipped: the schemas are yours ({settings.run.schemas})")
     elif not dry_run(settings, reads=[where.domain_specs], writes=[where.schemas]):
         write_schemas(settings)
         print(f"schemas: {where.schemas}")

@@ -15,7 +15,7 @@ from schema_student.report.compare_runs import comparison_dir, write_comparison
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["report"])
     page = comparison_dir(settings) / "compare.html"
-    logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.runs]
+    logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.compare.runs]
     if not dry_run(settings, reads=logs, writes=[page]):
         print(f"side by side: {write_comparison(settings)}")
 

@@ -1,6 +1,5 @@
-"""Step 3: the teacher writes queries and answers for each schema; those that are valid are kept -> d_03_dataset.jsonl.
+"""Step 3: the teacher writes requests and answers for each schema; valid ones are kept -> d_03_dataset.jsonl, d_03_hub/.
 
-Beside it d_03_hub/: the same rows by split with a card; --push-to-hub uploads that folder.
 python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """
 
@@ -22,7 +21,7 @@ def main() -> None:
     else:
         write_dataset(settings)
         print(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
-        if settings.push_to_hub:
+        if settings.push.push_to_hub:
             print(f"pushed to {push_to_hub(where.hub_dataset, settings)}")
 
 

@@ -15,8 +15,8 @@ from schema_student.data.domains import write_domain_specs
 def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["teacher", "dataset"])
     specs = paths(settings).domain_specs
-    if settings.schemas:
-        print(f"skipped: the schemas are yours ({settings.schemas})")
+    if settings.run.schemas:
+        print(f"skipped: the schemas are yours ({settings.run.schemas})")
     elif not dry_run(settings, reads=[], writes=[specs]):
         write_domain_specs(settings)
         print(f"domain specs: {specs}")

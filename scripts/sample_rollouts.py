@@ -19,7 +19,7 @@ def main() -> None:
     settings = load_settings(sys.argv[1:], __doc__, ["data", "student", "pairs", "rollouts", "teacher"])
     where = paths(settings)
     judged = where.rollouts / "rollout_judged.jsonl"
-    if not dry_run(settings, reads=[] if settings.data_set else [where.dataset], writes=[judged]):
+    if not dry_run(settings, reads=[] if settings.data.data_set else [where.dataset], writes=[judged]):
         print(f"judged rollouts: {make_rollouts(settings)}")
 
 

@@ -21,6 +21,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(autouse=True)
+def spoken():
+    """What is logged is said on the terminal, as programs do, so that capsys sees it."""
+    from schema_student.core.log import log_to_terminal
+
+    log_to_terminal()
+
+
 @pytest.fixture
 def nothing_named(monkeypatch, tmp_path):
     """No teacher named by this machine, none at Ollama's own port, and no waiting between tries."""

@@ -25,7 +25,7 @@ def finished(tmp_path):
     seen = [{**row, "split": "test_seen", "query": f"number {i}"} for i, row in enumerate(dataset_rows() * 2)]
     unseen = [{**row, "split": "test_unseen"} for row in seen]
     write_jsonl(paths(settings).dataset, [*dataset_rows()[:2], *seen, *unseen])
-    return Path(settings.output_dir)
+    return Path(settings.run.output_dir)
 
 
 def run(monkeypatch, output_dir, *flags):
@@ -65,7 +65,7 @@ def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
 def test_the_look_ahead_of_accumulated_steps_is_counted_apart_and_in_the_step(tmp_path):
     few = {"dpo_max_steps": 2, "dpo_eval_every": 2, "dpo_gradient_accumulation": 2}
     with dynamic_beta.timed() as spent:
-        dynamic_beta.alignment.train_dpo(settings_with_pairs(tmp_path, **few))
+        dynamic_beta.train.train_dpo(settings_with_pairs(tmp_path, **few))
     assert spent["look_ahead"] > spent["controller"] > 0
     assert spent["look_ahead"] + spent["controller"] < spent["step"]
 

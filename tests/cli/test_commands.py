@@ -206,7 +206,9 @@ def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch):
 
 def test_the_launchers_of_the_bootstrap_run_each_command(tmp_path):
     text = (ROOT / "scripts" / "bootstrap.sh").read_text()
-    listed = re.findall(r'^(train-\S+) = "schema_student.cli.commands:main"', (ROOT / "pyproject.toml").read_text(), re.M)
+    listed = re.findall(
+        r'^(train-\S+) = "schema_student.cli.commands:main"', (ROOT / "pyproject.toml").read_text(), re.M
+    )
     assert listed == list(commands.COMMANDS)
     make = re.search(r"^make_commands\(\) \{\n.*?^\}\n", text, re.M | re.S).group(0)
     (tmp_path / "bin").mkdir()

@@ -318,8 +318,8 @@ def test_pretty_files_unfold_the_json_inside(tmp_path):
 
 
 def test_a_stamp_holds_the_named_settings_the_seed_and_facts():
-    stamp = make_stamp(default_settings(), "beta", base="abc")
-    assert json.loads(json.dumps(stamp)) == {"settings": {"beta": 0.1}, "seed": 13, "base": "abc"}
+    stamp = make_stamp(default_settings(), "batching", base="abc")
+    assert json.loads(json.dumps(stamp)) == {"settings": {"batch_tokens": 16384}, "seed": 13, "base": "abc"}
 
 
 def test_an_input_in_the_current_folder_is_looked_at_like_any_other(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import (
     FLAG_ONLY,
-    Settings,
+    GROUP_OF,
+    GROUPS,
     allowed,
     config_schema,
     default_settings,
@@ -39,8 +40,8 @@ def config_file(folder, text):
 
 
 def test_every_setting_has_a_default_in_the_file_and_a_description():
-    assert set(DEFAULTS) == set(Settings.model_fields) - FLAG_ONLY
-    assert all(field.description for field in Settings.model_fields.values())
+    assert set(DEFAULTS) == set(GROUP_OF) - FLAG_ONLY
+    assert all(field.description for kind in GROUPS.values() for field in kind.model_fields.values())
 
 
 def test_the_published_schema_is_current():
@@ -58,26 +59,30 @@ def test_shipped_configurations_fit_the_published_schema(name):
 @pytest.mark.parametrize("kind", ["embedded", "gemma", "transformers"])
 def test_resolve_auto_fills_in_every_auto_number_and_only_these(kind):
     resolved = resolve_auto(default_settings(sft_batch_size=3), kind)
-    assert resolved.sft_batch_size == 3
-    left = {name for name, value in resolved.model_dump().items() if value == "auto"}
+    assert resolved.sft.sft_batch_size == 3
+    left = {name for name, value in resolved.flat().items() if value == "auto"}
     assert left == {"teacher_model", "base_model", "dtype", "eval_student"}
 
 
 def test_a_flag_beats_the_file_and_the_file_beats_the_defaults(tmp_path):
     path = config_file(tmp_path, {"seed": 5, "beta": 0.5})
     settings = flags("--config", str(path), "--seed", "0")
-    assert (settings.seed, settings.beta, settings.lora_r) == (0, 0.5, DEFAULTS["lora_r"])
+    assert (settings.run.seed, settings.beta.beta, settings.lora.lora_r) == (0, 0.5, DEFAULTS["lora_r"])
 
 
 def test_flags_take_lists_switches_and_auto():
     settings = flags("--eval-splits", "test_seen,validation", "--no-judge-valid", "--overwrite", "--domains", "auto")
-    assert settings.eval_splits == ["test_seen", "validation"]
-    assert (settings.judge_valid, settings.overwrite, settings.domains) == (False, True, "auto")
+    assert settings.eval.eval_splits == ["test_seen", "validation"]
+    assert (settings.eval.judge_valid, settings.run.overwrite, settings.domains.domains) == (False, True, "auto")
 
 
 def test_a_list_takes_commas_a_repeated_flag_or_both():
-    assert flags("--teacher-host", "a:1,b:2", "--teacher-host=http://c").teacher_host == ["a:1", "b:2", "http://c"]
-    assert flags("--teacher-host", "").teacher_host == [] == flags().teacher_host
+    assert flags("--teacher-host", "a:1,b:2", "--teacher-host=http://c").server.teacher_host == [
+        "a:1",
+        "b:2",
+        "http://c",
+    ]
+    assert flags("--teacher-host", "").server.teacher_host == [] == flags().server.teacher_host
 
 
 BAD_FLAGS = [
@@ -147,16 +152,16 @@ def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
     except SettingsError as error:
         assert name in str(error)  # noqa: PT017 - either outcome is right, and each has its check
     else:
-        assert getattr(settings, name) == value
-        assert type(getattr(settings, name)) in (type(value), float)
+        assert settings.value(name) == value
+        assert type(settings.value(name)) in (type(value), float)
 
 
 def test_zero_is_a_value():
-    assert flags("--seed", "0", "--eval-limit", "0", "--lora-dropout", "0").lora_dropout == 0
+    assert flags("--seed", "0", "--eval-limit", "0", "--lora-dropout", "0").lora.lora_dropout == 0
 
 
 def test_beta_min_of_0_needs_the_published_rule_named():
-    assert flags("--beta-min", "0", "--beta-published").beta_min == 0
+    assert flags("--beta-min", "0", "--beta-published").beta.beta_min == 0
 
 
 def test_print_config_prints_settings_that_read_back(tmp_path, capsys):
@@ -206,8 +211,8 @@ def test_an_adapter_from_elsewhere_belongs_to_no_run():
 
 def test_settings_are_frozen_and_changed_makes_a_checked_copy():
     settings = default_settings()
-    assert settings.changed(seed=1).seed == 1
-    assert settings.subset("seed", "beta") == {"seed": 13, "beta": 0.1}
+    assert settings.changed(seed=1).run.seed == 1
+    assert settings.dump("lora") == {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
     with pytest.raises(SettingsError, match="seed"):
         settings.changed(seed=-1)
 
@@ -237,13 +242,15 @@ def test_a_script_leaves_with_the_exit_code_of_what_happened(raised, code, words
 
 
 def test_settings_and_artifacts_load_without_torch():
-    code = "import sys, schema_student.artifacts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, schema_student.core.artifacts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_scripts_own_defaults_give_way_to_file_and_flag(tmp_path):
     def controller(*argv):
-        return load_settings(argv, "A test.", beta_controller="fixed").beta_controller
+        return load_settings(argv, "A test.", beta_controller="fixed").beta.beta_controller
 
     path = config_file(tmp_path, {"beta_controller": "risk"})
     assert controller() == "fixed" and controller("--config", str(path)) == "risk"

@@ -51,7 +51,7 @@ def small_settings(folder, **changes):
     """Settings of a small run in a folder, and its d_02 with eight domains."""
     settings = default_settings(output_dir=str(folder), **{**SMALL, **changes})
     where = paths(settings).schemas
-    if not settings.schemas and not where.exists():
+    if not settings.run.schemas and not where.exists():
         write_jsonl(where, [schema_row(spec, 1) for spec in LEXICON[:8]])
     return settings
 
@@ -204,8 +204,9 @@ def test_sigkill_and_the_same_command_give_the_same_file(made, tmp_path):
     settings, _ = made
     small_settings(tmp_path)
     program = (
-        "from schema_student import config, dataset\n"
-        f"dataset.write_dataset(default_settings(output_dir={str(tmp_path)!r}, **{SMALL!r}))"
+        "from schema_student.core.settings import default_settings\n"
+        "from schema_student.data.dataset import write_dataset\n"
+        f"write_dataset(default_settings(output_dir={str(tmp_path)!r}, **{SMALL!r}))"
     )
     target = paths(settings.changed(output_dir=str(tmp_path))).dataset
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -292,7 +293,7 @@ def test_a_teacher_that_repeats_itself_is_asked_again_and_every_repetition_is_co
     rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(where)))
     assert rejected["duplicate"] and rejected["near_duplicate"] and rejected["test_overlap"]
     assert read_meta(where)["rejected"] == dict(rejected)
-    requests = Requests(settings.near_duplicate, settings.test_overlap)
+    requests = Requests(settings.dataset.near_duplicate, settings.dataset.test_overlap)
     for row in rows:
         assert requests.problem(row["query"], row["split"]) is None
         requests.take(row["query"], row["split"])
@@ -393,7 +394,7 @@ def test_of_many_own_schemas_each_gets_less():
         sources = [Source(f"s{i}", "d", [], {}, ()) for i in range(count)]
         settings = default_settings(schemas="own.jsonl", **changes)
         made = _sized(settings, "embedded", sources, dict.fromkeys((s.schema_id for s in sources), "train"))
-        return made.train_queries, made.pair_queries
+        return made.dataset.train_queries, made.dataset.pair_queries
 
     auto = read_auto("embedded")
     assert sized(3) == (300, auto["pair_queries"])

@@ -86,7 +86,7 @@ def test_the_card_says_what_a_user_must_know(made):
     assert front["size_categories"] == ["n<1K"]
     assert f"{len(rows)} requests in plain words to 8 JSON Schemas" in card
     assert "embedded rule-based teacher (not an LLM)" in card and "come from templates by rule" in card
-    assert "near_duplicate 0.8" in card and "test_overlap 13" in card and f"Seed {settings.seed}" in card
+    assert "near_duplicate 0.8" in card and "test_overlap 13" in card and f"Seed {settings.run.seed}" in card
     assert all(f"| {name} |" in card for name in FIELDS) and "## Known limits" in card
     assert all(ord(character) < 128 for character in card) and "http" not in card
     for table in re.findall(r"(?m)(?:^\|.*\n)+", card):

@@ -67,7 +67,9 @@ def settings(tmp_path):
     base = tiny.save_tiny(tmp_path / "base")
     options = {"base_model": str(base), "dtype": "float32", "max_new_tokens": 8, "eval_batch_size": 2}
     settings = default_settings(output_dir=str(tmp_path), teacher_model="embedded-teacher", **options)
-    rows = [dataset_row(query, target, split) for split in settings.eval_splits for query, target in TARGETS.items()]
+    rows = [
+        dataset_row(query, target, split) for split in settings.eval.eval_splits for query, target in TARGETS.items()
+    ]
     write_dataset(settings, rows)
     return settings
 

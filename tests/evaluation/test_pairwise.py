@@ -85,7 +85,7 @@ def test_two_students_meet_on_the_test_prompts(settings, written, capsys):
     assert "embedded" in summary["judged_by"] and "win 80.0% (49.0% to 94.3%)" in capsys.readouterr().out
     again = read_json(pairwise.judge_adapters(settings))
     assert again == summary and "done already" in capsys.readouterr().out
-    turned = read_json(pairwise.judge_adapters(settings.changed(adapters=settings.adapters[::-1])))
+    turned = read_json(pairwise.judge_adapters(settings.changed(adapters=settings.duel.adapters[::-1])))
     assert [turned["overall"][outcome]["k"] for outcome in pairwise.OUTCOMES] == [0, 2, 8]
 
 
@@ -122,7 +122,7 @@ def test_bad_input_is_named(settings, tmp_path):
         with pytest.raises(UserError, match="give --adapters two adapter folders"):
             pairwise.judge_adapters(settings.changed(adapters=adapters))
     with pytest.raises(UserError, match="names student-sft twice"):
-        pairwise.judge_adapters(settings.changed(adapters=settings.adapters[:1] * 2))
+        pairwise.judge_adapters(settings.changed(adapters=settings.duel.adapters[:1] * 2))
     with pytest.raises(UserError, match="no adapter at"):
         pairwise.judge_adapters(settings.changed(adapters=[str(tmp_path / "nowhere"), "base"]))
     with pytest.raises(UserError, match="no prompt in common"):
@@ -132,5 +132,5 @@ def test_bad_input_is_named(settings, tmp_path):
 def test_the_adapters_of_two_runs_have_two_names(settings):
     other = settings.changed(adapters=["o/student_runs/x/checkpoint-final", "o/student_runs/y-dpo/checkpoint-final"])
     made, named = pairwise.name_duel(other)
-    assert [name for name, _ in named] == ["x-sft", "y-dpo"] and made.run == "x"
+    assert [name for name, _ in named] == ["x-sft", "y-dpo"] and made.run.run == "x"
     assert pairwise.duel_dir(other).name == "x-sft-vs-y-dpo"

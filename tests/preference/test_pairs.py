@@ -128,7 +128,7 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     settings = settings.changed(eval_batch_size=6)
     write_jsonl(paths(settings).dataset, dataset_rows(20))
     rows = draw_requests(read_jsonl(paths(settings).dataset), settings)
-    loaded = load_student(settings, adapter=settings.adapter)
+    loaded = load_student(settings, adapter=settings.student.adapter)
     whole = read_jsonl(read_answers(settings, rows, lambda: loaded))
     for row, made in zip(rows[:3], whole, strict=False):
         ids = batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
@@ -244,7 +244,7 @@ def test_a_real_student_is_sampled_and_its_nonsense_rejected(ready, tmp_path):
     rows = read_jsonl(build_pairs(settings))
     assert rows and {row["source"].split(":")[0] for row in rows} <= {"greedy", "sample", "mutation"}
     samples = read_jsonl(paths(settings).pairs.with_name("student_samples.jsonl"))
-    assert len(samples) == 3 and all(len(row["samples"]) == settings.samples_per_prompt for row in samples)
+    assert len(samples) == 3 and all(len(row["samples"]) == settings.sampling.samples_per_prompt for row in samples)
 
 
 def test_no_pairs_at_all_says_what_to_do(ready, tmp_path, monkeypatch):

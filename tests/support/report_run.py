@@ -160,7 +160,7 @@ def run_config(settings, stage, **facts):
     student |= {"digest": "f3a9" * 16, "reason": "auto: no CUDA GPU"}
     return {
         "stage": stage,
-        "settings": resolve_auto(settings, "embedded").model_dump(exclude={"dry_run"}),
+        "settings": resolve_auto(settings, "embedded").flat(),
         "student": student,
         "versions": versions(),
         **facts,

@@ -160,7 +160,7 @@ def test_a_run_goes_on_without_a_host_that_ends_in_mid_run(tmp_path):
         settings = settings_for(one, tmp_path, teacher_host=[one.host, two.host], teacher_retries=2)
         with open_teacher(settings) as teacher:
             assert teacher.ask_many([ask(i) for i in range(20)]) == [VERDICT] * 20
-        assert len(one.chats) == 20 and 1 <= len(two.chats) <= settings.teacher_concurrency
+        assert len(one.chats) == 20 and 1 <= len(two.chats) <= settings.server.teacher_concurrency
 
 
 def test_a_host_that_is_down_at_the_start_is_set_aside_with_a_note(tmp_path, capsys):

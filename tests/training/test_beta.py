@@ -377,5 +377,5 @@ def test_a_state_with_other_settings_of_the_rule_is_refused():
 
 
 def test_the_controllers_load_without_torch_and_numpy():
-    code = "import sys, schema_student.beta; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, schema_student.training.dpo.beta; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -452,7 +452,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     two = one.changed(output_dir=str(tmp_path / "two"))
     shutil.copytree(one.output_dir, two.output_dir)
     config = tmp_path / "two.json"
-    config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
+    config.write_text(json.dumps(two.flat()))
     tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
     one = one.changed(dpo_gradient_accumulation=2)
     train.train_dpo(one)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def write_settings(settings, path):
-    path.write_text(json.dumps(settings.model_dump(exclude={"dry_run"})))
+    path.write_text(json.dumps(settings.flat()))
     return ["--config", str(path)]
 
 
@@ -83,7 +83,7 @@ def shared(monkeypatch, folder, **changes):
     with local_workers.share_cores(given, folder / "run", "gradient_accumulation", "sft_batch_size") as made:
         assert os.environ.get("WORLD_SIZE") == (str(len(commands) + 1) if commands else before)
     assert os.environ.get("WORLD_SIZE") == before  # what runs later in this process is alone again
-    return len(commands) + 1, made.gradient_accumulation, made.sft_batch_size
+    return len(commands) + 1, made.sft.gradient_accumulation, made.sft.sft_batch_size
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
     one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, run="one")
     two = one.changed(gradient_accumulation=1, run="two", data_dir=str(paths(one).corpus.parent))
     config = tmp_path / "two.json"
-    config.write_text(json.dumps(two.model_dump(exclude={"dry_run"})))
+    config.write_text(json.dumps(two.flat()))
     tiny.run_in_two_processes("scripts/train_student.py", "--config", str(config))
     sft.train_sft(one)
     ours, theirs = paths(two).run_dir, paths(one).run_dir
@@ -245,7 +245,7 @@ def test_the_student_is_named_where_training_begins(tmp_path, capsys):
     settings = settings_with_corpus(tmp_path, sft_max_steps=1)
     sft.train_sft(settings)
     said = capsys.readouterr().out
-    assert said.index(f"student: {settings.base_model} (asked for by name)") < said.index("step 0/1")
+    assert said.index(f"student: {settings.student.base_model} (asked for by name)") < said.index("step 0/1")
 
 
 def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):

@@ -16,9 +16,10 @@ from pathlib import Path
 from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
+from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import run_script
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.training.loop import check_tracker, once
 
 ROWS = """\
@@ -67,14 +68,14 @@ def train_sft() -> None:
 
         check_tracker(settings)
         once(lambda: imports.import_corpus(settings))
-        print(f"student: {sft.train_sft(settings)}")
+        log.info(f"student: {sft.train_sft(settings)}")
 
 
 def train_dpo() -> None:
     """train-dpo."""
     settings = load_settings(sys.argv[1:], DPO, ["data", "student", "dpo", "tracker"], beta_controller="fixed")
-    if settings.beta_controller != "fixed":
-        raise SettingsError(f"train-dpo keeps beta fixed; for {settings.beta_controller} run train-beta-dpo")
+    if settings.beta.beta_controller != "fixed":
+        raise SettingsError(f"train-dpo keeps beta fixed; for {settings.beta.beta_controller} run train-beta-dpo")
     _align(settings)
 
 
@@ -83,7 +84,7 @@ def train_beta_dpo() -> None:
     _align(load_settings(sys.argv[1:], BETA_DPO, ["data", "student", "dpo", "tracker"]))
 
 
-def _align(settings: Settings) -> None:
+def _align(settings: AnySettings) -> None:
     where = paths(_named(settings))
     if not dry_run(settings, reads=[], writes=[where.pairs, where.dpo_dir]):
         from schema_student.preference import imports
@@ -91,11 +92,11 @@ def _align(settings: Settings) -> None:
 
         check_tracker(settings)
         once(lambda: imports.import_pairs(settings))
-        print(f"aligned student: {train.train_dpo(settings)}")
+        log.info(f"aligned student: {train.train_dpo(settings)}")
 
 
-def _named(settings: Settings) -> Settings:
-    if not settings.data_set:
+def _named(settings: AnySettings) -> AnySettings:
+    if not settings.data.data_set:
         raise SettingsError("give --data-set a JSONL file or the id of a data set of the hub (see --help)")
     return settings
 

@@ -3,7 +3,9 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     resources   the files that travel with the package
+    log          the one logger
     errors      what a person did wrong, with what to do about it
+    setting_groups  the settings in groups: type, meaning and bounds
     settings    every setting: type, meaning and bounds, said once
     names       what a run is called
     jsonl       JSON and JSONL in and out, atomic, with file and line in errors

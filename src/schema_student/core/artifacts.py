@@ -4,7 +4,7 @@ Second module of the flow: stages meet only at these files. A finished artifact 
 written last: the settings, seed, versions, git commit and input digests that made it. A step that is run again finds
 its artifact finished (and says so), made otherwise (and refuses), or partial (and continues after the last whole row).
 
-    with open_step(paths(settings).corpus, make_stamp(settings, "seed"), [paths(settings).dataset]) as step:
+    with open_step(paths(settings).corpus, make_stamp(settings, "prompt"), [paths(settings).dataset]) as step:
         if not step.done:
             for row in rows[len(step.rows):]:
                 step.append(row)
@@ -31,8 +31,9 @@ from typing import Any, TextIO
 from schema_student import __version__
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, dump_row, name_maker, read_json, read_jsonl, write_json
+from schema_student.core.log import log
 from schema_student.core.resources import CHECKOUT
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Stamps: what made an artifact
@@ -56,9 +57,9 @@ def _digest_folder(path: Path) -> str:
     return digest([[str(file.relative_to(path)), _digest_file(file)] for file in files])
 
 
-def make_stamp(settings: Settings, *names: str, **facts: Any) -> dict[str, Any]:
-    """What decides an artifact's content: these settings, the seed, and further facts (a model's digest)."""
-    return {"settings": settings.subset(*names), "seed": settings.seed, **facts}
+def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, Any]:
+    """What decides an artifact's content: these groups of settings, the seed, further facts (a model's digest)."""
+    return {"settings": settings.dump(*groups), "seed": settings.run.seed, **facts}
 
 
 @cache
@@ -173,7 +174,7 @@ def open_step(
             _check_same(path, meta, stamp)
             step.done = True
             _beside(path, "partial").unlink(missing_ok=True)
-            print(f"done already: {path} (finished {meta.get('finished_at')})")
+            log.info(f"done already: {path} (finished {meta.get('finished_at')})")
         else:
             _begin(step)
         try:
@@ -188,15 +189,15 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return read_json(meta) if meta.exists() else None
 
 
-def dry_run(settings: Settings, reads: Sequence[Path], writes: Sequence[Path]) -> bool:
+def dry_run(settings: AnySettings, reads: Sequence[Path], writes: Sequence[Path]) -> bool:
     """With --dry-run say what a script would read and write, and return True; else return False."""
-    if not settings.dry_run:
+    if not settings.run.dry_run:
         return False
     for path in reads:
-        print(f"would read  {path} ({'present' if path.exists() else 'MISSING' + name_maker(path)})")
+        log.info(f"would read  {path} ({'present' if path.exists() else 'MISSING' + name_maker(path)})")
     for path in writes:
         state = "finished" if read_meta(path) and path.exists() else "partial" if path.exists() else "absent"
-        print(f"would write {path} ({state})")
+        log.info(f"would write {path} ({state})")
     return True
 
 
@@ -209,7 +210,7 @@ def _begin(step: Step) -> None:
     write_json(partial, step.stamp)
     if step.path.suffix == ".jsonl" and step.path.exists():
         step.rows = _whole_rows(step.path)
-        print(f"continuing {step.path} after row {len(step.rows)}")
+        log.info(f"continuing {step.path} after row {len(step.rows)}")
 
 
 def _whole_rows(path: Path) -> list[Row]:

@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic.fields import FieldInfo
+
 from schema_student.core.errors import SettingsError
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import (
     FLAG_ONLY,
+    GROUP_OF,
+    GROUPS,
     Settings,
     allowed,
-    group_of,
-    is_list_setting,
+    is_list,
     kebab_case,
+    make_settings,
     nearest_name,
     read_config,
-    validate_settings,
 )
 
 
@@ -45,9 +48,9 @@ def load_settings(
         parser.print_help()
         raise SystemExit(0)
     if unknown:
-        known = ["--" + kebab_case(name) for name in Settings.model_fields]
+        known = ["--" + kebab_case(name) for name in GROUP_OF]
         raise SettingsError(f"unknown argument {unknown[0]!r}" + nearest_name(unknown[0].split("=")[0], known))
-    given = {name: _flag_value(name, getattr(flags, name)) for name in Settings.model_fields if hasattr(flags, name)}
+    given = {name: _flag_value(name, getattr(flags, name)) for name in GROUP_OF if hasattr(flags, name)}
     from_file = read_config(Path(flags.config)) if flags.config else {}
 
     def origin(name: str) -> str:
@@ -55,11 +58,9 @@ def load_settings(
             return f"--{kebab_case(name)}"
         return f"{flags.config}: {name}" if name in from_file else f"setting {name}"
 
-    settings = validate_settings(
-        {**read_config(CONFIG_DIR / "defaults.json"), **defaults, **from_file, **given}, origin
-    )
+    settings = make_settings({**read_config(CONFIG_DIR / "defaults.json"), **defaults, **from_file, **given}, origin)
     if flags.print_config:
-        print(json.dumps(settings.model_dump(exclude=FLAG_ONLY), indent=2))
+        print(json.dumps(settings.flat(), indent=2))
         raise SystemExit(0)
     return settings
 
@@ -69,23 +70,26 @@ def _build_parser(description: str, groups: Sequence[str], show_all: bool) -> ar
     parser.add_argument("--config", help="JSON file with any part of the settings")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument("--help-all", action="store_true", help="show the flags of all stages")
-    fields = Settings.model_fields
-    for group in dict.fromkeys(group_of(name) for name in fields):
-        shown = show_all or not groups or group == "general" or group in groups
-        section = parser.add_argument_group(f"{group} settings") if shown else parser
-        for name in (name for name in fields if group_of(name) == group):
-            words = f"{fields[name].description}: {allowed(name)}".replace("%", "%%")
+    for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
+        shown = show_all or not groups or heading == "general" or heading in groups
+        section = parser.add_argument_group(f"{heading} settings") if shown else parser
+        for name in (name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields):
+            words = f"{_field(name).description}: {allowed(name)}".replace("%", "%%")
             _add_flag(section, name, words if shown else argparse.SUPPRESS)
     return parser
+
+
+def _field(name: str) -> FieldInfo:
+    return GROUPS[GROUP_OF[name]].model_fields[name]
 
 
 def _add_flag(section: Any, name: str, words: str) -> None:
     options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": words}
     if name in FLAG_ONLY:
         options["action"] = "store_true"
-    elif Settings.model_fields[name].annotation is bool:
+    elif _field(name).annotation is bool:
         options["action"] = argparse.BooleanOptionalAction
-    elif is_list_setting(name):
+    elif is_list(name):
         options |= {"metavar": "X[,Y]", "action": "append"}
     else:
         options["metavar"] = "X"
@@ -94,8 +98,8 @@ def _add_flag(section: Any, name: str, words: str) -> None:
 
 def _flag_value(name: str, value: Any) -> Any:
     """A flag's text as the setting's type, where it can be read so; what cannot stays text and is refused by name."""
-    kind = Settings.model_fields[name].annotation
-    if is_list_setting(name):  # commas, or the flag repeated, or both
+    kind = _field(name).annotation
+    if is_list(name):  # commas, or the flag repeated, or both
         return [item.strip() for part in value for item in part.split(",") if item.strip()]
     if not isinstance(value, str) or kind is str:
         return value

@@ -144,6 +144,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def name_maker(path: Path) -> str:
+    """Which script makes a file, as advice where it is not there; "" where none is known."""
     script = "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name)
     return f"; scripts/{script} makes it (or check --run, --data-dir and --output-dir)" if script else ""
 

@@ -6,18 +6,20 @@ import re
 from pathlib import Path
 
 from schema_student.core.errors import SettingsError
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 
 SHARED_FOLDERS = ("eval", "alignment", "reference_logps")  # of all runs, where a run would have its own
 
 
-def resolve_run(settings: Settings) -> str:
+def resolve_run(settings: AnySettings) -> str:
     """Name of the run: --run, else after --data-set, the run of --adapter, --schemas, else "student".
 
     Raises SettingsError for a name whose folders belong to others: those of all runs, or another run's DPO.
     """
-    named = _file_name(settings.data_set) or adapter_run(settings.adapter) or _file_name(settings.schemas)
-    run = settings.run or named or "student"
+    named = (
+        _file_name(settings.data.data_set) or adapter_run(settings.student.adapter) or _file_name(settings.run.schemas)
+    )
+    run = settings.run.run or named or "student"
     if run in SHARED_FOLDERS or run.endswith("-dpo"):
         names = f"{', '.join(SHARED_FOLDERS)} and names that end in -dpo"
         raise SettingsError(f"{run!r} cannot name a run, as {names} are folders of other runs; give another --run")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schema_student.core.errors import SettingsError
 from schema_student.core.names import adapter_run, resolve_run
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Paths:
         return [path for path in [*data, *evaluations] if path.exists()]
 
 
-def paths(settings: Settings) -> Paths:
+def paths(settings: AnySettings) -> Paths:
     """Where the artifacts of these settings' run lie.
 
     The d_0* files and the pairs of a named run have folders of their own, so that two runs do not clash.
     """
-    out, run = Path(settings.output_dir), resolve_run(settings)
-    default = run == "student" and not settings.schemas
-    data = Path(settings.data_dir) if settings.data_dir else out if default else out / "data" / run
+    out, run = Path(settings.run.output_dir), resolve_run(settings)
+    default = run == "student" and not settings.run.schemas
+    data = Path(settings.run.data_dir) if settings.run.data_dir else out if default else out / "data" / run
     runs = out / "student_runs"
     alignment = runs / "alignment"
     return Paths(
@@ -64,7 +64,7 @@ def paths(settings: Settings) -> Paths:
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
         run_dir=runs / run,
         dpo_dir=runs / f"{run}-dpo",
-        sft_checkpoint=Path(settings.adapter) if settings.adapter else runs / run / "checkpoint-final",
+        sft_checkpoint=Path(settings.student.adapter) if settings.student.adapter else runs / run / "checkpoint-final",
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
         references=alignment / "reference_logps",
         evals=runs / "eval",
@@ -74,23 +74,27 @@ def paths(settings: Settings) -> Paths:
         logs=out / "logs",
         pretty=out / "pretty",
         teacher_cache=out / "teacher_cache.sqlite",
-        teacher_answers=Path(settings.teacher_answers) if settings.teacher_answers else out / "teacher_answers.jsonl",
+        teacher_answers=Path(settings.server.teacher_answers)
+        if settings.server.teacher_answers
+        else out / "teacher_answers.jsonl",
     )
 
 
-def evaluated(settings: Settings) -> tuple[str, str]:
+def evaluated(settings: AnySettings) -> tuple[str, str]:
     """Name and adapter folder of the student that --eval-student and --adapter ask for; adapter "" is the base."""
     run, where = resolve_run(settings), paths(settings)
-    if settings.eval_student == "base" or (settings.eval_student == "auto" and not settings.adapter):
+    if settings.evaluated.eval_student == "base" or (
+        settings.evaluated.eval_student == "auto" and not settings.student.adapter
+    ):
         return f"{run}-base", ""
-    if settings.eval_student == "dpo":
+    if settings.evaluated.eval_student == "dpo":
         return f"{run}-dpo", str(where.dpo_checkpoint)
-    if settings.eval_student == "sft":
-        if _adapter_label(settings.adapter).startswith("dpo") and adapter_run(settings.adapter) == run:
+    if settings.evaluated.eval_student == "sft":
+        if _adapter_label(settings.student.adapter).startswith("dpo") and adapter_run(settings.student.adapter) == run:
             advice = "leave --eval-student out, or name another --run"
-            raise SettingsError(f"--eval-student sft: {settings.adapter} is this run's DPO adapter; {advice}")
+            raise SettingsError(f"--eval-student sft: {settings.student.adapter} is this run's DPO adapter; {advice}")
         return f"{run}-sft", str(where.sft_checkpoint)
-    return f"{run}-{_adapter_label(settings.adapter)}", settings.adapter
+    return f"{run}-{_adapter_label(settings.student.adapter)}", settings.student.adapter
 
 
 def _adapter_label(adapter: str) -> str:

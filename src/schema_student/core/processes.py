@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from schema_student.core.errors import UNWRITABLE, UserError
+from schema_student.core.log import log, log_to_terminal
 
 
 def _end_with_runner() -> None:
@@ -26,14 +27,15 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     Under a runner a script that is done says its peak memory, as the runner says its seconds.
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    log_to_terminal()
     _end_with_runner()
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        log.error(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; run the same command to continue", file=sys.stderr)
+        log.error("interrupted; run the same command to continue")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
@@ -41,13 +43,13 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         if error.errno not in UNWRITABLE:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; mend that, then run the same command to continue", file=sys.stderr)
+        log.error(f"error: {place}{error.strerror}; mend that, then run the same command to continue")
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
         own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         helpers = int(os.environ.get("SCHEMA_STUDENT_HELPERS", "0"))  # of cores.py; what they share counts for each
-        print(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
+        log.info(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)
 
 

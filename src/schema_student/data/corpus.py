@@ -16,8 +16,9 @@ from pathlib import Path
 from schema_student.core.artifacts import digest, make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.data.dedup import normalized
 from schema_student.schema.prompts import render_prompt
 from schema_student.schema.rendering import completion_text
@@ -27,14 +28,14 @@ TRAINED = ("train", "validation")
 KEPT = ("query", "current_date", "kind", "language", "accepted", "source", "teacher_model")
 
 
-def write_corpus(settings: Settings) -> Path:
+def write_corpus(settings: AnySettings) -> Path:
     """Make d_04; returns where it is. Raises UserError where a test row leaks into training, or nothing is left."""
     where = paths(settings)
-    with open_step(where.corpus, make_stamp(settings, "schema_rendering"), [where.dataset], settings.overwrite) as step:
+    with open_step(where.corpus, make_stamp(settings, "prompt"), [where.dataset], settings.run.overwrite) as step:
         if not step.done:
             dataset = read_jsonl(where.dataset)
             check_leaks(dataset, where.dataset)
-            rows, dropped = build_rows(dataset, settings.schema_rendering)
+            rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
             if not any(row["split"] == "train" for row in rows):
                 raise UserError(
                     f"{where.dataset} has no valid training row; make it again with generate_dataset.py --overwrite"
@@ -42,7 +43,7 @@ def write_corpus(settings: Settings) -> Path:
             for row in rows[len(step.rows) :]:
                 step.append(row)
             counts = Counter(row["split"] for row in rows)
-            print("corpus: " + ", ".join(f"{counts[split]} {split}" for split in TRAINED) + f" ({_said(dropped)})")
+            log.info("corpus: " + ", ".join(f"{counts[split]} {split}" for split in TRAINED) + f" ({_said(dropped)})")
             step.finish({"counts": dict(counts), "dropped": dict(dropped)})
     return where.corpus
 

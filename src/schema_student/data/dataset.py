@@ -26,8 +26,9 @@ from tqdm import tqdm
 from schema_student.core.artifacts import Step, digest, make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_jsonl
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, resolve_auto
 from schema_student.data.dedup import Requests, normalized
 from schema_student.data.splits import SPLITS, Source, split_own_queries, split_schemas
 from schema_student.schema.compiling import compile_schema
@@ -47,18 +48,6 @@ GROUP = 4  # schemas worked on at once
 ROUNDS = 6  # times that a schema's missing rows are asked for again
 OWN_MODE_ROWS = 1200  # training rows aimed at when the schemas are the user's and train_queries is auto
 OWN_PAIR_SHARE = 6  # requests for each prompt that pairs are made of, where pair_queries is auto; most are left
-SETTINGS = (
-    *(
-        "train_queries",
-        "pair_queries",
-        "eval_queries",
-        "refusal_fraction",
-        "french_fraction",
-        "train_share",
-        "validation_share",
-    ),
-    *("date_start", "date_end", "near_duplicate", "test_overlap"),
-)
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class Progress:
 # The step
 
 
-def write_dataset(settings: Settings) -> Path:
+def write_dataset(settings: AnySettings) -> Path:
     """Make d_03; returns where it is. Raises UserError where the teacher gave no valid row at all.
 
     "auto" numbers depend on who writes the rows.
@@ -94,12 +83,12 @@ def write_dataset(settings: Settings) -> Path:
     where = paths(settings)
     choice = resolve_teacher(settings)
     origin = schema_source(settings)
-    sources = read_user_schemas(origin) if settings.schemas else read_built_schemas(origin)
+    sources = read_user_schemas(origin) if settings.run.schemas else read_built_schemas(origin)
     splits = split_schemas(sources, settings)
     settings = _sized(settings, "embedded" if choice.embedded else "gemma", sources, splits)
-    stamp = make_stamp(settings, *SETTINGS)
+    stamp = make_stamp(settings, "dataset", "answers")
     stamp["settings"]["teacher"] = choice.stamp
-    with open_step(where.dataset, stamp, [origin], settings.overwrite) as step:
+    with open_step(where.dataset, stamp, [origin], settings.run.overwrite) as step:
         if not step.done:
             _make(step, sources, splits, settings, choice)
     return where.dataset
@@ -116,11 +105,11 @@ def rejected_answers_path(dataset: Path) -> Path:
 
 
 def _make(
-    step: Step, sources: Sequence[Source], splits: dict[str, str], settings: Settings, choice: TeacherChoice
+    step: Step, sources: Sequence[Source], splits: dict[str, str], settings: AnySettings, choice: TeacherChoice
 ) -> None:
-    requests = Requests(settings.near_duplicate, settings.test_overlap)
+    requests = Requests(settings.dataset.near_duplicate, settings.dataset.test_overlap)
     progress = Progress(step, requests, written={(row["schema_id"], row["query"]) for row in step.rows})
-    own = split_own_queries(sources, splits, settings.seed)
+    own = split_own_queries(sources, splits, settings.run.seed)
     needs = plan_needs(sources, splits, _answered(own, choice), settings)
     total = sum(needs.values()) + sum(len(rows) for rows in own.values())
     with open_teacher(settings, choice) as teacher, tqdm(total=total, desc="dataset", unit="row", smoothing=0) as bar:
@@ -137,7 +126,7 @@ def _make(
         raise UserError(_no_rows(progress, rejected))
     counts = count_rows(progress.rows)
     _print_summary(counts, progress, needs, rejected)
-    print(usage_line(usage, len(progress.rows)))
+    log.info(usage_line(usage, len(progress.rows)))
     facts = {"teacher_info": info, "teacher_usage": usage}
     step.finish({**facts, "counts": counts, "rejected": _reasons(progress.rejected)})
 
@@ -157,15 +146,15 @@ def _no_rows(progress: Progress, rejected: Path) -> str:
 # Schemas
 
 
-def schema_source(settings: Settings) -> Path:
+def schema_source(settings: AnySettings) -> Path:
     """Where schemas are read from: the user's own, or d_02."""
-    return Path(settings.schemas) if settings.schemas else paths(settings).schemas
+    return Path(settings.run.schemas) if settings.run.schemas else paths(settings).schemas
 
 
-def check_own_schemas(settings: Settings) -> None:
+def check_own_schemas(settings: AnySettings) -> None:
     """For a dry run: say how many rows of the user's schemas can be used. Raises UserError as the step itself would."""
-    if settings.schemas:
-        print(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.schemas)))}")
+    if settings.run.schemas:
+        log.info(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.run.schemas)))}")
 
 
 def read_built_schemas(path: Path) -> list[Source]:
@@ -197,28 +186,28 @@ def read_user_schemas(path: Path) -> list[Source]:
 # How many rows of what
 
 
-def _sized(settings: Settings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> Settings:
+def _sized(settings: AnySettings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> AnySettings:
     """The settings with their "auto" numbers.
 
     Of many schemas of the user's each gets less: about OWN_MODE_ROWS training rows in all, and OWN_PAIR_SHARE requests
     for each prompt that pairs are made of.
     """
     resolved = resolve_auto(settings, kind)
-    if not settings.schemas:
+    if not settings.run.schemas:
         return resolved
     training = [source for source in sources if splits[source.schema_id] == "train"]
-    if settings.train_queries == "auto":
+    if settings.dataset.train_queries == "auto":
         own = sum(len(source.own) for source in training) // 2
         each = round((OWN_MODE_ROWS - own) / len(training))
         resolved = resolved.changed(train_queries=min(max(each, 2), 300))
-    if settings.pair_queries == "auto":
-        each = math.ceil(OWN_PAIR_SHARE * int(resolved.pair_prompts) / len(training))
-        resolved = resolved.changed(pair_queries=min(each, int(resolved.pair_queries)))
+    if settings.dataset.pair_queries == "auto":
+        each = math.ceil(OWN_PAIR_SHARE * int(resolved.sampling.pair_prompts) / len(training))
+        resolved = resolved.changed(pair_queries=min(each, int(resolved.dataset.pair_queries)))
     return resolved
 
 
 def plan_needs(
-    sources: Sequence[Source], splits: dict[str, str], answered: set[tuple[str, str]], settings: Settings
+    sources: Sequence[Source], splits: dict[str, str], answered: set[tuple[str, str]], settings: AnySettings
 ) -> dict[Need, int]:
     """Rows to ask the teacher for. A schema with `answered` requests of the user's is tested on those alone.
 
@@ -226,13 +215,13 @@ def plan_needs(
     """
     with_own, filled = {schema_id for schema_id, _ in answered}, {split for _, split in answered}
     numbers = Counter(splits.values())
-    train, least = int(settings.train_queries), int(settings.eval_queries)
+    train, least = int(settings.dataset.train_queries), int(settings.dataset.eval_queries)
     each = {
         "train": train,
         "validation": math.ceil(train / 2),
         "test_unseen": math.ceil(least / max(1, numbers["test_unseen"])),
     }
-    alignment = {"alignment": int(settings.pair_queries)}
+    alignment = {"alignment": int(settings.dataset.pair_queries)}
     seen = alignment | {"test_seen": math.ceil(least / numbers["train"])}
     if not numbers["validation"]:
         seen["validation"] = math.ceil(max(32, 0.1 * train * numbers["train"]) / numbers["train"])
@@ -258,15 +247,15 @@ def _answered(own: dict[str, list[tuple[Source, SchemaRow]]], choice: TeacherCho
     return {(source.schema_id, split) for source, row, split in found if row.answer is not None or not choice.embedded}
 
 
-def _need(source: Source, split: str, positions: Counter[str], settings: Settings) -> Need:
+def _need(source: Source, split: str, positions: Counter[str], settings: AnySettings) -> Need:
     """The next row of a split: kinds and languages come in their exact shares, in every kind alike."""
     if not source.is_dsl:
         return Need(source, split, ANSWERABLE, "en")
     kind = ANSWERABLE
-    if _falls(positions, split, settings.refusal_fraction):
+    if _falls(positions, split, settings.dataset.refusal_fraction):
         kind = REFUSALS[positions[f"{split} refusals"] % 2]
         positions[f"{split} refusals"] += 1
-    french = _falls(positions, f"{split} {kind} language", settings.french_fraction)
+    french = _falls(positions, f"{split} {kind} language", settings.dataset.french_fraction)
     return Need(source, split, kind, "fr" if french else "en")
 
 
@@ -286,7 +275,7 @@ def _add_own_rows(
     rows: Sequence[tuple[Source, SchemaRow]],
     teacher: Teacher,
     progress: Progress,
-    settings: Settings,
+    settings: AnySettings,
     bar: Any,
 ) -> None:
     """The user's requests; their answers are the truth, and where one is missing the teacher is asked for it."""
@@ -303,11 +292,11 @@ def _add_own_rows(
         bar.update()
 
 
-def _own_date(row: SchemaRow, settings: Settings) -> str:
+def _own_date(row: SchemaRow, settings: AnySettings) -> str:
     return draw_date(settings, row.schema_id, row.query)
 
 
-def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings: Settings, bar: Any) -> None:
+def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings: AnySettings, bar: Any) -> None:
     """Ask for the needed rows of a group of schemas, and again for those that were rejected, ROUNDS times at most."""
     batches: Counter[str] = Counter()
     for round_number in range(ROUNDS):
@@ -331,7 +320,7 @@ def _fill(needs: dict[Need, int], teacher: Teacher, progress: Progress, settings
 
 
 def _query_payloads(
-    needs: dict[Need, int], batches: Counter[str], round_number: int, settings: Settings
+    needs: dict[Need, int], batches: Counter[str], round_number: int, settings: AnySettings
 ) -> list[tuple[Need, dict[str, Any]]]:
     """The questions of the query role: BATCH requests at most each, every one with a date of its own."""
     payloads = []
@@ -365,10 +354,10 @@ def _question(source: Source, query: str, today: str, language: str, batch: int 
     return {"schema": source.schema, "query": query, "current_date": today, "language": language, "batch": batch}
 
 
-def draw_date(settings: Settings, *key: Any) -> str:
+def draw_date(settings: AnySettings, *key: Any) -> str:
     """A day between date_start and date_end that seed and key decide."""
-    first, last = date.fromisoformat(settings.date_start), date.fromisoformat(settings.date_end)
-    drawn = int(digest([settings.seed, *key])[:12], 16) % ((last - first).days + 1)
+    first, last = date.fromisoformat(settings.dataset.date_start), date.fromisoformat(settings.dataset.date_end)
+    drawn = int(digest([settings.run.seed, *key])[:12], 16) % ((last - first).days + 1)
     return (first + timedelta(days=drawn)).isoformat()
 
 
@@ -499,19 +488,19 @@ def _print_summary(
     counts: dict[str, dict[str, int]], progress: Progress, needs: dict[Need, int], rejected: Path
 ) -> None:
     names = list(next(iter(counts.values())))
-    print(f"{'split':<12}" + "".join(f"{name:>10}" for name in names))
+    log.info(f"{'split':<12}" + "".join(f"{name:>10}" for name in names))
     for split, numbers in counts.items():
-        print(f"{split:<12}" + "".join(f"{numbers[name]:>10}" for name in names))
+        log.info(f"{split:<12}" + "".join(f"{numbers[name]:>10}" for name in names))
     if progress.rejected:
         reasons = ", ".join(f"{reason} {n}" for reason, n in _reasons(progress.rejected).items())
-        print(f"rejected: {len(progress.rejected)} ({reasons}); see {rejected}")
+        log.info(f"rejected: {len(progress.rejected)} ({reasons}); see {rejected}")
     made = Counter(row["split"] for row in progress.rows if row["source"] == "teacher")
     wanted: Counter[str] = Counter()
     for need, n in needs.items():
         wanted[need.split] += n
     for split, n in wanted.items():
         if made[split] < n:
-            print(f"note: {split} is {n - made[split]} rows short of the {n} asked for: the teacher found no more")
+            log.info(f"note: {split} is {n - made[split]} rows short of the {n} asked for: the teacher found no more")
     for split in SPLITS:
         if not counts[split]["rows"]:
-            print(f"note: {split} is empty: there are too few schemas or requests for it")
+            log.info(f"note: {split} is empty: there are too few schemas or requests for it")

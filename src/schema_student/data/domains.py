@@ -17,9 +17,10 @@ from typing import Any
 from schema_student.core.artifacts import make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.resources import DATA_DIR
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, resolve_auto
 from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.query_dsl import Spec, build_schema, draw_operators, operator_catalog
 from schema_student.schema.rendering import completion_text
@@ -35,16 +36,16 @@ ASKED_AT_ONCE = 12  # specifications asked for between two writes
 # d_01: the teacher's domain specifications
 
 
-def write_domain_specs(settings: Settings) -> None:
+def write_domain_specs(settings: AnySettings) -> None:
     """Ask the teacher for domain specifications; writes d_01 with those that a schema can be built of.
 
     Raises UserError where none is usable, or where the embedded teacher does not know that many domains.
     """
     choice = resolve_teacher(settings)
     prompts = seed_prompts(domain_count(settings, choice))
-    stamp = make_stamp(settings, "teacher_temperature", "teacher_think", teacher=choice.stamp, domains=len(prompts))
+    stamp = make_stamp(settings, "answers", teacher=choice.stamp, domains=len(prompts))
     target = paths(settings).domain_specs
-    with open_step(target, stamp, [DOMAIN_PROMPTS], settings.overwrite) as step:
+    with open_step(target, stamp, [DOMAIN_PROMPTS], settings.run.overwrite) as step:
         if step.done:
             return
         ids = {row["schema_id"] for row in step.rows}
@@ -55,7 +56,7 @@ def write_domain_specs(settings: Settings) -> None:
             for prompt, answer in _ask_specs(teacher, prompts, start):
                 if problem := spec_problem(answer):
                     rejected[prompt] = problem
-                    print(f"rejected: {prompt}: {problem}")
+                    log.info(f"rejected: {prompt}: {problem}")
                 else:
                     row = _spec_row(answer, prompt, ids)
                     ids.add(row["schema_id"])
@@ -66,9 +67,9 @@ def write_domain_specs(settings: Settings) -> None:
         step.finish({"rows": len(ids), "rejected": rejected, "teacher_info": teacher.info})
 
 
-def domain_count(settings: Settings, choice: TeacherChoice) -> int:
+def domain_count(settings: AnySettings, choice: TeacherChoice) -> int:
     """How many domains are asked for; "auto" depends on who writes them."""
-    count = resolve_auto(settings, "embedded" if choice.embedded else "gemma").domains
+    count = resolve_auto(settings, "embedded" if choice.embedded else "gemma").domains.domains
     known = len(read_json(DOMAIN_PROMPTS))
     if choice.embedded and int(count) > known:
         raise UserError(f"--domains {count}: the {choice.display_name} knows {known}; give --domains {known} or less")
@@ -125,15 +126,15 @@ def _spec_row(spec: Spec, prompt: str, ids: set[str]) -> dict[str, Any]:
 # d_02: their schemas
 
 
-def write_schemas(settings: Settings) -> None:
+def write_schemas(settings: AnySettings) -> None:
     """Build the JSON Schema of every domain specification; writes d_02."""
     where = paths(settings)
     data = [DATA_DIR / name for name in ("operators.json", "schema_template.json")]
-    with open_step(where.schemas, make_stamp(settings), [where.domain_specs, *data], settings.overwrite) as step:
+    with open_step(where.schemas, make_stamp(settings), [where.domain_specs, *data], settings.run.overwrite) as step:
         if step.done:
             return
         for spec in read_jsonl(where.domain_specs)[len(step.rows) :]:
-            step.append(schema_row(spec, settings.seed))
+            step.append(schema_row(spec, settings.run.seed))
         step.finish()
 
 

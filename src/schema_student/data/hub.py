@@ -17,7 +17,7 @@ from schema_student.core.artifacts import make_stamp, open_step, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, dump_row, read_jsonl, write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.data.dataset_statistics import describe
@@ -46,11 +46,11 @@ DROPPED = {
 }
 
 
-def write_hub_dataset(settings: Settings) -> Path:
+def write_hub_dataset(settings: AnySettings) -> Path:
     """Write the folder of card, description and splits beside d_03; returns where it is."""
     where = paths(settings)
-    stamp = make_stamp(settings, "dataset_licence")
-    with open_step(where.hub_dataset, stamp, [where.dataset], settings.overwrite) as step:
+    stamp = make_stamp(settings, "hub")
+    with open_step(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite) as step:
         if not step.done:
             where.hub_dataset.mkdir(exist_ok=True)
             rows = read_jsonl(where.dataset)
@@ -83,7 +83,7 @@ def _published(row: Row) -> Row:
 # The card
 
 
-def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row, settings: Settings) -> str:
+def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
     """The README: front matter for `datasets` and for hubs, then what a person asks before using the data."""
     environment = open_templates(Path(__file__).parent / "templates")
     # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
@@ -92,7 +92,7 @@ def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row
     teachers = sorted({row["teacher_model"] for row in rows} - {"user"})
     given = any(row["source"] == "user" for row in rows)
     embedded = teachers == [MODEL]
-    licence = settings.dataset_licence or ("apache-2.0" if embedded and not given else "unknown")
+    licence = settings.hub.dataset_licence or ("apache-2.0" if embedded and not given else "unknown")
     names = {MODEL: f"the {DISPLAY_NAME}"}
     made = {name: value for name, value in meta.get("settings", {}).items() if name != "teacher"}
     return environment.get_template("dataset_card.md.j2").render(
@@ -131,7 +131,7 @@ def _front_matter(rows: Sequence[Row], sizes: dict[str, int], licence: str) -> R
 # The hub
 
 
-def push_to_hub(folder: Path, settings: Settings) -> str:
+def push_to_hub(folder: Path, settings: AnySettings) -> str:
     """Upload the folder as a dataset, private unless --hub-public; returns its address.
 
     Raises UserError without a token, in offline mode, or where the hub refuses.
@@ -142,9 +142,9 @@ def push_to_hub(folder: Path, settings: Settings) -> str:
 
     if not get_token():
         raise UserError("--push-to-hub: there is no token; run `hf auth login`, or set HF_TOKEN to one that may write")
-    repo, api = settings.push_to_hub, HfApi(library_name="schema-student")
+    repo, api = settings.push.push_to_hub, HfApi(library_name="schema-student")
     try:
-        api.create_repo(repo, repo_type="dataset", private=not settings.hub_public, exist_ok=True)
+        api.create_repo(repo, repo_type="dataset", private=not settings.push.hub_public, exist_ok=True)
         api.upload_folder(
             repo_id=repo,
             repo_type="dataset",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema_student.core.artifacts import digest
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.schema.structure import shape
 from schema_student.schema.user_schemas import SchemaRow
 
@@ -30,15 +30,17 @@ class Source:
         return self.schema.get("x-dsl") == "query"
 
 
-def split_schemas(sources: Sequence[Source], settings: Settings) -> dict[str, str]:
+def split_schemas(sources: Sequence[Source], settings: AnySettings) -> dict[str, str]:
     """{schema_id: "train" | "validation" | "test_unseen"}, by seed; schemas that differ in words only stay together."""
     families: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         families[digest(shape(source.schema))].append(source.schema_id)
-    order = sorted(families.values(), key=lambda ids: digest([settings.seed, ids[0]]))
+    order = sorted(families.values(), key=lambda ids: digest([settings.run.seed, ids[0]]))
     n = len(order)
-    validation = min(max(round(n * settings.validation_share), 1 if settings.validation_share else 0), max(0, n - 2))
-    unseen_share = 1 - settings.train_share - settings.validation_share
+    validation = min(
+        max(round(n * settings.dataset.validation_share), 1 if settings.dataset.validation_share else 0), max(0, n - 2)
+    )
+    unseen_share = 1 - settings.dataset.train_share - settings.dataset.validation_share
     unseen = min(max(round(n * unseen_share), 1 if unseen_share > 1e-9 else 0), max(0, n - 1 - validation))
     names = ["test_unseen"] * unseen + ["validation"] * validation + ["train"] * (n - unseen - validation)
     return {schema_id: name for ids, name in zip(order, names, strict=True) for schema_id in ids}

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from schema_student.core.artifacts import digest, make_stamp, open_step, read_meta, versions
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
+from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
@@ -35,31 +36,29 @@ from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import Teacher, open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
-DECIDING = (
-    *("schema_rendering", "strip_fences", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens"),
-    *("eval_splits", "eval_limit", "eval_batch_size", "judge_valid"),
-)
+DECIDING = ("prompt", "verdict", "loading", "length", "generation", "decoding", "eval")  # groups of settings
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The step
 
 
-def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
+def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     """Evaluate the base ("") or an adapter under a name; returns evaluation_summary.json.
 
     Raises UserError for an adapter that is missing or of another base, and for splits without rows.
     """
-    choice = choose_student(settings)
-    settings = resolve_auto(settings, choice.kind)
+    choice = choose_student(given)
+    settings = resolve_auto(given, choice.kind)
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     inputs = [where.dataset]
     if adapter:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
-    teacher = resolve_teacher(settings) if settings.judge_valid else None
-    stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base))
+    teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
+    asked = ("answers",) if teacher else ()
+    stamp = make_stamp(settings, *DECIDING, *asked, base_digest=base_digest(choice.base))
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     facts = {
         "run": resolve_run(settings),
@@ -69,20 +68,20 @@ def evaluate_student(settings: Settings, name: str, adapter: str = "") -> Path:
         "adapter": adapter or None,
         "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
     }
-    with open_step(results, stamp, inputs, settings.overwrite) as step:
+    with open_step(results, stamp, inputs, settings.run.overwrite) as step:
         summary = results.with_name("evaluation_summary.json")
         if step.done and summary.exists():
             return summary
         rows = read_jsonl(results) if step.done else step.rows
-        requests = read_requests(where.dataset, settings.eval_splits, settings.eval_limit)
-        same = None if settings.overwrite or len(rows) == len(requests) else _find_same(results, step.stamp)
+        requests = read_requests(where.dataset, settings.eval.eval_splits, settings.eval.eval_limit)
+        same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, step.stamp)
         if same:
-            print(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
+            log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
             for row in read_jsonl(same)[len(rows) :]:
                 step.append(row)
                 rows.append(row)
         elif len(rows) < len(requests):
-            print(f"evaluation of {name}: {choice.name}, {adapter or 'no adapter'}")
+            log.info(f"evaluation of {name}: {choice.name}, {adapter or 'no adapter'}")
             for row in _answer(requests, len(rows), settings, adapter, teacher):
                 step.append(row)
                 rows.append(row)
@@ -116,13 +115,13 @@ def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[
     return found
 
 
-def _answer(requests: Sequence[Row], done: int, settings: Settings, adapter: str, choice: Any) -> Iterator[Row]:
+def _answer(requests: Sequence[Row], done: int, settings: ResolvedSettings, adapter: str, choice: Any) -> Iterator[Row]:
     """Rows of the requests after the first `done`.
 
     A batch cut by a kill is decoded again as a whole: the same batch, the same rounding, the same rows.
     """
     student = load_student(settings, adapter=adapter or None)
-    size = int(settings.eval_batch_size)
+    size = int(settings.decoding.eval_batch_size)
     begins = range(done - done % size, len(requests), size)
     with ExitStack() as stack:
         teacher = stack.enter_context(open_teacher(settings, choice)) if choice else None
@@ -143,18 +142,20 @@ def _answer(requests: Sequence[Row], done: int, settings: Settings, adapter: str
 # Answers and verdicts
 
 
-def _generate(student: Student, batch: Sequence[Row], settings: Settings, bar: tqdm) -> list[Row]:
+def _generate(student: Student, batch: Sequence[Row], settings: ResolvedSettings, bar: tqdm) -> list[Row]:
     """What the student wrote to each request: prompt_text, raw_output, tokens, seconds, truncated, too_long."""
     from schema_student.student.generation import generate
 
     prompts = [
-        render_prompt(json.loads(row["schema_json"]), row["query"], row["current_date"], settings.schema_rendering)
+        render_prompt(
+            json.loads(row["schema_json"]), row["query"], row["current_date"], settings.prompt.schema_rendering
+        )
         for row in batch
     ]
-    room = settings.max_seq_length - settings.max_new_tokens
+    room = settings.length.max_seq_length - settings.generation.max_new_tokens
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= room]
-    answers = iter(generate(student, short, settings.max_new_tokens, len(batch), progress=bar))
+    answers = iter(generate(student, short, settings.generation.max_new_tokens, len(batch), progress=bar))
     written = []
     for prompt, length in zip(prompts, lengths, strict=True):
         if length > room:
@@ -171,10 +172,10 @@ def _written(prompt: str, text: str, tokens: int, seconds: float, truncated: boo
     return {**facts, "truncated": truncated, "too_long": too_long}
 
 
-def _judge(request: Row, written: Row, settings: Settings) -> tuple[Row, Any]:
+def _judge(request: Row, written: Row, settings: ResolvedSettings) -> tuple[Row, Any]:
     """A row of evaluation_results, as far as it is known without the teacher, and the answer's value."""
     compiled = compile_schema(json.loads(request["schema_json"]), request["schema_id"])
-    verdict = judge(written["raw_output"], compiled, settings.strip_fences)
+    verdict = judge(written["raw_output"], compiled, settings.verdict.strip_fences)
     target = json.loads(request["ast_json"])
     means = verdict.schema_valid and matches(verdict.value, target, compiled.schema, request.get("accepted"))
     refused, should_refuse = _refusals(verdict, target, compiled)

@@ -5,7 +5,7 @@ two answers to each prompt twice, with their places swapped. An answer wins wher
 two verdicts disagree, the place decided and not the answer, and it is a tie. Answers that are the same text are a tie
 without a question. Writes duels/A-vs-B/: duel_results.jsonl, duel_summary.json.
 
-    judge_adapters(settings)   # settings.adapters, e.g. [".../student-dpo/checkpoint-final", "base"]
+    judge_adapters(settings)   # settings.duel.adapters, e.g. [".../student-dpo/checkpoint-final", "base"]
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 from schema_student.core.artifacts import make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
+from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import prompt_key
@@ -35,17 +36,17 @@ OUTCOMES = ("win", "tie", "loss")
 POINTS = {"first": 1, "tie": 0, "second": -1}
 
 
-def name_duel(settings: Settings) -> tuple[Settings, list[tuple[str, str]]]:
+def name_duel(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, str]]]:
     """The settings with the run whose prompts are answered, and (name, adapter) of the two; adapter "" is the base.
 
     Raises UserError where --adapters does not name two different students.
     """
-    if len(settings.adapters) != 2:
+    if len(settings.duel.adapters) != 2:
         raise UserError("give --adapters two adapter folders, or base and one, with a comma between them")
-    known = [adapter for adapter in settings.adapters if adapter != "base"]
-    run = settings.run or resolve_run(settings.changed(adapter=(known or [""])[0]))
+    known = [adapter for adapter in settings.duel.adapters if adapter != "base"]
+    run = settings.run.run or resolve_run(settings.changed(adapter=(known or [""])[0]))
     students = []
-    for adapter in settings.adapters:
+    for adapter in settings.duel.adapters:
         folder = "" if adapter == "base" else adapter
         own = settings.changed(run="" if folder else run, adapter=folder, eval_student="auto" if folder else "base")
         students.append((evaluated(own)[0], folder))
@@ -54,13 +55,13 @@ def name_duel(settings: Settings) -> tuple[Settings, list[tuple[str, str]]]:
     return settings.changed(run=run, adapter=""), students
 
 
-def duel_dir(settings: Settings) -> Path:
+def duel_dir(settings: AnySettings) -> Path:
     """Where a duel goes."""
     (first, _), (second, _) = name_duel(settings)[1]
     return paths(settings).duels / f"{first}-vs-{second}"
 
 
-def judge_adapters(settings: Settings) -> Path:
+def judge_adapters(settings: AnySettings) -> Path:
     """Evaluate both students where that is not done, and let the teacher compare; returns duel_summary.json."""
     folder = duel_dir(settings)
     settings, students = name_duel(settings)
@@ -71,7 +72,7 @@ def judge_adapters(settings: Settings) -> Path:
     teacher = resolve_teacher(settings)
     results, names = folder / "duel_results.jsonl", [name for name, _ in students]
     stamp = make_stamp(settings, teacher=teacher.stamp, base=choose_student(settings).base, students=names)
-    with open_step(results, stamp, files, settings.overwrite) as step:
+    with open_step(results, stamp, files, settings.run.overwrite) as step:
         rows = step.rows if not step.done else read_jsonl(results)
         if not step.done:
             meetings = pair_answers(*map(read_jsonl, files))
@@ -81,7 +82,7 @@ def judge_adapters(settings: Settings) -> Path:
                     for row in compare(meetings[start : start + CHUNK], asked.ask_many, accepted):
                         step.append(row)
                         rows.append(row)
-                    print(f"  compared {len(rows)}/{len(meetings)} prompts")
+                    log.info(f"  compared {len(rows)}/{len(meetings)} prompts")
             step.finish()
     summary = {"first": names[0], "second": names[1], "judged_by": teacher.display_name, **summarize(rows)}
     write_json(folder / "duel_summary.json", summary)
@@ -98,9 +99,9 @@ def pair_answers(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row,
     return found
 
 
-def _accepted(settings: Settings) -> dict[Any, Row]:
+def _accepted(settings: AnySettings) -> dict[Any, Row]:
     """The requests of the data set: schema, and what else is accepted, which evaluation_results does not repeat."""
-    rows = read_requests(paths(settings).dataset, settings.eval_splits)
+    rows = read_requests(paths(settings).dataset, settings.eval.eval_splits)
     return {prompt_key(row): row for row in rows}
 
 
@@ -168,7 +169,7 @@ def _shares(rows: Sequence[Row]) -> Row:
 
 def print_summary(summary: Row) -> None:
     """The shares, split by split, on the terminal."""
-    print(f"{summary['first']} against {summary['second']}, judged by {summary['judged_by']}")
+    log.info(f"{summary['first']} against {summary['second']}, judged by {summary['judged_by']}")
     for split, found in {**summary["splits"], "overall": summary["overall"]}.items():
         cells = [
             f"{name} {found[name]['rate']:.1%} ({found[name]['low']:.1%} to {found[name]['high']:.1%})"
@@ -176,6 +177,6 @@ def print_summary(summary: Row) -> None:
             if found[name]["rate"] is not None
         ]
         odd = ", ".join(f"{found[name]} {name}" for name in ("same", "swayed", "errors") if found[name])
-        print(
+        log.info(
             f"{split:<14}{found['prompts']:>6}  {'  '.join(cells)}  p {found['p']:.3f}" + (f"  ({odd})" if odd else "")
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
+from schema_student.core.log import log
 from schema_student.core.statistics import wilson
 
 
@@ -59,14 +60,16 @@ def _values(rows: Sequence[Row], field: str) -> list[str]:
 def print_summary(name: str, summary: Row) -> None:
     """The rates that matter, split by split, on the terminal."""
     shown = ("schema_valid_rate", "semantic_pass_rate", "exact_match_rate", "wrong_but_valid_rate")
-    print(f"{name:<24}{'prompts':>8}" + "".join(f"{key.removesuffix('_rate').replace('_', ' '):>18}" for key in shown))
+    log.info(
+        f"{name:<24}{'prompts':>8}" + "".join(f"{key.removesuffix('_rate').replace('_', ' '):>18}" for key in shown)
+    )
     for split, found in {**summary["splits"], "overall": summary["overall"]}.items():
         cells = ("-" if found[key]["rate"] is None else f"{found[key]['rate']:.1%}" for key in shown)
-        print(f"{split:<24}{found['total']:>8}" + "".join(f"{cell:>18}" for cell in cells))
+        log.info(f"{split:<24}{found['total']:>8}" + "".join(f"{cell:>18}" for cell in cells))
     odd = ("truncated", "prompts_too_long", "teacher_errors", "fences_stripped")
     counts = {key.replace("_", " "): summary["overall"][key] for key in odd}
     said = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
-    print(f"{summary['speed']['tokens_per_second'] or 0:,.0f} tokens/s" + (f"; {said}" if said else ""))
+    log.info(f"{summary['speed']['tokens_per_second'] or 0:,.0f} tokens/s" + (f"; {said}" if said else ""))
 
 
 def prompt_key(row: Row) -> tuple[Any, ...]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from schema_student.core.jsonl import number_rows, write_json
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 
 
-def write_pretty(settings: Settings) -> list[Path]:
+def write_pretty(settings: AnySettings) -> list[Path]:
     """Write each of a run's JSONL artifacts as indented JSON for people, *_json fields unfolded; returns where."""
     where, written = paths(settings), []
     for path in where.jsonl_files():

@@ -27,8 +27,9 @@ from typing import Any
 from schema_student.core.artifacts import digest, make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, number_rows
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.preference.held_out import HELD_OUT
 
 Messages = list[dict[str, str]]
@@ -65,41 +66,41 @@ class Tally:
 # The steps
 
 
-def import_pairs(settings: Settings) -> Path:
+def import_pairs(settings: AnySettings) -> Path:
     """Write dpo_pairs.jsonl of --data-set; raises UserError for a row without its fields, and where no pair is left."""
 
     def read(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Row]:
-        return read_pairs(rows, tally, settings.pairs_per_prompt)
+        return read_pairs(rows, tally, settings.pairs.pairs_per_prompt)
 
     return _import(settings, paths(settings).pairs, read, "pair of a chosen and a rejected answer")
 
 
-def import_corpus(settings: Settings) -> Path:
+def import_corpus(settings: AnySettings) -> Path:
     """Write d_04_training_corpus.jsonl of --data-set: examples, or the chosen answers of preference data."""
     return _import(settings, paths(settings).corpus, read_examples, "prompt with its answer")
 
 
-def _import(settings: Settings, path: Path, read: Callable[..., Iterator[Row]], what: str) -> Path:
-    source = settings.data_set
+def _import(settings: AnySettings, path: Path, read: Callable[..., Iterator[Row]], what: str) -> Path:
+    source = settings.data.data_set
     if not source:
         raise UserError("give --data-set a JSONL file or the id of a data set of the hub; --help shows what rows hold")
     file = Path(source).expanduser()
-    stamp = make_stamp(settings, "data_set", "data_limit", "pairs_per_prompt")
-    with open_step(path, stamp, [file] if file.is_file() else [], settings.overwrite) as step:
+    stamp = make_stamp(settings, "data", "pairs")
+    with open_step(path, stamp, [file] if file.is_file() else [], settings.run.overwrite) as step:
         if step.done:
             return path
-        rows, tally = take(load_rows(source), settings.data_limit), Tally()
+        rows, tally = take(load_rows(source), settings.data.data_limit), Tally()
         if not rows:
             raise UserError(f"{source} has no rows")
         found = list(read(rows, tally))
         for line in tally.lines():
-            print(f"  {line}")
+            log.info(f"  {line}")
         if not found:
             raise UserError(f"{source} has no {what} in {len(rows)} rows; {'; '.join(tally.lines())}")
         for row in found[len(step.rows) :]:
             step.append(row)
         held_out = sum(row["split"] != "train" for row in found)
-        print(f"  {len(found)} rows from {len(rows)} of {source}, {held_out} of them held out")
+        log.info(f"  {len(found)} rows from {len(rows)} of {source}, {held_out} of them held out")
         step.finish({"rows": len(found), "left_out": tally.counts})
     return path
 

@@ -33,8 +33,9 @@ from tqdm import tqdm
 from schema_student.core.artifacts import make_stamp, open_step
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.preference.held_out import is_held_out, prompt_digest
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
@@ -47,12 +48,10 @@ from schema_student.student.choice import choose_student
 from schema_student.student.generation import generate
 from schema_student.student.loading import Student, check_adapter, load_student
 
-READ = ("base_model", "load_in_4bit", "dtype", "batch_tokens", "eval_batch_size", "schema_rendering")
-SAMPLED = (
-    *("base_model", "load_in_4bit", "dtype", "schema_rendering", "max_new_tokens"),
-    *("samples_per_prompt", "sample_temperature", "pair_prompts"),
-)
-PAIRED = ("strip_fences", "pairs_per_prompt", "mutations_per_prompt", "schema_rendering")
+# Groups of settings that decide the answers' likelihoods, the sampled answers, and the pairs.
+READ = ("loading", "batching", "decoding", "prompt")
+SAMPLED = ("loading", "prompt", "generation", "sampling")
+PAIRED = ("verdict", "pairs", "mutations", "prompt")
 CHUNK = 64  # prompts whose answers are written at once: what a kill can cost
 RIGHT = 5
 LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
@@ -71,10 +70,10 @@ class Answer:
     why: str
 
 
-def build_pairs(settings: Settings) -> Path:
+def build_pairs(given: AnySettings) -> Path:
     """Make dpo_pairs.jsonl; raises UserError where no pair can be made."""
-    choice = choose_student(settings)
-    settings = resolve_auto(settings, choice.kind)
+    choice = choose_student(given)
+    settings = resolve_auto(given, choice.kind)
     where = paths(settings)
     check_adapter(str(where.sft_checkpoint), choice)
     rows = draw_requests(read_jsonl(where.dataset), settings)
@@ -84,7 +83,9 @@ def build_pairs(settings: Settings) -> Path:
     counts: Counter[str] = Counter()
     rows = pick_failing(settings, rows, load, counts)
     samples = sample_answers(settings, rows, load)
-    with open_step(where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.overwrite) as step:
+    with open_step(
+        where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.run.overwrite
+    ) as step:
         if not step.done:
             pairs = [pair for row in _joined(rows, samples) for pair in pair_up(row, settings, counts)]
             if not pairs:
@@ -92,16 +93,16 @@ def build_pairs(settings: Settings) -> Path:
             for pair in pairs[len(step.rows) :]:
                 step.append(pair)
             sources, dropped = Counter(pair["source"].split(":")[0] for pair in pairs), dict(sorted(counts.items()))
-            print(f"  {len(pairs)} pairs; rejected by {_said(sources)}; {_said(dropped)}")
+            log.info(f"  {len(pairs)} pairs; rejected by {_said(sources)}; {_said(dropped)}")
             step.finish({"pairs": len(pairs), "sources": dict(sources), "counts": dropped})
     return where.pairs
 
 
-def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
+def draw_requests(dataset: Sequence[Row], settings: ResolvedSettings) -> list[Row]:
     """The valid rows that pairs may be made of, with their prompts: in turn one of each schema, in an order by seed."""
     valid = [row for row in dataset if row["is_valid"]]
     rows = [row for row in valid if row["split"] == "alignment"] or [row for row in valid if row["split"] == "train"]
-    random.Random(f"pairs {settings.seed}").shuffle(rows)
+    random.Random(f"pairs {settings.run.seed}").shuffle(rows)
     turn: Counter[str] = Counter()
     order = []
     for row in rows:
@@ -111,19 +112,19 @@ def draw_requests(dataset: Sequence[Row], settings: Settings) -> list[Row]:
     return [_with_prompt(row, settings) for row in drawn]
 
 
-def pick_failing(settings: Settings, rows: Sequence[Row], load: Load, counts: Counter[str]) -> list[Row]:
+def pick_failing(settings: ResolvedSettings, rows: Sequence[Row], load: Load, counts: Counter[str]) -> list[Row]:
     """Up to pair_prompts of the rows, those of a schema together: first those that the student would get wrong.
 
     These have a token in their right answer that the student gives no more than 1/2; in their own order, lest one
     schema or a faulty answer take all. Then the rest, the least sure first.
     """
-    if len(rows) > settings.pair_prompts:
+    if len(rows) > settings.sampling.pair_prompts:
         least = {row["prompt_digest"]: row["least_logp"] for row in read_jsonl(read_answers(settings, rows, load))}
         known = [(row, least[prompt_digest(row["prompt"])]) for row in rows]
         counts["requests read"] = len(rows)
         counts["of these would be answered otherwise"] = sum(logp < LIKELY for _, logp in known)
         rows = [row for row, _ in sorted(known, key=lambda pair: max(pair[1], LIKELY))]
-    return take_together(rows, settings.pair_prompts)
+    return take_together(rows, settings.sampling.pair_prompts)
 
 
 def take_together(rows: Sequence[Row], count: int) -> list[Row]:
@@ -131,7 +132,7 @@ def take_together(rows: Sequence[Row], count: int) -> list[Row]:
     return sorted(rows[:count], key=lambda row: row["schema_id"])
 
 
-def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
+def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) -> Path:
     """How likely the student finds each request's right answer: request_logps.jsonl, {prompt_digest, least_logp}.
 
     least_logp is the log p (nats) of the answer's least likely token, given those before it.
@@ -139,13 +140,13 @@ def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
     where = paths(settings)
     path = where.pairs.with_name("request_logps.jsonl")
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
-    with open_step(path, make_stamp(settings, *READ), inputs, settings.overwrite) as step:
+    with open_step(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as step:
         if not step.done:
             loaded, begun = load(), len(step.rows)
             trees = batching.takes_trees(loaded.model)
             rows = sorted(rows, key=lambda row: row["schema_id"])
             ids = [batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
-            size, budget = settings.eval_batch_size, settings.batch_tokens
+            size, budget = settings.decoding.eval_batch_size, settings.batching.batch_tokens
             loaded.model.eval()
             bar = tqdm(total=len(rows), initial=begun, desc="reading requests", unit="request")
             for batch in batching.cut_batches([[each] for each in ids], range(len(rows)), size, budget, trees):
@@ -161,7 +162,7 @@ def read_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
     return path
 
 
-def _least_logps(loaded: Student, ids: list[batching.Ids], trees: bool, settings: Settings) -> list[float]:
+def _least_logps(loaded: Student, ids: list[batching.Ids], trees: bool, settings: ResolvedSettings) -> list[float]:
     device = loaded.model.device
     batch = send_to_device(batching.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
     with torch.inference_mode():
@@ -169,35 +170,43 @@ def _least_logps(loaded: Student, ids: list[batching.Ids], trees: bool, settings
     return [round(logp, 6) for logp in logps_BC.amin(-1).tolist()]  # 0 where padded, so the least is a token's
 
 
-def _with_prompt(row: Row, settings: Settings) -> Row:
+def _with_prompt(row: Row, settings: ResolvedSettings) -> Row:
     schema, target = json.loads(row["schema_json"]), json.loads(row["ast_json"])
-    prompt = render_prompt(schema, row["query"], row["current_date"], settings.schema_rendering)
+    prompt = render_prompt(schema, row["query"], row["current_date"], settings.prompt.schema_rendering)
     return {**row, "prompt": prompt, "schema": schema, "target": target}
 
 
-def sample_answers(settings: Settings, rows: Sequence[Row], load: Load) -> Path:
+def sample_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) -> Path:
     """The student's greedy and sampled answers to each request: student_samples.jsonl, one row a prompt."""
     where = paths(settings)
     path = where.pairs.with_name("student_samples.jsonl")
-    stamp = make_stamp(settings, *SAMPLED, "schema_rendering")
+    stamp = make_stamp(settings, *SAMPLED)
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
-    with open_step(path, stamp, inputs, settings.overwrite) as step:
+    with open_step(path, stamp, inputs, settings.run.overwrite) as step:
         if not step.done:
             loaded = load() if len(step.rows) < len(rows) else None
             for start in range(len(step.rows), len(rows), CHUNK):
                 for made in _answer(loaded, [row["prompt"] for row in rows[start : start + CHUNK]], settings):
                     step.append(made)
-                print(f"  answered {min(start + CHUNK, len(rows))}/{len(rows)} prompts")
+                log.info(f"  answered {min(start + CHUNK, len(rows))}/{len(rows)} prompts")
             step.finish()
     return path
 
 
-def _answer(loaded: Any, prompts: list[str], settings: Settings) -> list[Row]:
+def _answer(loaded: Any, prompts: list[str], settings: ResolvedSettings) -> list[Row]:
     """{prompt_digest, greedy, samples}, each answer [text, finished]; independent of what shares a batch."""
-    common = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.eval_batch_size, "seed": settings.seed}
+    common = {
+        "max_new_tokens": settings.generation.max_new_tokens,
+        "batch_size": settings.decoding.eval_batch_size,
+        "seed": settings.run.seed,
+    }
     greedy = generate(loaded, prompts, **common)
     drawn = generate(
-        loaded, prompts, **common, temperature=settings.sample_temperature, samples=settings.samples_per_prompt
+        loaded,
+        prompts,
+        **common,
+        temperature=settings.sampling.sample_temperature,
+        samples=settings.sampling.samples_per_prompt,
     )
     return [
         {
@@ -214,7 +223,7 @@ def _joined(rows: Sequence[Row], samples: Path) -> list[Row]:
     return [{**row, **answers[prompt_digest(row["prompt"])]} for row in rows]
 
 
-def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:
+def pair_up(row: Row, settings: ResolvedSettings, counts: Counter[str]) -> list[Row]:
     """The pairs of one prompt, hardest first; what was dropped is counted by reason in `counts`."""
     answers = rank_answers(row, settings)
     chosen = choose(answers)
@@ -225,14 +234,14 @@ def pair_up(row: Row, settings: Settings, counts: Counter[str]) -> list[Row]:
     own.sort(key=lambda answer: (answer.source != "greedy", -answer.count, -answer.rank))
     if not own:
         counts["prompts that the student always answered right"] += 1
-    pairs = [rejected for rejected in own if _differs(chosen, rejected, counts)][: settings.pairs_per_prompt]
-    room = min(settings.pairs_per_prompt - len(pairs), settings.mutations_per_prompt)
+    pairs = [rejected for rejected in own if _differs(chosen, rejected, counts)][: settings.pairs.pairs_per_prompt]
+    room = min(settings.pairs.pairs_per_prompt - len(pairs), settings.mutations.mutations_per_prompt)
     pairs += [mutation for mutation in _mutations(row, chosen, settings) if _differs(chosen, mutation, counts)][:room]
     split = "validation" if is_held_out(row["prompt"]) else "train"
     return [_pair(row, chosen, rejected, split) for rejected in pairs]
 
 
-def rank_answers(row: Row, settings: Settings) -> list[Answer]:
+def rank_answers(row: Row, settings: ResolvedSettings) -> list[Answer]:
     """Every different answer, judged: the greedy one, samples by how often they were drawn, the teacher's."""
     compiled = compile_schema(row["schema"], row["schema_id"])
     sampled = Counter((text, finished) for text, finished in row["samples"])
@@ -243,9 +252,9 @@ def rank_answers(row: Row, settings: Settings) -> list[Answer]:
 
 
 def _judged(
-    text: str, source: str, count: int, finished: bool, row: Row, compiled: CompiledSchema, settings: Settings
+    text: str, source: str, count: int, finished: bool, row: Row, compiled: CompiledSchema, settings: ResolvedSettings
 ) -> Answer:
-    verdict = judge(text, compiled, settings.strip_fences)
+    verdict = judge(text, compiled, settings.verdict.strip_fences)
     right = verdict.schema_valid and matches(verdict.value, row["target"], row["schema"], row.get("accepted"))
     return Answer(text, source, count, finished, verdict.meaning(right), explain(verdict))
 
@@ -274,14 +283,14 @@ def _differs(chosen: Answer, rejected: Answer, counts: Counter[str]) -> bool:
     return not fault
 
 
-def _mutations(row: Row, chosen: Answer, settings: Settings) -> list[Answer]:
+def _mutations(row: Row, chosen: Answer, settings: ResolvedSettings) -> list[Answer]:
     """The right answer broken, one text a kind of fault; those that stay nearest to right (ranks 4 and 3) first.
 
     Cut-off JSON is left out: the student that writes it has run out of budget, it has not chosen to.
     """
     compiled = compile_schema(row["schema"], row["schema_id"])
-    rng = random.Random(f"mutations {settings.seed} {row['prompt_digest']}")
-    made = mutate(json.loads(chosen.text), compiled, rng) if settings.mutations_per_prompt else []
+    rng = random.Random(f"mutations {settings.run.seed} {row['prompt_digest']}")
+    made = mutate(json.loads(chosen.text), compiled, rng) if settings.mutations.mutations_per_prompt else []
     judged = [
         _judged(text, f"mutation: {kind}", 0, True, row, compiled, settings)
         for text, kind in made

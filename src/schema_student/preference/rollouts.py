@@ -27,8 +27,9 @@ from typing import Any
 from schema_student.core.artifacts import digest, make_stamp, open_step, read_meta, versions
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.preference.imports import load_rows, take
 from schema_student.preference.pairs import draw_requests, explain, take_together
 from schema_student.schema.compiling import compile_schema
@@ -48,16 +49,16 @@ from schema_student.teacher.faults import CutFault, TeacherError, TeacherFailure
 from schema_student.teacher.transport import Limits
 
 CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
-SAMPLED = ("samples_per_prompt", "sample_temperature", "pair_prompts", "schema_rendering", "data_set", "rollout_source")
-BY_STUDENT = ("base_model", "load_in_4bit", "dtype", "max_new_tokens")
+SAMPLED = ("sampling", "prompt", "data", "rollouts")  # groups of settings that decide the answers
+BY_STUDENT, BY_TEACHER = ("loading", "generation"), ("answers",)  # and further ones, by who answers
 KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  # of a prompt's row
 
 
-def make_rollouts(settings: Settings) -> Path:
+def make_rollouts(given: AnySettings) -> Path:
     """Sample and judge; returns rollout_judged.jsonl. Raises UserError for prompts that cannot be scored so."""
-    choice = choose_student(settings)
-    settings = resolve_auto(settings, choice.kind)
-    if settings.rollout_scorer == "reward" and not settings.reward_model:
+    choice = choose_student(given)
+    settings = resolve_auto(given, choice.kind)
+    if settings.scoring.rollout_scorer == "reward" and not settings.scoring.reward_model:
         raise UserError("--rollout-scorer reward needs --reward-model, a folder or hub id")
     prompts = read_prompts(settings)
     responses = sample_responses(settings, prompts)
@@ -66,22 +67,22 @@ def make_rollouts(settings: Settings) -> Path:
     return judged
 
 
-def read_prompts(settings: Settings) -> list[Row]:
+def read_prompts(settings: ResolvedSettings) -> list[Row]:
     """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
-    if not settings.data_set:
+    if not settings.data.data_set:
         dataset = paths(settings).dataset
-        rows = take_together(draw_requests(read_jsonl(dataset), settings), settings.pair_prompts)
+        rows = take_together(draw_requests(read_jsonl(dataset), settings), settings.sampling.pair_prompts)
         if not rows:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
     else:
-        numbered = take(load_rows(settings.data_set), settings.pair_prompts)
+        numbered = take(load_rows(settings.data.data_set), settings.sampling.pair_prompts)
         if not numbered:
-            raise UserError(f"{settings.data_set} has no rows")
+            raise UserError(f"{settings.data.data_set} has no rows")
         rows = [_read_prompt(where, row, settings) for where, row in numbered]
     return [{"prompt": row["prompt"], **{key: row[key] for key in KEPT if row.get(key) is not None}} for row in rows]
 
 
-def _read_prompt(where: str, row: Row, settings: Settings) -> Row:
+def _read_prompt(where: str, row: Row, settings: ResolvedSettings) -> Row:
     if "schema_json" in row:
         try:
             row = {**row, "schema": json.loads(row["schema_json"])}
@@ -90,10 +91,10 @@ def _read_prompt(where: str, row: Row, settings: Settings) -> Row:
             raise UserError(f"{where}: schema_json and ast_json must be JSON in a string: {error}") from None
     if "schema" in row and "query" in row and "prompt" not in row:
         date = str(row.get("current_date") or "")
-        row = {**row, "prompt": render_prompt(row["schema"], row["query"], date, settings.schema_rendering)}
+        row = {**row, "prompt": render_prompt(row["schema"], row["query"], date, settings.prompt.schema_rendering)}
     if not row.get("prompt"):
         raise UserError(f"{where}: this row has no prompt, and no schema with a query to make one of")
-    if settings.rollout_scorer == "schema" and not isinstance(row.get("schema"), dict):
+    if settings.scoring.rollout_scorer == "schema" and not isinstance(row.get("schema"), dict):
         raise UserError(f"{where}: this row has no schema to judge by; take --rollout-scorer reward or teacher")
     return {**row, "schema_id": row.get("schema_id") or digest(row["prompt"])[:16]}
 
@@ -102,16 +103,18 @@ def _read_prompt(where: str, row: Row, settings: Settings) -> Row:
 # Sampling
 
 
-def sample_responses(settings: Settings, prompts: Sequence[Row]) -> Path:
+def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path:
     """Write rollout_responses.jsonl: each prompt's row with its answers [{text, finished}]."""
     path = paths(settings).rollouts / "rollout_responses.jsonl"
-    by_student = settings.rollout_source == "student"
+    by_student = settings.rollouts.rollout_source == "student"
     adapter = _adapter(settings) if by_student else None
     teacher = None if by_student else resolve_teacher(settings)
     who = {"model": teacher.stamp} if teacher else {"base": base_digest(_base(settings))}
-    stamp = make_stamp(settings, *SAMPLED, *(BY_STUDENT if by_student else ()), prompts=digest(list(prompts)), **who)
+    stamp = make_stamp(
+        settings, *SAMPLED, *(BY_STUDENT if by_student else BY_TEACHER), prompts=digest(list(prompts)), **who
+    )
     inputs = [adapter / "adapter_model.safetensors"] if adapter else []
-    with open_step(path, stamp, inputs, settings.overwrite) as step:
+    with open_step(path, stamp, inputs, settings.run.overwrite) as step:
         if not step.done and len(step.rows) < len(prompts):
             with ExitStack() as stack:
                 answer = _ask_student(settings, adapter) if teacher is None else None
@@ -120,41 +123,41 @@ def sample_responses(settings: Settings, prompts: Sequence[Row]) -> Path:
                     part = prompts[start : start + CHUNK]
                     for row, answers in zip(part, answer([row["prompt"] for row in part]), strict=True):
                         step.append({**row, "answers": answers})
-                    print(f"  answered {start + len(part)}/{len(prompts)} prompts")
+                    log.info(f"  answered {start + len(part)}/{len(prompts)} prompts")
         if not step.done:
             step.finish({"adapter": str(adapter) if adapter else None})
     return path
 
 
-def _base(settings: Settings) -> str:
+def _base(settings: ResolvedSettings) -> str:
     return choose_student(settings).base
 
 
-def _adapter(settings: Settings) -> Path | None:
+def _adapter(settings: ResolvedSettings) -> Path | None:
     """--adapter, else the run's SFT adapter where there is one, else none: the base answers."""
     found = paths(settings).sft_checkpoint
-    adapter = found if settings.adapter or found.is_dir() else None
+    adapter = found if settings.student.adapter or found.is_dir() else None
     if adapter:
         check_adapter(str(adapter), choose_student(settings))
-    print(f"  answers of {_base(settings)}, {adapter or 'no adapter'}")
+    log.info(f"  answers of {_base(settings)}, {adapter or 'no adapter'}")
     return adapter
 
 
 Answering = Callable[[list[Any]], list[list[Row]]]
 
 
-def _ask_student(settings: Settings, adapter: Path | None) -> Answering:
+def _ask_student(settings: ResolvedSettings, adapter: Path | None) -> Answering:
     student = load_student(settings, adapter=str(adapter) if adapter else None)
 
     def answer(prompts: list[Any]) -> list[list[Row]]:
         made = generate(
             student,
             prompts,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.eval_batch_size,
-            temperature=settings.sample_temperature,
-            samples=settings.samples_per_prompt,
-            seed=settings.seed,
+            max_new_tokens=settings.generation.max_new_tokens,
+            batch_size=settings.decoding.eval_batch_size,
+            temperature=settings.sampling.sample_temperature,
+            samples=settings.sampling.samples_per_prompt,
+            seed=settings.run.seed,
         )
         return [[{"text": each.text, "finished": each.finished} for each in answers] for answers in made]
 
@@ -171,21 +174,25 @@ class _Sample:
 
 
 @contextmanager
-def _asking_server(settings: Settings, choice: TeacherChoice) -> Iterator[Answering]:
+def _asking_server(settings: ResolvedSettings, choice: TeacherChoice) -> Iterator[Answering]:
     """Samples of the teacher's model, as it writes them: nothing is checked, repaired or kept for other runs."""
-    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.teacher_num_ctx
-    limits = Limits(settings.teacher_deadline, settings.teacher_deadline, max_bytes)
-    print(f"  answers of {choice.display_name} ({choice.reason})")
+    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.answers.teacher_num_ctx
+    limits = Limits(settings.server.teacher_deadline, settings.server.teacher_deadline, max_bytes)
+    log.info(f"  answers of {choice.display_name} ({choice.reason})")
 
     def put(sample: _Sample, host: Host) -> Done[Row] | Again:
-        options = {"num_ctx": settings.teacher_num_ctx, "temperature": settings.sample_temperature, "seed": sample.seed}
+        options = {
+            "num_ctx": settings.answers.teacher_num_ctx,
+            "temperature": settings.sampling.sample_temperature,
+            "seed": sample.seed,
+        }
         try:
             reply = host.server.chat(choice.model, sample.messages, None, options, None)
         except CutFault:
             return Done({"text": "", "finished": False})
         except TeacherFault as fault:
             sample.faults += 1
-            if not fault.can_pass or sample.faults > settings.teacher_retries:
+            if not fault.can_pass or sample.faults > settings.server.teacher_retries:
                 raise TeacherError(f"no answer of {choice.model} at {host.server.host}: {fault}") from fault
             return Again(pause_seconds(sample.faults), failed=True)
         return Done({"text": reply.content, "finished": True})
@@ -193,11 +200,11 @@ def _asking_server(settings: Settings, choice: TeacherChoice) -> Iterator[Answer
     with ExitStack() as stack:
         addresses = choice.hosts or (stack.enter_context(serve()),)
         hosts = [Host(stack.enter_context(closing(s))) for s in open_servers(choice.api, addresses, limits)]
-        k = settings.samples_per_prompt
+        k = settings.sampling.samples_per_prompt
 
         def answer(prompts: list[Any]) -> list[list[Row]]:
             asked = [_Sample(_as_messages(prompt), _seed(settings, prompt, i)) for prompt in prompts for i in range(k)]
-            made = run_all(asked, put, hosts, settings.teacher_concurrency)
+            made = run_all(asked, put, hosts, settings.server.teacher_concurrency)
             return [made[i * k : (i + 1) * k] for i in range(len(prompts))]
 
         yield answer
@@ -207,24 +214,25 @@ def _as_messages(prompt: Any) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-def _seed(settings: Settings, *what: Any) -> int:
-    return int(digest([settings.seed, *what])[:8], 16) % 2**31
+def _seed(settings: ResolvedSettings, *what: Any) -> int:
+    return int(digest([settings.run.seed, *what])[:8], 16) % 2**31
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Judging
 
 
-def judge_responses(settings: Settings, responses: Path) -> Path:
+def judge_responses(settings: ResolvedSettings, responses: Path) -> Path:
     """Write rollout_judged.jsonl: each prompt's different answers [{text, finished, count, score, ...}], and ties."""
     path = responses.with_name("rollout_judged.jsonl")
-    scorer = settings.rollout_scorer
-    decide: dict[str, Any] = {"schema": {"strip_fences": settings.strip_fences}}
+    scorer = settings.scoring.rollout_scorer
+    groups = {"schema": ("verdict",), "teacher": ("answers",)}.get(scorer, ())
+    facts: dict[str, Any] = {"rollout_scorer": scorer}
     if scorer == "reward":
-        decide = {"reward": base_digest(settings.reward_model)}
+        facts["reward"] = base_digest(settings.scoring.reward_model)
     elif scorer == "teacher":
-        decide = {"teacher": resolve_teacher(settings).stamp}
-    with open_step(path, make_stamp(settings, "rollout_scorer", **decide), [responses], settings.overwrite) as step:
+        facts["teacher"] = resolve_teacher(settings).stamp
+    with open_step(path, make_stamp(settings, *groups, **facts), [responses], settings.run.overwrite) as step:
         if not step.done:
             rows = read_jsonl(responses)
             with _open_scorer(settings) as score:
@@ -233,7 +241,7 @@ def judge_responses(settings: Settings, responses: Path) -> Path:
                     score(part)
                     for row in part:
                         step.append({**row, "scorer": scorer})
-                    print(f"  judged {start + len(part)}/{len(rows)} prompts")
+                    log.info(f"  judged {start + len(part)}/{len(rows)} prompts")
             step.finish()
     return path
 
@@ -246,23 +254,23 @@ def _distinct(row: Row) -> Row:
 
 
 @contextmanager
-def _open_scorer(settings: Settings) -> Iterator[Callable[[list[Row]], None]]:
+def _open_scorer(settings: ResolvedSettings) -> Iterator[Callable[[list[Row]], None]]:
     """What gives the answers of some rows their scores."""
-    if settings.rollout_scorer == "schema":
+    if settings.scoring.rollout_scorer == "schema":
         yield lambda rows: score_by_schema(rows, settings)
-    elif settings.rollout_scorer == "reward":
-        model, tokenizer = load_reward_model(settings.reward_model)
+    elif settings.scoring.rollout_scorer == "reward":
+        model, tokenizer = load_reward_model(settings.scoring.reward_model)
         yield lambda rows: score_by_reward(rows, model, tokenizer)
     else:
         with open_teacher(settings) as teacher:
             yield lambda rows: score_by_teacher(rows, teacher.ask_many, settings)
 
 
-def score_by_schema(rows: Sequence[Row], settings: Settings) -> None:
+def score_by_schema(rows: Sequence[Row], settings: ResolvedSettings) -> None:
     """Score = rank: 5 where the answer is valid and means what the known target means, 4 where it is valid."""
     for row, answer in _finished(rows):
         compiled = compile_schema(row["schema"], row["schema_id"])
-        verdict = judge(answer["text"], compiled, settings.strip_fences)
+        verdict = judge(answer["text"], compiled, settings.verdict.strip_fences)
         target, right = row.get("target"), False
         if verdict.schema_valid and target is not None:
             right = matches(verdict.value, target, compiled.schema, row.get("accepted"))
@@ -303,7 +311,9 @@ def score_by_reward(rows: Sequence[Row], model: Any, tokenizer: Any) -> None:
         answer["score"] = round(float(logit), 6)
 
 
-def score_by_teacher(rows: Sequence[Row], ask_many: Callable[[list[Any]], list[Any]], settings: Settings) -> None:
+def score_by_teacher(
+    rows: Sequence[Row], ask_many: Callable[[list[Any]], list[Any]], settings: ResolvedSettings
+) -> None:
     """Every two answers of a prompt are compared once; score = the share of comparisons won, a tie counting half."""
     pairs = []
     for row in rows:
@@ -347,7 +357,7 @@ def _finished(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
 # The manifest
 
 
-def describe(settings: Settings, responses: Path, judged: Path) -> Row:
+def describe(settings: ResolvedSettings, responses: Path, judged: Path) -> Row:
     """manifest.json: what made the files (the teacher, where it answered or judged), their digests, and counts."""
     rows = read_jsonl(judged)
     answers = [answer for row in rows for answer in row["answers"]]
@@ -367,10 +377,10 @@ def describe(settings: Settings, responses: Path, judged: Path) -> Row:
     return {
         "counts": counts,
         "scores": {"mean": mean, "min": min(scores, default=None), "max": max(scores, default=None)},
-        "scorer": settings.rollout_scorer,
+        "scorer": settings.scoring.rollout_scorer,
         "answered_by": (read_meta(responses) or {}).get("model"),
         "judged_by": (read_meta(judged) or {}).get("teacher"),
         "files": {path.name: digest(path) for path in (responses, judged)},
-        "settings": settings.subset(*SAMPLED, *BY_STUDENT, "rollout_scorer", "reward_model", "adapter", "seed"),
+        "settings": settings.dump(*SAMPLED, *BY_STUDENT, "scoring", "student", "run"),
         "versions": versions(),
     }

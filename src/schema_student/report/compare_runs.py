@@ -2,7 +2,7 @@
 
 After the report, for questions such as "fixed, calibrated or beta_dpo on the same pairs?".
 
-    write_comparison(settings)   # of settings.runs, e.g. ["fixed", "calibrated"]: reports/fixed-vs-calibrated/
+    write_comparison(settings)   # of settings.compare.runs, e.g. ["fixed", "calibrated"]: reports/fixed-vs-calibrated/
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, write_text
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.report import figures
 from schema_student.report.pages import read_stage, read_students, render
 
@@ -20,10 +20,12 @@ LAST = 10  # steps that the table's means are of
 RATES = {"schema_valid_rate": "valid", "semantic_pass_rate": "valid and as asked"}
 
 
-def write_comparison(settings: Settings) -> Path:
-    """Write the page of settings.runs; returns compare.html. Raises UserError for a run without a DPO log."""
+def write_comparison(settings: AnySettings) -> Path:
+    """Write the page of settings.compare.runs; returns compare.html. Raises UserError for a run without a DPO log."""
     folder = comparison_dir(settings)
-    runs = [read_run(settings, name, color) for name, color in zip(settings.runs, figures.RUN_COLORS, strict=False)]
+    runs = [
+        read_run(settings, name, color) for name, color in zip(settings.compare.runs, figures.RUN_COLORS, strict=False)
+    ]
     picture = figures.draw_side_by_side(runs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compare.png").write_bytes(picture)
@@ -34,17 +36,17 @@ def write_comparison(settings: Settings) -> Path:
     return folder / "compare.html"
 
 
-def comparison_dir(settings: Settings) -> Path:
+def comparison_dir(settings: AnySettings) -> Path:
     """Where the page goes; raises UserError where there are not several runs to compare, or too many to tell apart."""
-    runs = settings.runs
+    runs = settings.compare.runs
     if not 2 <= len(set(runs)) == len(runs) <= len(figures.RUN_COLORS):
         raise UserError(
             f"give --runs 2 to {len(figures.RUN_COLORS)} different names with commas, for example fixed,calibrated"
         )
-    return Path(settings.output_dir) / "reports" / "-vs-".join(runs)
+    return Path(settings.run.output_dir) / "reports" / "-vs-".join(runs)
 
 
-def read_run(settings: Settings, name: str, color: str) -> Row:
+def read_run(settings: AnySettings, name: str, color: str) -> Row:
     """Logs, the means of the last steps, and the evaluations of one run."""
     where = paths(settings.changed(run=name, adapter="", schemas=""))
     stage = read_stage(where.dpo_dir)

@@ -23,7 +23,7 @@ from schema_student.core.jsonl import Row, read_json, read_jsonl, write_text
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import Paths, paths
 from schema_student.core.resources import CONFIG_DIR
-from schema_student.core.settings import Settings, read_auto, read_config
+from schema_student.core.settings import AnySettings, read_auto, read_config
 from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.report import figures
@@ -59,7 +59,7 @@ LONGEST = 1500  # characters of one answer that are shown
 MANY = 6  # fixed and broken prompts that are shown, each
 
 
-def write_report(settings: Settings) -> Path:
+def write_report(settings: AnySettings) -> Path:
     """Write the report of a run; returns report.html. Raises UserError where the run has nothing to report."""
     where = paths(settings)
     facts = collect(settings)
@@ -78,14 +78,14 @@ def write_report(settings: Settings) -> Path:
 # What there is to tell
 
 
-def collect(settings: Settings) -> Row:
+def collect(settings: AnySettings) -> Row:
     """Every fact of the report, from the artifacts that are there."""
     where, run = paths(settings), resolve_run(settings)
     students = read_students(where, run)
     stages = {"sft": read_stage(where.run_dir), "dpo": read_stage(where.dpo_dir)}
     if not students and not any(stages.values()):
         raise UserError(
-            f"run {run} has neither a training nor an evaluation in {settings.output_dir}; ./runAll.sh makes them"
+            f"run {run} has neither a training nor an evaluation in {settings.run.output_dir}; ./runAll.sh makes them"
         )
     by_key = {student["key"]: student for student in students}
     splits = list(dict.fromkeys(split for student in students for split in student["summary"]["splits"]))

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from re import _parser as regex_parser
+from re import _parser as regex_parser  # type: ignore[attr-defined]  # the standard library's own reader
 from typing import Any
 
 import jsonschema_rs

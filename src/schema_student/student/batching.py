@@ -18,7 +18,8 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 
 from schema_student.core.errors import UserError
-from schema_student.core.settings import Settings
+from schema_student.core.log import log
+from schema_student.core.settings import ResolvedSettings
 from schema_student.student import prompt_tree
 from schema_student.student.tokens import encode_completion, encode_prompt
 
@@ -49,20 +50,20 @@ def encode(tokenizer: Any, prompt: str | list[dict[str, str]], completion: str) 
     return Ids(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
 
 
-def find_fault(sequence: Ids, settings: Settings) -> str:
+def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
     """Empty for a sequence that can be trained on whole, else what is wrong with it."""
     if not sequence.completion_ids:
         return "no supervised token"
-    if len(sequence.completion_ids) > settings.max_new_tokens:
+    if len(sequence.completion_ids) > settings.generation.max_new_tokens:
         return "completion longer than max_new_tokens"
-    if len(sequence) > settings.max_seq_length:
+    if len(sequence) > settings.length.max_seq_length:
         return "longer than max_seq_length"
-    return "longer than batch_tokens" if len(sequence) > settings.batch_tokens else ""
+    return "longer than batch_tokens" if len(sequence) > settings.batching.batch_tokens else ""
 
 
-def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Settings) -> bool:
+def keep_whole(fault: str, where: str, counts: dict[str, int], settings: ResolvedSettings) -> bool:
     """True for a sequence without a fault; one with a fault is counted, or refused where `overlong` says so."""
-    if fault and settings.overlong == "refuse":
+    if fault and settings.optimizer.overlong == "refuse":
         raise UserError(
             f"{where}: {fault}; raise that setting, shorten the row, or set --overlong drop to leave such rows out"
         )
@@ -194,7 +195,7 @@ def takes_trees(model: Any, needs_logits: bool = False) -> bool:
     # A tree gives the log p of labels, not the logits of all tokens.
     obstacle = prompt_tree.find_obstacle(model) or ("this beta needs all logits" if needs_logits else "")
     if obstacle:
-        print(f"  padded batches, each schema computed again for every row: {obstacle}")
+        log.info(f"  padded batches, each schema computed again for every row: {obstacle}")
     return not obstacle
 
 
@@ -213,12 +214,12 @@ def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: r
     return runs
 
 
-def autocast_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(settings: ResolvedSettings, device: torch.device) -> torch.dtype | None:
     """What matrices are multiplied in while training: bfloat16, or None for the weights' own type.
 
     "auto" takes bfloat16 where it is faster: on a GPU, and on a CPU that multiplies it natively (1.6 times as fast).
     """
     able = torch.cpu.get_capabilities()
     native = device.type != "cpu" or able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
-    wanted = settings.dtype in ("bfloat16", "float16") or (settings.dtype == "auto" and native)
+    wanted = settings.loading.dtype in ("bfloat16", "float16") or (settings.loading.dtype == "auto" and native)
     return torch.bfloat16 if wanted else None

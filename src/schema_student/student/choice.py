@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schema_student.core.artifacts import digest
 from schema_student.core.resources import EMBEDDED_STUDENT
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 
 GEMMA = "unsloth/gemma-3-270m-it"
 
@@ -30,13 +30,13 @@ class StudentChoice:
         return "embedded student (Gemma 3 architecture, 2.6M parameters)" if self.kind == "embedded" else self.base
 
 
-def choose_student(settings: Settings) -> StudentChoice:
+def choose_student(settings: AnySettings) -> StudentChoice:
     """The base that the settings name, or for "auto" the best that this machine has. A named one never falls back."""
     backend = "unsloth" if has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
-    if settings.base_model == "embedded" or _same_folder(settings.base_model, EMBEDDED_STUDENT):
+    if settings.student.base_model == "embedded" or _same_folder(settings.student.base_model, EMBEDDED_STUDENT):
         return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", "asked for by name")
-    if settings.base_model != "auto":
-        return StudentChoice("gemma", settings.base_model, backend, "asked for by name")
+    if settings.student.base_model != "auto":
+        return StudentChoice("gemma", settings.student.base_model, backend, "asked for by name")
     missing = (
         "no CUDA GPU" if not has_cuda() else "" if _in_reach(GEMMA) else f"{GEMMA} is neither cached nor reachable"
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.student.choice import StudentChoice, base_digest, choose_student
 from schema_student.student.tokens import END_OF_TURN
 
@@ -41,7 +41,7 @@ class Student:
     adapter: str | None = None
 
 
-def load_student(settings: Settings, adapter: str | None = None, trainable: bool = False) -> Student:
+def load_student(settings: AnySettings, adapter: str | None = None, trainable: bool = False) -> Student:
     """Load the base, and the adapter onto it; raises UserError for a base or adapter that is missing or does not fit.
 
     >>> student = load_student(settings, adapter="outputs/student_runs/student/checkpoint-final")   # doctest: +SKIP
@@ -108,17 +108,19 @@ def write_adapter_record(folder: Path, student: Student) -> None:
     write_json(folder / RECORD, record)
 
 
-def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(settings.dtype) or getattr(torch, settings.dtype)
-    if settings.load_in_4bit and not on_gpu:
+    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(settings.loading.dtype) or getattr(
+        torch, settings.loading.dtype
+    )
+    if settings.loading.load_in_4bit and not on_gpu:
         raise UserError("load_in_4bit needs a CUDA GPU: leave it off here")
     extra: dict[str, Any] = {}
-    if settings.load_in_4bit:
+    if settings.loading.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
         extra["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
@@ -133,7 +135,7 @@ def _load_transformers(choice: StudentChoice, settings: Settings) -> tuple[Any, 
             f"base model {choice.base} cannot be loaded: {reason}. Give --base-model a folder or hub id that is in "
             "reach, or --base-model embedded"
         ) from None
-    return model.to("cuda") if on_gpu and not settings.load_in_4bit else model, tokenizer
+    return model.to("cuda") if on_gpu and not settings.loading.load_in_4bit else model, tokenizer
 
 
 @cache
@@ -144,36 +146,36 @@ def load_tokenizer(base: str) -> Any:
     return AutoTokenizer.from_pretrained(base)
 
 
-def _load_unsloth(choice: StudentChoice, settings: Settings) -> tuple[Any, Any]:
+def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
     """Load through Unsloth (bf16 by default, 4-bit by setting); needs a CUDA GPU."""
     from unsloth import FastModel
 
     model, tokenizer = FastModel.from_pretrained(
         model_name=choice.base,
-        max_seq_length=settings.max_seq_length,
-        dtype=None if settings.dtype == "auto" else settings.dtype,
-        load_in_4bit=settings.load_in_4bit,
+        max_seq_length=settings.length.max_seq_length,
+        dtype=None if settings.loading.dtype == "auto" else settings.loading.dtype,
+        load_in_4bit=settings.loading.load_in_4bit,
         full_finetuning=False,
     )
     return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
 
 
-def attach_lora(student: Student, settings: Settings) -> Student:
+def attach_lora(student: Student, settings: AnySettings) -> Student:
     """Put a fresh LoRA on the seven linear modules, on all of a base that names them otherwise; the same for a seed."""
     import torch
 
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.run.seed)
     named = {name.rpartition(".")[2] for name, _ in student.model.named_modules()}
     shape = {
-        "r": settings.lora_r,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
+        "r": settings.lora.lora_r,
+        "lora_alpha": settings.lora.lora_alpha,
+        "lora_dropout": settings.lora.lora_dropout,
         "target_modules": list(LORA_MODULES) if named.issuperset(LORA_MODULES) else "all-linear",
     }
     if student.choice.backend == "unsloth":
         from unsloth import FastModel
 
-        student.model = FastModel.get_peft_model(student.model, bias="none", random_state=settings.seed, **shape)
+        student.model = FastModel.get_peft_model(student.model, bias="none", random_state=settings.run.seed, **shape)
     else:
         from peft import LoraConfig, get_peft_model
 

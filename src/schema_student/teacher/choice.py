@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.teacher.apis import APIS, named_hosts, open_servers
 from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL, model_digest
 from schema_student.teacher.faults import TeacherError, TeacherFault
@@ -52,18 +52,18 @@ class TeacherChoice:
         return f"{self.model}@{model_digest()[:16]}" if self.embedded else self.model
 
 
-def resolve_teacher(settings: Settings) -> TeacherChoice:
+def resolve_teacher(settings: AnySettings) -> TeacherChoice:
     """The teacher that these settings and this machine mean: --teacher-model, LLM_MODEL, .llmrc, else the best here.
 
     An id that a person named never falls back; "auto" takes preferred_teacher where the server has it.
     """
-    hosts, api = _hosts(settings), settings.teacher_api
+    hosts, api = _hosts(settings), settings.teacher.teacher_api
     model, origin = _named_model(settings)
     if model in EMBEDDED_NAMES:
         return TeacherChoice(MODEL, (), f"named by {origin}")
     if model != "auto":
         return TeacherChoice(model, hosts, f"named by {origin}", api)
-    preferred, (name, _) = settings.preferred_teacher, SERVERS[api]
+    preferred, (name, _) = settings.teacher.preferred_teacher, SERVERS[api]
     limits = replace(request_limits(settings), silence=AUTO_SECONDS, deadline=AUTO_SECONDS)
     with closing(open_servers(api, hosts, limits)[0]) as server:
         try:
@@ -75,15 +75,15 @@ def resolve_teacher(settings: Settings) -> TeacherChoice:
     return TeacherChoice(MODEL, (), f"auto: {name} at {hosts[0]} has not got {preferred}")
 
 
-def _hosts(settings: Settings) -> tuple[str, ...]:
-    api = settings.teacher_api
-    return tuple(settings.teacher_host) or tuple(named_hosts(api)) or (APIS[api][0],)
+def _hosts(settings: AnySettings) -> tuple[str, ...]:
+    api = settings.teacher.teacher_api
+    return tuple(settings.server.teacher_host) or tuple(named_hosts(api)) or (APIS[api][0],)
 
 
-def _named_model(settings: Settings) -> tuple[str, str]:
+def _named_model(settings: AnySettings) -> tuple[str, str]:
     """The model that a person named and where, or ("auto", "")."""
-    if settings.teacher_model != "auto":
-        return settings.teacher_model, "--teacher-model"
+    if settings.teacher.teacher_model != "auto":
+        return settings.teacher.teacher_model, "--teacher-model"
     if name := os.environ.get("LLM_MODEL", "").strip():
         return name, "LLM_MODEL"
     for path in (Path(".llmrc"), Path.home() / ".llmrc"):
@@ -111,6 +111,6 @@ def _read_llmrc(path: Path) -> str:
     return lines[0] if len(lines) == 1 and "=" not in lines[0] and " " not in lines[0] else ""
 
 
-def request_limits(settings: Settings) -> Limits:
-    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.teacher_num_ctx
-    return Limits(settings.teacher_timeout, settings.teacher_deadline, max_bytes)
+def request_limits(settings: AnySettings) -> Limits:
+    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.answers.teacher_num_ctx
+    return Limits(settings.server.teacher_timeout, settings.server.teacher_deadline, max_bytes)

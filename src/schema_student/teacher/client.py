@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from schema_student.core.artifacts import digest
 from schema_student.core.jsonl import Row
+from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings
 from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
 from schema_student.schema.judging import find_violations, judge
 from schema_student.teacher.apis import Reply, open_servers
@@ -78,18 +79,18 @@ class Question:
 
 
 @contextmanager
-def open_teacher(settings: Settings, choice: TeacherChoice | None = None) -> Iterator[Teacher]:
+def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> Iterator[Teacher]:
     """The teacher, announced and probed; the embedded one is started here and stopped at the end.
 
     Raises TeacherError where no host answers, one has not got the model, or the model was changed while it was asked.
     """
     choice = choice or resolve_teacher(settings)
-    print(f"teacher: {choice.display_name} ({choice.reason})")
+    log.info(f"teacher: {choice.display_name} ({choice.reason})")
     with ExitStack() as stack:
         addresses = choice.hosts or (stack.enter_context(serve()),)
         cache = stack.enter_context(closing(AnswerCache(paths(settings).teacher_cache)))
         # The first answer may wait until the model is loaded, and so in silence until the deadline.
-        limits = replace(request_limits(settings), silence=settings.teacher_deadline)
+        limits = replace(request_limits(settings), silence=settings.server.teacher_deadline)
         servers = [stack.enter_context(closing(server)) for server in open_servers(choice.api, addresses, limits)]
         hosts = [Host(server) for server in servers]
         teacher = Teacher(settings, choice, hosts, cache, probe_hosts(hosts, choice, settings, cache))
@@ -106,7 +107,7 @@ class Teacher:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: AnySettings,
         choice: TeacherChoice,
         hosts: Sequence[Host],
         cache: AnswerCache,
@@ -166,7 +167,7 @@ class Teacher:
             bar.update()
 
         with bar:
-            replies = run_all(questions, self._put, self._hosts, self.settings.teacher_concurrency, tick)
+            replies = run_all(questions, self._put, self._hosts, self.settings.server.teacher_concurrency, tick)
         for (_, places), reply in zip(waiting.values(), replies, strict=True):
             for i in places:
                 answers[i] = reply
@@ -178,10 +179,9 @@ class Teacher:
 
     def _key(self, role: str, payload: dict[str, Any]) -> str:
         """Digest of all that decides an answer; the host does not."""
-        names = ("teacher_temperature", "teacher_num_ctx", "teacher_think")
         model = [self.name, self.info["model_digest"]]
         return digest(
-            [role, role_messages(role, payload), role_format(role, payload), model, self.settings.subset(*names)]
+            [role, role_messages(role, payload), role_format(role, payload), model, self.settings.dump("answers")]
         )
 
     def _look_up(self, role: str, payload: dict[str, Any], key: str) -> dict[str, Any] | Question | TeacherFailure:
@@ -219,8 +219,8 @@ class Teacher:
     def _chat(self, question: Question, host: Host) -> Reply:
         number = int(question.key[:8], 16) % 2**31
         varied = question.tries or question.role in WRITERS
-        temperature = self.settings.teacher_temperature if varied and question.rejected is None else 0.0
-        num_ctx = self.settings.teacher_num_ctx
+        temperature = self.settings.answers.teacher_temperature if varied and question.rejected is None else 0.0
+        num_ctx = self.settings.answers.teacher_num_ctx
         if self.choice.api == "openai" and self.info["context_length"]:
             num_ctx = min(num_ctx, self.info["context_length"])
         options = {"num_ctx": num_ctx, "temperature": temperature, "seed": number + question.tries}
@@ -257,7 +257,7 @@ class Teacher:
         self._cache.reject(question.key, question.tries, question.role, self.name, fault.kind, str(fault), text)
         self.usage.reject(fault.kind)
         # The embedded teacher is a function of the question: it has no second thoughts.
-        repairs = 0 if self.choice.embedded else self.settings.teacher_repairs
+        repairs = 0 if self.choice.embedded else self.settings.answers.teacher_repairs
         question.rejected = None
         if question.tries >= max(TRIES, 1 + repairs):
             reason = f"{fault} ({question.tries} tries); another --teacher-model may do better"
@@ -280,7 +280,7 @@ class Teacher:
         if not fault.can_pass:
             return Done(TeacherFailure(question.role, str(fault), fault.kind))
         question.faults += 1
-        if question.faults > self.settings.teacher_retries:
+        if question.faults > self.settings.server.teacher_retries:
             if isinstance(fault, ConnectFault) and all(other is host or other.failures for other in self._hosts):
                 raise not_answering(self.choice.api, host.server.host, fault)
             reason = f"no answer after {question.faults} tries: {fault}"

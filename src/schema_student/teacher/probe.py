@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from schema_student.core.artifacts import digest
-from schema_student.core.settings import Settings
+from schema_student.core.log import log
+from schema_student.core.settings import AnySettings
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.teacher.apis import Identity, ModelServer, Reply
@@ -30,7 +31,9 @@ PROBE_MESSAGES = [{"role": "user", "content": "Name a color and a number."}]
 T = TypeVar("T")
 
 
-def probe_hosts(hosts: Sequence[Host], choice: TeacherChoice, settings: Settings, cache: AnswerCache) -> dict[str, Any]:
+def probe_hosts(
+    hosts: Sequence[Host], choice: TeacherChoice, settings: AnySettings, cache: AnswerCache
+) -> dict[str, Any]:
     """What the server and model are and honour: version, digest, context, whether `format` and `think` hold."""
     found = {host.server.host: identity for host in hosts if (identity := _identify(host, hosts, choice, settings))}
     if len({identity.model_digest for identity in found.values()}) > 1:
@@ -39,22 +42,22 @@ def probe_hosts(hosts: Sequence[Host], choice: TeacherChoice, settings: Settings
     first = next(host for host in hosts if host.server.host in found)
     identity = found[first.server.host]
     length = identity.context_length
-    if choice.api == "ollama" and length and settings.teacher_num_ctx > length:
-        what = f"{choice.model} has a context of {length} tokens, not {settings.teacher_num_ctx}"
+    if choice.api == "ollama" and length and settings.answers.teacher_num_ctx > length:
+        what = f"{choice.model} has a context of {length} tokens, not {settings.answers.teacher_num_ctx}"
         raise TeacherError(f"{what}: give --teacher-num-ctx {length} or less")
     facts = {
         {"ollama": "ollama_version", "openai": "server"}[choice.api]: identity.server,
         "model_digest": identity.model_digest,
         "context_length": length,
     }
-    key = digest([facts, settings.teacher_think, PROBE_FORMAT])
+    key = digest([facts, settings.answers.teacher_think, PROBE_FORMAT])
     honors = cache.get(key) or _trying(settings, first.server, lambda: _try_out(first, choice, settings, identity))
     cache.put(key, "probe", choice.model, honors)
     named = {"model": choice.model, "display_name": choice.display_name, "reason": choice.reason, "api": choice.api}
     return {**named, **facts, **honors}
 
 
-def _identify(host: Host, hosts: Sequence[Host], choice: TeacherChoice, settings: Settings) -> Identity | None:
+def _identify(host: Host, hosts: Sequence[Host], choice: TeacherChoice, settings: AnySettings) -> Identity | None:
     """Who a host is; None where it does not answer and others may."""
     try:
         identity = _trying(settings, host.server, lambda: host.server.identify(choice.model))
@@ -64,32 +67,32 @@ def _identify(host: Host, hosts: Sequence[Host], choice: TeacherChoice, settings
         if not down or all(other.failures for other in hosts):
             raise
         host.rests_until = time.monotonic() + LONGEST_PAUSE
-        print(f"note: {error}; going on with the other hosts, it is tried again later")
+        log.info(f"note: {error}; going on with the other hosts, it is tried again later")
         return None
     host.checked_at = time.monotonic()
     return identity
 
 
-def _trying(settings: Settings, server: ModelServer, action: Callable[[], T]) -> T:
+def _trying(settings: AnySettings, server: ModelServer, action: Callable[[], T]) -> T:
     """The action's result, tried again where its fault can pass; a server that is not there is not waited for."""
-    for number in range(1, settings.teacher_retries + 2):
+    for number in range(1, settings.server.teacher_retries + 2):
         try:
             return action()
         except ConnectFault as fault:
-            raise not_answering(settings.teacher_api, server.host, fault) from fault
+            raise not_answering(settings.teacher.teacher_api, server.host, fault) from fault
         except TeacherFault as fault:
-            if not fault.can_pass or number > settings.teacher_retries:
+            if not fault.can_pass or number > settings.server.teacher_retries:
                 raise TeacherError(f"{fault}; or use --teacher-model embedded") from fault
         time.sleep(pause_seconds(number))
     raise AssertionError("the last try returns or raises")
 
 
-def _try_out(host: Host, choice: TeacherChoice, settings: Settings, identity: Identity) -> dict[str, Any]:
+def _try_out(host: Host, choice: TeacherChoice, settings: AnySettings, identity: Identity) -> dict[str, Any]:
     """Ask one small question: is `format` honored, ignored, or answered in `thinking`; which `think` is taken."""
     if not choice.embedded:
-        print(f"asking {choice.model} a first question (it may have to be loaded) ...", flush=True)
-    thinks: list[Any] = [settings.teacher_think] if identity.thinks and settings.teacher_think else []
-    options = {"num_ctx": settings.teacher_num_ctx, "temperature": 0}
+        log.info(f"asking {choice.model} a first question (it may have to be loaded) ...")
+    thinks: list[Any] = [settings.answers.teacher_think] if identity.thinks and settings.answers.teacher_think else []
+    options = {"num_ctx": settings.answers.teacher_num_ctx, "temperature": 0}
     for think in [*thinks, None]:
         try:
             reply = host.server.chat(choice.model, PROBE_MESSAGES, PROBE_FORMAT, options, think)
@@ -100,7 +103,7 @@ def _try_out(host: Host, choice: TeacherChoice, settings: Settings, identity: Id
         except CutFault:
             reply = Reply("", "", 0, 0)  # it did not stop, so it did not hold the format
         host.server.limits = request_limits(settings)  # loaded by now
-        return {"format": _format_held(reply), "think": think, "num_ctx": settings.teacher_num_ctx}
+        return {"format": _format_held(reply), "think": think, "num_ctx": settings.answers.teacher_num_ctx}
     raise AssertionError("the last candidate returns or raises")
 
 

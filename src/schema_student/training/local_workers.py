@@ -20,7 +20,8 @@ from typing import IO
 
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.log import log
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.student.choice import choose_student, has_cuda
 
 PATIENCE = 20  # seconds in which a process notices by itself that another one is gone
@@ -28,8 +29,8 @@ idle = False  # there is nothing to train: the other processes were not started
 
 
 @contextmanager
-def share_cores(settings: Settings, run_dir: Path, accumulation: str, batch_size: str) -> Iterator[Settings]:
-    """Within it settings.processes run, no more than there are cores; gives the settings of one of them.
+def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_size: str) -> Iterator[ResolvedSettings]:
+    """Within it settings.student.processes run, no more than there are cores; gives the settings of one of them.
 
     Each takes its share of every step: fewer micro-batches (`accumulation` names the setting), else smaller ones
     (`batch_size`), so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the script
@@ -37,14 +38,14 @@ def share_cores(settings: Settings, run_dir: Path, accumulation: str, batch_size
     words of a process that fails.
     """
     global idle
-    settings = resolve_auto(settings, choose_student(settings).kind)
+    resolved = resolve_auto(settings, choose_student(settings).kind)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(int(settings.processes), cores)
-    shared = next((name for name in (accumulation, batch_size) if getattr(settings, name) % count == 0), "")
+    count = min(int(resolved.student.processes), cores)
+    shared = next((name for name in (accumulation, batch_size) if resolved.value(name) % count == 0), "")
     if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
-        yield settings
+        yield resolved
         return
-    share = getattr(settings, shared) // count
+    share = resolved.value(shared) // count
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,14 +53,14 @@ def share_cores(settings: Settings, run_dir: Path, accumulation: str, batch_size
     place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": cores // count}
     before = {name: os.environ.get(name) for name in place}
     os.environ.update({name: str(value) for name, value in place.items()})
-    idle = read_meta(run_dir) is not None and not settings.overwrite
+    idle = read_meta(run_dir) is not None and not resolved.run.overwrite
     if not idle:
-        print(f"  {count} processes, one a core: each takes {shared} {share} of {getattr(settings, shared)}")
+        log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
         os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory config.run_script adds
     command = [sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]
     try:
         with _run_beside([] if idle else [command] * (count - 1)):
-            yield settings.changed(**{shared: share})
+            yield resolved.changed(**{shared: share})
     finally:
         idle = False
         for name, value in before.items():
@@ -100,7 +101,7 @@ def _run_beside(commands: Sequence[Sequence[str]]) -> Iterator[None]:
 def _watch(helper: subprocess.Popen[bytes], words: IO[str], over: threading.Event) -> None:
     """End this process where a helper failed and it does not notice: it may be waiting for it for half an hour."""
     if helper.wait() != 0 and not over.wait(PATIENCE):
-        print(f"error: {_last_words(helper, words)}", file=sys.stderr, flush=True)
+        log.error(f"error: {_last_words(helper, words)}")
         os._exit(1)
 
 

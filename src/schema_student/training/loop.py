@@ -29,8 +29,9 @@ from transformers.utils import logging as transformers_logging
 from schema_student.core.artifacts import digest, open_step, versions
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import append_row, forget_after, read_json, write_json
+from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
-from schema_student.core.settings import Settings
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.student import batching
 from schema_student.student.loading import Student, write_adapter_record
 from schema_student.training import local_workers
@@ -64,13 +65,13 @@ def publish_adapter(source: Path, run_dir: Path, student: Student) -> Path:
     return final
 
 
-def run_facts(stage: str, settings: Settings, student: Student, data: Sequence[Path]) -> dict[str, Any]:
+def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:
     """What run_config.json says of any stage: settings, student, digests of the data, versions."""
     choice = student.choice
     who = {"name": choice.name, "kind": choice.kind, "base": choice.base, "backend": choice.backend}
     return {
         "stage": stage,
-        "settings": settings.model_dump(exclude={"dry_run"}),
+        "settings": settings.flat(),
         "student": {**who, "digest": student.digest, "reason": choice.reason},
         "data": {path.name: digest(path) for path in data},
         "versions": versions(),
@@ -127,17 +128,17 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 # The loop
 
 
-def check_tracker(settings: Settings) -> None:
+def check_tracker(settings: AnySettings) -> None:
     """Raise UserError, before anything is loaded, where the package of --report-to is not installed."""
-    package = settings.report_to
+    package = settings.tracker.report_to
     if package != "none" and importlib.util.find_spec(package) is None:
         advice = f"pip install {package} (with uv: uv pip install --python {sys.executable} {package})"
         raise UserError(f"--report-to {package} needs a package that is not installed here: {advice}")
 
 
-def _open_tracker(run_dir: Path, settings: Settings) -> dict[str, Any]:
+def _open_tracker(run_dir: Path, settings: ResolvedSettings) -> dict[str, Any]:
     """transformers' arguments for --report-to; the files of a tracker lie in the run's folder."""
-    if settings.report_to == "none":
+    if settings.tracker.report_to == "none":
         return {"report_to": []}
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")  # transformers has no argument for it
     os.environ["WANDB_DIR"] = str(run_dir)
@@ -146,7 +147,7 @@ def _open_tracker(run_dir: Path, settings: Settings) -> dict[str, Any]:
         del os.environ["WANDB_MODE"]  # the flag asks for it by name
     # Nothing is published: trackio would else make a page of the hub at the end.
     local = {"project": "schema-student", "trackio_static_space_id": False}
-    return {"report_to": [settings.report_to], "run_name": run_dir.name, **local}
+    return {"report_to": [settings.tracker.report_to], "run_name": run_dir.name, **local}
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ class Schedule:
     save_every: int
 
 
-def make_arguments(run_dir: Path, settings: Settings, schedule: Schedule, device: torch.device) -> TrainingArguments:
+def make_arguments(
+    run_dir: Path, settings: ResolvedSettings, schedule: Schedule, device: torch.device
+) -> TrainingArguments:
     """transformers' arguments. Checkpoints go to .partial and are renamed from there."""
     return TrainingArguments(
         output_dir=str(run_dir / ".partial"),
@@ -170,15 +173,15 @@ def make_arguments(run_dir: Path, settings: Settings, schedule: Schedule, device
         gradient_accumulation_steps=schedule.accumulation,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=math.ceil(settings.warmup_ratio * schedule.steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
+        warmup_steps=math.ceil(settings.optimizer.warmup_ratio * schedule.steps),
+        weight_decay=settings.optimizer.weight_decay,
+        max_grad_norm=settings.optimizer.max_grad_norm,
         optim="adamw_torch_fused",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
         eval_strategy="no",
-        seed=settings.seed,
+        seed=settings.run.seed,
         use_cpu=device.type == "cpu",
         disable_tqdm=True,
         **_open_tracker(run_dir, settings),
@@ -214,7 +217,7 @@ class StudentTrainer(Trainer):
         sequences: Sequence[Sequence[batching.Ids]],
         together: int,
         run_dir: Path,
-        settings: Settings,
+        settings: ResolvedSettings,
         schedule: Schedule,
         trees: bool,
     ) -> None:
@@ -231,14 +234,14 @@ class StudentTrainer(Trainer):
         self.add_callback(_Flow(schedule))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
         batches = schedule.steps * schedule.accumulation * self.args.world_size
-        self.batch_tokens = settings.batch_tokens
+        self.batch_tokens = settings.batching.batch_tokens
         self.plan = batching.Planner(
             rows=sequences,
             keys=[row["key"] for row in dataset],
             batch_size=schedule.batch_size,
-            batch_tokens=settings.batch_tokens,
+            batch_tokens=settings.batching.batch_tokens,
             together=together,
-            seed=settings.seed,
+            seed=settings.run.seed,
             trees=trees,
         ).plan(batches)
 
@@ -317,7 +320,7 @@ class StudentTrainer(Trainer):
         if self.is_world_process_zero():
             append_row(self.run_dir / METRICS, row)
             if "loss" not in logs or step % 10 == 0 or step == self.schedule.steps:
-                print(self._line(row))
+                log.info(self._line(row))
         numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
         self.callback_handler.on_log(self.args, self.state, self.control, numbers)  # the tracker, where there is one
 
@@ -390,7 +393,7 @@ class StudentTrainer(Trainer):
                 forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
         self.accelerator.wait_for_everyone()
         if checkpoint:
-            print(f"  continuing after {checkpoint}")
+            log.info(f"  continuing after {checkpoint}")
             self.load_stage_state(read_json(checkpoint / "stage_state.json"))
         else:
             self.evaluate()

@@ -18,9 +18,10 @@ from accelerate.utils import gather_object
 from schema_student.core.artifacts import make_stamp
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_json
+from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.loading import Student, attach_lora, load_student
@@ -34,11 +35,7 @@ from schema_student.training.loop import (
     run_facts,
 )
 
-DECIDING = (
-    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong", "batch_tokens"),
-    *("lora_r", "lora_alpha", "lora_dropout", "sft_learning_rate", "sft_epochs", "sft_max_steps", "sft_batch_size"),
-    *("gradient_accumulation", "warmup_ratio", "eval_every", "save_every", "weight_decay", "max_grad_norm"),
-)
+DECIDING = ("loading", "length", "generation", "batching", "lora", "sft", "optimizer")  # groups of settings
 TOGETHER = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
 
@@ -47,32 +44,32 @@ def sft_loss(logps_BC: Any, tokens: Any) -> Any:
     return -logps_BC.sum() / tokens
 
 
-def train_sft(settings: Settings) -> Path:
+def train_sft(given: AnySettings) -> Path:
     """Train the student's adapter on the corpus; returns checkpoint-final."""
-    check_tracker(settings)
-    choice = choose_student(settings)
-    settings = resolve_auto(settings, choice.kind)
+    check_tracker(given)
+    choice = choose_student(given)
+    settings = resolve_auto(given, choice.kind)
     where = paths(settings)
     stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base))
     train = partial(_train, settings, where.corpus, where.run_dir)
-    return make_run(where.run_dir, stamp, [where.corpus], settings.overwrite, train)
+    return make_run(where.run_dir, stamp, [where.corpus], settings.run.overwrite, train)
 
 
-def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
+def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
     loaded = attach_lora(load_student(settings), settings)
     trees = batching.takes_trees(loaded.model)
-    print(f"student: {loaded.choice.name} ({loaded.choice.reason})")
+    log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
     validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
     for fault, count in counts.items():
-        print(f"  left out {count} rows: {fault}")
+        log.info(f"  left out {count} rows: {fault}")
     if not train:
         advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
     schedule = plan_sft(settings, train, trees)
-    print(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
+    log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = run_facts("sft", settings, loaded, [corpus])
     facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
@@ -83,12 +80,17 @@ def _train(settings: Settings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
     publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
-    print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     return {"checkpoint": facts["checkpoint"]}
 
 
 def encode_rows(
-    rows: Sequence[dict[str, Any]], split: str, tokenizer: Any, settings: Settings, counts: dict[str, int], corpus: Path
+    rows: Sequence[dict[str, Any]],
+    split: str,
+    tokenizer: Any,
+    settings: ResolvedSettings,
+    counts: dict[str, int],
+    corpus: Path,
 ) -> list[dict[str, Any]]:
     """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
     found = []
@@ -102,17 +104,19 @@ def encode_rows(
     return found
 
 
-def plan_sft(settings: Settings, rows: Sequence[dict[str, Any]], trees: bool) -> Schedule:
+def plan_sft(settings: ResolvedSettings, rows: Sequence[dict[str, Any]], trees: bool) -> Schedule:
     """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
-    steps = settings.sft_max_steps
+    steps = settings.sft.sft_max_steps
     if not steps:
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
-        size, budget = settings.sft_batch_size, settings.batch_tokens
-        batches = batching.Planner(sequences, keys, size, budget, TOGETHER, settings.seed, trees).count()
-        a_step = settings.gradient_accumulation * process_count()
-        steps = max(1, math.ceil(batches * settings.sft_epochs / a_step))
-    size, accumulation = settings.sft_batch_size, settings.gradient_accumulation
-    return Schedule(steps, settings.sft_learning_rate, size, accumulation, settings.eval_every, settings.save_every)
+        size, budget = settings.sft.sft_batch_size, settings.batching.batch_tokens
+        batches = batching.Planner(sequences, keys, size, budget, TOGETHER, settings.run.seed, trees).count()
+        a_step = settings.sft.gradient_accumulation * process_count()
+        steps = max(1, math.ceil(batches * settings.sft.sft_epochs / a_step))
+    size, accumulation = settings.sft.sft_batch_size, settings.sft.gradient_accumulation
+    return Schedule(
+        steps, settings.sft.sft_learning_rate, size, accumulation, settings.sft.eval_every, settings.sft.save_every
+    )
 
 
 class SFTTrainer(StudentTrainer):
@@ -124,7 +128,7 @@ class SFTTrainer(StudentTrainer):
         train: Sequence[dict[str, Any]],
         validation: Sequence[dict[str, Any]],
         run_dir: Path,
-        settings: Settings,
+        settings: ResolvedSettings,
         schedule: Schedule,
         trees: bool,
     ) -> None:

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_json, read_jsonl
-from schema_student.core.settings import Settings, default_settings
+from schema_student.core.settings import AnySettings, default_settings
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Formulas
@@ -402,28 +402,32 @@ class Epsilon(Controller):
         return Decision(used, [used / (1 + self.epsilon * sign) for sign in signs], list(range(len(signs))))
 
 
-def make_controller(settings: Settings) -> Controller:
+def make_controller(settings: AnySettings) -> Controller:
     """The controller that the settings name."""
-    beta_0, bounds = settings.beta, {"beta_min": settings.beta_min, "beta_max": settings.beta_max}
+    beta_0, bounds = settings.beta.beta, {"beta_min": settings.beta.beta_min, "beta_max": settings.beta.beta_max}
     risk: dict[str, Any] = {
         **bounds,
-        "delta": settings.beta_delta,
-        "lambda_": settings.beta_lambda,
-        "gamma": settings.beta_gamma,
-        "warmup": settings.beta_warmup,
+        "delta": settings.beta.beta_delta,
+        "lambda_": settings.beta.beta_lambda,
+        "gamma": settings.beta.beta_gamma,
+        "warmup": settings.beta.beta_warmup,
     }
-    beta_dpo = {"a": settings.beta_dpo_a, "rho": settings.beta_dpo_rho, "momentum": settings.beta_dpo_momentum}
+    beta_dpo = {
+        "a": settings.beta.beta_dpo_a,
+        "rho": settings.beta.beta_dpo_rho,
+        "momentum": settings.beta.beta_dpo_momentum,
+    }
     make = {
         "fixed": lambda: Fixed(beta_0),
-        "risk": lambda: Risk(beta_0, **risk, alpha=settings.beta_alpha),
+        "risk": lambda: Risk(beta_0, **risk, alpha=settings.beta.beta_alpha),
         "hoeffding": lambda: Hoeffding(
-            beta_0, **risk, alpha=settings.beta_hoeffding_alpha, eps_0=settings.beta_hoeffding_error
+            beta_0, **risk, alpha=settings.beta.beta_hoeffding_alpha, eps_0=settings.beta.beta_hoeffding_error
         ),
-        "calibrated": lambda: Calibrated(beta_0, **bounds, delta=settings.beta_delta),
-        "beta_dpo": lambda: BetaDPO(beta_0, **bounds, **beta_dpo, seed=settings.seed),
-        "epsilon": lambda: Epsilon(beta_0, **bounds, epsilon=settings.beta_epsilon),
+        "calibrated": lambda: Calibrated(beta_0, **bounds, delta=settings.beta.beta_delta),
+        "beta_dpo": lambda: BetaDPO(beta_0, **bounds, **beta_dpo, seed=settings.run.seed),
+        "epsilon": lambda: Epsilon(beta_0, **bounds, epsilon=settings.beta.beta_epsilon),
     }
-    return make[settings.beta_controller]()
+    return make[settings.beta.beta_controller]()
 
 
 def check_margins(margins: Sequence[float]) -> None:

@@ -29,9 +29,10 @@ from accelerate.utils import gather_object
 from schema_student.core.artifacts import digest, make_stamp
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import append_row, read_jsonl, write_json, write_jsonl
+from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
-from schema_student.core.settings import Settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.statistics import sign_test
 from schema_student.preference.held_out import is_held_out
 from schema_student.schema.compiling import compile_schema
@@ -55,16 +56,8 @@ from schema_student.training.loop import (
     run_facts,
 )
 
-DECIDING = (
-    *("base_model", "load_in_4bit", "dtype", "max_seq_length", "max_new_tokens", "overlong", "batch_tokens"),
-    *("schema_rendering", "strip_fences", "dpo_learning_rate", "dpo_max_steps", "dpo_batch_size", "dpo_eval_every"),
-    *("dpo_gradient_accumulation", "warmup_ratio", "weight_decay", "max_grad_norm"),
-    *("dpo_sft_weight", "dpo_positive_weight", "dpo_chosen_fall"),
-    *("beta_controller", "beta", "beta_min", "beta_max", "beta_delta", "beta_lambda", "beta_alpha", "beta_gamma"),
-    *("beta_warmup", "beta_hoeffding_alpha", "beta_hoeffding_error", "beta_epsilon"),
-    *("beta_dpo_a", "beta_dpo_rho", "beta_dpo_momentum"),
-)
-LORA = ("lora_r", "lora_alpha", "lora_dropout")
+# Groups of settings that decide the aligned adapter; "lora" too where a fresh one is aligned.
+DECIDING = ("loading", "length", "generation", "batching", "prompt", "verdict", "optimizer", "dpo", "beta")
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 TOGETHER = 4  # pairs of one schema that follow each other: they share its computation
 ZERO_STEPS = 3  # steps in a row whose margins are all exactly 0 before the run stops: one may be chance
@@ -114,27 +107,27 @@ def perturbed_logps(policy_CV: Any, reference_CV: Any, ids_C: Any, mask_C: Any, 
 # The stage
 
 
-def train_dpo(settings: Settings) -> Path:
+def train_dpo(given: AnySettings) -> Path:
     """Align the SFT adapter on the pairs; returns checkpoint-final."""
-    check_tracker(settings)
-    choice = choose_student(settings)
-    settings = resolve_auto(settings, choice.kind)
+    check_tracker(given)
+    choice = choose_student(given)
+    settings = resolve_auto(given, choice.kind)
     where = paths(settings)
-    own = bool(settings.data_set)
+    own = bool(settings.data.data_set)
     dataset = None if own else where.dataset
-    adapter = None if own and not settings.adapter else where.sft_checkpoint
+    adapter = None if own and not settings.student.adapter else where.sft_checkpoint
     if adapter:
         check_adapter(str(adapter), choice)
     base = base_digest(choice.base)
-    stamp = make_stamp(settings, *DECIDING, *(() if adapter else LORA), base_digest=base)
+    stamp = make_stamp(settings, *DECIDING, *(() if adapter else ("lora",)), base_digest=base)
     weights = adapter / "adapter_model.safetensors" if adapter else None
     inputs = [path for path in (where.pairs, dataset, weights) if path]
     train = partial(_train, settings, where.pairs, dataset, adapter, where.dpo_dir)
-    return make_run(where.dpo_dir, stamp, inputs, settings.overwrite, train)
+    return make_run(where.dpo_dir, stamp, inputs, settings.run.overwrite, train)
 
 
 def _train(
-    settings: Settings, pairs: Path, dataset: Path | None, adapter: Path | None, run_dir: Path
+    settings: ResolvedSettings, pairs: Path, dataset: Path | None, adapter: Path | None, run_dir: Path
 ) -> dict[str, Any]:
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else attach_lora(loaded, settings)
@@ -142,24 +135,25 @@ def _train(
     counts: dict[str, int] = {}
     rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs, trees)
     for fault, count in counts.items():
-        print(f"  left out {count} pairs: {fault}")
+        log.info(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
     if not train:
         more = "sample more (--pair-prompts, --samples-per-prompt)"
         advice = batching.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(len(train), settings, pairs)
-    requests = read_requests(dataset, VALIDATION_PROMPTS, settings.schema_rendering) if dataset else []
+    requests = read_requests(dataset, VALIDATION_PROMPTS, settings.prompt.schema_rendering) if dataset else []
     schedule = plan_dpo(settings)
     held_out = len(rows) - len(train)
-    print(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
+    log.info(f"  {len(train)} pairs, {held_out} held out, {len(requests)} validation requests, {schedule.steps} steps")
     warmup = getattr(betas.make_controller(settings), "warmup", 0)
     if warmup >= schedule.steps:
-        name = settings.beta_controller
-        print(f"  the {name} warm-up of {warmup} steps is not shorter than the run: beta will stay at {settings.beta}")
-    if settings.beta_controller == "calibrated" and 4 * settings.beta > settings.beta_max:
-        bounds = f"beta_max {settings.beta_max} is under 4 times beta {settings.beta}"
-        print(
+        name = settings.beta.beta_controller
+        stays = f"beta will stay at {settings.beta.beta}"
+        log.info(f"  the {name} warm-up of {warmup} steps is not shorter than the run: {stays}")
+    if settings.beta.beta_controller == "calibrated" and 4 * settings.beta.beta > settings.beta.beta_max:
+        bounds = f"beta_max {settings.beta.beta_max} is under 4 times beta {settings.beta.beta}"
+        log.info(
             f"  {bounds}: calibrated hardly moves (not at all where they are equal); raise --beta-max, or lower --beta"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -186,30 +180,30 @@ def _train(
     last = {"step": schedule.steps, "epoch": trainer.epoch_of(schedule.steps)}
     last |= {k: facts[k] for k in ("checkpoint", "why", "sft_was_better")}
     append_row(run_dir / METRICS, last)
-    print(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     return {"checkpoint": facts["checkpoint"], "sft_was_better": facts["sft_was_better"]}
 
 
-def _check_enough(pairs: int, settings: Settings, path: Path) -> None:
+def _check_enough(pairs: int, settings: ResolvedSettings, path: Path) -> None:
     """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
-    batches = settings.dpo_gradient_accumulation * process_count()
-    step = settings.dpo_batch_size * batches
+    batches = settings.dpo.dpo_gradient_accumulation * process_count()
+    step = settings.dpo.dpo_batch_size * batches
     if pairs < step:
         what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
         raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
 
 
-def name_reference(student: Student, adapter: Path, settings: Settings) -> str:
+def name_reference(student: Student, adapter: Path, settings: ResolvedSettings) -> str:
     """Digest of what decides the reference's log-probabilities: base and adapter, and how they are loaded."""
     files = [digest(adapter / name) for name in ADAPTER_FILES]
-    loaded = [student.choice.backend, str(student.model.dtype), settings.load_in_4bit]
+    loaded = [student.choice.backend, str(student.model.dtype), settings.loading.load_in_4bit]
     return digest([student.digest, *files, *loaded])
 
 
 def encode_pairs(
     pairs: Sequence[dict[str, Any]],
     tokenizer: Any,
-    settings: Settings,
+    settings: ResolvedSettings,
     counts: dict[str, int],
     path: Path,
     trees: bool,
@@ -220,7 +214,7 @@ def encode_pairs(
         chosen, rejected = (batching.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
         fault = batching.find_fault(chosen, settings) or batching.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
-        too_long = not fault and batching.count_tokens([chosen, rejected], trees) > settings.batch_tokens
+        too_long = not fault and batching.count_tokens([chosen, rejected], trees) > settings.batching.batch_tokens
         fault = "pair longer than batch_tokens" if too_long else fault
         name = f"{path.name}:{number}"
         if batching.keep_whole(fault, name, counts, settings):
@@ -247,10 +241,14 @@ def read_requests(dataset: Path, limit: int, rendering: str) -> list[dict[str, A
     return [row for rows in kinds.values() for row in rows[:: max(1, -(-len(rows) // (limit // 2)))]]
 
 
-def plan_dpo(settings: Settings) -> Schedule:
+def plan_dpo(settings: ResolvedSettings) -> Schedule:
     """DPO's steps; each validation is a checkpoint too."""
-    size, accumulation, every = settings.dpo_batch_size, settings.dpo_gradient_accumulation, settings.dpo_eval_every
-    return Schedule(settings.dpo_max_steps, settings.dpo_learning_rate, size, accumulation, every, every)
+    size, accumulation, every = (
+        settings.dpo.dpo_batch_size,
+        settings.dpo.dpo_gradient_accumulation,
+        settings.dpo.dpo_eval_every,
+    )
+    return Schedule(settings.dpo.dpo_max_steps, settings.dpo.dpo_learning_rate, size, accumulation, every, every)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ class DPOTrainer(StudentTrainer):
         rows: Sequence[dict[str, Any]],
         requests: Sequence[dict[str, Any]],
         run_dir: Path,
-        settings: Settings,
+        settings: ResolvedSettings,
         schedule: Schedule,
         trees: bool,
     ) -> None:
@@ -275,7 +273,7 @@ class DPOTrainer(StudentTrainer):
         self.held_out = [row for row in rows if row["split"] != "train"]
         train = [row for row in rows if row["split"] == "train"]
         self.controller = betas.make_controller(settings)
-        self.beta = settings.beta
+        self.beta = settings.beta.beta
         self.parts: list[torch.Tensor] = []
         self.margins: list[torch.Tensor] = []
         self.shares: list[tuple[Any, Any]] = []
@@ -320,7 +318,7 @@ class DPOTrainer(StudentTrainer):
         key = digest([reference, str(self.autocast), self.trees, self.schedule.batch_size, self.batch_tokens, sides])
         path = folder / f"{key[:16]}.jsonl"
         if path.exists():
-            print(f"  reference log-probabilities: {path}, computed before")
+            log.info(f"  reference log-probabilities: {path}, computed before")
             found = read_jsonl(path)
         else:
             found = [*self._reference_rows(self.held_out), *self._reference_rows(self.train_dataset)]
@@ -382,7 +380,7 @@ class DPOTrainer(StudentTrainer):
             with self.as_reference():
                 reference = batching.completion_logits(model, batch)
         rows = zip(policy, reference, batch["completion_ids"], batch["completion_mask"], strict=True)
-        found = [perturbed_logps(*row, self.settings.beta_epsilon) for row in rows]
+        found = [perturbed_logps(*row, self.settings.beta.beta_epsilon) for row in rows]
         chosen, rejected = torch.tensor(found, dtype=torch.float64, device=policy.device).chunk(2)
         signs = [betas.perturbation_sign(*ratios) for ratios in (chosen - rejected).tolist()]
         return dpo_margins(chosen[:, 1], rejected[:, 1], *batch["reference_logps"].chunk(2)), signs
@@ -407,13 +405,13 @@ class DPOTrainer(StudentTrainer):
         pair_betas, weights = self.shares[len(self.parts)]
         self.parts.append(parts.detach())
         settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings, parts
-        if settings.dpo_positive_weight:
-            weight = settings.dpo_positive_weight
+        if settings.dpo.dpo_positive_weight:
+            weight = settings.dpo.dpo_positive_weight
             margins = positive_margins(margins, policy_chosen_logps, reference_chosen_logps, weight)
         losses = dpo_losses(margins, pair_betas)
-        if settings.dpo_sft_weight:
+        if settings.dpo.dpo_sft_weight:
             tokens = inputs["completion_mask"][: len(losses)].sum(-1)
-            losses = losses + settings.dpo_sft_weight * sft_losses(policy_chosen_logps, tokens)
+            losses = losses + settings.dpo.dpo_sft_weight * sft_losses(policy_chosen_logps, tokens)
         return (weights * losses).sum() / num_items_in_batch
 
     def set_beta(
@@ -515,9 +513,9 @@ class DPOTrainer(StudentTrainer):
 
     def _watch_chosen(self, fall: float) -> dict[str, float]:
         """An alarm where the chosen answers have become less likely than they were: DPO widens margins that way too."""
-        was, self.fallen = self.fallen, fall > self.settings.dpo_chosen_fall
+        was, self.fallen = self.fallen, fall > self.settings.dpo.dpo_chosen_fall
         if self.fallen and not was and self.is_world_process_zero():
-            print(
+            log.info(
                 f"  ALARM: at step {self.state.global_step} chosen answers are on average {fall:.1f} nats less likely "
                 "than at the start, so the student unlearns what it should prefer. Raise --beta, lower "
                 "--dpo-learning-rate, or add --dpo-sft-weight or --dpo-positive-weight"
@@ -543,7 +541,7 @@ class DPOTrainer(StudentTrainer):
             prepared = (self._prepare_inputs(self.collate(rows)) for rows in batches)
             mine = [margin for batch in prepared for margin in self.margins_of(self.model, batch)[0].tolist()]
             margins = torch.tensor(gather_object(mine))
-            metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta).mean())
+            metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
         return metrics
@@ -575,13 +573,15 @@ def describe_margins(margins: Sequence[float]) -> dict[str, float]:
     return {**found, "max": max(margins), "pos_frac": sum(m > 0 for m in margins) / n}
 
 
-def judge_answers(student: Student, requests: Sequence[dict[str, Any]], settings: Settings) -> list[tuple[bool, bool]]:
+def judge_answers(
+    student: Student, requests: Sequence[dict[str, Any]], settings: ResolvedSettings
+) -> list[tuple[bool, bool]]:
     """Whether the greedy answer to each request is valid, and whether it means what was asked."""
     prompts = [request["prompt"] for request in requests]
-    answers = generate(student, prompts, settings.max_new_tokens, settings.eval_batch_size)
+    answers = generate(student, prompts, settings.generation.max_new_tokens, settings.decoding.eval_batch_size)
     found = []
     for request, (answer,) in zip(requests, answers, strict=True):
-        verdict = judge(answer.text, compile_schema(request["schema"]), settings.strip_fences)
+        verdict = judge(answer.text, compile_schema(request["schema"]), settings.verdict.strip_fences)
         truth = request["target"], request["schema"], request["accepted"]
         found.append((verdict.schema_valid, verdict.schema_valid and matches(verdict.value, *truth)))
     return found

@@ -1,0 +1,27 @@
+"""The one logger: what a program says on its terminal, and what a notebook, a menu or a server may redirect.
+
+log.info("done already: d_03_dataset.jsonl")
+log_to_terminal()       # a program calls it where it starts; a library never does
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+log = logging.getLogger("schema_student")
+
+
+class TerminalHandler(logging.Handler):
+    """Writes bare messages: warnings and errors to standard error, all else to standard output, as both are now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        print(self.format(record), file=stream, flush=True)
+
+
+def log_to_terminal() -> None:
+    """Let the logger speak on the terminal; a second call changes nothing."""
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, TerminalHandler) for handler in log.handlers):
+        log.addHandler(TerminalHandler())

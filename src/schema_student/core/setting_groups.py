@@ -1,0 +1,436 @@
+"""The settings in groups: type, meaning and bounds of each, said once; its value stands in config/defaults.json.
+
+A group holds what decides the same artifacts, because a stage's stamp is a dump of groups; `section` is its heading in
+--help. Names are those of the flat configuration file and of the flags.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+HostName = Annotated[str, Field(min_length=1)]
+Folder = Annotated[str, Field(min_length=1)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+def setting(description: str, auto: bool = False, **bounds: Any) -> Any:
+    """A field of a group: its meaning, whether it may be "auto" until it is resolved, its bounds (ge, gt, pattern)."""
+    return Field(description=description, json_schema_extra={"auto": True} if auto else None, **bounds)
+
+
+class Group(BaseModel):
+    """Settings that decide the same artifacts."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
+    section: ClassVar[str] = ""
+
+
+class RunSettings(Group):
+    """What a run is called, where its artifacts go, and the seed of every random choice."""
+
+    section = "general"
+
+    run: str = setting(
+        'name of the run; "" = after --data-set, --adapter or --schemas, else "student"',
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+    )
+    output_dir: str = setting("folder that all artifacts go to", min_length=1)
+    data_dir: str = setting('folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run')
+    seed: int = setting("seed of every random choice", ge=0, le=2**32 - 1)
+    overwrite: bool = setting("make artifacts again that other settings made")
+    dry_run: bool = setting("check settings and inputs, say what would be written, do nothing", default=False)
+    schemas: str = setting("your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps")
+
+
+class DataSettings(Group):
+    """Data of any origin to train on."""
+
+    section = "data"
+
+    data_set: str = setting(
+        "your own data to train on: a JSONL file, or a data set of the hub, ID[:CONFIG[:SPLIT]] (train-dpo --help)",
+    )
+    data_limit: int = setting("rows to take of it, evenly spread; 0 = all", ge=0)
+
+
+class TrackerSettings(Group):
+    """Where else training logs go."""
+
+    section = "tracker"
+
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = setting(
+        "where else training logs go, beside training_metrics.jsonl"
+    )
+
+
+class PromptSettings(Group):
+    """How a prompt shows its schema."""
+
+    section = "prompt"
+
+    schema_rendering: Literal["json", "compact"] = setting(
+        "how a prompt shows the schema: as it is or on one short line"
+    )
+
+
+class VerdictSettings(Group):
+    """What is taken off an answer before it is judged."""
+
+    section = "prompt"
+
+    strip_fences: bool = setting("take ```json fences off an answer before it is judged")
+
+
+class TeacherSettings(Group):
+    """Which teacher; a stamp holds what it resolves to."""
+
+    section = "teacher"
+
+    teacher_model: str = setting('"auto", "embedded-teacher", or a model of your Ollama', min_length=1)
+    preferred_teacher: str = setting("what auto takes where Ollama has it", min_length=1)
+    teacher_api: Literal["ollama", "openai"] = setting(
+        "what the teacher's server speaks: Ollama's API, or OpenAI's as vLLM and llama.cpp do"
+    )
+
+
+class ServerSettings(Group):
+    """Where the teacher's server is and how patiently it is asked: nothing here decides an answer."""
+
+    section = "teacher"
+
+    teacher_host: list[HostName] = setting(
+        "the server's address, or several; none = OLLAMA_HOST (openai: OPENAI_BASE_URL), else this machine"
+    )
+    teacher_timeout: float = setting("seconds without a word after which an answer is given up", gt=0)
+    teacher_deadline: float = setting("seconds that one answer may take in all", gt=0)
+    teacher_retries: int = setting("tries after the first one that failed", ge=0)
+    teacher_concurrency: int = setting("requests in flight at each host", ge=1)
+    teacher_answers: str = setting(
+        'JSONL file to export the teacher\'s answers to or import them from; "" = in output_dir'
+    )
+
+
+class AnswersSettings(Group):
+    """What decides the teacher's answers, beside the question."""
+
+    section = "teacher"
+
+    teacher_repairs: int = setting("times that an invalid answer is shown its violations to mend them", ge=0)
+    teacher_num_ctx: int = setting("context of the teacher, tokens", ge=512)
+    teacher_temperature: float = setting("temperature of the writing roles; the judge runs at 0", ge=0)
+    teacher_think: Literal["", "low", "medium", "high"] = setting('how long a reasoning teacher thinks; "" = not asked')
+
+
+class DomainsSettings(Group):
+    """How many domains are asked for."""
+
+    section = "dataset"
+
+    domains: int = setting("number of domains to generate", auto=True, ge=1)
+
+
+class DatasetSettings(Group):
+    """How many rows of what, on which days, and how new each must be."""
+
+    section = "dataset"
+
+    train_queries: int = setting("training queries a schema", auto=True, ge=1)
+    pair_queries: int = setting(
+        "further queries a training schema, for pairs alone: --pair-prompts of them, the hardest, are used",
+        auto=True,
+        ge=0,
+    )
+    eval_queries: int = setting("least number of prompts in each test split", auto=True, ge=1)
+    refusal_fraction: Share = setting("share of queries that the schema cannot express")
+    french_fraction: Share = setting("share of French queries")
+    train_share: Share = setting("share of schemas trained on")
+    validation_share: Share = setting("share of schemas for validation; what is left is test_unseen")
+    date_start: Day = setting("first day that current_date is drawn from")
+    date_end: Day = setting("last day that current_date is drawn from")
+    near_duplicate: Share = setting(
+        "share of word pairs in common (Jaccard, by MinHash) from which a request repeats another and is dropped; "
+        "0 = only exact repeats are",
+    )
+    test_overlap: int = setting(
+        "words in a row that a request of a test split and one for training may not share (a shorter one, of 8 at "
+        "least, as a whole); 0 = any",
+        ge=0,
+    )
+
+
+class HubSettings(Group):
+    """What the card says."""
+
+    section = "dataset"
+
+    dataset_licence: str = setting(
+        'licence that the card names, as hubs call it (apache-2.0, cc-by-4.0); "" = apache-2.0 for what the embedded '
+        "teacher wrote, else unknown",
+        pattern=r"^[a-z0-9.-]*$",
+    )
+
+
+class PushSettings(Group):
+    """Where the data set is pushed to."""
+
+    section = "dataset"
+
+    push_to_hub: str = setting(
+        'OWNER/NAME of the dataset to push card and splits to; "" = nothing', pattern=r"^([\w.-]+/[\w.-]+)?$"
+    )
+    hub_public: bool = setting("make a dataset that is pushed for the first time public, not private")
+
+
+class StudentBaseSettings(Group):
+    """Which base and adapter, and by how many processes it is trained; stamps hold their digests."""
+
+    section = "student"
+
+    base_model: str = setting('"auto", "embedded", or a folder or hub id of a causal model', min_length=1)
+    adapter: str = setting('folder of a LoRA adapter; "" = the one of this run')
+    processes: int = setting(
+        "processes that share the training of a script on a CPU, no more than cores; on GPUs use torchrun",
+        auto=True,
+        ge=1,
+    )
+
+
+class LoadingSettings(Group):
+    """How the base is loaded."""
+
+    section = "student"
+
+    load_in_4bit: bool = setting("load the base in 4 bits (GPU)")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("number format of the base")
+
+
+class LengthSettings(Group):
+    """The longest sequence."""
+
+    section = "student"
+
+    max_seq_length: int = setting("longest prompt and completion, tokens", ge=16)
+
+
+class GenerationSettings(Group):
+    """The longest completion."""
+
+    section = "student"
+
+    max_new_tokens: int = setting("longest completion, tokens", auto=True, ge=1)
+
+
+class BatchingSettings(Group):
+    """How many tokens a batch computes."""
+
+    section = "sft"
+
+    batch_tokens: int = setting(
+        "a batch of a device, of SFT or DPO, ends before so many tokens, shared ones counted once", ge=16
+    )
+
+
+class LoraSettings(Group):
+    """The adapter's shape."""
+
+    section = "sft"
+
+    lora_r: int = setting("rank of LoRA", ge=1)
+    lora_alpha: int = setting("scale of LoRA", ge=1)
+    lora_dropout: float = setting("dropout of LoRA", ge=0, lt=1)
+
+
+class SFTSettings(Group):
+    """Supervised fine-tuning."""
+
+    section = "sft"
+
+    sft_learning_rate: float = setting("peak learning rate", auto=True, gt=0)
+    sft_epochs: float = setting("passes over the corpus", auto=True, gt=0)
+    sft_max_steps: int = setting("optimizer steps; 0 = by epochs", ge=0)
+    sft_batch_size: int = setting("sequences in a batch of a device", auto=True, ge=1)
+    gradient_accumulation: int = setting("batches in an optimizer step of SFT", auto=True, ge=1)
+    eval_every: int = setting("steps between validation losses", auto=True, ge=1)
+    save_every: int = setting("steps between checkpoints", auto=True, ge=1)
+
+
+class OptimizerSettings(Group):
+    """What SFT and DPO share."""
+
+    section = "sft"
+
+    warmup_ratio: float = setting("share of steps of rising learning rate", ge=0, lt=1)
+    weight_decay: float = setting("weight decay", ge=0)
+    max_grad_norm: float = setting("gradients are clipped to this norm", gt=0)
+    overlong: Literal["drop", "refuse"] = setting("a row above max_seq_length: drop and count it, or stop")
+
+
+class EvaluatedSettings(Group):
+    """Who is evaluated."""
+
+    section = "eval"
+
+    eval_student: Literal["auto", "base", "sft", "dpo"] = setting(
+        "who is evaluated; auto = --adapter where named, else the base"
+    )
+
+
+class DecodingSettings(Group):
+    """How many prompts are decoded at once."""
+
+    section = "eval"
+
+    eval_batch_size: int = setting("prompts decoded at once", auto=True, ge=1)
+
+
+class EvalSettings(Group):
+    """Which prompts are evaluated, and who judges."""
+
+    section = "eval"
+
+    eval_splits: list[Literal["train", "validation", "alignment", "test_seen", "test_unseen"]] = setting(
+        "splits to evaluate", min_length=1
+    )
+    eval_limit: int = setting("prompts of each split; 0 = all", ge=0)
+    judge_valid: bool = setting("ask the teacher whether a valid answer is what was asked")
+
+
+class SamplingSettings(Group):
+    """How many answers to how many prompts are sampled."""
+
+    section = "pairs"
+
+    samples_per_prompt: int = setting("answers sampled from the student for a prompt", auto=True, ge=1)
+    sample_temperature: float = setting("temperature of these samples", gt=0)
+    pair_prompts: int = setting("most prompts that are sampled, first those that it would get wrong", auto=True, ge=1)
+
+
+class PairsSettings(Group):
+    """How many pairs a prompt gives."""
+
+    section = "pairs"
+
+    pairs_per_prompt: int = setting("most pairs kept of a prompt", ge=1)
+
+
+class MutationsSettings(Group):
+    """How many of them are made by breaking the right answer."""
+
+    section = "pairs"
+
+    mutations_per_prompt: int = setting("rejected answers made by breaking the right one", auto=True, ge=0)
+
+
+class BetaSettings(Group):
+    """The controller of DPO's beta."""
+
+    section = "dpo"
+
+    beta_controller: Literal["fixed", "risk", "hoeffding", "calibrated", "beta_dpo", "epsilon"] = setting(
+        "how beta moves: calibrated rises while margins' upper tail moves up and comes back; fixed stays; risk, "
+        "hoeffding (by p_hat), beta_dpo (by the batch, and drops outliers) and epsilon (by pair) as published",
+    )
+    beta: float = setting("beta at the start (beta_0): greater holds the student closer to its reference", gt=0)
+    beta_min: float = setting("least beta; 0 only with --beta-published, as a beta of 0 learns nothing", ge=0)
+    beta_max: float = setting(
+        "greatest beta; calibrated answers a jump of margins by 1.5 times only where this is 4 to 5 times --beta or "
+        "more, and stays fixed where they are equal",
+        gt=0,
+    )
+    beta_delta: float = setting("calibrated, risk, hoeffding: share of margins expected above tau", gt=0, lt=1)
+    beta_lambda: float = setting("risk, hoeffding: how fast tau follows the margins", gt=0, le=1)
+    beta_alpha: float = setting("risk: largest step of log beta", gt=0)
+    beta_gamma: float = setting("risk, hoeffding: steepness of beta's answer to u", gt=0)
+    beta_warmup: int = setting("risk, hoeffding: steps that pool margins before tau_0 is set", ge=0)
+    beta_hoeffding_alpha: float = setting("hoeffding: largest step of log beta", gt=0)
+    beta_hoeffding_error: float = setting(
+        "hoeffding: chance of a false alarm (eps_0); smaller makes a rise of beta rarer", gt=0, lt=1
+    )
+    beta_dpo_a: float = setting(
+        "beta_dpo: change of beta, as a share of beta_0, for each nat of margin above the running mean", ge=0
+    )
+    beta_dpo_rho: float = setting("beta_dpo: share of a step's pairs left out, outliers first", ge=0, lt=1)
+    beta_dpo_momentum: float = setting(
+        "beta_dpo: what the running mean and deviation keep of the past at each step", ge=0, lt=1
+    )
+    beta_epsilon: float = setting(
+        "epsilon: how far logits are moved to see which beta a pair wants; two more forward passes", gt=0, lt=1
+    )
+
+
+class PublishedSettings(Group):
+    """What is allowed for the sake of published results."""
+
+    section = "dpo"
+
+    beta_published: bool = setting("allow the published bounds, with beta_min 0")
+
+
+class DPOSettings(Group):
+    """Direct preference optimization."""
+
+    section = "dpo"
+
+    dpo_sft_weight: float = setting(
+        "weight of an SFT loss on the chosen answers (nats a token), which keeps them likely; 0 = none", auto=True, ge=0
+    )
+    dpo_positive_weight: float = setting(
+        "DPO-positive (arXiv 2402.13228): penalty for each nat that a chosen answer falls below its reference, "
+        "taken off its margin; the paper uses 50; 0 = none",
+        ge=0,
+    )
+    dpo_chosen_fall: float = setting(
+        "alarm where a step's chosen answers are on average this many nats less likely than at the start", gt=0
+    )
+    dpo_learning_rate: float = setting("peak learning rate of DPO", auto=True, gt=0)
+    dpo_max_steps: int = setting("optimizer steps of DPO", auto=True, ge=1)
+    dpo_batch_size: int = setting("pairs in a batch of a device", auto=True, ge=1)
+    dpo_gradient_accumulation: int = setting(
+        "batches in an optimizer step of DPO; above 1 each is read twice (but with fixed), because beta needs the "
+        "margins of the whole step before its first loss",
+        ge=1,
+    )
+    dpo_eval_every: int = setting("steps between validations of DPO, each a checkpoint", auto=True, ge=1)
+
+
+class RolloutsSettings(Group):
+    """Who answers."""
+
+    section = "rollouts"
+
+    rollout_source: Literal["student", "teacher"] = setting(
+        "who answers: the student (--base-model, --adapter), or the teacher's model behind its API"
+    )
+
+
+class ScoringSettings(Group):
+    """What scores answers."""
+
+    section = "rollouts"
+
+    rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
+        "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
+    )
+    reward_model: str = setting("folder or hub id of a sequence classification model with one label")
+
+
+class DuelSettings(Group):
+    """Which two adapters are compared."""
+
+    section = "duel"
+
+    adapters: list[Folder] = setting(
+        "two adapter folders to compare, or base and one; the first one's wins are counted"
+    )
+
+
+class CompareSettings(Group):
+    """Which runs stand side by side."""
+
+    section = "report"
+
+    runs: list[RunName] = setting("names of runs to put side by side (compare_runs.py)")
