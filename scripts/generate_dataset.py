@@ -1,4 +1,4 @@
-"""Step 3: the teacher writes requests and answers for each schema; valid ones are kept -> d_03_dataset.jsonl, d_03_hub/.
+"""Step 3: the teacher writes requests and answers for each schema; valid ones stay -> d_03_dataset.jsonl, d_03_hub/.
 
 python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """

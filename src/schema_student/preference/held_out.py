@@ -13,4 +13,5 @@ def is_held_out(prompt: str) -> bool:
 
 
 def prompt_digest(prompt: str) -> str:
+    """Digest of a prompt: its name in files that need not repeat it."""
     return digest(prompt.encode())[:16]

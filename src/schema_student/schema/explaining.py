@@ -40,6 +40,7 @@ class Violation:
 
 
 def explain_error(error: ValidationError) -> list[Violation]:
+    """The violations of one of the validator's errors; a union's failure is told by its nearest alternative."""
     context = error.kind.as_dict().get("context")
     if context and all(context):
         return _explain_union(error, context)
@@ -99,5 +100,6 @@ def _shorten(message: str) -> str:
 
 
 def json_type(value: Any) -> str:
+    """What a value is in JSON, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -6,10 +6,12 @@ from typing import Any
 
 
 def unescape_pointer(part: str) -> str:
+    """One part of a JSON Pointer as the name that it stands for (RFC 6901)."""
     return part.replace("~1", "/").replace("~0", "~")
 
 
 def json_pointer(parts: Any) -> str:
+    """The JSON Pointer of a path of keys and indices."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 

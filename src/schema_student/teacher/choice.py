@@ -112,5 +112,6 @@ def _read_llmrc(path: Path) -> str:
 
 
 def request_limits(settings: AnySettings) -> Limits:
+    """The bounds of one request: seconds without a byte, seconds in all, bytes."""
     max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.answers.teacher_num_ctx
     return Limits(settings.server.teacher_timeout, settings.server.teacher_deadline, max_bytes)

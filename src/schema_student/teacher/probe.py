@@ -115,6 +115,7 @@ def _format_held(reply: Reply) -> str:
 
 
 def not_answering(api: str, host: str, fault: Exception) -> TeacherError:
+    """The error of a server that is not there, with how to start it."""
     name, start = SERVERS[api]
     advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
     return TeacherError(f"{name} does not answer at {host} ({_why(fault)}): {advice}")
