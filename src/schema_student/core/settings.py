@@ -84,8 +84,10 @@ class AnySettings:
 
     def changed(self, **changes: Any) -> Self:
         """A copy with these settings, validated; raises SettingsError."""
-        values = {**self.dump(*GROUPS), **changes}
-        return _build(type(self), values, lambda name: f"setting {name}")
+        return _rebuild(type(self), {**self.dump(*GROUPS), **changes})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.dump(*GROUPS))  # another process makes the groups itself
 
 
 class Settings(AnySettings):
@@ -114,6 +116,10 @@ def default_settings(**changes: Any) -> Settings:
 def make_settings(values: Mapping[str, Any], origin: Callable[[str], str]) -> Settings:
     """Settings of these values; the first mistake becomes a SettingsError that begins with origin(name)."""
     return _build(Settings, values, origin)
+
+
+def _rebuild(kind: type[S], values: Mapping[str, Any]) -> S:
+    return _build(kind, values, lambda name: f"setting {name}")
 
 
 def _build(kind: type[S], values: Mapping[str, Any], origin: Callable[[str], str]) -> S:
@@ -234,7 +240,7 @@ def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
     for name, value in read_auto(kind).items():
         if values[name] == "auto":
             values[name] = value
-    return _build(ResolvedSettings, values, lambda name: f"setting {name}")
+    return _rebuild(ResolvedSettings, values)
 
 
 def read_auto(kind: str) -> dict[str, Any]:
