@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.core.artifacts import digest, dry_run, make_stamp, open_step, read_meta
+from schema_student.core.artifacts import dry_run, open_artifact, read_meta
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import (
     FIELDS,
@@ -26,6 +26,7 @@ from schema_student.core.jsonl import (
 )
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.settings import default_settings
+from schema_student.core.stamps import digest, make_stamp
 from schema_student.operate.pretty import write_pretty
 
 STAMP = {"settings": {"domains": 3}, "seed": 1}
@@ -39,16 +40,16 @@ values = st.recursive(
 row_lists = st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=5)
 
 
-def run_step(path, rows, stamp=STAMP, stop_after=None, **options):
-    """A step as the stages write it: goes on after the rows that are there, and may be killed after some."""
-    with open_step(path, stamp, **options) as step:
-        if step.done:
+def make(path, rows, stamp=STAMP, stop_after=None, **options):
+    """An artifact as the stages make it: goes on after the rows that are there, and may be killed after some."""
+    with open_artifact(path, stamp, **options) as artifact:
+        if artifact.done:
             return "done"
-        for row in rows[len(step.rows) : stop_after]:
-            step.append(row)
+        for row in rows[len(artifact.rows) : stop_after]:
+            artifact.append(row)
         if stop_after is None:
-            step.finish()
-        return step.rows
+            artifact.finish()
+        return artifact.rows
 
 
 @given(row_lists)
@@ -71,21 +72,21 @@ def test_any_text_survives_lone_surrogates_and_line_separators_included(row):
 def test_a_kill_at_any_byte_resumes_to_the_same_rows(rows, data):
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole.jsonl"), Path(folder, "killed.jsonl")
-        run_step(whole, rows)
-        run_step(killed, rows, stop_after=len(rows))
+        make(whole, rows)
+        make(killed, rows, stop_after=len(rows))
         if killed.exists():
             os.truncate(killed, data.draw(st.integers(0, killed.stat().st_size)))
-        run_step(killed, rows)
+        make(killed, rows)
         assert killed.read_bytes() == whole.read_bytes()
-        assert run_step(killed, rows) == "done"
+        assert make(killed, rows) == "done"
 
 
 def test_a_torn_last_line_is_cut_and_written_again(tmp_path):
     path = tmp_path / "rows.jsonl"
-    run_step(path, ROWS, stop_after=1)
+    make(path, ROWS, stop_after=1)
     with path.open("ab") as file:
         file.write(b'{"n": 1, "text": "caf\xc3')
-    assert run_step(path, ROWS) == ROWS[:1]
+    assert make(path, ROWS) == ROWS[:1]
     assert read_jsonl(path) == ROWS
 
 
@@ -94,23 +95,23 @@ def test_a_process_killed_in_the_middle_leaves_whole_rows_and_no_lock(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from schema_student.core.artifacts import open_step
-with open_step(Path({str(path)!r}), {STAMP!r}) as step:
-    step.append({ROWS[0]!r})
+from schema_student.core.artifacts import open_artifact
+with open_artifact(Path({str(path)!r}), {STAMP!r}) as artifact:
+    artifact.append({ROWS[0]!r})
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert read_meta(path) is None
-    assert run_step(path, ROWS) == ROWS[:1]
+    assert make(path, ROWS) == ROWS[:1]
     assert read_jsonl(path) == ROWS
 
 
 def test_a_second_writer_is_refused_naming_the_first(tmp_path):
     path = tmp_path / "rows.jsonl"
-    with open_step(path, STAMP), pytest.raises(UserError, match=f"being written by process {os.getpid()}"):  # noqa: SIM117
-        with open_step(path, STAMP):
+    with open_artifact(path, STAMP), pytest.raises(UserError, match=f"being written by process {os.getpid()}"):  # noqa: SIM117
+        with open_artifact(path, STAMP):
             raise AssertionError("two writers")
-    assert run_step(path, ROWS) == []
+    assert make(path, ROWS) == []
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -118,15 +119,15 @@ def test_what_lies_in_an_artifact_is_never_its_input(tmp_path, overwrite):
     adapter = tmp_path / "student-dpo" / "checkpoint-final" / "adapter_model.safetensors"
     write_text(adapter, "weights")
     with pytest.raises(UserError, match=r"of its own input .*adapter_model\.safetensors; name another"):
-        run_step(tmp_path / "student-dpo", [], inputs=[adapter], overwrite=overwrite)
+        make(tmp_path / "student-dpo", [], inputs=[adapter], overwrite=overwrite)
     assert adapter.read_text() == "weights"
 
 
 def test_a_finished_step_says_so_and_changes_nothing(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
-    run_step(path, ROWS)
+    make(path, ROWS)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert run_step(path, []) == "done"
+    assert make(path, []) == "done"
     assert "done already" in capsys.readouterr().out
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert set(before) == {"rows.jsonl", "rows.jsonl.meta.json"}
@@ -135,30 +136,30 @@ def test_a_finished_step_says_so_and_changes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize("stop_after", [None, 2], ids=["finished", "partial"])
 def test_what_other_settings_made_is_refused_by_name_and_kept(tmp_path, stop_after):
     path = tmp_path / "rows.jsonl"
-    run_step(path, ROWS, stop_after=stop_after)
+    make(path, ROWS, stop_after=stop_after)
     before = path.read_bytes()
     other = {"settings": {"domains": 4}, "seed": 1}
     with pytest.raises(UserError, match=r"domains was 3, now 4.*--overwrite"):
-        run_step(path, ROWS, stamp=other)
+        make(path, ROWS, stamp=other)
     assert path.read_bytes() == before
-    run_step(path, ROWS[1:], stamp=other, overwrite=True)
+    make(path, ROWS[1:], stamp=other, overwrite=True)
     assert read_jsonl(path) == ROWS[1:]
 
 
 def test_further_facts_of_a_stamp_are_compared_too(tmp_path):
     path = tmp_path / "rows.jsonl"
-    run_step(path, ROWS, stamp={**STAMP, "base": "one"})
+    make(path, ROWS, stamp={**STAMP, "base": "one"})
     with pytest.raises(UserError, match='base was "one", now "two"'):
-        run_step(path, ROWS, stamp={**STAMP, "base": "two"})
+        make(path, ROWS, stamp={**STAMP, "base": "two"})
 
 
 def test_an_input_that_changed_is_named(tmp_path):
     source, path = tmp_path / "source.jsonl", tmp_path / "rows.jsonl"
     write_jsonl(source, ROWS)
-    run_step(path, ROWS, inputs=[source])
+    make(path, ROWS, inputs=[source])
     write_jsonl(source, ROWS[1:])
     with pytest.raises(UserError, match=r"input source\.jsonl has changed"):
-        run_step(path, ROWS, inputs=[source])
+        make(path, ROWS, inputs=[source])
 
 
 @pytest.mark.parametrize("text", ["{torn", None, 3])
@@ -173,42 +174,42 @@ def test_json_within_a_row_that_is_broken_is_named(tmp_path, text):
 def test_a_missing_or_unfinished_input_is_refused_with_its_script(tmp_path):
     source, path = tmp_path / "d_03_dataset.jsonl", tmp_path / "rows.jsonl"
     with pytest.raises(UserError, match=r"not there; scripts/generate_dataset\.py makes it"):
-        run_step(path, ROWS, inputs=[source])
-    run_step(source, ROWS, stop_after=1)
+        make(path, ROWS, inputs=[source])
+    make(source, ROWS, stop_after=1)
     with pytest.raises(UserError, match="unfinished"):
-        run_step(path, ROWS, inputs=[source])
+        make(path, ROWS, inputs=[source])
     assert not path.exists()
 
 
 def test_an_artifact_edited_by_hand_is_not_taken_for_the_one_that_was_made(tmp_path):
     path = tmp_path / "rows.jsonl"
-    run_step(path, ROWS)
+    make(path, ROWS)
     write_jsonl(path, ROWS[1:])
     with pytest.raises(UserError, match="edited after it was made"):
-        run_step(path, ROWS)
+        make(path, ROWS)
 
 
 def test_a_step_without_rows_leaves_an_empty_finished_file(tmp_path):
     path = tmp_path / "rows.jsonl"
-    run_step(path, [])
+    make(path, [])
     assert path.read_bytes() == b""
-    assert run_step(path, []) == "done"
+    assert make(path, []) == "done"
 
 
 def test_a_folder_is_made_stamped_and_overwritten_as_a_whole(tmp_path):
     folder = tmp_path / "student"
     for overwrite in (False, True):
-        with open_step(folder, STAMP, overwrite=overwrite) as step:
-            assert not step.done
+        with open_artifact(folder, STAMP, overwrite=overwrite) as artifact:
+            assert not artifact.done
             assert not folder.exists()
             write_text(folder / "weights", "1")
-            step.finish({"steps": 3})
+            artifact.finish({"steps": 3})
     meta = read_meta(folder)
     assert meta is not None
     assert meta["steps"] == 3
     assert {"settings", "seed", "inputs", "versions", "git_commit", "finished_at"} <= set(meta)
-    with open_step(folder, STAMP) as step:
-        assert step.done
+    with open_artifact(folder, STAMP) as artifact:
+        assert artifact.done
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ def test_a_stamp_holds_the_named_settings_the_seed_and_facts():
 def test_an_input_in_the_current_folder_is_looked_at_like_any_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("input.jsonl").write_text("{}\n")
-    with open_step(tmp_path / "made.jsonl", {}, [Path("input.jsonl")]) as step:
-        step.finish()
+    with open_artifact(tmp_path / "made.jsonl", {}, [Path("input.jsonl")]) as artifact:
+        artifact.finish()
     with pytest.raises(UserError, match=r"^nowhere.json is not there$"):
         read_json(Path("nowhere.json"))

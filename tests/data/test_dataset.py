@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_student.core.artifacts import Step, read_meta
+from schema_student.core.artifacts import Artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
@@ -183,19 +183,19 @@ class Killed(BaseException):
 def test_a_killed_run_continues_to_the_same_rows(at, made, tmp_path, monkeypatch):
     _, rows = made
     settings = small_settings(tmp_path)
-    append, count = Step.append, iter(range(10_000))
+    append, count = Artifact.append, iter(range(10_000))
 
-    def append_until(step, row):
+    def append_until(artifact, row):
         if next(count) == at:
-            with step.path.open("a") as file:
+            with artifact.path.open("a") as file:
                 file.write(json.dumps(row)[:50])  # torn
             raise Killed
-        append(step, row)
+        append(artifact, row)
 
-    monkeypatch.setattr(Step, "append", append_until)
+    monkeypatch.setattr(Artifact, "append", append_until)
     with pytest.raises(Killed):
         write_dataset(settings)
-    monkeypatch.setattr(Step, "append", append)
+    monkeypatch.setattr(Artifact, "append", append)
     assert read_jsonl(write_dataset(settings)) == rows
     assert read_jsonl(rejected_path(paths(settings).dataset)) == []
 

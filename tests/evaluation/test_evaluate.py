@@ -7,11 +7,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.core.artifacts import digest
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
+from schema_student.core.stamps import digest
 from schema_student.core.statistics import wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import summarize

@@ -7,10 +7,11 @@ import tiny
 from fault_server import VERDICT, Fault, fault_server, line, said, status, whole
 from test_evaluate import FORM, dataset_row
 
-from schema_student.core.artifacts import Step, digest
+from schema_student.core.artifacts import Artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.stamps import digest
 from schema_student.preference import imports, rollouts
 from schema_student.teacher.embedded.rules import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
@@ -161,17 +162,17 @@ def test_killed_and_run_again_it_writes_the_same_and_asks_nothing_twice(settings
     asked = answering(monkeypatch, RIGHT, OTHER)
     whole_run = rollouts.make_rollouts(settings.changed(run="whole", data_dir=str(paths(settings).dataset.parent)))
     asked.clear()
-    append, count = Step.append, 0
+    append, count = Artifact.append, 0
 
-    def dying(step, row):
+    def dying(artifact, row):
         nonlocal count
         count += 1
         if count == (2 if stage == "sample" else 5):
             raise KeyboardInterrupt
-        append(step, row)
+        append(artifact, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Step, "append", dying)
+        patch.setattr(Artifact, "append", dying)
         with pytest.raises(KeyboardInterrupt):
             rollouts.make_rollouts(settings)
     judged = rollouts.make_rollouts(settings)

@@ -7,11 +7,11 @@ import shutil
 import pytest
 import report_run
 
-from schema_student.core.artifacts import digest
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
+from schema_student.core.stamps import digest
 from schema_student.preference import imports
 from schema_student.report import figures
 from schema_student.report.pages import (

@@ -3,10 +3,10 @@
 import json
 import random
 
-from schema_student.core.artifacts import digest, versions
 from schema_student.core.jsonl import write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
 from schema_student.core.settings import resolve_auto
+from schema_student.core.stamps import digest, versions
 from schema_student.data.dataset_statistics import describe
 from schema_student.evaluation.rates import summarize
 from schema_student.training.dpo import beta

@@ -10,7 +10,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     names       what a run is called
     jsonl       JSON and JSONL in and out, atomic, with file and line in errors
     paths       where each artifact of a run lies
-    artifacts   stamps, locks, resume: done, refused, or continued
+    stamps      what made an artifact: digests, settings, versions
+    locks       one writer an artifact
+    artifacts   done already, refused, or continued after the last whole row
     processes   exit codes, and which of several processes this is
     flags       the command line, generated from the settings
     statistics  Wilson intervals, sign test

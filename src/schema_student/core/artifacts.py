@@ -1,122 +1,36 @@
-"""JSONL and JSON in and out, and where each artifact lies.
+"""Artifacts: done already, refused, or continued where a killed run left them.
 
-Second module of the flow: stages meet only at these files. A finished artifact has `<artifact>.meta.json` beside it,
-written last: the settings, seed, versions, git commit and input digests that made it. A step that is run again finds
-its artifact finished (and says so), made otherwise (and refuses), or partial (and continues after the last whole row).
+Stages meet only at these files. A finished artifact has `<artifact>.meta.json` beside it, written last: the settings,
+seed, versions, git commit and input digests that made it. A stage that is run again finds its artifact finished (and
+says so), made otherwise (and refuses), or partial (and continues after the last whole row).
 
-    with open_step(paths(settings).corpus, make_stamp(settings, "prompt"), [paths(settings).dataset]) as step:
-        if not step.done:
-            for row in rows[len(step.rows):]:
-                step.append(row)
-            step.finish()
+    with open_artifact(paths(settings).corpus, make_stamp(settings, "prompt"), [paths(settings).dataset]) as artifact:
+        if not artifact.done:
+            for row in rows[len(artifact.rows):]:
+                artifact.append(row)
+            artifact.finish()
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from schema_student import __version__
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, dump_row, name_maker, read_json, read_jsonl, write_json
+from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
-from schema_student.core.resources import CHECKOUT
 from schema_student.core.settings import AnySettings
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Stamps: what made an artifact
+from schema_student.core.stamps import digest, find_differences, git_commit, versions
 
 
-def digest(thing: Any) -> str:
-    """sha256 in hex of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
-    if isinstance(thing, Path):
-        return _digest_folder(thing) if thing.is_dir() else _digest_file(thing)
-    data = thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(data).hexdigest()
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_folder(path: Path) -> str:
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return digest([[str(file.relative_to(path)), _digest_file(file)] for file in files])
-
-
-def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, Any]:
-    """What decides an artifact's content: these groups of settings, the seed, further facts (a model's digest)."""
-    return {"settings": settings.dump(*groups), "seed": settings.run.seed, **facts}
-
-
-@cache
-def versions() -> dict[str, str | None]:
-    """Versions of what makes artifacts; read without importing it."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "schema_student": __version__}
-    for name in ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-@cache
-def git_commit() -> str | None:
-    """Commit of this checkout, with "-dirty" where files differ from it; None outside git."""
-    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
-
-
-def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
-    """Digest of each input by its name; raises UserError for one that is missing or unfinished."""
-    found: dict[str, str] = {}
-    for path in inputs:
-        if not path.exists():
-            raise UserError(f"input {path} is not there" + name_maker(path))
-        if _unfinished(path) or _unfinished(path.parent):
-            raise UserError(f"input {path} is unfinished: run the step that makes it again" + name_maker(path))
-        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
-        found[name] = digest(path)
-    return found
-
-
-def _differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two stamps, in words."""
-    found = []
-    for key in sorted({*then, *now}):
-        old, new, name = then.get(key), now.get(key), prefix + key
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, "" if key == "settings" else f"{name} ")
-        elif old != new and prefix == "inputs ":
-            found.append(f"input {key} has changed")
-        elif old != new:
-            found.append(f"{name} was {json.dumps(old)}, now {json.dumps(new)}")
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Steps: done, refused, or continued
-
-
-class Step:
+class Artifact:
     """One artifact being made. `done`: it is there already. `rows`: the whole rows of a partial JSONL artifact."""
 
     def __init__(self, path: Path, stamp: dict[str, Any]) -> None:
@@ -154,9 +68,9 @@ class Step:
 
 
 @contextmanager
-def open_step(
+def open_artifact(
     path: Path, stamp: dict[str, Any], inputs: Sequence[Path] = (), overwrite: bool = False
-) -> Iterator[Step]:
+) -> Iterator[Artifact]:
     """Hold an artifact's lock while it is made: a .jsonl file by rows, any other file or folder as a whole.
 
     Raises UserError where another process holds it, an input is missing or lies in it, or other settings made it.
@@ -164,23 +78,23 @@ def open_step(
     _check_apart(path, inputs)
     stamp = json.loads(json.dumps({**stamp, "inputs": _input_digests(inputs)}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
-        step = Step(path, stamp)
+    with hold_lock(path):
+        artifact = Artifact(path, stamp)
         if overwrite:
             _remove(path)
         _sweep(path)
         meta = read_meta(path)
         if meta and path.exists():
             _check_same(path, meta, stamp)
-            step.done = True
+            artifact.done = True
             _beside(path, "partial").unlink(missing_ok=True)
             log.info(f"done already: {path} (finished {meta.get('finished_at')})")
         else:
-            _begin(step)
+            _begin(artifact)
         try:
-            yield step
+            yield artifact
         finally:
-            step._close()
+            artifact._close()
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
@@ -201,16 +115,16 @@ def dry_run(settings: AnySettings, reads: Sequence[Path], writes: Sequence[Path]
     return True
 
 
-def _begin(step: Step) -> None:
+def _begin(artifact: Artifact) -> None:
     """Take up a partial artifact that the same stamp began, or start a new one."""
-    partial = _beside(step.path, "partial")
-    if partial.exists() and step.path.exists():
-        _refuse_difference(step.path, "begun", read_json(partial), step.stamp)
-    _beside(step.path, "meta").unlink(missing_ok=True)
-    write_json(partial, step.stamp)
-    if step.path.suffix == ".jsonl" and step.path.exists():
-        step.rows = _whole_rows(step.path)
-        log.info(f"continuing {step.path} after row {len(step.rows)}")
+    partial = _beside(artifact.path, "partial")
+    if partial.exists() and artifact.path.exists():
+        _refuse_difference(artifact.path, "begun", read_json(partial), artifact.stamp)
+    _beside(artifact.path, "meta").unlink(missing_ok=True)
+    write_json(partial, artifact.stamp)
+    if artifact.path.suffix == ".jsonl" and artifact.path.exists():
+        artifact.rows = _whole_rows(artifact.path)
+        log.info(f"continuing {artifact.path} after row {len(artifact.rows)}")
 
 
 def _whole_rows(path: Path) -> list[Row]:
@@ -222,6 +136,19 @@ def _whole_rows(path: Path) -> list[Row]:
     return read_jsonl(path)
 
 
+def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
+    """Digest of each input by its name; raises UserError for one that is missing or unfinished."""
+    found: dict[str, str] = {}
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"input {path} is not there" + name_maker(path))
+        if _unfinished(path) or _unfinished(path.parent):
+            raise UserError(f"input {path} is unfinished: run the step that makes it again" + name_maker(path))
+        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
+        found[name] = digest(path)
+    return found
+
+
 def _check_same(path: Path, meta: dict[str, Any], stamp: dict[str, Any]) -> None:
     _refuse_difference(path, "made", {key: meta.get(key) for key in stamp}, stamp)
     if path.is_file() and meta.get("digest") not in (None, digest(path)):
@@ -230,7 +157,7 @@ def _check_same(path: Path, meta: dict[str, Any], stamp: dict[str, Any]) -> None
 
 
 def _refuse_difference(path: Path, how: str, then: dict[str, Any], now: dict[str, Any]) -> None:
-    differences = _differences(then, now)
+    differences = find_differences(then, now)
     if differences:
         advice = "give the same settings, another --run, or --overwrite to make it again"
         raise UserError(f"{path} was {how} otherwise: {'; '.join(differences)}. Either {advice}")
@@ -278,32 +205,3 @@ def _unfinished(path: Path) -> bool:
 
 def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.name}.{kind}.json")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock`; the kernel frees it when its process dies, however it dies."""
-    lock = path.with_name(path.name + ".lock")
-    while True:
-        file = lock.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "?"
-            file.close()
-            raise UserError(
-                f"{path} is being written by process {holder}; wait for it, or name another --run"
-            ) from None
-        # Its last holder may have removed the file between our open and our flock.
-        if lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
-            break
-        file.close()
-    try:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        file.close()

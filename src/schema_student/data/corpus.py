@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from schema_student.core.artifacts import digest, make_stamp, open_step
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
 from schema_student.schema.prompts import render_prompt
 from schema_student.schema.rendering import completion_text
@@ -31,8 +32,10 @@ KEPT = ("query", "current_date", "kind", "language", "accepted", "source", "teac
 def write_corpus(settings: AnySettings) -> Path:
     """Make d_04; returns where it is. Raises UserError where a test row leaks into training, or nothing is left."""
     where = paths(settings)
-    with open_step(where.corpus, make_stamp(settings, "prompt"), [where.dataset], settings.run.overwrite) as step:
-        if not step.done:
+    with open_artifact(
+        where.corpus, make_stamp(settings, "prompt"), [where.dataset], settings.run.overwrite
+    ) as artifact:
+        if not artifact.done:
             dataset = read_jsonl(where.dataset)
             check_leaks(dataset, where.dataset)
             rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
@@ -40,11 +43,11 @@ def write_corpus(settings: AnySettings) -> Path:
                 raise UserError(
                     f"{where.dataset} has no valid training row; make it again with generate_dataset.py --overwrite"
                 )
-            for row in rows[len(step.rows) :]:
-                step.append(row)
+            for row in rows[len(artifact.rows) :]:
+                artifact.append(row)
             counts = Counter(row["split"] for row in rows)
             log.info("corpus: " + ", ".join(f"{counts[split]} {split}" for split in TRAINED) + f" ({_said(dropped)})")
-            step.finish({"counts": dict(counts), "dropped": dict(dropped)})
+            artifact.finish({"counts": dict(counts), "dropped": dict(dropped)})
     return where.corpus
 
 

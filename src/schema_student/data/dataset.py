@@ -23,12 +23,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from schema_student.core.artifacts import Step, digest, make_stamp, open_step
+from schema_student.core.artifacts import Artifact, open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, resolve_auto
+from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import Requests, normalized
 from schema_student.data.splits import SPLITS, Source, split_own_queries, split_schemas
 from schema_student.schema.compiling import compile_schema
@@ -64,7 +65,7 @@ class Need:
 class Progress:
     """What a run has made so far: rows kept, rows rejected, and every request that is taken."""
 
-    step: Step
+    artifact: Artifact
     requests: Requests
     rows: list[Row] = field(default_factory=list)
     rejected: list[Row] = field(default_factory=list)
@@ -88,9 +89,9 @@ def write_dataset(settings: AnySettings) -> Path:
     settings = _sized(settings, "embedded" if choice.embedded else "gemma", sources, splits)
     stamp = make_stamp(settings, "dataset", "answers")
     stamp["settings"]["teacher"] = choice.stamp
-    with open_step(where.dataset, stamp, [origin], settings.run.overwrite) as step:
-        if not step.done:
-            _make(step, sources, splits, settings, choice)
+    with open_artifact(where.dataset, stamp, [origin], settings.run.overwrite) as artifact:
+        if not artifact.done:
+            _make(artifact, sources, splits, settings, choice)
     return where.dataset
 
 
@@ -105,10 +106,10 @@ def rejected_answers_path(dataset: Path) -> Path:
 
 
 def _make(
-    step: Step, sources: Sequence[Source], splits: dict[str, str], settings: AnySettings, choice: TeacherChoice
+    artifact: Artifact, sources: Sequence[Source], splits: dict[str, str], settings: AnySettings, choice: TeacherChoice
 ) -> None:
     requests = Requests(settings.dataset.near_duplicate, settings.dataset.test_overlap)
-    progress = Progress(step, requests, written={(row["schema_id"], row["query"]) for row in step.rows})
+    progress = Progress(artifact, requests, written={(row["schema_id"], row["query"]) for row in artifact.rows})
     own = split_own_queries(sources, splits, settings.run.seed)
     needs = plan_needs(sources, splits, _answered(own, choice), settings)
     total = sum(needs.values()) + sum(len(rows) for rows in own.values())
@@ -119,8 +120,8 @@ def _make(
             wanted = {need: n for need, n in needs.items() if need.source in sources[start : start + GROUP]}
             _fill(wanted, teacher, progress, settings, bar)
         info, usage = {**teacher.info, "asked": teacher.asked}, teacher.usage.summary(len(progress.rows))
-        write_jsonl(rejected_answers_path(step.path), teacher.rejected_answers())
-    rejected = rejected_path(step.path)
+        write_jsonl(rejected_answers_path(artifact.path), teacher.rejected_answers())
+    rejected = rejected_path(artifact.path)
     write_jsonl(rejected, progress.rejected)
     if not any(row["split"] == "train" for row in progress.rows):
         raise UserError(_no_rows(progress, rejected))
@@ -128,7 +129,7 @@ def _make(
     _print_summary(counts, progress, needs, rejected)
     log.info(usage_line(usage, len(progress.rows)))
     facts = {"teacher_info": info, "teacher_usage": usage}
-    step.finish({**facts, "counts": counts, "rejected": _reasons(progress.rejected)})
+    artifact.finish({**facts, "counts": counts, "rejected": _reasons(progress.rejected)})
 
 
 def _no_rows(progress: Progress, rejected: Path) -> str:
@@ -396,7 +397,7 @@ def _judge_row(need: Need, query: str, today: str, answer: Any, extra: dict[str,
     row = _row(need, query, today, answer, extra)
     progress.rows.append(row)
     if (row["schema_id"], query) not in progress.written:
-        progress.step.append(row)
+        progress.artifact.append(row)
     return True
 
 

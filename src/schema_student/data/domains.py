@@ -14,13 +14,14 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from schema_student.core.artifacts import make_stamp, open_step
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.resources import DATA_DIR
 from schema_student.core.settings import AnySettings, resolve_auto
+from schema_student.core.stamps import make_stamp
 from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.query_dsl import Spec, build_schema, draw_operators, operator_catalog
 from schema_student.schema.rendering import completion_text
@@ -45,12 +46,12 @@ def write_domain_specs(settings: AnySettings) -> None:
     prompts = seed_prompts(domain_count(settings, choice))
     stamp = make_stamp(settings, "answers", teacher=choice.stamp, domains=len(prompts))
     target = paths(settings).domain_specs
-    with open_step(target, stamp, [DOMAIN_PROMPTS], settings.run.overwrite) as step:
-        if step.done:
+    with open_artifact(target, stamp, [DOMAIN_PROMPTS], settings.run.overwrite) as artifact:
+        if artifact.done:
             return
-        ids = {row["schema_id"] for row in step.rows}
+        ids = {row["schema_id"] for row in artifact.rows}
         # Rows stand in the order of their prompts, so all prompts up to the last row's are settled.
-        start = prompts.index(step.rows[-1]["source_prompt"]) + 1 if step.rows else 0
+        start = prompts.index(artifact.rows[-1]["source_prompt"]) + 1 if artifact.rows else 0
         rejected: dict[str, str] = {}
         with open_teacher(settings, choice) as teacher:
             for prompt, answer in _ask_specs(teacher, prompts, start):
@@ -60,11 +61,11 @@ def write_domain_specs(settings: AnySettings) -> None:
                 else:
                     row = _spec_row(answer, prompt, ids)
                     ids.add(row["schema_id"])
-                    step.append(row)
+                    artifact.append(row)
         if not ids:
             reasons = "; ".join(dict.fromkeys(rejected.values()))[:400]
             raise UserError(f"no valid domain specification came from {choice.display_name}: {reasons}")
-        step.finish({"rows": len(ids), "rejected": rejected, "teacher_info": teacher.info})
+        artifact.finish({"rows": len(ids), "rejected": rejected, "teacher_info": teacher.info})
 
 
 def domain_count(settings: AnySettings, choice: TeacherChoice) -> int:
@@ -130,12 +131,14 @@ def write_schemas(settings: AnySettings) -> None:
     """Build the JSON Schema of every domain specification; writes d_02."""
     where = paths(settings)
     data = [DATA_DIR / name for name in ("operators.json", "schema_template.json")]
-    with open_step(where.schemas, make_stamp(settings), [where.domain_specs, *data], settings.run.overwrite) as step:
-        if step.done:
+    with open_artifact(
+        where.schemas, make_stamp(settings), [where.domain_specs, *data], settings.run.overwrite
+    ) as artifact:
+        if artifact.done:
             return
-        for spec in read_jsonl(where.domain_specs)[len(step.rows) :]:
-            step.append(schema_row(spec, settings.run.seed))
-        step.finish()
+        for spec in read_jsonl(where.domain_specs)[len(artifact.rows) :]:
+            artifact.append(schema_row(spec, settings.run.seed))
+        artifact.finish()
 
 
 def schema_row(spec: Spec, seed: int) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from schema_student.core.artifacts import make_stamp, open_step, read_meta
+from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, dump_row, read_jsonl, write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import make_stamp
 from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.data.dataset_statistics import describe
@@ -50,8 +51,8 @@ def write_hub_dataset(settings: AnySettings) -> Path:
     """Write the folder of card, description and splits beside d_03; returns where it is."""
     where = paths(settings)
     stamp = make_stamp(settings, "hub")
-    with open_step(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite) as step:
-        if not step.done:
+    with open_artifact(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite) as artifact:
+        if not artifact.done:
             where.hub_dataset.mkdir(exist_ok=True)
             rows = read_jsonl(where.dataset)
             sizes = {split: size for split in SPLITS if (size := _write_split(where.hub_dataset, split, rows))}
@@ -59,7 +60,7 @@ def write_hub_dataset(settings: AnySettings) -> Path:
             write_json(where.hub_dataset / "description.json", facts)
             card = write_card(rows, facts, sizes, read_meta(where.dataset) or {}, settings)
             write_text(where.hub_dataset / "README.md", card)
-            step.finish()
+            artifact.finish()
     return where.hub_dataset
 
 

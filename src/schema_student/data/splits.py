@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schema_student.core.artifacts import digest
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest
 from schema_student.schema.structure import shape
 from schema_student.schema.user_schemas import SchemaRow
 

@@ -17,13 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from schema_student.core.artifacts import digest, make_stamp, open_step, read_meta, versions
+from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
@@ -68,26 +69,26 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         "adapter": adapter or None,
         "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
     }
-    with open_step(results, stamp, inputs, settings.run.overwrite) as step:
+    with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         summary = results.with_name("evaluation_summary.json")
-        if step.done and summary.exists():
+        if artifact.done and summary.exists():
             return summary
-        rows = read_jsonl(results) if step.done else step.rows
+        rows = read_jsonl(results) if artifact.done else artifact.rows
         requests = read_requests(where.dataset, settings.eval.eval_splits, settings.eval.eval_limit)
-        same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, step.stamp)
+        same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, artifact.stamp)
         if same:
             log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
             for row in read_jsonl(same)[len(rows) :]:
-                step.append(row)
+                artifact.append(row)
                 rows.append(row)
         elif len(rows) < len(requests):
             log.info(f"evaluation of {name}: {choice.name}, {adapter or 'no adapter'}")
             for row in _answer(requests, len(rows), settings, adapter, teacher):
-                step.append(row)
+                artifact.append(row)
                 rows.append(row)
         write_json(summary, {**facts, **summarize(rows)})
-        if not step.done:
-            step.finish({"name": name, "adapter": adapter or None})
+        if not artifact.done:
+            artifact.finish({"name": name, "adapter": adapter or None})
     print_summary(name, summarize(rows))
     return summary
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import make_stamp, open_step
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import prompt_key
@@ -72,18 +73,18 @@ def judge_adapters(settings: AnySettings) -> Path:
     teacher = resolve_teacher(settings)
     results, names = folder / "duel_results.jsonl", [name for name, _ in students]
     stamp = make_stamp(settings, teacher=teacher.stamp, base=choose_student(settings).base, students=names)
-    with open_step(results, stamp, files, settings.run.overwrite) as step:
-        rows = step.rows if not step.done else read_jsonl(results)
-        if not step.done:
+    with open_artifact(results, stamp, files, settings.run.overwrite) as artifact:
+        rows = artifact.rows if not artifact.done else read_jsonl(results)
+        if not artifact.done:
             meetings = pair_answers(*map(read_jsonl, files))
             accepted = _accepted(settings)
             with open_teacher(settings, teacher) as asked:
                 for start in range(len(rows), len(meetings), CHUNK):
                     for row in compare(meetings[start : start + CHUNK], asked.ask_many, accepted):
-                        step.append(row)
+                        artifact.append(row)
                         rows.append(row)
                     log.info(f"  compared {len(rows)}/{len(meetings)} prompts")
-            step.finish()
+            artifact.finish()
     summary = {"first": names[0], "second": names[1], "judged_by": teacher.display_name, **summarize(rows)}
     write_json(folder / "duel_summary.json", summary)
     print_summary(summary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schema_student.core.artifacts import digest
+from schema_student.core.stamps import digest
 
 HELD_OUT = 10  # one prompt in so many
 

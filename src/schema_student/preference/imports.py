@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import digest, make_stamp, open_step
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, number_rows
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest, make_stamp
 from schema_student.preference.held_out import HELD_OUT
 
 Messages = list[dict[str, str]]
@@ -86,8 +87,8 @@ def _import(settings: AnySettings, path: Path, read: Callable[..., Iterator[Row]
         raise UserError("give --data-set a JSONL file or the id of a data set of the hub; --help shows what rows hold")
     file = Path(source).expanduser()
     stamp = make_stamp(settings, "data", "pairs")
-    with open_step(path, stamp, [file] if file.is_file() else [], settings.run.overwrite) as step:
-        if step.done:
+    with open_artifact(path, stamp, [file] if file.is_file() else [], settings.run.overwrite) as artifact:
+        if artifact.done:
             return path
         rows, tally = take(load_rows(source), settings.data.data_limit), Tally()
         if not rows:
@@ -97,11 +98,11 @@ def _import(settings: AnySettings, path: Path, read: Callable[..., Iterator[Row]
             log.info(f"  {line}")
         if not found:
             raise UserError(f"{source} has no {what} in {len(rows)} rows; {'; '.join(tally.lines())}")
-        for row in found[len(step.rows) :]:
-            step.append(row)
+        for row in found[len(artifact.rows) :]:
+            artifact.append(row)
         held_out = sum(row["split"] != "train" for row in found)
         log.info(f"  {len(found)} rows from {len(rows)} of {source}, {held_out} of them held out")
-        step.finish({"rows": len(found), "left_out": tally.counts})
+        artifact.finish({"rows": len(found), "left_out": tally.counts})
     return path
 
 

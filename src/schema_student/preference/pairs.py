@@ -30,12 +30,13 @@ import torch
 from accelerate.utils import send_to_device
 from tqdm import tqdm
 
-from schema_student.core.artifacts import make_stamp, open_step
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.stamps import make_stamp
 from schema_student.preference.held_out import is_held_out, prompt_digest
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
@@ -83,18 +84,18 @@ def build_pairs(given: AnySettings) -> Path:
     counts: Counter[str] = Counter()
     rows = pick_failing(settings, rows, load, counts)
     samples = sample_answers(settings, rows, load)
-    with open_step(
+    with open_artifact(
         where.pairs, make_stamp(settings, *PAIRED), [samples, where.dataset], settings.run.overwrite
-    ) as step:
-        if not step.done:
+    ) as artifact:
+        if not artifact.done:
             pairs = [pair for row in _joined(rows, samples) for pair in pair_up(row, settings, counts)]
             if not pairs:
                 raise UserError(_no_pairs(len(rows), counts))
-            for pair in pairs[len(step.rows) :]:
-                step.append(pair)
+            for pair in pairs[len(artifact.rows) :]:
+                artifact.append(pair)
             sources, dropped = Counter(pair["source"].split(":")[0] for pair in pairs), dict(sorted(counts.items()))
             log.info(f"  {len(pairs)} pairs; rejected by {_said(sources)}; {_said(dropped)}")
-            step.finish({"pairs": len(pairs), "sources": dict(sources), "counts": dropped})
+            artifact.finish({"pairs": len(pairs), "sources": dict(sources), "counts": dropped})
     return where.pairs
 
 
@@ -140,9 +141,9 @@ def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) ->
     where = paths(settings)
     path = where.pairs.with_name("request_logps.jsonl")
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
-    with open_step(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as step:
-        if not step.done:
-            loaded, begun = load(), len(step.rows)
+    with open_artifact(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as artifact:
+        if not artifact.done:
+            loaded, begun = load(), len(artifact.rows)
             trees = batching.takes_trees(loaded.model)
             rows = sorted(rows, key=lambda row: row["schema_id"])
             ids = [batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
@@ -155,10 +156,10 @@ def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) ->
                 logps = _least_logps(loaded, [ids[i] for i in batch], trees, settings)
                 for i, logp in zip(batch, logps, strict=True):
                     if i >= begun:  # a kill may have cut a batch; what shares a batch decides the last bits of logp
-                        step.append({"prompt_digest": prompt_digest(rows[i]["prompt"]), "least_logp": logp})
+                        artifact.append({"prompt_digest": prompt_digest(rows[i]["prompt"]), "least_logp": logp})
                         bar.update()
             bar.close()
-            step.finish()
+            artifact.finish()
     return path
 
 
@@ -182,14 +183,14 @@ def sample_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) 
     path = where.pairs.with_name("student_samples.jsonl")
     stamp = make_stamp(settings, *SAMPLED)
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
-    with open_step(path, stamp, inputs, settings.run.overwrite) as step:
-        if not step.done:
-            loaded = load() if len(step.rows) < len(rows) else None
-            for start in range(len(step.rows), len(rows), CHUNK):
+    with open_artifact(path, stamp, inputs, settings.run.overwrite) as artifact:
+        if not artifact.done:
+            loaded = load() if len(artifact.rows) < len(rows) else None
+            for start in range(len(artifact.rows), len(rows), CHUNK):
                 for made in _answer(loaded, [row["prompt"] for row in rows[start : start + CHUNK]], settings):
-                    step.append(made)
+                    artifact.append(made)
                 log.info(f"  answered {min(start + CHUNK, len(rows))}/{len(rows)} prompts")
-            step.finish()
+            artifact.finish()
     return path
 
 

@@ -24,12 +24,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import digest, make_stamp, open_step, read_meta, versions
+from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.preference.imports import load_rows, take
 from schema_student.preference.pairs import draw_requests, explain, take_together
 from schema_student.schema.compiling import compile_schema
@@ -114,18 +115,18 @@ def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path
         settings, *SAMPLED, *(BY_STUDENT if by_student else BY_TEACHER), prompts=digest(list(prompts)), **who
     )
     inputs = [adapter / "adapter_model.safetensors"] if adapter else []
-    with open_step(path, stamp, inputs, settings.run.overwrite) as step:
-        if not step.done and len(step.rows) < len(prompts):
+    with open_artifact(path, stamp, inputs, settings.run.overwrite) as artifact:
+        if not artifact.done and len(artifact.rows) < len(prompts):
             with ExitStack() as stack:
                 answer = _ask_student(settings, adapter) if teacher is None else None
                 answer = answer or stack.enter_context(_asking_server(settings, teacher))  # type: ignore[arg-type]
-                for start in range(len(step.rows), len(prompts), CHUNK):
+                for start in range(len(artifact.rows), len(prompts), CHUNK):
                     part = prompts[start : start + CHUNK]
                     for row, answers in zip(part, answer([row["prompt"] for row in part]), strict=True):
-                        step.append({**row, "answers": answers})
+                        artifact.append({**row, "answers": answers})
                     log.info(f"  answered {start + len(part)}/{len(prompts)} prompts")
-        if not step.done:
-            step.finish({"adapter": str(adapter) if adapter else None})
+        if not artifact.done:
+            artifact.finish({"adapter": str(adapter) if adapter else None})
     return path
 
 
@@ -232,17 +233,17 @@ def judge_responses(settings: ResolvedSettings, responses: Path) -> Path:
         facts["reward"] = base_digest(settings.scoring.reward_model)
     elif scorer == "teacher":
         facts["teacher"] = resolve_teacher(settings).stamp
-    with open_step(path, make_stamp(settings, *groups, **facts), [responses], settings.run.overwrite) as step:
-        if not step.done:
+    with open_artifact(path, make_stamp(settings, *groups, **facts), [responses], settings.run.overwrite) as artifact:
+        if not artifact.done:
             rows = read_jsonl(responses)
             with _open_scorer(settings) as score:
-                for start in range(len(step.rows), len(rows), CHUNK):
+                for start in range(len(artifact.rows), len(rows), CHUNK):
                     part = [_distinct(row) for row in rows[start : start + CHUNK]]
                     score(part)
                     for row in part:
-                        step.append({**row, "scorer": scorer})
+                        artifact.append({**row, "scorer": scorer})
                     log.info(f"  judged {start + len(part)}/{len(rows)} prompts")
-            step.finish()
+            artifact.finish()
     return path
 
 

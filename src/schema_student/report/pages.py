@@ -17,13 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import digest, read_meta
+from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_json, read_jsonl, write_text
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import Paths, paths
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import AnySettings, read_auto, read_config
+from schema_student.core.stamps import digest
 from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.report import figures

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from schema_student.core.artifacts import digest
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest
 
 GEMMA = "unsloth/gemma-3-270m-it"
 

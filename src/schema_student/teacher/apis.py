@@ -21,7 +21,7 @@ import httpx
 import ollama
 from pydantic import ValidationError
 
-from schema_student.core.artifacts import digest
+from schema_student.core.stamps import digest
 from schema_student.teacher.faults import ContextFault, CutFault, MissingFault, RefusalFault, TeacherError
 from schema_student.teacher.transport import GuardedTransport, Limits
 

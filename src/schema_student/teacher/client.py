@@ -22,11 +22,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from schema_student.core.artifacts import digest
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest
 from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
 from schema_student.schema.judging import find_violations, judge
 from schema_student.teacher.apis import Reply, open_servers

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from schema_student.core.artifacts import digest
 from schema_student.core.log import log
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.teacher.apis import Identity, ModelServer, Reply

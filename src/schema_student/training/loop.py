@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from schema_student.core.artifacts import digest, open_step, versions
+from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import append_row, forget_after, read_json, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.core.stamps import digest, versions
 from schema_student.student import batching
 from schema_student.student.loading import Student, write_adapter_record
 from schema_student.training import local_workers
@@ -106,11 +107,11 @@ def make_run(
     are decides a step's batch, so a run goes on with as many as began it.
     """
     stamp = {**stamp, "processes": process_count()}
-    with open_step(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as step:
-        if not tell_all(step.done if step else None):
+    with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
+        if not tell_all(artifact.done if artifact else None):
             facts = train()
-            if step:
-                step.finish(facts)
+            if artifact:
+                artifact.finish(facts)
     return run_dir / "checkpoint-final"
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from schema_student.core.artifacts import make_stamp
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.stamps import make_stamp
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.loading import Student, attach_lora, load_student

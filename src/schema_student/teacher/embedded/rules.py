@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import digest
 from schema_student.core.errors import UserError
 from schema_student.core.resources import DATA_DIR, PACKAGE
+from schema_student.core.stamps import digest
 from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.instances import example_instance
 from schema_student.schema.judging import judge

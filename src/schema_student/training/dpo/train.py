@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from schema_student.core.artifacts import digest, make_stamp
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import append_row, read_jsonl, write_json, write_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.stamps import digest, make_stamp
 from schema_student.core.statistics import sign_test
 from schema_student.preference.held_out import is_held_out
 from schema_student.schema.compiling import compile_schema

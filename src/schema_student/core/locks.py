@@ -1,0 +1,44 @@
+"""One writer an artifact: a lock file beside it that the kernel frees when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from schema_student.core.errors import UserError
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold `<path>.lock` in this process; raises UserError, naming the holder, where another has it."""
+    lock = path.with_name(path.name + ".lock")
+    file = _acquire(path, lock)
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
+
+
+def _acquire(path: Path, lock: Path) -> TextIO:
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            file.close()
+            advice = "wait for it, or name another --run"
+            raise UserError(f"{path} is being written by process {holder}; {advice}") from None
+        # Its last holder may have removed the file between our open and our flock.
+        if lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
+            return file
+        file.close()

@@ -1,0 +1,79 @@
+"""Stamps: what made an artifact, as digests, settings and versions.
+
+make_stamp(settings, "prompt", "lora", base_digest=digest(path))    # {"settings": {...}, "seed": 13, ...}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from schema_student import __version__
+from schema_student.core.resources import CHECKOUT
+from schema_student.core.settings import AnySettings
+
+
+def digest(thing: Any) -> str:
+    """sha256 in hex of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
+    if isinstance(thing, Path):
+        return _digest_folder(thing) if thing.is_dir() else _digest_file(thing)
+    data = thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_folder(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([[str(file.relative_to(path)), _digest_file(file)] for file in files])
+
+
+def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, Any]:
+    """What decides an artifact's content: these groups of settings, the seed, further facts (a model's digest)."""
+    return {"settings": settings.dump(*groups), "seed": settings.run.seed, **facts}
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of what makes artifacts; read without importing it."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "schema_student": __version__}
+    for name in ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """Commit of this checkout, with "-dirty" where files differ from it; None outside git."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def find_differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two stamps, in words."""
+    found = []
+    for key in sorted({*then, *now}):
+        old, new, name = then.get(key), now.get(key), prefix + key
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += find_differences(old, new, "" if key == "settings" else f"{name} ")
+        elif old != new and prefix == "inputs ":
+            found.append(f"input {key} has changed")
+        elif old != new:
+            found.append(f"{name} was {json.dumps(old)}, now {json.dumps(new)}")
+    return found
