@@ -14,11 +14,35 @@ Packages from the ground up; each imports only from those above it, and teacher 
     report      artifacts -> pages and plots; only reads
     operate     look at what is there
     cli         the commands
+
+What a notebook or another program needs stands in __all__; it is imported where it is first used.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schema_student.schema.compiling import compile_schema
+    from schema_student.schema.judging import judge
+    from schema_student.student.loading import Student
 
 __version__ = "0.1.0"
+__all__ = ["Student", "compile_schema", "judge"]
+
+_MODULES = {"Student": "student.loading", "compile_schema": "schema.compiling", "judge": "schema.judging"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import one of __all__ from its module, so that `import schema_student` alone is quick."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # Before libgomp is loaded: its threads spin where they wait, and two processes on two cores hardly move (a training
 # step of 0.7 s took 8 s). Whoever has set these keeps what was set.

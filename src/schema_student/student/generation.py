@@ -14,19 +14,25 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicLayer
 
 from schema_student.student.attention import use_attention
-from schema_student.student.loading import Student
 from schema_student.student.prompt_tree import shared_length
 from schema_student.student.tokens import encode_completion, encode_prompt
 
 COLUMNS = 128  # the cache grows by this many columns at a time
 COMPACT_BELOW = 0.75  # finished rows leave the batch when fewer than this share of it is still being written
+
+
+class TextGenerator(Protocol):
+    """A model that writes text, and its tokenizer: what generation needs of a student."""
+
+    model: Any
+    tokenizer: Any
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Generation:
 
 
 def generate(
-    student: Student,
+    student: TextGenerator,
     prompts: Sequence[str],
     max_new_tokens: int,
     batch_size: int,
@@ -79,7 +85,7 @@ def generate(
     return [answers[i * samples : (i + 1) * samples] for i in range(len(prompts))]
 
 
-def find_stop_ids(student: Student) -> frozenset[int]:
+def find_stop_ids(student: TextGenerator) -> frozenset[int]:
     """What ends an answer: what SFT teaches to write at the end, and the ends that tokenizer and model name."""
     ends = [encode_completion(student.tokenizer, "{}")[-1]]
     for named in (student.tokenizer.eos_token_id, student.model.generation_config.eos_token_id):

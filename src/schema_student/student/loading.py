@@ -1,44 +1,83 @@
-"""Load the base and an adapter; the embedded student; the one place where text becomes the student's tokens.
+"""Load a base and an adapter as a Student, put a fresh LoRA on it, and say which base an adapter belongs to.
 
-Two loaders, one interface: Unsloth on a CUDA GPU for Gemma 3 270M, Transformers + PEFT elsewhere. "auto" takes the best
-that this machine has and says so. Every stage encodes through encode_prompt and encode_completion, so that a prompt has
-the same token ids in SFT, DPO and evaluation.
+Two loaders, one interface: Unsloth on a CUDA GPU for Gemma 3 270M, Transformers + PEFT elsewhere.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json
-from schema_student.core.settings import AnySettings
+from schema_student.core.resources import EMBEDDED_STUDENT
+from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings, resolve_auto
+from schema_student.schema.compiling import CompiledSchema
+from schema_student.student.ask import Answer, ask_student
 from schema_student.student.choice import StudentChoice, base_digest, choose_student
 from schema_student.student.tokens import END_OF_TURN
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-
-# ------------------------------------------------------------------------------------------------ the embedded student
-
-
-# --------------------------------------------------------------------------------------------- choosing and loading
-
 RECORD = "schema_student.json"
+
+
+RUN_DECIDES = ("schema_rendering", "strip_fences", "max_seq_length", "max_new_tokens")  # of how a student is asked
 
 
 @dataclass
 class Student:
-    """A loaded student: the model (with its adapter where there is one), its tokenizer, and which base it is."""
+    """A loaded student: the model (with its adapter where there is one), its tokenizer, and which base it is.
+
+    >>> student = Student.load("outputs/student_runs/student/checkpoint-final")                  # doctest: +SKIP
+    >>> student.ask({"properties": {"city": {"type": "string"}}}, "flights to Oslo").value       # doctest: +SKIP
+    {'city': 'Oslo'}
+    """
 
     model: Any
     tokenizer: Any
     choice: StudentChoice
     digest: str
+    settings: ResolvedSettings
     adapter: str | None = None
+
+    @classmethod
+    def load(cls, source: str | Path, **changes: Any) -> Student:
+        """Load an adapter's folder with the base that it was trained on, or a base: a folder, a hub id, "embedded".
+
+        `changes` are settings (dtype="float32"). An adapter is asked as its run was: rendering and lengths are those
+        of the run_config.json beside it. Raises UserError for what is missing or does not fit.
+        """
+        folder = Path(source)
+        if not (folder / "adapter_config.json").is_file():
+            return load_student(default_settings(base_model=str(source), **changes))
+        settings = default_settings(**{"base_model": find_base(folder), **_settings_of_run(folder.parent), **changes})
+        return load_student(settings, adapter=str(folder))
+
+    def ask(
+        self, schema: dict[str, Any] | CompiledSchema, request: str, current_date: str | date | None = None
+    ) -> Answer:
+        """Answer one request greedily, as evaluation does; without a date it is asked today."""
+        return ask_student(self, schema, request, current_date, self.settings)
+
+
+def find_base(adapter: Path) -> str:
+    """The base that an adapter was trained on: its recorded folder or hub id, or the embedded student by its digest."""
+    record = adapter / RECORD
+    if not record.is_file():
+        raise UserError(f"{adapter} has no {RECORD}, which names the base of an adapter; give a checkpoint of a run")
+    made_for = read_json(record)
+    return "embedded" if made_for["base_digest"] == base_digest(str(EMBEDDED_STUDENT)) else str(made_for["base"])
+
+
+def _settings_of_run(run_dir: Path) -> dict[str, Any]:
+    config = run_dir / "run_config.json"
+    settings = read_json(config)["settings"] if config.is_file() else {}
+    return {name: settings[name] for name in RUN_DECIDES if name in settings}
 
 
 def load_student(settings: AnySettings, adapter: str | None = None, trainable: bool = False) -> Student:
@@ -52,7 +91,8 @@ def load_student(settings: AnySettings, adapter: str | None = None, trainable: b
     model, tokenizer = (
         _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
     )
-    student = Student(model, tokenizer, choice, base_digest(choice.base), adapter)
+    resolved = resolve_auto(settings, choice.kind)
+    student = Student(model, tokenizer, choice, base_digest(choice.base), resolved, adapter)
     if END_OF_TURN not in tokenizer.get_vocab() and tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {choice.base} has no token that ends a turn; give an instruction-tuned base")
     if tokenizer.pad_token_id is None:
