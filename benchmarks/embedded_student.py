@@ -30,7 +30,8 @@ from schema_student.student.generation import generate
 from schema_student.student.loading import Student, load_student
 from schema_student.student.prompt_tree import forest_logps, grow, plant
 from schema_student.student.tokens import encode_completion, encode_prompt
-from schema_student.teacher.embedded.phrasing import draw_request, load_bank
+from schema_student.teacher.embedded.bank import load_bank
+from schema_student.teacher.embedded.requests import draw_request
 from schema_student.training.pretraining.data import Words, draw_dsl_schema, draw_group
 
 SEED, DAY = 990_001, "2026-01-31"

@@ -21,7 +21,8 @@ from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.query_dsl import build_schema, draw_operators, operator_catalog, read_dsl
 from schema_student.schema.rendering import completion_text
-from schema_student.teacher.embedded.phrasing import KINDS, OPERATOR_WORDS, _templates, draw_request, load_bank
+from schema_student.teacher.embedded.bank import KINDS, load_bank, templates_for
+from schema_student.teacher.embedded.requests import OPERATOR_WORDS, draw_request
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.teacher.roles import FORMATS
 
@@ -242,7 +243,7 @@ def test_every_operator_has_phrasings_for_each_of_its_types(entry, language):
     templates = load_bank("teacher")[language]["operators"][entry["const"]]
     for kind in entry["types"]:
         for value in (True, False) if kind == "boolean" else (None,):
-            phrases = _templates(templates, kind, value)
+            phrases = templates_for(templates, kind, value)
             assert len(set(phrases)) == len(phrases) >= 3
             assert all("{f}" in phrase for phrase in phrases)
             assert kind == "boolean" or all(phrase.count("{v}") == 1 for phrase in phrases)

@@ -10,7 +10,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.evaluation import pairwise
-from schema_student.teacher.embedded.rules import MODEL
+from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.training import sft
 

@@ -13,7 +13,7 @@ from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.stamps import digest
 from schema_student.preference import imports, rollouts
-from schema_student.teacher.embedded.rules import MODEL
+from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
 
 TARGET = {"city": "Lyon", "nights": 2}

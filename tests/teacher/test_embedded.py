@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,14 +14,17 @@ import httpx
 import ollama
 import pytest
 
-from schema_student.core.resources import DATA_DIR
+from schema_student.core.resources import DATA_DIR, PACKAGE
 from schema_student.data.domains import schema_row
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.query_dsl import names_a_field
-from schema_student.teacher.embedded.phrasing import KINDS
-from schema_student.teacher.embedded.rules import MODEL, difference, give_verdict, model_digest, reply, write_queries
+from schema_student.teacher.embedded.bank import KINDS
+from schema_student.teacher.embedded.identity import MODEL, model_digest
+from schema_student.teacher.embedded.judging import difference, give_verdict
+from schema_student.teacher.embedded.replies import reply
 from schema_student.teacher.embedded.server import serve
+from schema_student.teacher.embedded.writing import write_queries
 from schema_student.teacher.roles import role_format, role_messages
 
 LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
@@ -231,10 +236,21 @@ def test_a_verdict_blames_nothing_that_an_alternative_accepts():
 
 def test_the_teachers_digest_covers_every_module_that_decides_its_answers(monkeypatch):
     read = []
-    monkeypatch.setattr("schema_student.teacher.embedded.rules.digest", lambda thing: read.append(thing) or "0")
+    monkeypatch.setattr("schema_student.teacher.embedded.identity.digest", lambda thing: read.append(thing) or "0")
     model_digest.__wrapped__()
     names = {path.name for path in read if isinstance(path, Path)}
-    assert {"instances.py", "phrasing.py", "meaning.py", "query_dsl.py", "rules.py"} <= names
+    assert {"instances.py", "requests.py", "meaning.py", "query_dsl.py", "replies.py"} <= names
+    code = "import sys; from schema_student.teacher.embedded import replies; print(*sys.modules)"
+    used = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    modules = {name.split(".", 1)[1] for name in used if re.match(r"schema_student\.(schema|teacher)\.", name)}
+    covered = {path for path in read if isinstance(path, Path)}
+    missing = {name for name in modules if not covered & set(files_of(name))}
+    assert len(modules) > 20 and not missing
+
+
+def files_of(module):
+    path = PACKAGE.joinpath(*module.split("."))
+    return path.with_suffix(".py"), path / "__init__.py"
 
 
 def test_a_difference_is_told_by_path():

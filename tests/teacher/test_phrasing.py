@@ -10,15 +10,10 @@ from schema_student.core.resources import DATA_DIR
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.query_dsl import build_schema, draw_operators, operator_catalog, read_dsl
-from schema_student.teacher.embedded.phrasing import (
-    KINDS,
-    _period,
-    _templates,
-    draw_request,
-    load_bank,
-    word_object,
-    words_of,
-)
+from schema_student.teacher.embedded.bank import KINDS, load_bank, templates_for, words_of
+from schema_student.teacher.embedded.objects import word_object
+from schema_student.teacher.embedded.requests import draw_request
+from schema_student.teacher.embedded.timeframes import period
 
 LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
 BANKS = ("teacher", "pretraining")
@@ -62,7 +57,7 @@ def test_pretraining_says_every_operator_in_many_ways(entry, language):
     groups = load_bank("pretraining")[language]["operators"][entry["const"]]
     for kind in entry["types"]:
         for value in (True, False) if kind == "boolean" else (None,):
-            phrases = _templates(groups, kind, value)
+            phrases = templates_for(groups, kind, value)
             assert len(set(phrases)) == len(phrases) >= 25
             slots = ["{f}"] if kind == "boolean" else ["{f}", "{v}"]
             assert all(sorted(re.findall(r"\{.*?\}", phrase)) == slots for phrase in phrases)
@@ -122,7 +117,7 @@ def test_a_spec_is_read_back_from_the_schema_alone():
 def test_relative_periods_count_from_the_current_date(idea, expected):
     import datetime
 
-    start, end = _period(idea, datetime.date(2020, 1, 1), datetime.date(2020, 1, 2), datetime.date(2026, 3, 31), 7)
+    start, end = period(idea, (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)), datetime.date(2026, 3, 31), 7)
     assert (start.isoformat(), end.isoformat()) == expected
 
 

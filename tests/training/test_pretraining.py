@@ -22,7 +22,7 @@ def test_every_drawn_object_answer_is_valid():
 
 
 def test_every_drawn_lookup_answer_is_valid_and_called_by_its_description():
-    from schema_student.teacher.embedded.phrasing import load_bank
+    from schema_student.teacher.embedded.bank import load_bank
 
     words, bank = data.Words(), load_bank("pretraining")
     for seed in range(40):

@@ -23,7 +23,7 @@ from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.data.dataset_statistics import describe
 from schema_student.data.splits import SPLITS
-from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL
+from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
 FIELDS = {  # of a published row; all are strings: values of many schemas have no common type but JSON's text
     "schema_id": "id of the schema",

@@ -41,7 +41,7 @@ from schema_student.report.error_analysis import (
     tabulate_failures,
     tabulate_groups,
 )
-from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL
+from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
 STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
 WHO = {"base": "the base student", "sft": "the student after SFT", "dpo": "the student after DPO"}

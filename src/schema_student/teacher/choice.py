@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schema_student.core.settings import AnySettings
 from schema_student.teacher.apis import APIS, named_hosts, open_servers
-from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL, model_digest
+from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
 from schema_student.teacher.faults import TeacherError, TeacherFault
 from schema_student.teacher.transport import Limits
 

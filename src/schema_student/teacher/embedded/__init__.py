@@ -2,7 +2,14 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    phrasing  a truth -> words, from a bank of phrases
-    rules     payload -> answer, for each role
-    server    Ollama's routes on a loopback port
+    identity    its name, and a digest of all that decides what it says
+    bank        banks of phrases
+    values      a value of a field, and its words
+    timeframes  a period, and its words
+    requests    a request of the query DSL, and the AST that answers it
+    objects     an instance of any other schema, in words
+    writing     the roles that write: domain specifications, requests, answers
+    judging     the roles that judge: one answer, and which of two is better
+    replies     chat messages -> what it says
+    server      Ollama's routes on a loopback port
 """

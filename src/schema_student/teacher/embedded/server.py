@@ -19,14 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from schema_student import __version__
-from schema_student.teacher.embedded.rules import DISPLAY_NAME, MODEL, model_digest, reply
+from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
+from schema_student.teacher.embedded.replies import reply
 
 # ---------------------------------------------------------------------------------------------------------------------
-# HTTP: Ollama's routes
-
-
-class _BadRequest(Exception):
-    """An answer other than 200: (status, text), sent as Ollama does, {"error": text}."""
+# HTTP
 
 
 @contextmanager
@@ -41,6 +38,10 @@ def serve() -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _BadRequest(Exception):
+    """An answer other than 200: (status, text), sent as Ollama does, {"error": text}."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -102,6 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: requests are counted by the client."""
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Ollama's routes: body -> answer
+
+
 def _not_found(_: dict[str, Any]) -> Any:
     raise _BadRequest(404, "404 page not found")
 
@@ -159,20 +164,26 @@ def _answer(body: dict[str, Any], messages: list[dict[str, Any]], part: Callable
     _check_model(body)
     _check_format(body)
     head = {"model": body["model"], "created_at": _now()}
-    text = reply(messages, body.get("format")) if messages else ""
-    words = re.findall(r"\s*\S{1,6}", text)
-    limit = (body.get("options") or {}).get("num_predict")
-    cut = isinstance(limit, int) and 0 <= limit < len(words)
-    words = words[:limit] if cut else words
+    words, reason = _say(body, messages)
     read = sum(len(str(message.get("content", ""))) for message in messages) // 4
     counts = {"total_duration": 1, "load_duration": 0, "prompt_eval_count": read, "prompt_eval_duration": 0}
-    reason = "load" if not messages else "length" if cut else "stop"
     last = {"done": True, "done_reason": reason, **counts, "eval_count": len(words), "eval_duration": 0}
     if not body.get("stream", True):
         return {**head, **part("".join(words)), **last}
     third = max(1, -(-len(words) // 3))
     pieces = ["".join(words[i : i + third]) for i in range(0, len(words), third)]
     return [{**head, **part(piece), "done": False} for piece in pieces] + [{**head, **part(""), **last}]
+
+
+def _say(body: dict[str, Any], messages: list[dict[str, Any]]) -> tuple[list[str], str]:
+    """The reply as so many "tokens" of a few characters, num_predict at most, and the reason of its end."""
+    if not messages:
+        return [], "load"
+    words = re.findall(r"\s*\S{1,6}", reply(messages, body.get("format")))
+    limit = (body.get("options") or {}).get("num_predict")
+    if isinstance(limit, int) and 0 <= limit < len(words):
+        return words[:limit], "length"
+    return words, "stop"
 
 
 def _check_model(body: dict[str, Any]) -> None:

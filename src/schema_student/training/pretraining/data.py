@@ -16,18 +16,11 @@ from schema_student.core.resources import DATA_DIR
 from schema_student.schema.prompts import render_prompt
 from schema_student.schema.query_dsl import build_schema, labels_of, operator_catalog, operators_for, read_dsl
 from schema_student.schema.rendering import completion_text
-from schema_student.teacher.embedded.phrasing import (
-    PERIODS,
-    Bank,
-    Request,
-    draw_date,
-    draw_number,
-    draw_request,
-    finish,
-    join,
-    load_bank,
-    word_object,
-)
+from schema_student.teacher.embedded.bank import Bank, Request, finish, join, load_bank
+from schema_student.teacher.embedded.objects import word_object
+from schema_student.teacher.embedded.requests import draw_request
+from schema_student.teacher.embedded.timeframes import PERIODS
+from schema_student.teacher.embedded.values import draw_date, draw_number
 
 Rng = random.Random
 Sampler = Callable[[Rng], Any]

@@ -1,0 +1,120 @@
+"""The writing roles of the embedded teacher: domain specifications, requests, and the answers to those requests.
+
+It keeps no state: a request is a function of the question, so that the truth of one is found by writing it again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from functools import lru_cache
+from typing import Any
+
+from schema_student.core.errors import UserError
+from schema_student.core.stamps import digest
+from schema_student.schema.instances import example_instance
+from schema_student.schema.query_dsl import read_dsl_text
+from schema_student.teacher.embedded.bank import KINDS, Request, load_bank
+from schema_student.teacher.embedded.identity import LEXICON
+from schema_student.teacher.embedded.objects import word_object
+from schema_student.teacher.embedded.requests import draw_request
+
+DRAWS_SEARCHED = 24  # draws of one batch that the answer role looks through
+BATCHES_SEARCHED = 6  # other batches that it looks through when its own does not have the request
+SENTENCE = "I am the embedded rule-based teacher, not a language model: I only know requests that I wrote myself."
+
+
+class Unknown(Exception):
+    """A question that the embedded teacher cannot answer; its text is what it says instead."""
+
+
+def write_domain_spec(payload: dict[str, Any]) -> dict[str, Any]:
+    """The domain of the lexicon at payload["index"], in the shape that the role asks for."""
+    entries = _lexicon()
+    index = int(payload.get("index", 0))
+    if not 0 <= index < len(entries):
+        raise Unknown(f"My lexicon has {len(entries)} domains; there is none at index {index}.")
+    return entries[index]
+
+
+@lru_cache(maxsize=1)
+def _lexicon() -> list[dict[str, Any]]:
+    try:
+        entries: list[dict[str, Any]] = json.loads(LEXICON.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        advice = "restore it with `git checkout data/lexicon.json`"
+        raise UserError(f"{LEXICON}: cannot be read ({error}); {advice}") from None
+    return entries
+
+
+def write_queries(payload: dict[str, Any]) -> dict[str, Any]:
+    """payload["count"] requests: a function of schema, language, current_date, kind and batch alone."""
+    asked, count = str(payload.get("kind", "any")), int(payload.get("count", 1))
+    key = _batch_key(payload, asked if asked in KINDS else "answerable", int(payload.get("batch", 0)))
+    found: dict[str, None] = {}
+    for i in range(4 * count):
+        request = _draw(*key, i)
+        if request is not None:
+            found.setdefault(request.query)
+        if len(found) == count:
+            break
+    if not found:
+        raise Unknown("I cannot ask this kind of request of this schema.")
+    return {"queries": list(found)}
+
+
+def write_answer(payload: dict[str, Any]) -> Any:
+    """The truth of a request that write_queries wrote, found by writing its batch again; else Unknown."""
+    wanted = " ".join(str(payload.get("query", "")).split())
+    known = int(payload.get("batch", 0))
+    for batch in [known, *(b for b in range(BATCHES_SEARCHED) if b != known)]:
+        for kind in KINDS if _is_dsl(payload["schema"]) else KINDS[:1]:
+            key = _batch_key(payload, kind, batch)
+            for i in range(DRAWS_SEARCHED):
+                request = _draw(*key, i)
+                if request is not None and " ".join(request.query.split()) == wanted:
+                    return request.answer
+    raise Unknown(f"I did not write this request, and I cannot read requests of others. {SENTENCE}")
+
+
+def _is_dsl(schema: dict[str, Any]) -> bool:
+    return schema.get("x-dsl") == "query"
+
+
+def _batch_key(payload: dict[str, Any], kind: str, batch: int) -> tuple[str, str, str, str, int]:
+    schema_text = json.dumps(payload["schema"], ensure_ascii=False, sort_keys=True)
+    return schema_text, payload.get("language", "en"), payload.get("current_date", "2026-01-01"), kind, batch
+
+
+@lru_cache(maxsize=16384)
+def _draw(schema_text: str, language: str, current_date: str, kind: str, batch: int, i: int) -> Request | None:
+    """Draw i of a batch, or None where it failed: a pure function, remembered because the answer role asks again."""
+    schema, bank = _parse(schema_text), load_bank("teacher")
+    rng = random.Random(f"{_schema_digest(schema_text)} {language} {current_date} {kind} {batch} {i}")
+    try:
+        if _is_dsl(schema):
+            return draw_request(read_dsl_text(schema_text), bank, language, kind, current_date, rng)
+        value = example_instance(schema, rng, word=lambda part, _: _draw_text(part, bank[language]["values"], rng))
+        return Request(word_object(value, schema, bank, language, rng), value, kind, language)
+    except ValueError:  # this kind cannot be asked of this schema, or no instance was found
+        return None
+
+
+def _draw_text(schema: dict[str, Any], values: list[str], rng: random.Random) -> str:
+    """A free string: now and then an example that the description quotes, else one or two words."""
+    quoted = re.findall(r"""(?<!\w)['"`]([\w][\w ,.+-]{0,30})['"`]""", str(schema.get("description", "")))
+    if quoted and rng.random() < 0.4:
+        return rng.choice(quoted)
+    return " ".join(rng.choice(values) for _ in range(rng.choice((1, 1, 2))))
+
+
+@lru_cache(maxsize=512)
+def _parse(schema_text: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(schema_text)
+    return parsed
+
+
+@lru_cache(maxsize=512)
+def _schema_digest(schema_text: str) -> str:
+    return digest(schema_text.encode())
