@@ -16,7 +16,7 @@ from schema_student.report.error_analysis import (
     pick_examples,
     tabulate_failures,
 )
-from schema_student.schema.meaning import canonical
+from schema_student.schema.canonical import canonical
 
 
 def row(query, passed, **more):

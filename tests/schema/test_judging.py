@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
 from schema_student.core.errors import UserError
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import SchemaError, compile_schema
+from schema_student.schema.grading import grade, is_right
 from schema_student.schema.judging import find_violations, judge
-from schema_student.schema.meaning import canonical, matches
 from schema_student.schema.parsing import MAX_DEPTH, parse_strict
 
 JSON_VALUES = st.recursive(
@@ -155,12 +156,13 @@ def test_each_fault_of_a_query_has_its_rank_place_and_keyword(value, rank, viola
 def test_a_valid_query_has_rank_4_and_5_once_it_is_what_was_meant(value):
     verdict = judge(json.dumps(value), QUERY)
     assert verdict.violations == ()
-    assert (verdict.rank, verdict.meaning(False), verdict.meaning(True)) == (4, 4, 5)
+    ranks = [grade(json.dumps(value), QUERY, target).rank for target in (None, value)]
+    assert (verdict.rank, *ranks) == (4, 4, 5)
 
 
-def test_meaning_lifts_no_invalid_answer():
-    assert judge("{}", QUERY).meaning(True) == 2
-    assert judge("{", QUERY).meaning(True) == 0
+def test_a_target_lifts_no_invalid_answer():
+    assert grade("{}", QUERY, {}).rank == 2
+    assert grade("{", QUERY, {}).rank == 0
 
 
 def test_constants_in_a_union_are_told_as_one_list():
@@ -384,24 +386,24 @@ def test_true_is_not_one_and_text_is_not_a_number():
     ],
 )
 def test_accepted_alternatives(value, accepted, ok):
-    assert matches(value, None, {}, accepted) is ok
+    assert is_right(value, None, {}, accepted) is ok
 
 
 def test_a_match_needs_the_target_or_an_alternative():
-    assert matches({"a": 1}, {"a": 1.0}, {})
-    assert not matches({"a": 1}, {"a": 2}, {})
-    assert matches({"a": 1}, {"a": 2}, {}, {"a": [1, 2]})
-    assert not matches({"a": 1}, None, {})
+    assert is_right({"a": 1}, {"a": 1.0}, {})
+    assert not is_right({"a": 1}, {"a": 2}, {})
+    assert is_right({"a": 1}, {"a": 2}, {}, {"a": [1, 2]})
+    assert not is_right({"a": 1}, None, {})
 
 
 def test_every_answer_to_a_real_request_is_valid_and_accepted():
     for row in BFCL_ROWS:
         verdict = judge(json.dumps(row["answer"]), compile_schema(row["schema"], row["id"]))
         assert (row["id"], verdict.rank, verdict.violations) == (row["id"], 4, ())
-        assert matches(verdict.value, None, row["schema"], row["accepted"]), row["id"]
+        assert is_right(verdict.value, None, row["schema"], row["accepted"]), row["id"]
 
 
 def test_no_answer_to_a_real_request_is_accepted_for_another_one():
     for one, other in pairwise(BFCL_ROWS):
         if one["answer"] != other["answer"]:
-            assert not matches(one["answer"], other["answer"], other["schema"], other["accepted"]), one["id"]
+            assert not is_right(one["answer"], other["answer"], other["schema"], other["accepted"]), one["id"]

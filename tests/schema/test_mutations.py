@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 from test_instances import SCHEMAS
 
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.instances import example_instance
 from schema_student.schema.judging import judge
-from schema_student.schema.meaning import canonical
 from schema_student.schema.mutations import MUTATIONS, mutate
 from schema_student.schema.rendering import completion_text
 

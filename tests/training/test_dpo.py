@@ -256,7 +256,7 @@ def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch
         right = next(scores)
         return [(True, i < right) for i in range(10)]
 
-    monkeypatch.setattr(train, "judge_answers", judged)
+    monkeypatch.setattr(train, "grade_answers", judged)
     train.train_dpo(settings)
     run_dir = paths(settings).dpo_dir
     said = "no DPO checkpoint was better than SFT: right answers 80.0% on validation (SFT 90.0%)"
@@ -654,5 +654,5 @@ def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_ne
 def test_adapter_of_dpo_loads(aligned):
     student = load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
     requests = train.read_requests(paths(aligned).dataset, 8, "compact")
-    verdicts = train.judge_answers(student, requests, aligned)
+    verdicts = train.grade_answers(student, requests, aligned)
     assert len(verdicts) == len(requests) and all(valid or not right for valid, right in verdicts)

@@ -21,7 +21,7 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import shape
 
@@ -69,8 +69,7 @@ def build_rows(dataset: Sequence[Row], rendering: str) -> tuple[list[Row], Count
 
 
 def _corpus_row(row: Row, rendering: str) -> Row:
-    prompt = render_prompt(json.loads(row["schema_json"]), row["query"], row["current_date"], rendering)
-    completion = completion_text(json.loads(row["ast_json"]))
+    prompt, completion = render_row_prompt(row, rendering), completion_text(json.loads(row["ast_json"]))
     head = {"schema_id": row["schema_id"], "domain": row["domain"], "prompt": prompt, "completion": completion}
     return {**head, "is_valid": row["is_valid"], "split": row["split"], **{name: row.get(name) for name in KEPT}}
 

@@ -34,7 +34,7 @@ from schema_student.data.dedup import Requests, normalized
 from schema_student.data.splits import SPLITS, Source, split_own_queries, split_schemas
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
-from schema_student.schema.query_dsl import names_a_field
+from schema_student.schema.query_dsl import is_refusal, names_a_field
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import in_schema_order
 from schema_student.schema.user_schemas import SchemaRow, load_schemas
@@ -410,7 +410,7 @@ def _wrong_kind(need: Need, answer: Any, extra: dict[str, Any]) -> tuple[str, st
     """(error type, reason) where a valid answer is not of the kind that was asked for."""
     if not need.source.is_dsl or extra["teacher_model"] == "user":
         return None
-    refused = isinstance(answer.get("refusal"), dict)
+    refused = is_refusal(answer)
     if refused and need.kind == ANSWERABLE and extra["source"] == "teacher":
         return "refused", "a request meant to be answerable was refused"
     if not refused and need.kind != ANSWERABLE:
@@ -421,7 +421,7 @@ def _wrong_kind(need: Need, answer: Any, extra: dict[str, Any]) -> tuple[str, st
 
 
 def _row(need: Need, query: str, today: str, answer: Any, extra: dict[str, Any]) -> Row:
-    refused = need.source.is_dsl and isinstance(answer, dict) and "refusal" in answer
+    refused = need.source.is_dsl and is_refusal(answer)
     return {
         "schema_id": need.source.schema_id,
         "domain": need.source.domain,

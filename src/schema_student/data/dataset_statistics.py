@@ -17,7 +17,7 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.data.dedup import TESTS, WORD
-from schema_student.schema.query_dsl import DslSpec, read_dsl
+from schema_student.schema.query_dsl import DslSpec, is_query_dsl, read_dsl
 from schema_student.schema.structure import resolve
 
 SIDES = ("training", "tests")
@@ -90,7 +90,7 @@ def _fields(rows: Iterable[Row]) -> tuple[set[tuple[str, str]], set[tuple[str, s
     for row in rows:
         name, schema, answer = row["schema_id"], _schema(row["schema_json"]), json.loads(row["ast_json"])
         there |= {(name, field) for field in _field_types(row["schema_json"])}
-        if _is_dsl(schema):
+        if is_query_dsl(schema):
             asked |= {(name, condition["field"]) for condition in _conditions(answer)}
         elif isinstance(answer, dict):
             asked |= {(name, key) for key in answer}
@@ -106,7 +106,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     schema, answer = _schema(row["schema_json"]), json.loads(row["ast_json"])
     yield "languages", row.get("language", "en")
     yield "words", _band(len(WORD.findall(row["query"].casefold())))
-    if _is_dsl(schema):
+    if is_query_dsl(schema):
         yield "kinds", row.get("kind", "answerable").replace("_", " ")
         yield from _query_facts(row, answer)
     else:
@@ -178,10 +178,6 @@ def _properties(schema: Any, root: Row) -> Row:
     return node.get("properties", {}) if isinstance(node, dict) else {}
 
 
-def _is_dsl(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("x-dsl") == "query"
-
-
 @cache
 def _schema(text: str) -> Any:
     return json.loads(text)
@@ -196,6 +192,6 @@ def _dsl(text: str) -> DslSpec:
 def _field_types(text: str) -> dict[str, str]:
     """Type of each field of a query schema, of each property of another."""
     schema = _schema(text)
-    if _is_dsl(schema):
+    if is_query_dsl(schema):
         return {field.const: field.type for field in _dsl(text).fields}
     return dict.fromkeys(_properties(schema, schema), "")

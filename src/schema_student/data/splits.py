@@ -9,6 +9,7 @@ from typing import Any
 
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
+from schema_student.schema.query_dsl import is_query_dsl
 from schema_student.schema.structure import shape
 from schema_student.schema.user_schemas import SchemaRow
 
@@ -27,7 +28,7 @@ class Source:
 
     @property
     def is_dsl(self) -> bool:
-        return self.schema.get("x-dsl") == "query"
+        return is_query_dsl(self.schema)
 
 
 def split_schemas(sources: Sequence[Source], settings: AnySettings) -> dict[str, str]:

@@ -26,10 +26,12 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
-from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.judging import Verdict, judge
-from schema_student.schema.meaning import canonical, matches
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.canonical import canonical
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.grading import Grade, grade
+from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.query_dsl import is_query_dsl, is_refusal
+from schema_student.schema.ranks import RIGHT, VALID
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.loading import Student, check_adapter, load_student
 from schema_student.student.tokens import encode_prompt
@@ -133,7 +135,7 @@ def _answer(requests: Sequence[Row], done: int, settings: ResolvedSettings, adap
         for begin in begins:
             batch = requests[begin : begin + size]
             written = _generate(student, batch, settings, bar)
-            judged = [_judge(*pair, settings) for pair in zip(batch, written, strict=True)]
+            judged = [_grade(*pair, settings) for pair in zip(batch, written, strict=True)]
             if teacher:
                 _ask_teacher(judged, batch, teacher)
             yield from [row for row, _ in judged][max(0, done - begin) :]
@@ -147,12 +149,7 @@ def _generate(student: Student, batch: Sequence[Row], settings: ResolvedSettings
     """What the student wrote to each request: prompt_text, raw_output, tokens, seconds, truncated, too_long."""
     from schema_student.student.generation import generate
 
-    prompts = [
-        render_prompt(
-            json.loads(row["schema_json"]), row["query"], row["current_date"], settings.prompt.schema_rendering
-        )
-        for row in batch
-    ]
+    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
     room = settings.length.max_seq_length - settings.generation.max_new_tokens
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= room]
@@ -173,13 +170,14 @@ def _written(prompt: str, text: str, tokens: int, seconds: float, truncated: boo
     return {**facts, "truncated": truncated, "too_long": too_long}
 
 
-def _judge(request: Row, written: Row, settings: ResolvedSettings) -> tuple[Row, Any]:
+def _grade(request: Row, written: Row, settings: ResolvedSettings) -> tuple[Row, Any]:
     """A row of evaluation_results, as far as it is known without the teacher, and the answer's value."""
     compiled = compile_schema(json.loads(request["schema_json"]), request["schema_id"])
-    verdict = judge(written["raw_output"], compiled, settings.verdict.strip_fences)
     target = json.loads(request["ast_json"])
-    means = verdict.schema_valid and matches(verdict.value, target, compiled.schema, request.get("accepted"))
-    refused, should_refuse = _refusals(verdict, target, compiled)
+    strip = settings.verdict.strip_fences
+    graded = grade(written["raw_output"], compiled, target, request.get("accepted"), strip)
+    verdict = graded.verdict
+    refused, should_refuse = _refusals(graded, target, compiled.schema)
     named = ("schema_id", "domain", "query", "split", "current_date", "language", "kind")
     row = {
         **{key: request.get(key) for key in named},
@@ -189,17 +187,17 @@ def _judge(request: Row, written: Row, settings: ResolvedSettings) -> tuple[Row,
         "parse_error": written["too_long"] or verdict.parse_error,
         "schema_valid": verdict.schema_valid,
         "violations": [asdict(violation) for violation in verdict.violations],
-        "rank": verdict.meaning(means),
+        "rank": graded.rank,
         "student_canonical": canonical(verdict.value, compiled.schema) if verdict.schema_valid else None,
         "target": target,
         "accepted": request.get("accepted"),
         "target_canonical": canonical(target, compiled.schema),
         "exact_match": verdict.parsed and _same(verdict.value, target),
-        "semantic_match_target": means,
+        "semantic_match_target": graded.right,
         "teacher_verdict": None,
         "teacher_reason": None,
         "teacher_error": None,
-        "semantic_pass": means,
+        "semantic_pass": graded.right,
         "refused": refused,
         "should_refuse": should_refuse,
         "fences_stripped": verdict.fences_stripped,
@@ -211,11 +209,11 @@ def _judge(request: Row, written: Row, settings: ResolvedSettings) -> tuple[Row,
     return row, verdict.value
 
 
-def _refusals(verdict: Verdict, target: Any, compiled: CompiledSchema) -> tuple[bool | None, bool | None]:
+def _refusals(graded: Grade, target: Any, schema: Row) -> tuple[bool | None, bool | None]:
     """(whether the student refused validly, whether it should have); None for schemas without refusals."""
-    if compiled.schema.get("x-dsl") != "query":
+    if not is_query_dsl(schema):
         return None, None
-    return verdict.schema_valid and "refusal" in verdict.value, "refusal" in target
+    return graded.verdict.schema_valid and is_refusal(graded.verdict.value), is_refusal(target)
 
 
 def _same(value: Any, target: Any) -> bool:
@@ -233,7 +231,7 @@ def _ask_teacher(judged: Sequence[tuple[Row, Any]], requests: Sequence[Row], tea
             row |= {"teacher_error": answer.reason, "semantic_pass": None}
         else:
             row |= {"teacher_verdict": answer["is_good"], "teacher_reason": answer["reason"]}
-            row |= {"semantic_pass": answer["is_good"], "rank": 5 if answer["is_good"] else 4}
+            row |= {"semantic_pass": answer["is_good"], "rank": RIGHT if answer["is_good"] else VALID}
 
 
 def _question(value: Any, request: Row) -> Row:

@@ -39,10 +39,10 @@ from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_
 from schema_student.core.stamps import make_stamp
 from schema_student.preference.held_out import is_held_out, prompt_digest
 from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.judging import Verdict, judge
-from schema_student.schema.meaning import matches
+from schema_student.schema.grading import grade
 from schema_student.schema.mutations import mutate
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.ranks import RIGHT, WRONG_VALUE
 from schema_student.schema.rendering import completion_text
 from schema_student.student import batching
 from schema_student.student.choice import choose_student
@@ -54,14 +54,13 @@ READ = ("loading", "batching", "decoding", "prompt")
 SAMPLED = ("loading", "prompt", "generation", "sampling")
 PAIRED = ("verdict", "pairs", "mutations", "prompt")
 CHUNK = 64  # prompts whose answers are written at once: what a kill can cost
-RIGHT = 5
 LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
 Load = Callable[[], Student]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a prompt: who wrote it, how often the student drew it, what the judge says."""
+    """One answer to a prompt: who wrote it, how often the student drew it, its grade."""
 
     text: str
     source: str  # "greedy", "sample", "teacher", or "mutation: KIND"
@@ -172,9 +171,8 @@ def _least_logps(loaded: Student, ids: list[batching.Ids], trees: bool, settings
 
 
 def _with_prompt(row: Row, settings: ResolvedSettings) -> Row:
-    schema, target = json.loads(row["schema_json"]), json.loads(row["ast_json"])
-    prompt = render_prompt(schema, row["query"], row["current_date"], settings.prompt.schema_rendering)
-    return {**row, "prompt": prompt, "schema": schema, "target": target}
+    prompt = render_row_prompt(row, settings.prompt.schema_rendering)
+    return {**row, "prompt": prompt, "schema": json.loads(row["schema_json"]), "target": json.loads(row["ast_json"])}
 
 
 def sample_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) -> Path:
@@ -243,29 +241,20 @@ def pair_up(row: Row, settings: ResolvedSettings, counts: Counter[str]) -> list[
 
 
 def rank_answers(row: Row, settings: ResolvedSettings) -> list[Answer]:
-    """Every different answer, judged: the greedy one, samples by how often they were drawn, the teacher's."""
+    """Every different answer, graded: the greedy one, samples by how often they were drawn, the teacher's."""
     compiled = compile_schema(row["schema"], row["schema_id"])
     sampled = Counter((text, finished) for text, finished in row["samples"])
     drawn = [(*row["greedy"], "greedy", 1 + sampled.pop(tuple(row["greedy"]), 0))]
     drawn += [(text, finished, "sample", count) for (text, finished), count in sampled.most_common()]
     drawn.append((completion_text(row["target"]), True, "teacher", 0))
-    return [_judged(text, source, count, finished, row, compiled, settings) for text, finished, source, count in drawn]
+    return [_graded(text, source, count, finished, row, compiled, settings) for text, finished, source, count in drawn]
 
 
-def _judged(
+def _graded(
     text: str, source: str, count: int, finished: bool, row: Row, compiled: CompiledSchema, settings: ResolvedSettings
 ) -> Answer:
-    verdict = judge(text, compiled, settings.verdict.strip_fences)
-    right = verdict.schema_valid and matches(verdict.value, row["target"], row["schema"], row.get("accepted"))
-    return Answer(text, source, count, finished, verdict.meaning(right), explain(verdict))
-
-
-def explain(verdict: Verdict) -> str:
-    """What is worst about an answer that is not right: the violated path and keyword, or its meaning."""
-    worst = min(verdict.violations, key=lambda violation: violation.rank, default=None)
-    if not verdict.parsed:
-        return f"not JSON: {verdict.parse_error}"
-    return f"{worst.path or '/'} {worst.keyword}" if worst else "meaning"
+    graded = grade(text, compiled, row["target"], row.get("accepted"), settings.verdict.strip_fences)
+    return Answer(text, source, count, finished, graded.rank, graded.why)
 
 
 def choose(answers: Sequence[Answer]) -> Answer | None:
@@ -292,12 +281,12 @@ def _mutations(row: Row, chosen: Answer, settings: ResolvedSettings) -> list[Ans
     compiled = compile_schema(row["schema"], row["schema_id"])
     rng = random.Random(f"mutations {settings.run.seed} {row['prompt_digest']}")
     made = mutate(json.loads(chosen.text), compiled, rng) if settings.mutations.mutations_per_prompt else []
-    judged = [
-        _judged(text, f"mutation: {kind}", 0, True, row, compiled, settings)
+    graded = [
+        _graded(text, f"mutation: {kind}", 0, True, row, compiled, settings)
         for text, kind in made
         if kind != "truncated"
     ]
-    return sorted((answer for answer in judged if answer.rank < RIGHT), key=lambda answer: answer.rank < 3)
+    return sorted((answer for answer in graded if answer.rank < RIGHT), key=lambda answer: answer.rank < WRONG_VALUE)
 
 
 def _pair(row: Row, chosen: Answer, rejected: Answer, split: str) -> Row:

@@ -32,11 +32,10 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.preference.imports import load_rows, take
-from schema_student.preference.pairs import draw_requests, explain, take_together
+from schema_student.preference.pairs import draw_requests, take_together
 from schema_student.schema.compiling import compile_schema
-from schema_student.schema.judging import judge
-from schema_student.schema.meaning import matches
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.grading import grade
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
@@ -91,8 +90,7 @@ def _read_prompt(where: str, row: Row, settings: ResolvedSettings) -> Row:
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: schema_json and ast_json must be JSON in a string: {error}") from None
     if "schema" in row and "query" in row and "prompt" not in row:
-        date = str(row.get("current_date") or "")
-        row = {**row, "prompt": render_prompt(row["schema"], row["query"], date, settings.prompt.schema_rendering)}
+        row = {**row, "prompt": render_row_prompt(row, settings.prompt.schema_rendering)}
     if not row.get("prompt"):
         raise UserError(f"{where}: this row has no prompt, and no schema with a query to make one of")
     if settings.scoring.rollout_scorer == "schema" and not isinstance(row.get("schema"), dict):
@@ -268,15 +266,12 @@ def _open_scorer(settings: ResolvedSettings) -> Iterator[Callable[[list[Row]], N
 
 
 def score_by_schema(rows: Sequence[Row], settings: ResolvedSettings) -> None:
-    """Score = rank: 5 where the answer is valid and means what the known target means, 4 where it is valid."""
+    """Score = rank: 5 where the answer is valid and what was asked, as far as that is known, 4 where it is valid."""
     for row, answer in _finished(rows):
         compiled = compile_schema(row["schema"], row["schema_id"])
-        verdict = judge(answer["text"], compiled, settings.verdict.strip_fences)
-        target, right = row.get("target"), False
-        if verdict.schema_valid and target is not None:
-            right = matches(verdict.value, target, compiled.schema, row.get("accepted"))
-        rank = verdict.meaning(right)
-        answer |= {"score": rank, "rank": rank, "why": explain(verdict)}
+        strip = settings.verdict.strip_fences
+        graded = grade(answer["text"], compiled, row.get("target"), row.get("accepted"), strip)
+        answer |= {"score": graded.rank, "rank": graded.rank, "why": graded.why}
 
 
 def load_reward_model(name: str) -> tuple[Any, Any]:

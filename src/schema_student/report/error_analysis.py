@@ -13,18 +13,10 @@ from typing import Any
 
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.rates import prompt_key
-from schema_student.schema.meaning import nearest_target
+from schema_student.schema.accepted import nearest_target
+from schema_student.schema.ranks import RANK_NAMES, RIGHT
 
 Row = dict[str, Any]
-RANKS = (
-    "not JSON",
-    "wrong type or shape",
-    "missing or unexpected property",
-    "enum, format, bounds or rule",
-    "valid, not what was asked",
-    "valid and as asked",
-)
-RIGHT = 5
 SIGNIFICANT = 0.05
 
 
@@ -177,7 +169,7 @@ def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
                 spread = [failing[i * len(failing) // each] for i in range(min(each, len(failing)))]
                 examples.append(
                     {
-                        "kind": RANKS[rank],
+                        "kind": RANK_NAMES[rank],
                         "of": student["who"],
                         "count": len(failing),
                         "prompts": [show(row, students) for row in spread],
@@ -208,4 +200,4 @@ def _describe(row: Row) -> Row:
         violations.append("cut off at max_new_tokens")
     if row["schema_valid"] and row["rank"] != RIGHT:
         violations.append(row["teacher_reason"] or row["teacher_error"] or "not what the target means")
-    return {"output": row["raw_output"], "rank": row["rank"], "verdict": RANKS[row["rank"]], "why": violations}
+    return {"output": row["raw_output"], "rank": row["rank"], "verdict": RANK_NAMES[row["rank"]], "why": violations}

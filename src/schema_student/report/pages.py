@@ -29,8 +29,6 @@ from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.report import figures
 from schema_student.report.error_analysis import (
-    RANKS,
-    RIGHT,
     SIGNIFICANT,
     count_transitions,
     find_transitions,
@@ -41,6 +39,7 @@ from schema_student.report.error_analysis import (
     tabulate_failures,
     tabulate_groups,
 )
+from schema_student.schema.ranks import RANK_NAMES, RIGHT
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
 STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
@@ -201,7 +200,7 @@ def read_pairs(where: Paths) -> Row | None:
     if not where.pairs.exists():
         return None
     rows, meta = read_jsonl(where.pairs), read_meta(where.pairs) or {}
-    known = range(len(RANKS))  # an imported pair may have none, or another's
+    known = range(len(RANK_NAMES))  # an imported pair may have none, or another's
     ranks = Counter(int(row["rejected_rank"]) for row in rows if row.get("rejected_rank") in known)
     whys = Counter(
         _shorten(general_path(str(row["why"]).split(":")[0].replace(" ", "  ", 1)), 60) for row in rows if row["why"]
@@ -209,7 +208,7 @@ def read_pairs(where: Paths) -> Row | None:
     return {
         "total": len(rows),
         "splits": dict(Counter(row.get("split", "train") for row in rows)),
-        "ranks": [(RANKS[rank], n) for rank, n in sorted(ranks.items())],
+        "ranks": [(RANK_NAMES[rank], n) for rank, n in sorted(ranks.items())],
         "sources": Counter(str(row["source"]).split(":")[0] for row in rows).most_common(),
         "whys": whys.most_common(10),
         "dropped": meta.get("counts") or meta.get("left_out") or {},
@@ -336,7 +335,7 @@ def draw(facts: Row) -> dict[str, bytes]:
     description = (facts["data"] or {}).get("description") or {}
     drawn = {
         "rates.png": figures.draw_rates(students, facts["splits"]),
-        "outcomes.png": figures.draw_outcomes(students, RANKS),
+        "outcomes.png": figures.draw_outcomes(students, RANK_NAMES),
         "sft.png": figures.draw_sft(sft.get("metrics", [])),
         "margins.png": figures.draw_margins(dpo.get("margins", [])),
         "beta.png": figures.draw_beta(dpo.get("trace", []), dpo.get("metrics", []), delta),

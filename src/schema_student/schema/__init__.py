@@ -1,17 +1,21 @@
-"""JSON Schema alone, no model: compile, judge, explain, compare meanings, render, draw instances.
+"""JSON Schema alone, no model: compile, judge, grade, render, draw instances.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
+    ranks         how far from right an answer is, and what each rank is called
     parsing       text -> JSON value, strictly by RFC 8259
     structure     what a $ref names; shape; order of properties
     explaining    why a value is not valid: path, keyword, message, rank
     rules         what JSON Schema cannot say: x-rules
     compiling     compile a schema once, or say why it cannot be used
     judging       judge(text, schema) -> Verdict
-    meaning       whether two answers mean the same
     query_dsl     the query DSL: built from a domain, read back from a schema
+    canonical     one text for all answers that say the same
+    accepted      alternatives to the target of a request
+    parts         an answer and its target, condition by condition or property by property
+    grading       grade(text, schema, target) -> Grade: the one judgement of an answer to a request
     rendering     how a prompt shows a schema
-    prompts       the prompt and the completion of a student
+    prompts       the prompt of a student
     instances     a random valid instance of any schema
     mutations     a valid instance -> broken ones of known kinds
     user_schemas  the user's own schemas: a folder or a JSONL file

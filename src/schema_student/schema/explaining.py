@@ -8,21 +8,15 @@ from typing import Any
 
 from jsonschema_rs import ValidationError
 
+from schema_student.schema.ranks import WRONG_PROPERTIES, WRONG_TYPE, WRONG_VALUE
 from schema_student.schema.structure import json_pointer
 
 MAX_MESSAGE = 300  # characters
-
-
 UNEXPECTED = ("additionalProperties", "unevaluatedProperties", "propertyNames", "falseSchema")
-
-
 KEYWORD_RANKS = {
-    **dict.fromkeys(("type", "additionalItems", "unevaluatedItems"), 1),
-    **dict.fromkeys(("required", *UNEXPECTED), 2),
+    **dict.fromkeys(("type", "additionalItems", "unevaluatedItems"), WRONG_TYPE),
+    **dict.fromkeys(("required", *UNEXPECTED), WRONG_PROPERTIES),
 }
-
-
-NOT_JSON, OTHER_VIOLATION, VALID, VALID_AND_MEANT = 0, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,8 @@ class Violation:
 
     @property
     def rank(self) -> int:
-        """1, 2 or 3: how far from valid."""
-        return KEYWORD_RANKS.get(self.keyword, OTHER_VIOLATION)
+        """WRONG_TYPE, WRONG_PROPERTIES or WRONG_VALUE: how far from valid."""
+        return KEYWORD_RANKS.get(self.keyword, WRONG_VALUE)
 
 
 def explain_error(error: ValidationError) -> list[Violation]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import jsonschema_rs
 
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
 from schema_student.schema.judging import find_violations
-from schema_student.schema.meaning import canonical
 from schema_student.schema.structure import resolve
 
 Word = Callable[[dict[str, Any], str], str]

@@ -1,10 +1,8 @@
-"""JSON Schemas as judges: compile one, judge a text against it, compare what two answers mean.
+"""Judge a text against a schema: the one place where a verdict is made.
 
-`judge` is the one place where a verdict is made: dataset, evaluation, pairs and teacher all call it. jsonschema-rs
-decides (formats checked, nothing fetched); what JSON Schema cannot say stands in a root annotation `x-rules`, e.g.
+Dataset, evaluation, pairs and teacher all call `judge`. jsonschema-rs decides (formats checked, nothing fetched); what
+JSON Schema cannot say stands in a root annotation `x-rules`, e.g.
 {"rule": "date_order", "path": "/timeframe", "start": "start", "end": "end"}.
-Ranks, worst first: 0 not JSON; 1 wrong type or shape; 2 required missing or property unexpected; 3 enum, const, format,
-bounds or semantic rule; 4 valid, but not what was asked; 5 valid and what was asked.
 """
 
 from __future__ import annotations
@@ -14,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema_student.schema.compiling import CompiledSchema
-from schema_student.schema.explaining import NOT_JSON, VALID, VALID_AND_MEANT, Violation, explain_error
+from schema_student.schema.explaining import Violation, explain_error
 from schema_student.schema.parsing import parse_strict
+from schema_student.schema.ranks import NOT_JSON, VALID
 from schema_student.schema.rules import RULES
+
+FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `judge` found. `rank` is that of the worst violation; a valid answer has 4 until its meaning is known."""
+    """What `judge` found. `rank` is that of the worst violation; a valid answer has VALID: `grade` knows more."""
 
     parsed: bool
     value: Any
@@ -31,36 +32,26 @@ class Verdict:
     rank: int
     fences_stripped: bool
 
-    def meaning(self, ok: bool) -> int:
-        """The rank once it is known whether the answer means what was asked."""
-        return VALID_AND_MEANT if self.schema_valid and ok else self.rank
-
-
-# Compile
-
-
-# Parse
-
-
-# Judge
-
 
 def judge(text: str, schema: CompiledSchema, strip_fences: bool = False) -> Verdict:
     """The verdict on a model's raw output.
 
+    >>> from schema_student.schema.compiling import compile_schema
     >>> judge('{"n": "2"}', compile_schema({"properties": {"n": {"type": "integer"}}})).violations
     (Violation(path='/n', keyword='type', message='"2" is not of type "integer"'),)
     """
-    fence = _FENCE.fullmatch(text) if strip_fences else None
+    fence = FENCE.fullmatch(text) if strip_fences else None
     value, error = parse_strict(fence.group(1) if fence else text)
     if error is not None:
         return Verdict(False, None, error, False, (), NOT_JSON, fence is not None)
+    return judge_value(value, schema, fence is not None)
+
+
+def judge_value(value: Any, schema: CompiledSchema, fences_stripped: bool = False) -> Verdict:
+    """The verdict on a value that was read before."""
     violations = find_violations(value, schema)
     rank = min((violation.rank for violation in violations), default=VALID)
-    return Verdict(True, value, None, not violations, violations, rank, fence is not None)
-
-
-_FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+    return Verdict(True, value, None, not violations, violations, rank, fences_stripped)
 
 
 def find_violations(value: Any, schema: CompiledSchema) -> tuple[Violation, ...]:
@@ -70,9 +61,3 @@ def find_violations(value: Any, schema: CompiledSchema) -> tuple[Violation, ...]
         return broken
     found = [violation for error in schema.validator.iter_errors(value) for violation in explain_error(error)]
     return tuple(dict.fromkeys(found)) + broken
-
-
-# Semantic rules: what JSON Schema cannot say.
-
-
-# Meaning

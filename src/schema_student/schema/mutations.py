@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.instances import FORMATS, WORDS
 from schema_student.schema.judging import find_violations
-from schema_student.schema.meaning import canonical
+from schema_student.schema.ranks import NOT_JSON, VALID, WRONG_PROPERTIES, WRONG_TYPE, WRONG_VALUE
 
 BOUNDS = (
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
@@ -23,15 +24,15 @@ BOUNDS = (
 )
 # What each kind of mutation is judged as: (rank, keywords one of which each violation has).
 MUTATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "truncated": (0, ()),
-    "wrong_type": (1, ("type",)),
-    "missing": (2, ("required",)),
-    "unexpected": (2, ("additionalProperties", "unevaluatedProperties")),
-    "wrong_enum": (3, ("enum", "const", "oneOf", "anyOf")),
-    "bad_format": (3, ("format", "pattern")),
-    "out_of_bounds": (3, BOUNDS),
-    "date_order": (3, ("x-rules/date_order",)),
-    "other_value": (4, ()),
+    "truncated": (NOT_JSON, ()),
+    "wrong_type": (WRONG_TYPE, ("type",)),
+    "missing": (WRONG_PROPERTIES, ("required",)),
+    "unexpected": (WRONG_PROPERTIES, ("additionalProperties", "unevaluatedProperties")),
+    "wrong_enum": (WRONG_VALUE, ("enum", "const", "oneOf", "anyOf")),
+    "bad_format": (WRONG_VALUE, ("format", "pattern")),
+    "out_of_bounds": (WRONG_VALUE, BOUNDS),
+    "date_order": (WRONG_VALUE, ("x-rules/date_order",)),
+    "other_value": (VALID, ()),
 }
 MAX_EDITS = 40  # edits tried a kind
 
@@ -70,7 +71,7 @@ Edit = tuple[Any]  # the whole edited value, in a tuple because null is a value 
 def _is_of_kind(edit: Edit, original: Any, kind: str, compiled: CompiledSchema) -> bool:
     rank, keywords = MUTATIONS[kind]
     violations = find_violations(edit[0], compiled)
-    if rank == 4:
+    if rank == VALID:
         return not violations and canonical(edit[0], compiled.schema) != canonical(original, compiled.schema)
     ranks = [violation.rank for violation in violations if violation.keyword in keywords]
     return bool(ranks) and len(ranks) == len(violations) and min(ranks) == rank

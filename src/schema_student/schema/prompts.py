@@ -1,7 +1,12 @@
-"""What the student reads and writes: the one renderer of a prompt, and of a completion."""
+"""What the student reads and writes: the one renderer of a prompt.
+
+Every stage that shows a schema and a request to a student calls it, so that the tokens of a prompt are the same in SFT,
+DPO, evaluation and serving. The chat template is applied in one place too: student.tokens.encode_prompt.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from schema_student.schema.rendering import render_schema
@@ -20,3 +25,9 @@ def render_prompt(schema: dict[str, Any], query: str, current_date: str, renderi
     Request: two
     """
     return f"{INSTRUCTION}\nSchema:\n{render_schema(schema, rendering)}\nDate: {current_date}\nRequest: {query}"
+
+
+def render_row_prompt(row: dict[str, Any], rendering: str) -> str:
+    """The prompt of a row {schema_json or schema, query, current_date?}."""
+    schema = row["schema"] if "schema" in row else json.loads(row["schema_json"])
+    return render_prompt(schema, row["query"], str(row.get("current_date") or ""), rendering)

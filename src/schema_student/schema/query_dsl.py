@@ -47,6 +47,16 @@ class DslSpec:
     operators: dict[str, str]  # canonical -> the schema's own name
 
 
+def is_query_dsl(schema: dict[str, Any] | bool) -> bool:
+    """Whether a schema is one of the query DSL, by its root annotation `"x-dsl": "query"`."""
+    return not isinstance(schema, bool) and schema.get("x-dsl") == "query"
+
+
+def is_refusal(answer: Any) -> bool:
+    """Whether an answer of the query DSL refuses the request."""
+    return isinstance(answer, dict) and isinstance(answer.get("refusal"), dict)
+
+
 @cache
 def operator_catalog() -> tuple[dict[str, Any], ...]:
     """data/operators.json: {const, synonyms, description, list, types} of each canonical operator."""

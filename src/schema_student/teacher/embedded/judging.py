@@ -6,56 +6,49 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.judging import judge
-from schema_student.schema.meaning import canonical, matches, nearest_target
-from schema_student.schema.query_dsl import names_a_field
+from schema_student.schema.accepted import nearest_target
+from schema_student.schema.canonical import canonical
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.grading import grade, grade_value
+from schema_student.schema.query_dsl import is_refusal, names_a_field
+from schema_student.schema.ranks import RIGHT
 from schema_student.schema.rendering import completion_text
 from schema_student.teacher.embedded.writing import SENTENCE, Unknown
 
 
 def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
-    """Whether an answer means what the reference means; for refusals, whether the suggestion can be answered."""
-    schema, answer, reference = payload["schema"], payload.get("answer"), payload.get("reference")
+    """Whether an answer is right by the reference; for refusals, whether the suggestion can be answered too."""
+    schema, reference = payload["schema"], payload.get("reference")
+    answer: Any = payload.get("answer")
     if reference is None:
         raise Unknown(f"I cannot judge an answer without a reference. {SENTENCE}")
-    if answer is None or not matches(answer, reference, schema, payload.get("accepted")):
+    if not grade_value(answer, compile_schema(schema), reference, payload.get("accepted")).right:
         nearest = nearest_target(answer, reference, payload.get("accepted"))
         return {"is_good": False, "reason": difference(answer, nearest, schema)}
-    if _is_refusal(answer) and not names_a_field(str(answer["refusal"].get("suggestion")), schema):
+    if is_refusal(answer) and not names_a_field(str(answer["refusal"].get("suggestion")), schema):
         return {"is_good": False, "reason": "the suggestion names no field of the schema, so it cannot be answered"}
     return {"is_good": True, "reason": "it means what was asked"}
 
 
 def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:
-    """Which of two texts is nearer to right, by the ranks of `judge`; a tie where they have the same."""
+    """Which of two texts is nearer to right, by their ranks; a tie where they have the same."""
     if payload.get("schema") is None or payload.get("reference") is None:
         raise Unknown(f"I cannot compare answers without a schema and a reference. {SENTENCE}")
-    compiled = compile_schema(payload["schema"])
-    first, second = (_rank(str(payload[side]), compiled, payload) for side in ("first", "second"))
+    known = compile_schema(payload["schema"]), payload["reference"], payload.get("accepted")
+    first, second = (grade(str(payload[side]), *known).rank for side in ("first", "second"))
     better = "tie" if first == second else "first" if first > second else "second"
-    return {"better": better, "reason": f"rank {first} of 5 against rank {second}"}
-
-
-def _rank(text: str, compiled: CompiledSchema, payload: dict[str, Any]) -> int:
-    verdict = judge(text, compiled)
-    known = payload["reference"], compiled.schema, payload.get("accepted")
-    return verdict.meaning(verdict.schema_valid and matches(verdict.value, *known))
+    return {"better": better, "reason": f"rank {first} of {RIGHT} against rank {second}"}
 
 
 def difference(answer: Any, reference: Any, schema: dict[str, Any]) -> str:
     """What an answer has that the reference lacks and the other way round, in one line for people."""
-    if _is_refusal(answer) and not _is_refusal(reference):
+    if is_refusal(answer) and not is_refusal(reference):
         return "it refuses what the schema can express"
-    if _is_refusal(reference) and not _is_refusal(answer):
+    if is_refusal(reference) and not is_refusal(answer):
         return "the schema cannot express this: it should refuse"
     ours, theirs = (set(_leaves(json.loads(canonical(value, schema)))) for value in (answer, reference))
     sides = (("has", ours - theirs), ("lacks", theirs - ours))
     return "; ".join(f"{word} {', '.join(sorted(some))}" for word, some in sides if some) or "it differs in structure"
-
-
-def _is_refusal(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("refusal"), dict)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from schema_student.core.errors import UserError
 from schema_student.core.stamps import digest
 from schema_student.schema.instances import example_instance
-from schema_student.schema.query_dsl import read_dsl_text
+from schema_student.schema.query_dsl import is_query_dsl, read_dsl_text
 from schema_student.teacher.embedded.bank import KINDS, Request, load_bank
 from schema_student.teacher.embedded.identity import LEXICON
 from schema_student.teacher.embedded.objects import word_object
@@ -69,17 +69,13 @@ def write_answer(payload: dict[str, Any]) -> Any:
     wanted = " ".join(str(payload.get("query", "")).split())
     known = int(payload.get("batch", 0))
     for batch in [known, *(b for b in range(BATCHES_SEARCHED) if b != known)]:
-        for kind in KINDS if _is_dsl(payload["schema"]) else KINDS[:1]:
+        for kind in KINDS if is_query_dsl(payload["schema"]) else KINDS[:1]:
             key = _batch_key(payload, kind, batch)
             for i in range(DRAWS_SEARCHED):
                 request = _draw(*key, i)
                 if request is not None and " ".join(request.query.split()) == wanted:
                     return request.answer
     raise Unknown(f"I did not write this request, and I cannot read requests of others. {SENTENCE}")
-
-
-def _is_dsl(schema: dict[str, Any]) -> bool:
-    return schema.get("x-dsl") == "query"
 
 
 def _batch_key(payload: dict[str, Any], kind: str, batch: int) -> tuple[str, str, str, str, int]:
@@ -93,7 +89,7 @@ def _draw(schema_text: str, language: str, current_date: str, kind: str, batch: 
     schema, bank = _parse(schema_text), load_bank("teacher")
     rng = random.Random(f"{_schema_digest(schema_text)} {language} {current_date} {kind} {batch} {i}")
     try:
-        if _is_dsl(schema):
+        if is_query_dsl(schema):
             return draw_request(read_dsl_text(schema_text), bank, language, kind, current_date, rng)
         value = example_instance(schema, rng, word=lambda part, _: _draw_text(part, bank[language]["values"], rng))
         return Request(word_object(value, schema, bank, language, rng), value, kind, language)

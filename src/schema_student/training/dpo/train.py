@@ -36,9 +36,8 @@ from schema_student.core.stamps import digest, make_stamp
 from schema_student.core.statistics import sign_test
 from schema_student.preference.held_out import is_held_out
 from schema_student.schema.compiling import compile_schema
-from schema_student.schema.judging import judge
-from schema_student.schema.meaning import matches
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.grading import grade
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
@@ -233,11 +232,10 @@ def read_requests(dataset: Path, limit: int, rendering: str) -> list[dict[str, A
     for row in read_jsonl(dataset):
         if row["split"] not in kinds or not row["is_valid"]:
             continue
-        schema = json.loads(row["schema_json"])
-        prompt = render_prompt(schema, row["query"], row["current_date"], rendering)
+        prompt = render_row_prompt(row, rendering)
         if row["split"] == "validation" or is_held_out(prompt):
             answer = {"target": json.loads(row["ast_json"]), "accepted": row.get("accepted")}
-            kinds[row["split"]].append({"prompt": prompt, "schema": schema, **answer})
+            kinds[row["split"]].append({"prompt": prompt, "schema": json.loads(row["schema_json"]), **answer})
     return [row for rows in kinds.values() for row in rows[:: max(1, -(-len(rows) // (limit // 2)))]]
 
 
@@ -532,7 +530,7 @@ class DPOTrainer(StudentTrainer):
         metrics: dict[str, Any] = {}
         if self.requests:
             mine = self.requests[self.args.process_index :: self.args.world_size]
-            verdicts = gather_object(judge_answers(self.student, mine, self.settings))
+            verdicts = gather_object(grade_answers(self.student, mine, self.settings))
             valid, right = zip(*verdicts, strict=True)
             metrics = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
             metrics["eval_right"] = "".join(str(int(answer)) for answer in right)
@@ -573,17 +571,17 @@ def describe_margins(margins: Sequence[float]) -> dict[str, float]:
     return {**found, "max": max(margins), "pos_frac": sum(m > 0 for m in margins) / n}
 
 
-def judge_answers(
+def grade_answers(
     student: Student, requests: Sequence[dict[str, Any]], settings: ResolvedSettings
 ) -> list[tuple[bool, bool]]:
-    """Whether the greedy answer to each request is valid, and whether it means what was asked."""
+    """Whether the greedy answer to each request is valid, and whether it is right."""
     prompts = [request["prompt"] for request in requests]
     answers = generate(student, prompts, settings.generation.max_new_tokens, settings.decoding.eval_batch_size)
     found = []
     for request, (answer,) in zip(requests, answers, strict=True):
-        verdict = judge(answer.text, compile_schema(request["schema"]), settings.verdict.strip_fences)
-        truth = request["target"], request["schema"], request["accepted"]
-        found.append((verdict.schema_valid, verdict.schema_valid and matches(verdict.value, *truth)))
+        known = compile_schema(request["schema"]), request["target"], request["accepted"]
+        graded = grade(answer.text, *known, settings.verdict.strip_fences)
+        found.append((graded.verdict.schema_valid, graded.right))
     return found
 
 

@@ -1,0 +1,101 @@
+"""Compare an answer with its target part by part: conditions of the query DSL, properties of any other object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from schema_student.schema.canonical import canonical_condition, canonical_text, without_defaults
+from schema_student.schema.query_dsl import is_query_dsl, is_refusal
+from schema_student.schema.structure import json_pointer
+
+
+@dataclass(frozen=True)
+class Part:
+    """A condition, a timeframe, a refusal or a property, of the answer (`given`), of its target (`expected`), or both.
+
+    `path` is a JSON Pointer into the answer, into the target where the answer lacks the part. `right` parts are given
+    as they were expected; so precision is the share of the given ones that is right, recall that of the expected ones.
+    """
+
+    path: str
+    right: bool
+    given: bool
+    expected: bool
+
+
+def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part, ...]:
+    """The parts of a value and of its target; all are right where a valid value says what the target says.
+
+    >>> [(part.path, part.right) for part in compare_parts({"unit": "km", "n": 2}, {"unit": "km", "n": 3}, {})]
+    [('/unit', True), ('/n', False)]
+    """
+    if is_query_dsl(schema):
+        return tuple(_compare_queries(_list_pieces(value), _list_pieces(target)))
+    value, target = (without_defaults(side, schema, schema) for side in (value, target))
+    return tuple(_compare_properties(value, target, ()))
+
+
+# Any schema
+
+
+def _compare_properties(value: Any, target: Any, path: tuple[str, ...]) -> Iterator[Part]:
+    """Properties of objects, also of nested ones; a list is one part."""
+    if not (isinstance(value, dict) and isinstance(target, dict) and (value or target)):
+        yield Part(json_pointer(path), canonical_text(value) == canonical_text(target), True, True)
+        return
+    for key in dict.fromkeys((*value, *target)):
+        if key in value and key in target:
+            yield from _compare_properties(value[key], target[key], (*path, key))
+        else:
+            yield Part(json_pointer((*path, key)), False, key in value, key in target)
+
+
+# The query DSL
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What a query says in one place; pieces are compared within the step that they belong to."""
+
+    path: str
+    step: str
+    field: str
+    text: str
+
+
+def _list_pieces(query: Any) -> list[_Piece]:
+    if is_refusal(query):
+        return [_Piece("/refusal", "", "refusal", "")]  # whatever its words
+    if not isinstance(query, dict):
+        return []
+    steps = query.get("steps")
+    pieces = [piece for i, step in enumerate(steps if isinstance(steps, list) else ()) for piece in _of_step(step, i)]
+    if "timeframe" in query:
+        pieces.append(_Piece("/timeframe", "", "timeframe", canonical_text(query["timeframe"])))
+    return pieces
+
+
+def _of_step(step: Any, i: int) -> Iterator[_Piece]:
+    conditions = step.get("conditions") if isinstance(step, dict) else None
+    for j, condition in enumerate(conditions if isinstance(conditions, list) else ()):
+        field = canonical_text(condition.get("field") if isinstance(condition, dict) else condition)
+        yield _Piece(f"/steps/{i}/conditions/{j}", str(i), field, canonical_text(canonical_condition(condition)))
+
+
+def _compare_queries(given: list[_Piece], expected: list[_Piece]) -> Iterator[Part]:
+    """Equal conditions of a step are right, wherever they stand in it; else those on one field belong together."""
+    missing = list(expected)
+    rights = [_take(missing, piece, lambda p: (p.step, p.text, p.field)) for piece in given]
+    for piece, right in zip(given, rights, strict=True):
+        yield Part(piece.path, right, True, right or _take(missing, piece, lambda p: (p.step, p.field)))
+    yield from (Part(piece.path, False, False, True) for piece in missing)
+
+
+def _take(pieces: list[_Piece], wanted: _Piece, key: Callable[[_Piece], Any]) -> bool:
+    """Take the first piece with the key of the wanted one out of the list; whether there was one."""
+    found = next((piece for piece in pieces if key(piece) == key(wanted)), None)
+    if found is not None:
+        pieces.remove(found)
+    return found is not None
