@@ -2,10 +2,12 @@
 # All checks: ruff, mypy, pytest. Flags go to pytest.
 #
 #   ./runTests.sh
-#   ./runTests.sh tests/test_config.py -k auto
+#   ./runTests.sh tests/core/test_settings.py -k auto
 #
+# -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
 # Runs all three and returns the exit code of the first that failed.
-source "$(dirname "$0")/scripts/bootstrap.sh" "$0" "$@"
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
+source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 cd "$ROOT"
 failed=0
 

@@ -3,10 +3,12 @@
 #   source scripts/bootstrap.sh "$0" "$@"
 #   stage corpus build_training_corpus.py     # one line a stage; --from and --until choose among them
 #
-# Needs bash and Python 3.11 to 3.13 with pip or uv. All packages are pinned by hash in requirements.txt, or in
-# requirements-gpu.txt where there is an NVIDIA GPU. A second start finds the marker that is written last and goes on.
+# Needs bash (3.2, macOS's, is enough) and Python 3.11 to 3.13 with pip or uv. All packages are pinned by hash in
+# requirements.txt, or in requirements-gpu.txt where there is an NVIDIA GPU; the checkout itself is installed editable.
+# A second start finds the markers that are written last and goes on.
 
 set -euo pipefail
+unset CDPATH
 
 RUNNER=$1
 shift
@@ -16,11 +18,9 @@ PYTHON=$VENV/bin/python
 
 # Containers often set this; then each stage would compile thousands of files of .venv again (12 of 22 s of its start).
 unset PYTHONDONTWRITEBYTECODE
-# Nothing is reported to anyone.
-export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 MPLBACKEND=Agg
-export HF_HUB_DISABLE_TELEMETRY=1 DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 UNSLOTH_DISABLE_STATISTICS=1
-export PYTHONPATH=$ROOT/src${PYTHONPATH:+:$PYTHONPATH}
-# A stage whose runner is killed ends with it (config.run_script), so that the same command can continue at once.
+# Installers report nothing to anyone; what a stage needs of the environment it sets itself (core/processes.py).
+export DO_NOT_TRACK=1 PYTHONUNBUFFERED=1
+# A stage whose runner is killed ends with it (core/processes.py), so that the same command can continue at once.
 export SCHEMA_STUDENT_RUNNER=$$
 
 usage_error() {
@@ -48,21 +48,26 @@ read_flags() {
   done
 }
 
+# The stages that the runner lists, and of those the ones that --from and --until choose: the numbers BEGIN to END.
 check_stages() {
-  mapfile -t STAGES < <(sed -n 's/^stage  *\([a-z_]*\).*/\1/p' "$RUNNER")
+  STAGES=($(sed -n 's/^stage  *\([a-z_]*\).*/\1/p' "$RUNNER"))
+  SCRIPTS=($(sed -n 's/^stage  *[a-z_]*  *\([a-z_]*\.py\).*/\1/p' "$RUNNER"))
+  BEGIN=1 END=${#STAGES[@]}
   local name
   for name in $FIRST $LAST; do
-    [[ " ${STAGES[*]} " == *" $name "* ]] || usage_error "unknown stage '$name'; the stages are: ${STAGES[*]}"
+    [ -n "$(stage_number "$name")" ] || usage_error "unknown stage '$name'; the stages are: ${STAGES[*]-none}"
   done
-  if [ -n "$FIRST" ] && [ -n "$LAST" ] && [ "$(stage_number "$FIRST")" -gt "$(stage_number "$LAST")" ]; then
+  if [ -n "$FIRST" ]; then BEGIN=$(stage_number "$FIRST"); fi
+  if [ -n "$LAST" ]; then END=$(stage_number "$LAST"); fi
+  if [ "$END" -gt 0 ] && [ "$BEGIN" -gt "$END" ]; then
     usage_error "--from $FIRST comes after --until $LAST; the stages are: ${STAGES[*]}"
   fi
 }
 
 stage_number() {
   local number
-  for number in "${!STAGES[@]}"; do
-    if [ "${STAGES[number]}" = "$1" ]; then echo $((number + 1)); fi
+  for ((number = 1; number <= ${#STAGES[@]}; number++)); do
+    if [ "${STAGES[number - 1]}" = "$1" ]; then echo $number; fi
   done
 }
 
@@ -73,50 +78,63 @@ open_log() {
   LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
   # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
   exec > >(tee -i "$LOG") 2>&1
-  TEE=$!
-  trap 'code=$?; exec >&- 2>&-; wait $TEE; exit $code' EXIT
+  TEE=${!-}
+  trap 'code=$?; close_log; exit $code' EXIT
+}
+
+close_log() {
+  exec 3>&- >&- 2>&-
+  # Bash before 4.4 does not say which process this is; it is given a moment to write the last line.
+  if [ -n "$TEE" ]; then wait "$TEE"; else sleep 1; fi
 }
 
 # ---- .venv ----------------------------------------------------------------------------------------------------------
 
 make_venv() {
-  install_packages
-  make_commands
-}
-
-install_packages() {
-  local requirements=$ROOT/requirements.txt marker=$VENV/installed want started=$SECONDS
+  local requirements=$ROOT/requirements.txt started=$SECONDS
   if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
     requirements=$ROOT/requirements-gpu.txt
   fi
-  want=$(sha256sum <"$requirements")
-  if [ -x "$PYTHON" ] && [ "$(cat "$marker" 2>/dev/null)" = "$want" ]; then return; fi
-  echo "setting up $VENV from $(basename "$requirements") (once; minutes, some GiB) ..."
-  find_python
-  find_uv
+  if ! [ -x "$PYTHON" ] || ! is_same "$requirements" "$VENV/installed"; then
+    echo "setting up $VENV from $(basename "$requirements") (once; minutes, some GiB) ..."
+    find_python
+    find_uv
+    install_packages "$requirements"
+    cat "$requirements" >"$VENV/installed"
+    echo "set up in $((SECONDS - started)) s"
+  fi
+  if ! is_same "$ROOT/pyproject.toml" "$VENV/package" || [ "$(cat "$VENV/checkout" 2>/dev/null)" != "$ROOT" ]; then
+    install_checkout
+    echo "$ROOT" >"$VENV/checkout"
+    cat "$ROOT/pyproject.toml" >"$VENV/package"
+  fi
+}
+
+is_same() {
+  [ -r "$2" ] && [ "$(cat "$1")" = "$(cat "$2")" ]
+}
+
+install_packages() {
   if [ -n "$UV" ]; then
     echo "with $("$UV" --version) and $("$BASE_PYTHON" --version)"
     [ -x "$PYTHON" ] || "$UV" venv --quiet --clear --python "$BASE_PYTHON" "$VENV"
-    "$UV" pip install --python "$PYTHON" --require-hashes -r "$requirements"
+    "$UV" pip install --python "$PYTHON" --require-hashes -r "$1"
   else
     echo "with pip and $("$BASE_PYTHON" --version)"
     "$PYTHON" -m pip --version >/dev/null 2>&1 || "$BASE_PYTHON" -m venv --clear "$VENV"
-    "$PYTHON" -m pip install --progress-bar off --require-hashes -r "$requirements"
+    "$PYTHON" -m pip install --progress-bar off --require-hashes -r "$1"
   fi
-  echo "$ROOT/src" >"$("$PYTHON" -c 'import site; print(site.getsitepackages()[0])')/schema_student.pth"
-  echo "$want" >"$marker"
-  echo "set up in $((SECONDS - started)) s"
 }
 
-# The commands of pyproject.toml: the package itself is not built, so no installer makes them.
-make_commands() {
-  local name
-  for name in train-sft train-dpo train-beta-dpo; do
-    [ ! -x "$VENV/bin/$name" ] || continue
-    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m schema_student.cli.commands %s "$@"\n' \
-      "$ROOT/src" "$PYTHON" "$name" >"$VENV/bin/$name"
-    chmod +x "$VENV/bin/$name"
-  done
+# The package and its commands (train-sft ...), without a network: what builds it is among the packages.
+install_checkout() {
+  find_python
+  find_uv
+  if [ -n "$UV" ]; then
+    "$UV" pip install --quiet --python "$PYTHON" --no-deps --no-build-isolation --offline -e "$ROOT"
+  else
+    "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --no-index -e "$ROOT"
+  fi
 }
 
 find_python() {
@@ -147,11 +165,10 @@ stage() {
   local name=$1 script=$2 number started=$SECONDS code=0
   shift 2
   number=$(stage_number "$name")
-  if [ -n "$FIRST" ] && [ "$number" -lt "$(stage_number "$FIRST")" ]; then return; fi
-  if [ -n "$LAST" ] && [ "$number" -gt "$(stage_number "$LAST")" ]; then return; fi
+  if [ "$number" -lt "$BEGIN" ] || [ "$number" -gt "$END" ]; then return; fi
   echo
   echo "== $number/${#STAGES[@]} $name"
-  "$PYTHON" "$ROOT/scripts/$script" ${FLAGS[@]+"${FLAGS[@]}"} "$@" || code=$?
+  run_script "$ROOT/scripts/$script" ${FLAGS[@]+"${FLAGS[@]}"} "$@" || code=$?
   if [ "$code" -ne 0 ]; then
     echo "stage $name ended with exit code $code after $((SECONDS - started)) s; log: $LOG"
     exit "$code"
@@ -159,13 +176,46 @@ stage() {
   echo "-- $name: $((SECONDS - started)) s"
 }
 
+# On Linux one Python process forks a process a stage, so that a run imports torch once (operate/stage_server.py says
+# how both talk: requests on 3, exit codes on 4). Elsewhere, where a fork is not safe, each stage is a Python of its own.
+start_stage_server() {
+  SERVER=''
+  local requests=${TMPDIR:-/tmp}/schema-student-$$
+  if [ "$(uname)" != Linux ] || ! mkfifo -m 600 "$requests" 2>/dev/null; then return; fi
+  exec 3<>"$requests" 5<&0
+  exec 4< <(
+    trap '' INT
+    exec "$PYTHON" -m schema_student.operate.stage_server "$requests" 6 "${SCRIPTS[@]:BEGIN-1:END-BEGIN+1}" \
+      6>&1 >&2 <&5 3>&- 5>&-
+  )
+  exec 5<&-
+  SERVER=yes
+}
+
+run_script() {
+  if [ -z "$SERVER" ]; then
+    "$PYTHON" "$@"
+  else
+    printf '%s\0' $# "$@" >&3
+    # A process of its own, as a script would be: on Ctrl-C bash waits for what it ends with.
+    (
+      trap '' INT
+      read -r code <&4 || code=1
+      exit "$code"
+    )
+  fi
+}
+
 read_flags "$@"
 check_stages
-if [ "$JUST_SAY" = --print-config ]; then
+if [ -z "${STAGES[*]-}" ] && [ -n "$JUST_SAY" ] && [ "$JUST_SAY" != --print-config ]; then
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$RUNNER"
+  exit
+elif [ "$JUST_SAY" = --print-config ]; then
   make_venv >&2
   exec "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" "${FLAGS[@]}"
 elif [ -n "$JUST_SAY" ]; then
-  sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$RUNNER"
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$RUNNER"
   echo "stages: ${STAGES[*]}"
   make_venv >&2
   "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" --help-all | sed "1s/pretty_jsonl.py/$(basename "$RUNNER")/"
@@ -173,3 +223,4 @@ elif [ -n "$JUST_SAY" ]; then
 fi
 open_log
 make_venv
+if [ -n "${STAGES[*]-}" ]; then start_stage_server; fi

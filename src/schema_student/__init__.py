@@ -19,7 +19,6 @@ What a notebook or another program needs stands in __all__; it is imported where
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,9 +41,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-# Before libgomp is loaded: its threads spin where they wait, and two processes on two cores hardly move (a training
-# step of 0.7 s took 8 s). Whoever has set these keeps what was set.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")

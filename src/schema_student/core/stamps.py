@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student import __version__
-from schema_student.core.resources import CHECKOUT
+from schema_student.core.resources import CHECKOUT, IS_INSTALLED
 from schema_student.core.settings import AnySettings
 
 
@@ -56,7 +56,9 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of this checkout, with "-dirty" where files differ from it; None outside git."""
+    """Commit of this checkout, with "-dirty" where files differ from it; None outside git, and of an installed package."""
+    if IS_INSTALLED:  # what lies above it may be the git repository of something else
+        return None
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

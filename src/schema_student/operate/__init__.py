@@ -1,6 +1,7 @@
-"""Look at what is there.
+"""Look at what is there, and run what is to run.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    pretty  JSONL artifacts as indented JSON for people
+    pretty        JSONL artifacts as indented JSON for people
+    stage_server  one process behind a runner, which imports torch once and forks the stages
 """

@@ -7,7 +7,6 @@ Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -22,11 +21,6 @@ from schema_student.core.log import log
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import prompt_tree
 from schema_student.student.tokens import encode_completion, encode_prompt
-
-# On a CPU oneDNN keeps what it has compiled for the last 1,024 shapes of matrices, and PyTorch as many again. No two
-# batches of trees have the same shape, so that these grew to 1.3 GiB; as few as this cost no time.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 
 @dataclass(frozen=True)
