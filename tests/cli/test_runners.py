@@ -4,7 +4,6 @@ They run for real, in a copy of the repository's shell part whose .venv/bin/pyth
 asked, and fails where it is told to.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -19,19 +18,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RUNNERS = sorted(path.name for path in ROOT.glob("run*.sh"))
 STAGES = "domain_specs schemas dataset corpus sft evaluate_base evaluate_sft pairs dpo evaluate_dpo report".split()
+# Modules of this package run for real, in a process as the stage server makes them.
 FAKE_PYTHON = """#!/usr/bin/env bash
+case $2 in schema_student.*) exec PYTHON "$@" ;; esac
 echo "ran ${1##*/} ${*:2}"
 case $1 in *"${FAIL_AT:-nothing}"*) exit "${FAIL_WITH:-7}" ;; esac
-case $1 in *"${HANG_AT:-nothing}"*) echo $$ > "$HANG_FILE"; exec sleep 60 ;; esac
 exit 0
+""".replace("PYTHON", sys.executable)
+FAKE_SCRIPT = """
+import os, sys, time
+from pathlib import Path
+name = Path(sys.argv[0]).name
+print("ran", name, *sys.argv[1:], flush=True)
+if os.environ.get("FAIL_AT", "nothing") in name:
+    sys.exit(int(os.environ.get("FAIL_WITH", 7)))
+if os.environ.get("HANG_AT", "nothing") in name:
+    Path(os.environ["HANG_FILE"]).write_text(str(os.getpid()))
+    time.sleep(60)
 """
 
 
 @pytest.fixture
 def checkout(tmp_path):
     (tmp_path / "scripts").mkdir()
-    for name in [*RUNNERS, "scripts/bootstrap.sh"]:
+    for name in [*RUNNERS, "scripts/bootstrap.sh", "pyproject.toml"]:
         shutil.copy(ROOT / name, tmp_path / name)
+    for script in (ROOT / "scripts").glob("*.py"):
+        (tmp_path / "scripts" / script.name).write_text(FAKE_SCRIPT)
     for name in ("requirements.txt", "requirements-gpu.txt"):
         (tmp_path / name).write_text("the same for both\n")
     python = tmp_path / ".venv" / "bin" / "python"
@@ -43,8 +56,10 @@ def checkout(tmp_path):
 
 
 def set_up(checkout):
-    wanted = hashlib.sha256((checkout / "requirements.txt").read_bytes()).hexdigest()
-    (checkout / ".venv" / "installed").write_text(f"{wanted}  -\n")
+    venv = checkout / ".venv"
+    shutil.copy(checkout / "requirements.txt", venv / "installed")
+    shutil.copy(checkout / "pyproject.toml", venv / "package")
+    (venv / "checkout").write_text(f"{checkout}\n")
 
 
 def run(checkout, *command, **env):
@@ -199,7 +214,8 @@ def test_a_venv_whose_python_is_gone_is_made_anew(checkout):
 
 
 def test_compiled_files_are_kept_whatever_the_environment_says(checkout):
-    (checkout / ".venv" / "bin" / "python").write_text('#!/bin/sh\necho "ran ${PYTHONDONTWRITEBYTECODE:-kept}"\n')
+    script = "import os; print('ran', os.environ.get('PYTHONDONTWRITEBYTECODE', 'kept'))"
+    (checkout / "scripts" / "generate_domain_specs.py").write_text(script)
     said = run(checkout, "./runAll.sh", "--until", "domain_specs", PYTHONDONTWRITEBYTECODE="1").stdout
     assert ran(said) == ["kept"]
 
@@ -219,7 +235,7 @@ def test_a_start_without_a_fitting_python_says_so(checkout):
     (checkout / ".venv" / "installed").unlink()
     tools = checkout / "tools"
     tools.mkdir()
-    for tool in ("bash", "env", "sha256sum", "cat", "dirname", "basename", "sed", "mkdir", "date", "tee"):
+    for tool in ("bash", "env", "uname", "cat", "dirname", "basename", "sed", "mkdir", "date", "tee"):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     done = run(checkout, "./runTraining.sh", PATH=str(tools))
     assert done.returncode == 1

@@ -13,14 +13,13 @@ from typing import NoReturn
 from schema_student.core.errors import UNWRITABLE, UserError
 from schema_student.core.log import log, log_to_terminal
 
-
 # What a program sets in its environment where it is not set, before torch and the libraries of the hub are loaded.
 ENVIRONMENT = {
     # libgomp's threads spin where they wait, and two processes on two cores hardly move: a step of 0.7 s took 8 s.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
-    # On a CPU oneDNN keeps what it has compiled for the last 1,024 shapes of matrices, and PyTorch as many again. No two
-    # batches of trees have the same shape, so that these grew to 1.3 GiB; as few as this cost no time.
+    # On a CPU oneDNN keeps what it has compiled for the last 1,024 shapes of matrices, and PyTorch as many again. No
+    # two batches of trees have the same shape, so that these grew to 1.3 GiB; as few as this cost no time.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -56,7 +56,7 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of this checkout, with "-dirty" where files differ from it; None outside git, and of an installed package."""
+    """Commit of this checkout, with "-dirty" where files differ from it; None outside git or where it is installed."""
     if IS_INSTALLED:  # what lies above it may be the git repository of something else
         return None
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
