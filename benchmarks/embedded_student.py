@@ -28,7 +28,7 @@ from schema_student.schema.query_dsl import read_dsl
 from schema_student.schema.rendering import completion_text
 from schema_student.student.generation import generate
 from schema_student.student.loading import Student, load_student
-from schema_student.student.prompt_tree import forest_logps, grow, plant
+from schema_student.student.prompt_tree import build_trees, pack_trees, packed_logps
 from schema_student.student.tokens import encode_completion, encode_prompt
 from schema_student.teacher.embedded.bank import load_bank
 from schema_student.teacher.embedded.requests import draw_request
@@ -98,8 +98,8 @@ def loss_by_key(student: Student, groups: list[Group]) -> dict[str, tuple[int, f
         ids = [(encode_prompt(student.tokenizer, p), encode_completion(student.tokenizer, c)) for p, c in group]
         width = max(len(completion) for _, completion in ids)
         with torch.no_grad():
-            batch = plant(grow(ids, least_share=0.0))
-            logps_BC = forest_logps(student.model, batch, len(ids), width)
+            batch = pack_trees(build_trees(ids, least_share=0.0))
+            logps_BC = packed_logps(student.model, batch, len(ids), width)
         for (_, text), (_, completion), logps in zip(group, ids, logps_BC.tolist(), strict=True):
             place = 0
             for token, logp in zip(completion[:-1], logps, strict=False):

@@ -114,7 +114,7 @@ def equality(bench: Bench, device: str, smoke: bool) -> None:
 
 
 def check_student(bench: Bench, device: str, smoke: bool) -> None:
-    """What find_obstacle says of a student that load_student has loaded; the embedded one on a CPU."""
+    """What why_unsupported says of a student that load_student has loaded; the embedded one on a CPU."""
     from schema_student.core.settings import default_settings
     from schema_student.student import prompt_tree
     from schema_student.student.choice import choose_student
@@ -123,13 +123,13 @@ def check_student(bench: Bench, device: str, smoke: bool) -> None:
     settings = default_settings(**({"base_model": "embedded"} if smoke else {}))
     choice = choose_student(settings)
     try:
-        obstacle = prompt_tree.find_obstacle(load_student(settings).model)
+        reason = prompt_tree.why_unsupported(load_student(settings).model)
     except Exception as error:
-        obstacle = f"{type(error).__name__}: {error}"[:2000]
-    bench.failed |= bool(obstacle)
+        reason = f"{type(error).__name__}: {error}"[:2000]
+    bench.failed |= bool(reason)
     check = f"{choice.base} loaded by {choice.backend} takes trees"
-    bench.record({"check": check, "device": device, "ok": not obstacle, "obstacle": obstacle}, "table")
-    print(f"FAILED: {check}: {obstacle}" if obstacle else f"ok: {check}", flush=True)
+    bench.record({"check": check, "device": device, "ok": not reason, "obstacle": reason}, "table")
+    print(f"FAILED: {check}: {reason}" if reason else f"ok: {check}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -28,7 +28,7 @@ from prompt_trees import machine_facts
 ROOT = Path(__file__).resolve().parents[1]
 # What is added to modules of the copy, which ask these functions whether they can share.
 SEPARATE = {
-    "prompt_tree.py": "def find_obstacle(model):\n    return 'switched off by the benchmark'\n",
+    "prompt_tree.py": "def why_unsupported(model):\n    return 'switched off by the benchmark'\n",
     "generation.py": "def shared_prefixes(prompts):\n    return ((i, i + 1, 0) for i in range(len(prompts)))\n",
 }
 WAYS = ("shared", "separate")

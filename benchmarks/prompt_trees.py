@@ -302,7 +302,7 @@ def warm_ups(job: Job) -> list[list[Row]]:
 
 
 def our_steps(job: Job) -> dict[str, Any]:
-    """Optimizer steps of this project: all rows at once, as a forest of prompt trees."""
+    """Optimizer steps of this project: all rows at once, as prompt trees."""
     import torch
     from accelerate.utils import send_to_device
     from peft import get_peft_model

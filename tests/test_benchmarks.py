@@ -65,7 +65,7 @@ def test_the_bound_counts_the_tokens_that_a_tree_lays_out():
     job = prompt_trees.Job("dpo", shape="tiny", schema_tokens=30, query_tokens=5, completion_tokens=4, queries=3)
     pairs = prompt_trees.sequences_of(job, prompt_trees.draw_rows(job))
     depths = prompt_trees.depths_of_tree([[*prompt, *completion] for prompt, completion in pairs])
-    (tree,) = prompt_tree.grow(pairs)
+    (tree,) = prompt_tree.build_trees(pairs)
     assert sorted(tree.depths) == sorted(depths)
     assert len(depths) == 30 + 3 * 5 + 6 * 3
 

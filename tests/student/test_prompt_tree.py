@@ -29,8 +29,8 @@ def separate_logps(model, pairs):
 
 def tree_logps(model, pairs, least_share=0.5):
     width = max(len(completion) for _, completion in pairs)
-    batch = prompt_tree.plant(prompt_tree.grow(pairs, least_share))
-    return prompt_tree.forest_logps(model, batch, len(pairs), width)
+    batch = prompt_tree.pack_trees(prompt_tree.build_trees(pairs, least_share))
+    return prompt_tree.packed_logps(model, batch, len(pairs), width)
 
 
 @settings(max_examples=120, deadline=None)
@@ -79,7 +79,7 @@ def test_trees_give_the_gradients_of_separate_sequences_in_any_order(pairs, orde
 
 def test_identical_sequences_are_laid_out_once_and_each_keeps_its_logps_and_gradient():
     pair = ([5, 6, 7, 8], [6, 5, 7])
-    (tree,) = prompt_tree.grow([pair] * 3)
+    (tree,) = prompt_tree.build_trees([pair] * 3)
     assert tree.ids == [5, 6, 7, 8, 6, 5]
     gradients = []
     for logps, pairs, weight in ((tree_logps, [pair] * 3, 1), (separate_logps, [pair], 3)):
@@ -120,35 +120,35 @@ def test_compiled_flex_attention_computes_the_tiles_that_the_block_mask_names(wi
     monkeypatch.setattr(attention, "_flex", lambda: flex)
     branches = [[*range(800 + i, 837 + i)] for i in range(3)]
     pairs = [([*range(700), *branch], [*branch, last]) for branch in branches for last in (1, 2)]
-    row = prompt_tree.plant(prompt_tree.grow(pairs))
+    row = prompt_tree.pack_trees(prompt_tree.build_trees(pairs))
     T = len(row["ends"])
-    sight = attention.Sight(row["ends"], row["positions"][0], window)
+    mask = attention.TreeMask(row["ends"], row["positions"][0], window)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, T, 64) for heads in (4, 1, 1))
     with torch.no_grad():
-        right = attention._attend_by_branches(query, key, value, sight, 0.125)
-        torch.testing.assert_close(attention._attend_by_blocks(query, key, value, sight, 0.125), right)
-        some, full = sight.tiles
+        right = attention._attend_by_branches(query, key, value, mask, 0.125)
+        torch.testing.assert_close(attention._attend_by_blocks(query, key, value, mask, 0.125), right)
+        some, full = mask.tiles
         for wrong in ((some & (full | torch.eye(len(some)).bool()), full), (some, some)):
-            monkeypatch.setattr(attention.Sight, "tiles", wrong)
-            sight = attention.Sight(row["ends"], row["positions"][0], window)
-            found = attention._attend_by_blocks(query, key, value, sight, 0.125)
+            monkeypatch.setattr(attention.TreeMask, "tiles", wrong)
+            mask = attention.TreeMask(row["ends"], row["positions"][0], window)
+            found = attention._attend_by_blocks(query, key, value, mask, 0.125)
             assert (found - right).abs().max() > 0.01
 
 
 @settings(max_examples=200, deadline=None)
 @given(pairs=PAIRS, window=st.none() | st.integers(1, 12), tile=st.integers(1, 6))
 def test_the_block_mask_names_the_tiles_that_hold_what_is_seen(pairs, window, tile):
-    row = prompt_tree.plant(prompt_tree.grow(pairs, least_share=0.0))
-    sight = attention.Sight(row["ends"], row["positions"][0], window)
+    row = prompt_tree.pack_trees(prompt_tree.build_trees(pairs, least_share=0.0))
+    mask = attention.TreeMask(row["ends"], row["positions"][0], window)
     T = len(row["ends"])
     N, places = -(-T // tile), torch.arange(T)
     seen = torch.zeros(N * tile, N * tile, dtype=torch.bool)
-    seen[:T, :T] = sight.sees(places[:, None], places)
+    seen[:T, :T] = mask.allows(places[:, None], places)
     seen = seen.reshape(N, tile, N, tile)
     with mock.patch.object(attention, "TILE", tile):
-        some, full = sight.tiles
-        listed = sight.blocks.to_dense()[0, 0].bool()
+        some, full = mask.tiles
+        listed = mask.block_mask.to_dense()[0, 0].bool()
     whole = seen.all(1).all(-1).tril(-1)
     assert not (full & ~whole).any() and not (seen.any(1).any(-1) & ~some).any()
     assert torch.equal(listed, some) and some.triu(1).sum() == 0
@@ -163,41 +163,13 @@ def test_a_block_mask_costs_less_than_the_square_of_the_row():
     ends = torch.tensor([own[-1]] * trunk + [end for end in own for _ in range(length)])
     depths = torch.tensor([*range(trunk), *[*range(trunk, trunk + length)] * branches])
     for window, most in ((None, 0.46), (512, 0.01)):
-        some, full = attention.Sight(ends, depths, window).tiles
+        some, full = attention.TreeMask(ends, depths, window).tiles
         assert some.float().mean() < most and full.sum() > 0.4 * some.sum()
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 7), (100, 20), (100, 10_000)])
-def test_logps_of_a_frozen_head_and_their_gradient_equal_those_of_a_trained_one(softcap, rows, columns):
-    torch.manual_seed(0)
-    head, targets = torch.nn.Linear(8, 20, bias=False), torch.randint(0, 20, (7,))
-    found = []
-    for frozen in (False, True):
-        head.weight.requires_grad_(not frozen)
-        hidden = (3 * torch.randn(7, 8, generator=torch.Generator().manual_seed(1))).requires_grad_()
-        with mock.patch.multiple(prompt_tree, ROWS=rows, COLUMNS=columns):
-            logps = prompt_tree.token_logps(hidden, targets, head, softcap)
-        (logps * torch.arange(7.0)).sum().backward()
-        found.append((logps.detach(), hidden.grad))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
-
-
-def test_the_gradient_of_a_token_that_is_nearly_certain_keeps_its_digits_in_bfloat16():
-    head, target = torch.nn.Linear(4, 6, bias=False).requires_grad_(False), torch.tensor([2])
-    head.weight.copy_(torch.eye(6, 4))
-    hidden = torch.tensor([[0.5, 0.0, 9.0, 1.0]])  # p of the target is 0.9994
-    exact = hidden.double().requires_grad_()
-    (exact @ head.weight.double().T).log_softmax(-1)[0, 2].backward()
-    hidden.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16), mock.patch.object(prompt_tree, "COLUMNS", 2):
-        prompt_tree.token_logps(hidden, target, head).sum().backward()
-    torch.testing.assert_close(hidden.grad.double(), exact.grad, rtol=0.01, atol=0)
-
-
-def test_a_gemma_has_no_obstacle_to_trees_and_is_left_as_it_was():
+def test_a_gemma_supports_trees_and_is_left_as_it_was():
     model = tiny.tiny_model().train()
-    assert prompt_tree.find_obstacle(model) == ""
+    assert prompt_tree.why_unsupported(model) == ""
     assert model.training
 
 
@@ -208,10 +180,10 @@ def test_a_model_that_ignores_our_masks_is_found_out():
     def ignore(module, query, key, value, mask, **options):
         return causal(module, query, key, value, None, **options)
 
-    prompt_tree.find_obstacle(model)  # registers the attention
+    prompt_tree.why_unsupported(model)  # registers the attention
     attention.AttentionInterface.register(attention.NAME, ignore)
     try:
-        assert "off by" in prompt_tree.find_obstacle(model)
+        assert "off by" in prompt_tree.why_unsupported(model)
     finally:
         attention.AttentionInterface.register(attention.NAME, attention.attend)
 
@@ -219,17 +191,17 @@ def test_a_model_that_ignores_our_masks_is_found_out():
 @pytest.mark.parametrize("window", [16, 512])
 @pytest.mark.parametrize("wrong", [None, 1, -1])
 def test_a_model_whose_window_we_get_wrong_is_found_out(window, wrong, monkeypatch):
-    class WrongSight(attention.Sight):
+    class WrongMask(attention.TreeMask):
         def __init__(self, ends_T, depths_T, right):
             super().__init__(ends_T, depths_T, right and wrong and right + wrong)
 
     model = tiny.tiny_model(sliding_window=window)
-    assert prompt_tree.find_obstacle(model) == ""
-    monkeypatch.setattr(attention, "Sight", WrongSight)
-    assert "off by" in prompt_tree.find_obstacle(model)
+    assert prompt_tree.why_unsupported(model) == ""
+    monkeypatch.setattr(attention, "TreeMask", WrongMask)
+    assert "off by" in prompt_tree.why_unsupported(model)
 
 
-def test_rounding_of_great_logits_in_bfloat16_is_no_obstacle_but_a_wrong_mask_is(monkeypatch):
+def test_rounding_of_great_logits_in_bfloat16_is_allowed_but_a_wrong_mask_is_not(monkeypatch):
     model = tiny.tiny_model()
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -239,9 +211,9 @@ def test_rounding_of_great_logits_in_bfloat16_is_no_obstacle_but_a_wrong_mask_is
     model = model.to(torch.bfloat16)
     assert 16 < model(torch.arange(5, 60)[None]).logits.abs().max() < 64
     monkeypatch.setattr(attention, "BLOCK", 3)
-    assert prompt_tree.find_obstacle(model) == ""
-    monkeypatch.setattr(attention.Sight, "sees", lambda self, q, k: k <= q)
-    assert "off by" in prompt_tree.find_obstacle(model)
+    assert prompt_tree.why_unsupported(model) == ""
+    monkeypatch.setattr(attention.TreeMask, "allows", lambda self, q, k: k <= q)
+    assert "off by" in prompt_tree.why_unsupported(model)
 
 
 @pytest.mark.parametrize("window", [None, 16])
@@ -252,13 +224,13 @@ def test_a_qwen_computes_trees_with_a_window_and_without(window):
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "use_sliding_window": bool(window)}
     config = Qwen2Config(**shape, **heads, sliding_window=window, max_window_layers=1)
     assert config.layer_types[1] == ("sliding_attention" if window else "full_attention")
-    assert prompt_tree.find_obstacle(Qwen2ForCausalLM(config)) == ""
+    assert prompt_tree.why_unsupported(Qwen2ForCausalLM(config)) == ""
 
 
-def test_another_attention_is_an_obstacle():
+def test_another_attention_is_unsupported():
     model = tiny.tiny_model()
     model.set_attn_implementation("eager")
-    assert "eager" in prompt_tree.find_obstacle(model)
+    assert "eager" in prompt_tree.why_unsupported(model)
 
 
 def test_a_lora_computes_the_same_on_trees():
@@ -269,10 +241,10 @@ def test_a_lora_computes_the_same_on_trees():
 
 @given(pairs=PAIRS)
 def test_every_completion_token_is_predicted_once_and_no_shared_token_stands_twice(pairs):
-    forest = prompt_tree.grow(pairs, least_share=0.0)
-    predicted = sorted((i, c, target) for tree in forest for _, target, i, c in tree.predictions)
+    trees = prompt_tree.build_trees(pairs, least_share=0.0)
+    predicted = sorted((i, c, target) for tree in trees for _, target, i, c in tree.predictions)
     assert predicted == sorted((i, c, t) for i, (_, completion) in enumerate(pairs) for c, t in enumerate(completion))
-    for tree in forest:
+    for tree in trees:
         paths = set()
         for place in range(len(tree.ids)):
             seen = [p for p in range(place + 1) if place < tree.ends[p]]
@@ -291,15 +263,15 @@ def test_the_order_of_the_batch_does_not_matter():
 def test_eight_requests_of_one_schema_are_laid_out_once():
     schema = list(range(100))
     pairs = [([*schema, 200 + i], [300, 301]) for i in range(8)]
-    (tree,) = prompt_tree.grow(pairs)
+    (tree,) = prompt_tree.build_trees(pairs)
     assert len(tree.ids) == 100 + 8 * 2
 
 
 def test_unrelated_prompts_get_rows_of_their_own():
-    assert len(prompt_tree.grow([([1, 2, 3, 4], [5]), ([1, 9, 9, 9], [5])])) == 2
+    assert len(prompt_tree.build_trees([([1, 2, 3, 4], [5]), ([1, 9, 9, 9], [5])])) == 2
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1], [])])
 def test_an_empty_prompt_or_completion_is_refused(pair):
     with pytest.raises(ValueError, match="at least one token"):
-        prompt_tree.grow([pair])
+        prompt_tree.build_trees([pair])

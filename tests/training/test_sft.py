@@ -214,7 +214,7 @@ def test_validation_keeps_to_the_budget_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sft.SFTTrainer, "collate", watch)
     for trees in (True, False):
-        monkeypatch.setattr(batching, "takes_trees", lambda model, trees=trees: trees)
+        monkeypatch.setattr(batching, "supports_prompt_trees", lambda model, trees=trees: trees)
         settings = settings_with_corpus(tmp_path / str(trees), sft_max_steps=1, batch_tokens=90, sft_batch_size=9)
         sft.train_sft(settings)
     assert 45 < max(seen) <= 90
@@ -235,7 +235,7 @@ def test_a_row_longer_than_a_batch_is_dropped_and_counted_or_refused(tmp_path, c
 
 def test_padded_batches_are_said_once_and_why(tmp_path, monkeypatch, capsys):
     settings = settings_with_corpus(tmp_path, sft_max_steps=0, sft_epochs=1)
-    monkeypatch.setattr(prompt_tree, "find_obstacle", lambda model: "a reason")
+    monkeypatch.setattr(prompt_tree, "why_unsupported", lambda model: "a reason")
     sft.train_sft(settings)
     said = capsys.readouterr().out
     assert said.count("  padded batches, each schema computed again for every row: a reason\n") == 1

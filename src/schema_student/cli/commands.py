@@ -20,7 +20,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import run_script
 from schema_student.core.settings import AnySettings
-from schema_student.training.loop import check_tracker, once
+from schema_student.training.loop import check_tracker, main_process_first
 
 ROWS = """\
 --data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
@@ -67,7 +67,7 @@ def train_sft() -> None:
         from schema_student.training import sft
 
         check_tracker(settings)
-        once(lambda: imports.import_corpus(settings))
+        main_process_first(lambda: imports.import_corpus(settings))
         log.info(f"student: {sft.train_sft(settings)}")
 
 
@@ -91,7 +91,7 @@ def _align(settings: AnySettings) -> None:
         from schema_student.training.dpo import train
 
         check_tracker(settings)
-        once(lambda: imports.import_pairs(settings))
+        main_process_first(lambda: imports.import_pairs(settings))
         log.info(f"aligned student: {train.train_dpo(settings)}")
 
 

@@ -149,7 +149,7 @@ def name_maker(path: Path) -> str:
     return f"; scripts/{script} makes it (or check --run, --data-dir and --output-dir)" if script else ""
 
 
-def forget_after(path: Path, step: int) -> None:
+def truncate_log(path: Path, step: int) -> None:
     """Drop the rows of a log after a step: what a killed run wrote since its last checkpoint is computed again."""
     if path.exists():
         data = path.read_bytes()

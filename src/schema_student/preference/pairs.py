@@ -143,7 +143,7 @@ def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) ->
     with open_artifact(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as artifact:
         if not artifact.done:
             loaded, begun = load(), len(artifact.rows)
-            trees = batching.takes_trees(loaded.model)
+            trees = batching.supports_prompt_trees(loaded.model)
             rows = sorted(rows, key=lambda row: row["schema_id"])
             ids = [batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"])) for row in rows]
             size, budget = settings.decoding.eval_batch_size, settings.batching.batch_tokens

@@ -2,13 +2,14 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    tokens       text <-> token ids, in one place
-    embedded     the embedded student from nothing
-    choice       which base, how it loads, and why
-    attention    attention along the branches of a tree, and to a long cache
-    prompt_tree  many sequences that share prefixes -> one row
-    batching     examples as ids, which of them share a batch
-    generation   batched decoding, greedy or sampled
-    ask          one request -> Answer, with its verdict
-    loading      base and adapter -> Student
+    tokens          text <-> token ids, in one place
+    embedded        the embedded student from nothing
+    choice          which base, how it loads, and why
+    attention       attention along the branches of a tree, and to a long cache
+    blockwise_head  log-probabilities of targets, block by block of the vocabulary
+    prompt_tree     many sequences that share prefixes -> one row
+    batching        examples as ids, which of them share a batch
+    generation      batched decoding, greedy or sampled
+    ask             one request -> Answer, with its verdict
+    loading         base and adapter -> Student
 """

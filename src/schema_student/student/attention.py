@@ -3,9 +3,9 @@
 One attention function serves training and generation. `use_attention` registers it with transformers and sets it for a
 model; nothing else about the model changes, nor what is saved of it. What it does depends on the mask:
 
-    Sight (of a planted forest)   each token attends to its path; costs what the tree costs and not its square
-    a tensor, on a CPU            queries that share a head of keys are folded together, and keys are not repeated
-    anything else                 transformers' own `sdpa`
+    TreeMask, of packed trees   each token attends to its path; costs what the tree costs and not its square
+    a tensor, on a CPU          queries that share a head of keys are folded together, and keys are not repeated
+    anything else               transformers' own `sdpa`
 
 Shapes: B rows, T tokens, L keys, H heads, D size of a head; of a block mask N tiles, Q of queries and K of keys.
 """
@@ -28,20 +28,20 @@ TILE = 128  # tokens of a tile of FlexAttention's block mask: its own default
 
 
 @dataclass
-class Sight:
-    """What a planted row's tokens see in one kind of layer: attend's mask. `window` counts depth, not places."""
+class TreeMask:
+    """The attention mask of packed trees in one kind of layer. `window` counts depth, not places in the row."""
 
     ends_T: Any
     depths_T: Any
     window: int | None
 
-    def sees(self, q: Any, k: Any) -> Any:
+    def allows(self, q: Any, k: Any) -> Any:
         """Whether token q attends to token k; both are tensors of places."""
         seen = (k <= q) & (q < self.ends_T[k])
         return seen if self.window is None else seen & (self.depths_T[q] - self.depths_T[k] < self.window)
 
     @cached_property
-    def blocks(self) -> Any:
+    def block_mask(self) -> Any:
         """FlexAttention's block mask: tiles in which nothing is seen are not computed.
 
         Its own create_block_mask looks at all T x T pairs; here the extremes of each tile are enough.
@@ -54,7 +54,7 @@ class Sight:
             *_list_tiles(some_QK & ~all_QK),
             *_list_tiles(all_QK),
             TILE,
-            lambda b, h, q, k: self.sees(q, k),
+            lambda b, h, q, k: self.allows(q, k),
             (T, T),
         )
 
@@ -62,7 +62,7 @@ class Sight:
     def tiles(self) -> tuple[Any, Any]:
         """Of each tile of queries x tile of keys: whether some query may see some key, and whether all see all.
 
-        With a window, some of the first kind may hold no pair that sees each other: `sees` decides within a tile.
+        With a window, some of the first kind may hold no pair that sees each other: `allows` decides within a tile.
         """
         T = len(self.ends_T)
         places_NT = torch.arange(-(-T // TILE) * TILE, device=self.ends_T.device).clamp(max=T - 1).reshape(-1, TILE)
@@ -83,14 +83,14 @@ class Sight:
         first token seen; and 0 or -inf for its tokens x the seen ones."""
         units: list[tuple[int, int]] = []
         paths: list[list[int]] = []
-        _cut(self.ends_T.tolist(), 0, len(self.ends_T), [], units, paths)
+        _split_branches(self.ends_T.tolist(), 0, len(self.ends_T), [], units, paths)
         depths, branches = self.depths_T.tolist(), []
         for (start, end), path in zip(units, paths, strict=True):
             horizon = 0 if self.window is None else depths[start] - self.window + 1
             cuts = [(unit, max(0, horizon - depths[units[unit][0]])) for unit in path[:-1]]
             seen = [(unit, cut) for unit, cut in cuts if units[unit][0] + cut < units[unit][1]] + [(path[-1], 0)]
             places = torch.cat([torch.arange(units[unit][0] + cut, units[unit][1]) for unit, cut in seen])
-            mask = self.sees(torch.arange(start, end)[:, None], places[None])
+            mask = self.allows(torch.arange(start, end)[:, None], places[None])
             branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
         return branches
 
@@ -101,7 +101,7 @@ def _list_tiles(tiles_QK: Any) -> tuple[Any, Any]:
     return tiles_QK.sum(-1).int()[None, None], order_QK.int()[None, None]
 
 
-def _cut(
+def _split_branches(
     ends: list[int], start: int, stop: int, path: list[int], units: list[tuple[int, int]], paths: list[list[int]]
 ) -> None:
     """Cut ends[start:stop] into units that attend as one block: small subtrees of one parent, or a piece of a branch.
@@ -119,13 +119,13 @@ def _cut(
         here = [*path, len(units)]
         units.append((start, own))
         paths.append(here)
-        _cut(ends, own, end, here, units, paths)
+        _split_branches(ends, own, end, here, units, paths)
         start = end
 
 
 def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, None]:
     """Attention as transformers' models call it: query (B, H, T, D) -> (B, T, H, D)."""
-    if isinstance(attention_mask, Sight):
+    if isinstance(attention_mask, TreeMask):
         along = _attend_by_blocks if query.is_cuda else _attend_by_branches
         made = along(query, key, value, attention_mask, options["scaling"])
     elif query.device.type == "cpu" and isinstance(attention_mask, torch.Tensor):
@@ -135,7 +135,7 @@ def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *
     return made.transpose(1, 2).contiguous(), None
 
 
-def _attend_by_branches(query: Any, key: Any, value: Any, sight: Sight, scale: float) -> Any:
+def _attend_by_branches(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
     """Each branch attends to its own path; batch size 1.
 
     Plain matrix products: in bfloat16 on a CPU they are 2 to 3 times as fast as its flash kernel at these sizes.
@@ -143,22 +143,22 @@ def _attend_by_branches(query: Any, key: Any, value: Any, sight: Sight, scale: f
     _, H, _, D = query.shape
     shared = key.shape[1]  # heads of keys and values; H / shared heads of queries read each, here as more rows
     dtype = compute_dtype(query)
-    lengths = [length for length, _, _ in sight.branches]
+    lengths = [length for length, _, _ in mask.branches]
     keys, values = (x[0].split(lengths, dim=1) for x in (key, value))
     made = []
-    for own, (length, seen, mask) in zip(query[0].split(lengths, dim=1), sight.branches, strict=True):
+    for own, (length, seen, bias) in zip(query[0].split(lengths, dim=1), mask.branches, strict=True):
         k, v = (torch.cat([x[unit][:, cut:] for unit, cut in seen], dim=1) for x in (keys, values))
-        mask = mask.to(dtype).repeat(H // shared, 1).expand(shared, -1, -1)
-        scores = torch.baddbmm(mask, own.reshape(shared, -1, D), k.transpose(1, 2), alpha=scale)
+        bias = bias.to(dtype).repeat(H // shared, 1).expand(shared, -1, -1)
+        scores = torch.baddbmm(bias, own.reshape(shared, -1, D), k.transpose(1, 2), alpha=scale)
         made.append(torch.bmm(torch.softmax(scores, -1), v).reshape(H, length, D))
     return torch.cat(made, dim=1)[None]
 
 
-def _attend_by_blocks(query: Any, key: Any, value: Any, sight: Sight, scale: float) -> Any:
+def _attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
     """FlexAttention: blocks of tokens that do not see each other are not computed."""
     dtype = compute_dtype(query)
     query, key, value = (x.to(dtype) for x in (query, key, value))  # autocast does not know this function
-    return _flex()(query, key, value, block_mask=sight.blocks, scale=scale, enable_gqa=True)
+    return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
 
 
 def compute_dtype(tensor: Any) -> torch.dtype:

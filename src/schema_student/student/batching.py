@@ -1,6 +1,6 @@
 """Examples as token ids, which of them share a batch, and the log-probabilities that a batch's model gives.
 
-A batch is prompt trees where the model takes them (prompt_tree.find_obstacle), else padded rows.
+A batch is prompt trees where the model takes them (prompt_tree.why_unsupported), else padded rows.
 
 Shapes: B sequences, P columns of prompt, C of completion, V vocabulary.
 """
@@ -85,8 +85,8 @@ def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[
         "completion_mask": torch.tensor([_pad([], [1] * len(s.completion_ids), 0, C, 0) for s in sequences]),
     }
     if trees:
-        forest = prompt_tree.grow([(s.prompt_ids, s.completion_ids) for s in sequences])
-        return batch | {"tree": prompt_tree.plant(forest)}
+        built = prompt_tree.build_trees([(s.prompt_ids, s.completion_ids) for s in sequences])
+        return batch | {"tree": prompt_tree.pack_trees(built)}
     mask = torch.tensor([_pad([1] * len(s.prompt_ids), [1] * len(s.completion_ids), P, C, 0) for s in sequences])
     return batch | {
         "input_ids": torch.tensor([_pad(s.prompt_ids, s.completion_ids, P, C, pad_id) for s in sequences]),
@@ -107,7 +107,7 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     uncast = disable_input_dtype_casting(model, active=autocast is not None)
     with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), uncast:
         if "tree" in batch:
-            return prompt_tree.forest_logps(model, batch["tree"], *completion_ids.shape)
+            return prompt_tree.packed_logps(model, batch["tree"], *completion_ids.shape)
         logits_BCV = completion_logits(model, batch)
     logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
     return logps_BC * batch["completion_mask"]
@@ -184,13 +184,13 @@ def count_tokens(sequences: Sequence[Ids], trees: bool) -> int:
     return len(sequences) * (P + C)
 
 
-def takes_trees(model: Any, needs_logits: bool = False) -> bool:
+def supports_prompt_trees(model: Any, needs_logits: bool = False) -> bool:
     """Whether the model's batches are trees; where they are padded, it says why."""
     # A tree gives the log p of labels, not the logits of all tokens.
-    obstacle = prompt_tree.find_obstacle(model) or ("this beta needs all logits" if needs_logits else "")
-    if obstacle:
-        log.info(f"  padded batches, each schema computed again for every row: {obstacle}")
-    return not obstacle
+    reason = prompt_tree.why_unsupported(model) or ("this beta needs all logits" if needs_logits else "")
+    if reason:
+        log.info(f"  padded batches, each schema computed again for every row: {reason}")
+    return not reason
 
 
 def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: random.Random) -> list[list[int]]:

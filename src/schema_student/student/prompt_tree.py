@@ -5,28 +5,24 @@ once: a token attends to its ancestors and itself, and its position is its depth
 it would compute alone, up to rounding. A token that several branches follow predicts the first token of each of them:
 the predictions are listed as (position, target), so no token is laid out twice and logits are made where needed.
 
-    forest = grow(sequences)                      # sequences: (prompt ids, completion ids)
-    logps_BC = forest_logps(model, plant(forest), count, width)
+    trees = build_trees(pairs)                         # pairs: (prompt ids, completion ids)
+    logps_BC = packed_logps(model, pack_trees(trees), count, width)
 
 A tree is laid out depth first, so token k is an ancestor of token q where k <= q < ends[k], `ends` being where the
 subtree of each token ends; `attention` computes no more than what tokens see by that rule.
 
-Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, D hidden size, V vocabulary, K a block
-of it.
+Shapes: B sequences, C columns of completion, T tokens of the row, N predictions, D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
 LEAST_SHARE = 0.5  # of the shorter of two prompts: below that they are in trees of their own
-# Logits that exist at once where the head is frozen, rows x columns: what caches hold (8 MB), a GPU needs (256 MB).
-ROWS, COLUMNS, CUDA_COLUMNS = 2**10, 2**11, 2**16
 
 
 @dataclass
@@ -48,18 +44,18 @@ def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def grow(pairs: Sequence[Pair], least_share: float = LEAST_SHARE) -> list[Tree]:
-    """Trees of the pairs; two neighbors in order of their tokens share a tree if they share half of the shorter prompt.
+def build_trees(pairs: Sequence[Pair], least_share: float = LEAST_SHARE) -> list[Tree]:
+    """Build the prefix trees of the pairs; neighbours in order of their tokens share one if half a prompt is common.
 
-    Rows of a batch stay short that way: a prefix of a few tokens is not worth a row in which most tokens do not see
-    each other. Raises ValueError for a pair without prompt or completion.
+    Half of the shorter prompt is meant. Rows of a batch stay short that way: a prefix of a few tokens is not worth a
+    row in which most tokens do not see each other. Raises ValueError for a pair without prompt or completion.
     """
     if any(not prompt or not completion for prompt, completion in pairs):
         raise ValueError("a sequence needs a prompt and a completion of at least one token each")
-    return [_grow_one(pairs, group) for group in _group(pairs, least_share)]
+    return [_build_tree(pairs, group) for group in _group_by_prefix(pairs, least_share)]
 
 
-def _group(pairs: Sequence[Pair], least_share: float) -> list[list[int]]:
+def _group_by_prefix(pairs: Sequence[Pair], least_share: float) -> list[list[int]]:
     """Which pairs share a tree, each group in order of tokens."""
     order = sorted(range(len(pairs)), key=lambda i: [*pairs[i][0], *pairs[i][1]])
     groups: list[list[int]] = []
@@ -76,21 +72,21 @@ def _group(pairs: Sequence[Pair], least_share: float) -> list[list[int]]:
 def count_tokens(pairs: Sequence[Pair]) -> int:
     """Tokens of the pairs where those that their trees share count once: what `grow` lays out, and what ends there."""
     count = 0
-    for group in _group(pairs, LEAST_SHARE):
+    for group in _group_by_prefix(pairs, LEAST_SHARE):
         tokens = [[*pairs[i][0], *pairs[i][1]] for i in group]
         shared = sum(shared_length(a, b) for a, b in pairwise(tokens))
         count += sum(map(len, tokens)) - shared
     return count
 
 
-def _grow_one(pairs: Sequence[Pair], group: list[int]) -> Tree:
+def _build_tree(pairs: Sequence[Pair], group: list[int]) -> Tree:
     tree = Tree()
     tokens = {i: [*pairs[i][0], *pairs[i][1]] for i in group}
-    _branch(tree, tokens, {i: len(pairs[i][0]) for i in group}, group, 0, None)
+    _add_branch(tree, tokens, {i: len(pairs[i][0]) for i in group}, group, 0, None)
     return tree
 
 
-def _branch(
+def _add_branch(
     tree: Tree,
     tokens: dict[int, list[int]],
     starts: dict[int, int],
@@ -121,13 +117,13 @@ def _branch(
     rest = [i for i in group if len(tokens[i]) > end]
     while rest:
         same = [i for i in rest if tokens[i][end] == tokens[rest[0]][end]]
-        _branch(tree, tokens, starts, same, end, here)
+        _add_branch(tree, tokens, starts, same, end, here)
         rest = rest[len(same) :]
     tree.ends[begin : begin + own] = [len(tree.ids)] * own
 
 
-def plant(forest: Sequence[Tree]) -> dict[str, Any]:
-    """Tensors of a forest, its trees one after the other.
+def pack_trees(trees: Sequence[Tree]) -> dict[str, Any]:
+    """Tensors of the row in which the trees stand one after the other.
 
     ids_1T, positions_1T, ends_T; of the N predictions columns_N (where), targets_N (the token), sequences_N and
     places_N (whose, and which of its tokens).
@@ -135,14 +131,14 @@ def plant(forest: Sequence[Tree]) -> dict[str, Any]:
     import torch
 
     offsets = [0]
-    for tree in forest:
+    for tree in trees:
         offsets.append(offsets[-1] + len(tree.ids))
-    pairs = list(zip(forest, offsets, strict=False))
+    pairs = list(zip(trees, offsets, strict=False))
     found = [(at + here, *rest) for tree, at in pairs for here, *rest in tree.predictions]
     columns, targets, sequences, places = torch.tensor(found).T
     return {
-        "ids": torch.tensor([[i for tree in forest for i in tree.ids]]),
-        "positions": torch.tensor([[depth for tree in forest for depth in tree.depths]]),
+        "ids": torch.tensor([[i for tree in trees for i in tree.ids]]),
+        "positions": torch.tensor([[depth for tree in trees for depth in tree.depths]]),
         "ends": torch.tensor([at + end for tree, at in pairs for end in tree.ends]),
         "columns": columns,
         "targets": targets,
@@ -154,7 +150,7 @@ def plant(forest: Sequence[Tree]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- log-probabilities
 
 
-def forest_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> Any:
+def packed_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> Any:
     """log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32."""
     import torch
 
@@ -168,110 +164,24 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
 
     `model` is a Gemma 3 causal model of transformers, with a LoRA or without.
     """
-    from schema_student.student.attention import Sight, text_model, use_attention
+    from schema_student.student.attention import TreeMask, text_model, use_attention
+    from schema_student.student.blockwise_head import token_logps
 
     use_attention(model)
     causal = text_model(model)
-    sights = {
-        "full_attention": Sight(batch["ends"], batch["positions"][0], None),
-        "sliding_attention": Sight(batch["ends"], batch["positions"][0], causal.config.sliding_window),
+    masks = {
+        "full_attention": TreeMask(batch["ends"], batch["positions"][0], None),
+        "sliding_attention": TreeMask(batch["ends"], batch["positions"][0], causal.config.sliding_window),
     }
     hidden_1TD = causal.model(
-        input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=sights, use_cache=False
+        input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=masks, use_cache=False
     ).last_hidden_state
     hidden_ND = hidden_1TD[0, batch["columns"]]
     softcap = getattr(causal.config, "final_logit_softcapping", None)
     return token_logps(hidden_ND, batch["targets"], causal.lm_head, softcap)
 
 
-def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None = None) -> Any:
-    """log p of each target after its hidden state (N,), float32. With a frozen head, logits exist only in blocks.
-
-    The gradient of a log-probability in its hidden state is W[target] - p W, whatever is done with it later. So where
-    the head W is frozen, as under a LoRA, the forward pass leaves these D numbers behind instead of V logits:
-    Gemma's 262,144 logits a token are never kept, and no matrix product is done twice.
-    """
-    import torch
-
-    if not head.weight.requires_grad and head.bias is None:
-        rows = zip(hidden_ND.split(ROWS), targets_N.split(ROWS), strict=True)
-        return torch.cat([_frozen_logps()(hidden, head.weight, targets, softcap) for hidden, targets in rows])
-    logits_NV = head(hidden_ND).float()
-    if softcap is not None:
-        logits_NV = torch.tanh(logits_NV / softcap) * softcap
-    return -torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
-
-
-@cache
-def _frozen_logps() -> Any:
-    """token_logps of some rows with a frozen head, as an autograd function (made late: torch is imported late)."""
-    import torch
-
-    from schema_student.student.attention import compute_dtype
-
-    class FrozenLogps(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None) -> Any:
-            dtype = compute_dtype(hidden_ND)
-            with torch.autocast(hidden_ND.device.type, enabled=False):
-                logps_N, slope_ND = _logps_and_slopes(
-                    hidden_ND.to(dtype), head_VD, targets_N, softcap, hidden_ND.requires_grad
-                )
-            if hidden_ND.requires_grad:
-                ctx.save_for_backward(slope_ND.to(hidden_ND.dtype))
-            return logps_N
-
-        @staticmethod
-        def backward(ctx: Any, upstream_N: Any) -> Any:
-            (slope_ND,) = ctx.saved_tensors
-            return (upstream_N[:, None] * slope_ND).to(slope_ND.dtype), None, None, None
-
-    return FrozenLogps.apply
-
-
-def _logps_and_slopes(
-    hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None, with_slopes: bool
-) -> tuple[Any, Any]:
-    """log p (N,) and its gradient in the hidden states (N, D) or None, float32, block by block of the vocabulary.
-
-    It goes over the head as FlashAttention goes over keys and values (Dao et al. 2022, algorithm 1): what is summed so
-    far is scaled down where a block has a greater logit. The target is left out of the sums, so that 1 - p keeps its
-    digits in bfloat16 where p is nearly 1.
-    """
-    import torch
-
-    drawn_ND = torch.zeros_like(hidden_ND, dtype=torch.float32)
-    greatest_N1 = torch.full_like(drawn_ND[:, :1], -torch.inf)
-    target_N1, others_N1 = torch.zeros_like(greatest_N1), torch.zeros_like(greatest_N1)
-    begin = 0
-    for block_KD in head_VD.split(CUDA_COLUMNS if hidden_ND.is_cuda else COLUMNS):
-        head_KD = block_KD.to(hidden_ND.dtype)
-        logits_NK = (hidden_ND @ head_KD.T).float()
-        if softcap is not None:
-            logits_NK.div_(softcap).tanh_().mul_(softcap)
-        place_N1 = (targets_N - begin)[:, None]
-        here_N1 = (place_N1 >= 0) & (place_N1 < len(head_KD))
-        place_N1 = place_N1.clamp(0, len(head_KD) - 1)
-        target_N1 = torch.where(here_N1, logits_NK.gather(-1, place_N1), target_N1)
-        before_N1, greatest_N1 = greatest_N1, torch.maximum(greatest_N1, logits_NK.amax(-1, keepdim=True))
-        fade_N1 = (before_N1 - greatest_N1).exp_()
-        bend_NK = None if softcap is None or not with_slopes else 1 - (logits_NK / softcap) ** 2
-        weights_NK = logits_NK.sub_(greatest_N1).exp_()
-        weights_NK.scatter_(-1, place_N1, weights_NK.gather(-1, place_N1).masked_fill_(here_N1, 0.0))
-        others_N1 = others_N1 * fade_N1 + weights_NK.sum(-1, keepdim=True)
-        if with_slopes:
-            weights_NK = weights_NK if bend_NK is None else weights_NK.mul_(bend_NK)
-            drawn_ND.mul_(fade_N1).add_(weights_NK.to(head_KD.dtype) @ head_KD)
-        begin += len(head_KD)
-    total_N1 = others_N1 + (target_N1 - greatest_N1).exp()
-    logps_N = (target_N1 - greatest_N1 - total_N1.log())[:, 0]
-    if not with_slopes:
-        return logps_N, None
-    bend_N1 = 1.0 if softcap is None else 1 - (target_N1 / softcap) ** 2
-    return logps_N, (others_N1 * bend_N1 * head_VD[targets_N].float() - drawn_ND) / total_N1
-
-
-def find_obstacle(model: Any) -> str:
+def why_unsupported(model: Any) -> str:
     """Why a model cannot compute trees, "" where it can: tried on a few sequences, together and alone.
 
     Rounding moves a log-probability by some spacings of the largest logit: 0.125 each in bfloat16 where it is 16 to 32.
@@ -290,8 +200,8 @@ def find_obstacle(model: Any) -> str:
     model.eval()
     try:
         with torch.no_grad():
-            batch = {name: x.to(model.device) for name, x in plant(grow(pairs)).items()}
-            together = forest_logps(model, batch, len(pairs), max(len(completion) for _, completion in pairs))
+            batch = {name: x.to(model.device) for name, x in pack_trees(build_trees(pairs)).items()}
+            together = packed_logps(model, batch, len(pairs), max(len(completion) for _, completion in pairs))
             for i, (prompt, completion) in enumerate(pairs):
                 ids = torch.tensor([[*prompt, *completion]], device=model.device)
                 keep = len(completion) + 1  # the token before a completion predicts its first

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import append_row, forget_after, read_json, write_json
+from schema_student.core.jsonl import append_row, read_json, truncate_log, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings
@@ -83,7 +83,7 @@ def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Se
 # Processes
 
 
-def tell_all(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first process's value, in every process."""
     if process_count() == 1 or local_workers.idle:
         return value
@@ -91,11 +91,11 @@ def tell_all(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def once(action: Callable[[], Any]) -> None:
+def main_process_first(action: Callable[[], Any]) -> None:
     """Do it in the first process; the others wait until it is done."""
     if is_first_process():
         action()
-    tell_all(None)
+    broadcast(None)
 
 
 def make_run(
@@ -108,7 +108,7 @@ def make_run(
     """
     stamp = {**stamp, "processes": process_count()}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
-        if not tell_all(artifact.done if artifact else None):
+        if not broadcast(artifact.done if artifact else None):
             facts = train()
             if artifact:
                 artifact.finish(facts)
@@ -208,7 +208,7 @@ class _Flow(TrainerCallback):
 class StudentTrainer(Trainer):
     """transformers.Trainer with planned batches, whole checkpoints, a metrics file, and a stop at what is not finite.
 
-    A stage gives `weigh` (what a step's loss is divided by), `compute_loss` and `validate`.
+    A stage gives `loss_denominator` (what a step's loss is divided by), `compute_loss` and `validate`.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class StudentTrainer(Trainer):
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         raise NotImplementedError
 
-    def weigh(self, batch: dict[str, Any]) -> int:
+    def loss_denominator(self, batch: dict[str, Any]) -> int:
         raise NotImplementedError
 
     def validate(self) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class StudentTrainer(Trainer):
         """The micro-batches of one optimizer step, and what their loss is divided by, over all processes."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         self.names = [batch["names"] for batch in batches]
-        weight = torch.tensor(sum(map(self.weigh, batches)), device=device)
+        weight = torch.tensor(sum(map(self.loss_denominator, batches)), device=device)
         return batches, self.accelerator.gather(weight).sum() / self.args.world_size
 
     # Steps
@@ -391,7 +391,7 @@ class StudentTrainer(Trainer):
         if self.is_world_process_zero():
             shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
             for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
-                forget_after(self.run_dir / name, self.first_step if checkpoint else -1)
+                truncate_log(self.run_dir / name, self.first_step if checkpoint else -1)
         self.accelerator.wait_for_everyone()
         if checkpoint:
             log.info(f"  continuing after {checkpoint}")

@@ -58,7 +58,7 @@ def train_sft(given: AnySettings) -> Path:
 def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str, Any]:
     rows = read_jsonl(corpus)
     loaded = attach_lora(load_student(settings), settings)
-    trees = batching.takes_trees(loaded.model)
+    trees = batching.supports_prompt_trees(loaded.model)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
     train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
@@ -139,7 +139,7 @@ class SFTTrainer(StudentTrainer):
         batch = batching.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
         return {**batch, "names": [row["name"] for row in rows]}
 
-    def weigh(self, batch: dict[str, Any]) -> int:
+    def loss_denominator(self, batch: dict[str, Any]) -> int:
         return int(batch["completion_mask"].sum())
 
     def compute_loss(
@@ -155,7 +155,7 @@ class SFTTrainer(StudentTrainer):
         for rows in self.in_shares(self.validation, [[row["ids"]] for row in self.validation]):
             batch = self._prepare_inputs(self.collate(rows))
             total -= float(batching.completion_logps(self.model, batch, self.autocast).sum())
-            tokens += self.weigh(batch)
+            tokens += self.loss_denominator(batch)
         totals, counts = zip(*gather_object([(total, tokens)]), strict=True)
         return {"eval_loss": sum(totals) / sum(counts)}
 

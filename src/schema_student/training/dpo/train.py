@@ -49,8 +49,8 @@ from schema_student.training.loop import (
     Schedule,
     StudentTrainer,
     check_tracker,
+    main_process_first,
     make_run,
-    once,
     publish_adapter,
     run_facts,
 )
@@ -130,7 +130,7 @@ def _train(
 ) -> dict[str, Any]:
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else attach_lora(loaded, settings)
-    trees = batching.takes_trees(loaded.model, betas.make_controller(settings).wants_signs)
+    trees = batching.supports_prompt_trees(loaded.model, betas.make_controller(settings).wants_signs)
     counts: dict[str, int] = {}
     rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs, trees)
     for fault, count in counts.items():
@@ -166,7 +166,7 @@ def _train(
     write_json(run_dir / "run_config.json", facts)
     if adapter is None:
         adapter = run_dir / "start"
-        once(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
+        main_process_first(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
     trainer = DPOTrainer(loaded, rows, requests, run_dir, settings, schedule, trees)
     trainer.add_reference_logps(paths(settings).references, name_reference(loaded, adapter, settings))
     (run_dir / "beta_trace.jsonl").touch()  # a beta that never moved has a trace too: an empty one
@@ -294,7 +294,7 @@ class DPOTrainer(StudentTrainer):
             batch["reference_logps"] = torch.tensor([row["reference"] for row in rows]).T.reshape(-1)
         return {**batch, "names": [row["name"] for row in rows]}
 
-    def weigh(self, batch: dict[str, Any]) -> int:
+    def loss_denominator(self, batch: dict[str, Any]) -> int:
         return len(batch["names"])
 
     def sequence_logps(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:

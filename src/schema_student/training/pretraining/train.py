@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from schema_student.student.prompt_tree import Tree, grow, plant, prediction_logps
+from schema_student.student.prompt_tree import Tree, build_trees, pack_trees, prediction_logps
 from schema_student.training.pretraining.data import Glossary, Rng, Words, draw_group
 
 # ------------------------------------------------------------------------------------------------------- packed rows
@@ -42,7 +42,7 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 
             prompt_ids = encode_prompt(tokenizer, prompt)
             ids.append((prompt_ids, encode_completion(tokenizer, text)))
             ids += find_hints(tokenizer, prompt_ids, glossary)
-        (row,) = grow(ids, least_share=0.0)
+        (row,) = build_trees(ids, least_share=0.0)
         if len(row.ids) > recipe.tokens_per_batch:
             continue
         if sum(len(tree.ids) for tree in batch) + len(row.ids) > recipe.tokens_per_batch:
@@ -54,7 +54,7 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 
 def find_hints(tokenizer: Any, prompt: list[int], glossary: Glossary) -> list[tuple[list[int], list[int]]]:
     """For each label in the request: the prompt up to the label's end, and the first token of the name behind it.
 
-    Pairs to grow into the same tree, where they cost no token. A name must be found in two steps, from a place in the
+    Pairs for the same tree, where they cost no token. A name must be found in two steps, from a place in the
     answer to a word of the request, and from there to the schema; neither is of use without the other, and so neither
     is learned. A hint teaches the second step alone, where the word stands; the first then is a copy. docs/LOG.md has
     what it brought.
@@ -115,7 +115,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from torch import distributed
     from tqdm import tqdm
 
-    from schema_student.core.jsonl import forget_after
+    from schema_student.core.jsonl import truncate_log
     from schema_student.core.processes import process_count
     from schema_student.student.embedded import new_embedded_model, train_embedded_tokenizer
     from schema_student.student.loading import load_tokenizer
@@ -142,12 +142,12 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     rates = [recipe.muon_lr, recipe.adamw_lr]
     begin, seen, before = _resume(out / "resume.pt", model, optimizers)
     if rank == 0:
-        forget_after(out / "pretraining_log.jsonl", begin - 1)
+        truncate_log(out / "pretraining_log.jsonl", begin - 1)
     batches = endless_batches(tokenizer, recipe, begin, rank)
     started = time.monotonic() - before
     progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
     for step in progress:
-        batch = plant(next(batches))
+        batch = pack_trees(next(batches))
         loss = packed_loss(model, batch)
         loss.backward()
         if world > 1:
