@@ -450,7 +450,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     changes = {"dpo_max_steps": 12, "dpo_eval_every": 6, "dpo_learning_rate": 1e-3, "beta_controller": kind}
     one = settings_with_pairs(tmp_path / "one", **changes)
     two = one.changed(output_dir=str(tmp_path / "two"))
-    shutil.copytree(one.output_dir, two.output_dir)
+    shutil.copytree(one.run.output_dir, two.run.output_dir)
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.flat()))
     tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
