@@ -106,7 +106,7 @@ def measure_requests(count: int, in_flight: int, faulty: float, folder: Path) ->
             started, cpu = time.monotonic(), time.process_time()
             answers = teacher.ask_many(asks[1:])
             cpu = time.process_time() - cpu
-            spans = sorted(json.loads(teacher._hosts[0].server._client._request_raw("GET", "/log").text)["spans"])
+            spans = sorted(json.loads(teacher.chat.hosts[0].server._client._request_raw("GET", "/log").text)["spans"])
         ended = sum(answer == ANSWER or isinstance(answer, TeacherFailure) for answer in answers) + 1
     ends = sorted(end for begin, end in spans if begin >= started)
     first, last = ends[len(ends) // 10], ends[9 * len(ends) // 10]

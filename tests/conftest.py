@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import settings
 
+from schema_student.teacher import dispatch
 from schema_student.teacher.apis import APIS
 
 # Derandomized: the same examples on every machine. No deadline: cores are shared.
@@ -29,14 +30,17 @@ def spoken():
     log_to_terminal()
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Next to no waiting between tries."""
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)
+
+
 @pytest.fixture
 def nothing_named(monkeypatch, tmp_path):
-    """No teacher named by this machine, none at Ollama's own port, and no waiting between tries."""
-    from schema_student.teacher import dispatch
-
+    """No teacher named by this machine, and none at Ollama's own port."""
     for name in ("LLM_MODEL", "OLLAMA_HOST", "OLLAMA_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(APIS, "ollama", ("http://127.0.0.1:9", "OLLAMA_HOST", "OLLAMA_API_KEY"))
-    monkeypatch.setattr(dispatch, "FIRST_PAUSE", 0.001)

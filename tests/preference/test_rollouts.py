@@ -201,7 +201,6 @@ def test_the_embedded_teacher_judges_by_the_known_target(settings, monkeypatch):
 
 
 def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
-    monkeypatch.setattr(rollouts, "pause_seconds", lambda _: 0.0)
     with fault_server() as server:
         server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 1
         made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_host=[server.host])
@@ -218,7 +217,6 @@ def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
 
 def test_a_server_that_cuts_an_answer_off_or_goes_away(settings, monkeypatch):
     made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_retries=1)
-    monkeypatch.setattr(rollouts, "pause_seconds", lambda _: 0.0)
     with fault_server() as server:
         made = made.changed(teacher_host=[server.host])
         server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 10**9

@@ -12,13 +12,14 @@ import pytest
 
 from schema_student.core.settings import default_settings
 from schema_student.teacher.apis import open_servers
+from schema_student.teacher.budget import Limits
 from schema_student.teacher.cache import AnswerCache
 from schema_student.teacher.choice import resolve_teacher
-from schema_student.teacher.client import TRIES, Teacher, open_teacher
+from schema_student.teacher.client import Teacher, open_teacher
 from schema_student.teacher.dispatch import Host
 from schema_student.teacher.embedded.server import serve
 from schema_student.teacher.faults import TeacherError, TeacherFailure
-from schema_student.teacher.transport import Limits
+from schema_student.teacher.retries import TRIES
 
 VERDICT = {"is_good": True, "reason": "fine"}
 ASK = ("judge", {"schema": {}, "query": "?", "answer": {}})
@@ -211,7 +212,7 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_came(tmp_path):
         settings = settings_for(fake, tmp_path)
         with open_teacher(settings) as t:
             t.ask(*ASK)
-            t._hosts = [Host(open_servers("ollama", ["127.0.0.1:9"], Limits(1, 1, 9999))[0])]
+            t.chat.hosts = [Host(open_servers("ollama", ["127.0.0.1:9"], Limits(1, 1, 9999))[0])]
             with pytest.raises(TeacherError, match="does not answer"):
                 t.ask("judge", {"schema": {}, "query": "another", "answer": {}})
         with open_teacher(settings) as t:

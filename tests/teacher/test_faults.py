@@ -13,8 +13,9 @@ from fault_server import FAULTS, MIB, NUM_CTX, READ, VERDICT, Fault, fault_serve
 
 from schema_student.core.processes import run_script
 from schema_student.core.settings import default_settings
-from schema_student.teacher.client import TRIES, open_teacher
+from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherError, TeacherFailure
+from schema_student.teacher.retries import TRIES
 
 ADVICE = re.compile(r"\b(raise|lower|check|set|see|run|name|start|have|give|may do better|change|ask|serve)\b")
 QUERY = "one " * 700  # long enough to tell a prompt that was cut
@@ -92,7 +93,7 @@ def test_an_answer_of_no_use_is_asked_for_anew_to_a_bound(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.end == "stop"])
 def test_a_fault_that_needs_a_person_stops_the_run(name, tmp_path, monkeypatch, capsys):
     fault = FAULTS[name]
-    monkeypatch.setattr("schema_student.teacher.client.RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr("schema_student.teacher.confirmation.RECHECK_SECONDS", 0.0)
     monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
 
     def main():

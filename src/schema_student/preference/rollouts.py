@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,10 @@ from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.student.tokens import write_transcript
-from schema_student.teacher.apis import open_servers
-from schema_student.teacher.choice import ANSWER_BYTES, TOKEN_BYTES, TeacherChoice, resolve_teacher
+from schema_student.teacher.chat import Chat, open_chat
+from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
-from schema_student.teacher.dispatch import Again, Done, Host, pause_seconds, run_all
-from schema_student.teacher.embedded.server import serve
-from schema_student.teacher.faults import CutFault, TeacherError, TeacherFailure, TeacherFault
-from schema_student.teacher.transport import Limits
+from schema_student.teacher.faults import TeacherFailure
 
 CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
 SAMPLED = ("sampling", "prompt", "data", "rollouts")  # groups of settings that decide the answers
@@ -163,48 +160,25 @@ def _ask_student(settings: ResolvedSettings, adapter: Path | None) -> Answering:
     return answer
 
 
-@dataclass
-class _Sample:
-    """One answer that a server is asked for."""
-
-    messages: list[dict[str, str]]
-    seed: int
-    faults: int = 0
-
-
 @contextmanager
 def _asking_server(settings: ResolvedSettings, choice: TeacherChoice) -> Iterator[Answering]:
     """Samples of the teacher's model, as it writes them: nothing is checked, repaired or kept for other runs."""
-    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.answers.teacher_num_ctx
-    limits = Limits(settings.server.teacher_deadline, settings.server.teacher_deadline, max_bytes)
     log.info(f"  answers of {choice.display_name} ({choice.reason})")
-
-    def put(sample: _Sample, host: Host) -> Done[Row] | Again:
-        options = {
-            "num_ctx": settings.answers.teacher_num_ctx,
-            "temperature": settings.sampling.sample_temperature,
-            "seed": sample.seed,
-        }
-        try:
-            reply = host.server.chat(choice.model, sample.messages, None, options, None)
-        except CutFault:
-            return Done({"text": "", "finished": False})
-        except TeacherFault as fault:
-            sample.faults += 1
-            if not fault.can_pass or sample.faults > settings.server.teacher_retries:
-                raise TeacherError(f"no answer of {choice.model} at {host.server.host}: {fault}") from fault
-            return Again(pause_seconds(sample.faults), failed=True)
-        return Done({"text": reply.content, "finished": True})
-
-    with ExitStack() as stack:
-        addresses = choice.hosts or (stack.enter_context(serve()),)
-        hosts = [Host(stack.enter_context(closing(s))) for s in open_servers(choice.api, addresses, limits)]
-        k = settings.sampling.samples_per_prompt
+    k = settings.sampling.samples_per_prompt
+    options = {
+        "num_ctx": settings.answers.teacher_num_ctx,
+        "temperature": settings.sampling.sample_temperature,
+    }
+    with open_chat(choice, settings.server, settings.answers) as client:
 
         def answer(prompts: list[Any]) -> list[list[Row]]:
-            asked = [_Sample(_as_messages(prompt), _seed(settings, prompt, i)) for prompt in prompts for i in range(k)]
-            made = run_all(asked, put, hosts, settings.server.teacher_concurrency)
-            return [made[i * k : (i + 1) * k] for i in range(len(prompts))]
+            chats = [
+                Chat(_as_messages(prompt), {**options, "seed": _seed(settings, prompt, i)})
+                for prompt in prompts
+                for i in range(k)
+            ]
+            texts = [asdict(text) for text in client.ask_all(chats)]
+            return [texts[i * k : (i + 1) * k] for i in range(len(prompts))]
 
         yield answer
 

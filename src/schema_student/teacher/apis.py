@@ -18,12 +18,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import httpx
-import ollama
 from pydantic import ValidationError
 
 from schema_student.core.stamps import digest
-from schema_student.teacher.faults import ContextFault, CutFault, MissingFault, RefusalFault, TeacherError
-from schema_student.teacher.transport import GuardedTransport, Limits
+from schema_student.teacher.budget import Limits
+from schema_student.teacher.faults import (
+    ContextFault,
+    CutFault,
+    MissingFault,
+    RefusalFault,
+    TeacherError,
+    not_this_api,
+    without_end,
+)
+from schema_student.teacher.transport import GuardedTransport
 
 APIS = {  # default address, variable with other addresses, variable with their keys
     "ollama": ("http://127.0.0.1:11434", "OLLAMA_HOST", "OLLAMA_API_KEY"),
@@ -124,7 +132,7 @@ class OllamaServer:
     def __init__(self, transport: GuardedTransport) -> None:
         self.host = transport.host
         self._transport = transport
-        self._client = ollama.Client(transport.host, transport=transport, follow_redirects=False)
+        self._client = _import_ollama().Client(transport.host, transport=transport, follow_redirects=False)
 
     @property
     def limits(self) -> Limits:
@@ -135,7 +143,7 @@ class OllamaServer:
         self._transport.limits = limits
 
     def identify(self, model: str) -> Identity:
-        with _shaped(self._transport):
+        with _shaped(self.host):
             # The official client has no method for /api/version.
             version = _text(self._client._request_raw("GET", "/api/version").json()["version"])
             model_digest = self.model_digest(model)
@@ -147,7 +155,7 @@ class OllamaServer:
 
     def models(self) -> dict[str, str]:
         """Models that the server has -> their digests."""
-        with _shaped(self._transport):
+        with _shaped(self.host):
             return {model.model or "": model.digest or "" for model in self._client.list().models}
 
     def model_digest(self, model: str) -> str:
@@ -156,33 +164,48 @@ class OllamaServer:
         if name not in found:
             have = f"it has {', '.join(sorted(found)[:8])}" if found else "it has no model yet"
             what = f"Ollama at {self.host} has not got {model} ({have})"
-            raise MissingFault(f"{what}: run `ollama pull {model}`, or use --teacher-model embedded")
+            raise MissingFault(what, f"run `ollama pull {model}`, or use --teacher-model embedded")
         return found[name]
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
         """Streamed, so that Limits.silence is the time without a word, and a torn answer shows by having no end."""
         content, thinking, last = [], [], None
-        with _shaped(self._transport):
+        with _shaped(self.host):
             try:
                 asked = {"format": schema, "options": options, "think": think}
                 for part in self._client.chat(model, messages, stream=True, **asked):
                     if last is not None and last.done:
-                        raise self._transport.protocol_fault("words after its end")
+                        raise not_this_api(self.host, "words after its end")
                     content.append(part.message.content or "")
                     thinking.append(part.message.thinking or "")
                     last = part
             except MissingFault as error:
-                raise MissingFault(f"{error}; `ollama pull {model}` gets it") from None
+                raise MissingFault(error.what, f"{error.advice}; `ollama pull {model}` gets it") from None
         if last is None or not last.done:
-            raise self._transport.torn_fault("it has no end")
+            raise without_end(self.host)
         reply = Reply("".join(content), "".join(thinking), last.prompt_eval_count or 0, last.eval_count or 0)
         _check_context(reply, messages, int(options["num_ctx"]))
         if last.done_reason == "length":
-            raise CutFault(f"the answer is cut off: raise --teacher-num-ctx above {options['num_ctx']}")
+            raise CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
         return reply
 
     def close(self) -> None:
         self._client.close()
+
+
+def _import_ollama() -> Any:
+    """The official client's package: when a client is made, because it makes one of its own on import.
+
+    That one, which is never used, reads the environment's proxies, and so fails where they need what is not installed.
+    """
+    try:
+        import ollama
+    except ImportError as error:
+        what = f"the package ollama cannot be imported ({error})"
+        raise TeacherError(
+            f"{what}: unset ALL_PROXY where it names a SOCKS proxy, or install what is missing"
+        ) from None
+    return ollama
 
 
 def _check_context(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: int) -> None:
@@ -195,20 +218,20 @@ def _check_context(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: in
     halved = num_ctx // 2 <= read <= num_ctx // 2 + 8 and chars > HALVED_CHARS_PER_TOKEN * read
     if halved or (read and chars > CHARS_PER_TOKEN * read):
         what = f"the question does not fit: of {chars} characters the model has read {read} tokens"
-        raise ContextFault(f"{what}: raise --teacher-num-ctx above {num_ctx}, or the server's own limit of context")
+        raise ContextFault(what, f"raise --teacher-num-ctx above {num_ctx}, or the server's own limit of context")
     if read + reply.answer_tokens >= num_ctx:
-        raise ContextFault(f"the question does not fit: raise --teacher-num-ctx above {num_ctx}")
+        raise ContextFault("the question does not fit", f"raise --teacher-num-ctx above {num_ctx}")
 
 
 @contextmanager
-def _shaped(transport: GuardedTransport) -> Iterator[None]:
+def _shaped(host: str) -> Iterator[None]:
     """Answers that lack a field, or have one of another type, as a ProtocolFault."""
     try:
         yield
     except (ValidationError, KeyError, IndexError, TypeError, AttributeError) as error:
         lines = str(error).splitlines()
         where = " ".join(lines[1:3]) if isinstance(error, ValidationError) else f"{type(error).__name__} {lines[0]}"
-        raise transport.protocol_fault(f"fields are missing or ill-typed: {where.strip()}") from None
+        raise not_this_api(host, f"fields are missing or ill-typed: {where.strip()}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -235,7 +258,7 @@ class OpenAIServer:
         self._transport.limits = replace(limits, silence=limits.deadline)
 
     def identify(self, model: str) -> Identity:
-        with _shaped(self._transport):
+        with _shaped(self.host):
             entry = self._entry(model)
             length = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx_train")
             server = str(entry.get("owned_by") or "unknown")
@@ -243,11 +266,11 @@ class OpenAIServer:
 
     def models(self) -> dict[str, str]:
         """Models that the server has -> digests of what it says of them."""
-        with _shaped(self._transport):
+        with _shaped(self.host):
             return {entry["id"]: _entry_digest(entry) for entry in self._entries()}
 
     def model_digest(self, model: str) -> str:
-        with _shaped(self._transport):
+        with _shaped(self.host):
             return _entry_digest(self._entry(model))
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -258,7 +281,7 @@ class OpenAIServer:
         if model not in entries:
             have = f"it has {', '.join(sorted(entries)[:8])}" if entries else "it has none"
             advice = "serve it there, or name another with --teacher-model"
-            raise MissingFault(f"{self.host} has not got {model} ({have}): {advice}")
+            raise MissingFault(f"{self.host} has not got {model} ({have})", advice)
         return entries[model]
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
@@ -269,21 +292,22 @@ class OpenAIServer:
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         if think:
             body["reasoning_effort"] = think
-        with _shaped(self._transport):
+        with _shaped(self.host):
             answer = self._client.post("/chat/completions", json=body).json()
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             message = choice["message"]
             if message.get("refusal"):
                 said = self._transport.clean(str(message["refusal"]))
-                raise RefusalFault(f"the teacher refuses the question ({said}): another --teacher-model may do better")
+                what = f"the teacher refuses the question ({said})"
+                raise RefusalFault(what, "another --teacher-model may do better")
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
             reply = Reply(_text(message.get("content")), _text(thought), *counts)
         _check_context(reply, messages, int(options["num_ctx"]))
         if choice.get("finish_reason") == "length":
-            raise CutFault("the answer is cut off: raise the server's limit of tokens or its context")
+            raise CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
         if choice.get("finish_reason") is None:
-            raise self._transport.torn_fault("it has no end")
+            raise without_end(self.host)
         return reply
 
     def close(self) -> None:

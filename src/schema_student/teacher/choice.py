@@ -8,21 +8,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from schema_student.core.setting_groups import TeacherSettings
 from schema_student.core.settings import AnySettings
 from schema_student.teacher.apis import APIS, named_hosts, open_servers
+from schema_student.teacher.budget import Limits, request_limits
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
-from schema_student.teacher.faults import TeacherError, TeacherFault
-from schema_student.teacher.transport import Limits
+from schema_student.teacher.faults import ConnectFault, TeacherError, TeacherFault
 
 EMBEDDED_NAMES = ("embedded", MODEL)
-
-
-ANSWER_BYTES, TOKEN_BYTES = 64 * 1024, 1024  # an answer may have: some, and as many a token of context, as sent
-
-
 AUTO_SECONDS = 2.0  # that "auto" waits for an Ollama to answer
-
-
 SERVERS = {  # what to call a server of an API, and how to start one
     "ollama": ("Ollama", "`ollama serve`"),
     "openai": ("OpenAI-compatible server", "`vllm serve MODEL` or `llama-server -m FILE`"),
@@ -57,14 +51,21 @@ def resolve_teacher(settings: AnySettings) -> TeacherChoice:
 
     An id that a person named never falls back; "auto" takes preferred_teacher where the server has it.
     """
-    hosts, api = _hosts(settings), settings.teacher.teacher_api
-    model, origin = _named_model(settings)
+    api = settings.teacher.teacher_api
+    hosts = tuple(settings.server.teacher_host) or tuple(named_hosts(api)) or (APIS[api][0],)
+    model, origin = _named_model(settings.teacher)
     if model in EMBEDDED_NAMES:
         return TeacherChoice(MODEL, (), f"named by {origin}")
     if model != "auto":
         return TeacherChoice(model, hosts, f"named by {origin}", api)
-    preferred, (name, _) = settings.teacher.preferred_teacher, SERVERS[api]
-    limits = replace(request_limits(settings), silence=AUTO_SECONDS, deadline=AUTO_SECONDS)
+    limits = replace(request_limits(settings.server, settings.answers), silence=AUTO_SECONDS, deadline=AUTO_SECONDS)
+    return _best_teacher(settings.teacher, hosts, limits)
+
+
+def _best_teacher(wanted: TeacherSettings, hosts: tuple[str, ...], limits: Limits) -> TeacherChoice:
+    """The preferred teacher where the first host has it, else the embedded one."""
+    api, preferred = wanted.teacher_api, wanted.preferred_teacher
+    name, _ = SERVERS[api]
     with closing(open_servers(api, hosts, limits)[0]) as server:
         try:
             found = server.models()
@@ -75,15 +76,10 @@ def resolve_teacher(settings: AnySettings) -> TeacherChoice:
     return TeacherChoice(MODEL, (), f"auto: {name} at {hosts[0]} has not got {preferred}")
 
 
-def _hosts(settings: AnySettings) -> tuple[str, ...]:
-    api = settings.teacher.teacher_api
-    return tuple(settings.server.teacher_host) or tuple(named_hosts(api)) or (APIS[api][0],)
-
-
-def _named_model(settings: AnySettings) -> tuple[str, str]:
+def _named_model(wanted: TeacherSettings) -> tuple[str, str]:
     """The model that a person named and where, or ("auto", "")."""
-    if settings.teacher.teacher_model != "auto":
-        return settings.teacher.teacher_model, "--teacher-model"
+    if wanted.teacher_model != "auto":
+        return wanted.teacher_model, "--teacher-model"
     if name := os.environ.get("LLM_MODEL", "").strip():
         return name, "LLM_MODEL"
     for path in (Path(".llmrc"), Path.home() / ".llmrc"):
@@ -111,7 +107,9 @@ def _read_llmrc(path: Path) -> str:
     return lines[0] if len(lines) == 1 and "=" not in lines[0] and " " not in lines[0] else ""
 
 
-def request_limits(settings: AnySettings) -> Limits:
-    """The bounds of one request: seconds without a byte, seconds in all, bytes."""
-    max_bytes = ANSWER_BYTES + TOKEN_BYTES * settings.answers.teacher_num_ctx
-    return Limits(settings.server.teacher_timeout, settings.server.teacher_deadline, max_bytes)
+def not_answering(api: str, host: str, fault: ConnectFault) -> TeacherError:
+    """The error of a server that is not there, with how to start it."""
+    name, start = SERVERS[api]
+    advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
+    why = fault.what.partition(" (")[2].removesuffix(")") or fault.what
+    return TeacherError(f"{name} does not answer at {host} ({why}): {advice}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from schema_student.core.log import log
-from schema_student.core.settings import AnySettings
+from schema_student.core.setting_groups import AnswersSettings
 from schema_student.core.stamps import digest
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
-from schema_student.teacher.apis import Identity, ModelServer, Reply
+from schema_student.teacher.apis import Identity, Reply
 from schema_student.teacher.cache import AnswerCache
-from schema_student.teacher.choice import SERVERS, TeacherChoice, request_limits
+from schema_student.teacher.chat import ChatClient
+from schema_student.teacher.choice import TeacherChoice, not_answering
 from schema_student.teacher.dispatch import LONGEST_PAUSE, Host, pause_seconds
 from schema_student.teacher.faults import ConnectFault, CutFault, RefusalFault, TeacherError, TeacherFault
+from schema_student.teacher.retries import Retry, after_fault
 
 PROBE_FORMAT = {
     "type": "object",
@@ -23,48 +25,46 @@ PROBE_FORMAT = {
     "required": ["color", "number"],
     "additionalProperties": False,
 }
-
-
 PROBE_MESSAGES = [{"role": "user", "content": "Name a color and a number."}]
-
 
 T = TypeVar("T")
 
 
-def probe_hosts(
-    hosts: Sequence[Host], choice: TeacherChoice, settings: AnySettings, cache: AnswerCache
-) -> dict[str, Any]:
+def probe_model(client: ChatClient, answers: AnswersSettings, cache: AnswerCache) -> dict[str, Any]:
     """What the server and model are and honour: version, digest, context, whether `format` and `think` hold."""
-    found = {host.server.host: identity for host in hosts if (identity := _identify(host, hosts, choice, settings))}
-    if len({identity.model_digest for identity in found.values()}) > 1:
-        names = ", ".join(found)
-        raise TeacherError(f"the hosts {names} have different versions of {choice.model}; pull it again on each")
-    first = next(host for host in hosts if host.server.host in found)
-    identity = found[first.server.host]
-    length = identity.context_length
-    if choice.api == "ollama" and length and settings.answers.teacher_num_ctx > length:
-        what = f"{choice.model} has a context of {length} tokens, not {settings.answers.teacher_num_ctx}"
-        raise TeacherError(f"{what}: give --teacher-num-ctx {length} or less")
+    choice = client.choice
+    first, identity = _identify_all(client)
+    _check_context(identity, choice, answers)
     facts = {
         {"ollama": "ollama_version", "openai": "server"}[choice.api]: identity.server,
         "model_digest": identity.model_digest,
-        "context_length": length,
+        "context_length": identity.context_length,
     }
-    key = digest([facts, settings.answers.teacher_think, PROBE_FORMAT])
-    honors = cache.get(key) or _trying(settings, first.server, lambda: _try_out(first, choice, settings, identity))
+    key = digest([facts, answers.teacher_think, PROBE_FORMAT])
+    honors = cache.get(key) or _insist(client, first, lambda: _try_out(client, first, identity, answers))
     cache.put(key, "probe", choice.model, honors)
     named = {"model": choice.model, "display_name": choice.display_name, "reason": choice.reason, "api": choice.api}
     return {**named, **facts, **honors}
 
 
-def _identify(host: Host, hosts: Sequence[Host], choice: TeacherChoice, settings: AnySettings) -> Identity | None:
+def _identify_all(client: ChatClient) -> tuple[Host, Identity]:
+    """The first host that answers and who it is; all that answer must have the same model."""
+    found = [(host, identity) for host in client.hosts if (identity := _identify(host, client))]
+    if len({identity.model_digest for _, identity in found}) > 1:
+        names = ", ".join(host.server.host for host, _ in found)
+        what = f"the hosts {names} have different versions of {client.choice.model}"
+        raise TeacherError(f"{what}; pull it again on each")
+    return found[0]
+
+
+def _identify(host: Host, client: ChatClient) -> Identity | None:
     """Who a host is; None where it does not answer and others may."""
     try:
-        identity = _trying(settings, host.server, lambda: host.server.identify(choice.model))
+        identity = _insist(client, host, lambda: host.server.identify(client.choice.model))
     except TeacherError as error:
         down = isinstance(error.__cause__, TeacherFault) and error.__cause__.can_pass
         host.failures = 1
-        if not down or all(other.failures for other in hosts):
+        if not down or all(other.failures for other in client.hosts):
             raise
         host.rests_until = time.monotonic() + LONGEST_PAUSE
         log.info(f"note: {error}; going on with the other hosts, it is tried again later")
@@ -73,37 +73,47 @@ def _identify(host: Host, hosts: Sequence[Host], choice: TeacherChoice, settings
     return identity
 
 
-def _trying(settings: AnySettings, server: ModelServer, action: Callable[[], T]) -> T:
+def _insist(client: ChatClient, host: Host, action: Callable[[], T]) -> T:
     """The action's result, tried again where its fault can pass; a server that is not there is not waited for."""
-    for number in range(1, settings.server.teacher_retries + 2):
+    faults = 0
+    while True:
         try:
             return action()
         except ConnectFault as fault:
-            raise not_answering(settings.teacher.teacher_api, server.host, fault) from fault
+            raise not_answering(client.choice.api, host.server.host, fault) from fault
         except TeacherFault as fault:
-            if not fault.can_pass or number > settings.server.teacher_retries:
+            faults += 1
+            if not isinstance(after_fault(fault, faults, client.server.teacher_retries), Retry):
                 raise TeacherError(f"{fault}; or use --teacher-model embedded") from fault
-        time.sleep(pause_seconds(number))
-    raise AssertionError("the last try returns or raises")
+        time.sleep(pause_seconds(faults))
 
 
-def _try_out(host: Host, choice: TeacherChoice, settings: AnySettings, identity: Identity) -> dict[str, Any]:
+def _check_context(identity: Identity, choice: TeacherChoice, answers: AnswersSettings) -> None:
+    """Raise TeacherError where an Ollama model has less context than it is to be asked for."""
+    length, wanted = identity.context_length, answers.teacher_num_ctx
+    if choice.api == "ollama" and length and wanted > length:
+        what = f"{choice.model} has a context of {length} tokens, not {wanted}"
+        raise TeacherError(f"{what}: give --teacher-num-ctx {length} or less")
+
+
+def _try_out(client: ChatClient, host: Host, identity: Identity, answers: AnswersSettings) -> dict[str, Any]:
     """Ask one small question: is `format` honored, ignored, or answered in `thinking`; which `think` is taken."""
-    if not choice.embedded:
-        log.info(f"asking {choice.model} a first question (it may have to be loaded) ...")
-    thinks: list[Any] = [settings.answers.teacher_think] if identity.thinks and settings.answers.teacher_think else []
-    options = {"num_ctx": settings.answers.teacher_num_ctx, "temperature": 0}
+    model, num_ctx = client.choice.model, answers.teacher_num_ctx
+    if not client.choice.embedded:
+        log.info(f"asking {model} a first question (it may have to be loaded) ...")
+    thinks = [answers.teacher_think] if identity.thinks and answers.teacher_think else []
     for think in [*thinks, None]:
         try:
-            reply = host.server.chat(choice.model, PROBE_MESSAGES, PROBE_FORMAT, options, think)
+            options = {"num_ctx": num_ctx, "temperature": 0}
+            reply = host.server.chat(model, PROBE_MESSAGES, PROBE_FORMAT, options, think)
         except RefusalFault:
             if think is None:
                 raise
             continue
         except CutFault:
             reply = Reply("", "", 0, 0)  # it did not stop, so it did not hold the format
-        host.server.limits = request_limits(settings)  # loaded by now
-        return {"format": _format_held(reply), "think": think, "num_ctx": settings.answers.teacher_num_ctx}
+        host.server.limits = client.limits  # the model is loaded by now
+        return {"format": _format_held(reply), "think": think, "num_ctx": num_ctx}
     raise AssertionError("the last candidate returns or raises")
 
 
@@ -112,15 +122,3 @@ def _format_held(reply: Reply) -> str:
     if judge(reply.content, compiled).schema_valid:
         return "honored"
     return "in thinking" if judge(reply.thinking, compiled).schema_valid else "ignored"
-
-
-def not_answering(api: str, host: str, fault: Exception) -> TeacherError:
-    """The error of a server that is not there, with how to start it."""
-    name, start = SERVERS[api]
-    advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
-    return TeacherError(f"{name} does not answer at {host} ({_why(fault)}): {advice}")
-
-
-def _why(fault: Exception) -> str:
-    """What a fault says in its parentheses: without the host and the advice, which its reader gets in other words."""
-    return str(fault).partition(" (")[2].partition("): ")[0] or str(fault)

@@ -1,0 +1,82 @@
+"""A role's question on its way: the chat that asks it as it stands now, and the answer validated."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from schema_student.core.setting_groups import AnswersSettings
+from schema_student.schema.compiling import CompiledSchema
+from schema_student.schema.judging import judge
+from schema_student.teacher.apis import Reply
+from schema_student.teacher.chat import Chat
+from schema_student.teacher.faults import AnswerFault
+from schema_student.teacher.roles import repair_messages
+
+WRITERS = ("domain_spec", "query")  # roles that must vary; the others are asked at temperature 0
+SHOWN_PROBLEMS = 8  # violations that a repair shows
+
+
+@dataclass
+class Question:
+    """What is asked, and how it has fared so far."""
+
+    role: str
+    messages: list[dict[str, str]]
+    compiled: CompiledSchema
+    key: str
+    formatted: bool  # whether the server is given the schema as `format`
+    tries: int = 0  # answers that were of no use
+    faults: int = 0  # requests that failed
+    repairs: int = 0
+    rejected: AnswerFault | None = None  # the last answer, where it can be repaired
+    cost: Counter[str] = field(default_factory=Counter)
+
+
+def write_chat(question: Question, answers: AnswersSettings, info: dict[str, Any]) -> Chat:
+    """The chat that puts a question as it stands now; `info` is what the probe found."""
+    messages = [dict(message) for message in question.messages]
+    if not question.formatted:
+        wanted = json.dumps(question.compiled.schema)
+        messages[0]["content"] += f"\nAnswer with one JSON object of this JSON Schema, nothing else:\n{wanted}"
+    if question.rejected is not None:
+        messages = repair_messages(messages, question.rejected.text, question.rejected.problems)
+    schema = question.compiled.schema if question.formatted else None
+    return Chat(messages, _options(question, answers, info), schema, info["think"])
+
+
+def _options(question: Question, answers: AnswersSettings, info: dict[str, Any]) -> dict[str, Any]:
+    """The seed is the question's own, and another after an answer of no use; writers vary, and so does a second try."""
+    varied = (question.tries or question.role in WRITERS) and question.rejected is None
+    num_ctx = answers.teacher_num_ctx
+    if info["api"] == "openai" and info["context_length"]:
+        num_ctx = min(num_ctx, info["context_length"])
+    return {
+        "num_ctx": num_ctx,
+        "temperature": answers.teacher_temperature if varied else 0.0,
+        "seed": int(question.key[:8], 16) % 2**31 + question.tries,
+    }
+
+
+def text_of(reply: Reply, info: dict[str, Any]) -> str:
+    """What a reply says, which some servers put into its thinking where they hold a format."""
+    in_thinking = info["format"] == "in thinking" and not reply.content.strip()
+    return reply.thinking if in_thinking else reply.content
+
+
+def read_answer(text: str, compiled: CompiledSchema) -> Any:
+    """The JSON value of an answer, taken out of fences or prose around it; raises AnswerFault with what is wrong."""
+    if not text.strip():
+        raise AnswerFault("the answer is empty", text)
+    verdict = judge(text, compiled, strip_fences=True)
+    if not verdict.parsed and 0 <= text.find("{") < text.rfind("}"):
+        verdict = judge(text[text.find("{") : text.rfind("}") + 1], compiled)
+    if verdict.schema_valid:
+        return verdict.value
+    if not verdict.parsed:
+        what = f"the answer is not JSON ({verdict.parse_error})"
+        raise AnswerFault(f"{what}: {text.strip()[:160]}", text, [what])
+    problems = [f"{each.path or '/'}: {each.message} ({each.keyword})" for each in verdict.violations]
+    raise AnswerFault(f"the answer is not valid: {problems[0]}", text, problems[:SHOWN_PROBLEMS])
