@@ -5,10 +5,10 @@ python benchmarks/beta_calibration.py [--steps 5000] [--plot DIR]
 Columns: beta, its geometric mean over beta_0 on stationary margins; p_hat, its mean over delta; jump, the greatest beta
 within 50 steps of a jump of two deviations over beta before it; back, beta 400 steps after it over beta_0; rise, the
 greatest beta over beta_0 while margins rise by 0.05 deviations a step for 2,000 steps (the bound is 20); low, the least
-beta over beta_0 in all three. DESIGN section 10 asks: beta and p_hat within 0.9 .. 1.1, jump at least 1.5, back near 1,
-rise below 20. Law t3 is heavy-tailed (Student, 3 degrees). epsilon is given signs that are 1 where a margin is above
-its law's median and -1 below: it does not read margins. --plot writes a picture for each kind of margins, with beta,
-tau and p_hat of each controller at each n.
+beta over beta_0 in all three. What must hold (docs/dynamic_beta.md): beta and p_hat within 0.9 .. 1.1, jump at least
+1.5, back near 1, rise below 20. Law t3 is heavy-tailed (Student, 3 degrees). epsilon is given signs that are 1 where a
+margin is above its law's median and -1 below: it does not read margins. --plot writes a picture for each kind of
+margins, with beta, tau and p_hat of each controller at each n.
 """
 
 from __future__ import annotations

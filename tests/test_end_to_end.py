@@ -21,7 +21,7 @@ STAGES = [
     ("evaluate_student", "--eval-student", "dpo"),
     ("report_training",),
 ]
-# DESIGN.md, section 3: other people's scripts read these.
+# docs/formulas_and_records.md: other people's scripts read these.
 CONTRACT = {
     "d_01_domain_specs.jsonl": "schema_id domain description fields example_queries source_prompt",
     "d_02_final_schemas.jsonl": "schema_id domain description fields operators example_queries schema schema_json",

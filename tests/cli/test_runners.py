@@ -149,7 +149,7 @@ def test_the_exit_code_is_that_of_what_failed_and_nothing_runs_after_it(checkout
     assert f"exit code {code}" in log.read_text()
 
 
-def test_the_commands_of_the_issue_reach_their_scripts(checkout):
+def test_runners_pass_their_flags_to_their_scripts(checkout):
     adapter = ["--adapter", "outputs/student_runs/x/checkpoint-final", "--teacher-model", "gpt-oss:120b"]
     flags = " ".join(adapter)
     assert ran(run(checkout, "./runTraining.sh", "--config", "config/defaults.json").stdout) == [

@@ -253,7 +253,7 @@ def test_digests_follow_content_not_order_or_time(tmp_path):
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
 
 
-def test_artifacts_of_the_default_run_lie_where_the_design_says():
+def test_artifacts_of_the_default_run_lie_where_other_scripts_look_for_them():
     where = paths(default_settings())
     assert where.dataset == Path("outputs/d_03_dataset.jsonl")
     assert where.pairs == Path("outputs/student_runs/alignment/dpo_pairs.jsonl")

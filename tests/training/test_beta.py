@@ -54,7 +54,7 @@ def batches(law: str, n: int, steps: int, seed: int = 0, rise: float = 0.0, jump
         yield (draw(rng, n) + shift * deviation).tolist()
 
 
-# The calibrated default: DESIGN section 10
+# The calibrated default: docs/dynamic_beta.md, what must hold
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -109,8 +109,8 @@ def test_calibrated_takes_one_margin_a_step():
     assert math.exp(np.mean(np.log(found))) == pytest.approx(0.1, rel=0.1)
 
 
-# Every rule, written again from the formulas of DESIGN section 9 and the papers. Each is given (margins, signs) of all
-# steps and yields, of each step, beta, what it remembers, the pairs' betas and the kept pairs.
+# Every rule, written again from the formulas of docs/dynamic_beta.md and the papers. Each is given (margins, signs) of
+# all steps and yields, of each step, beta, what it remembers, the pairs' betas and the kept pairs.
 
 SEED = 3
 
@@ -348,7 +348,7 @@ def test_settings_name_the_controller_and_its_bounds():
     assert all(controller.beta == 0.2 for controller in made.values())
     bounds = {(c.beta_min, c.beta_max) for kind, c in made.items() if kind != "fixed"}
     assert bounds == {(0.01, 2.0)}
-    # What DESIGN section 9 gives as published.
+    # What docs/dynamic_beta.md gives as published.
     assert made["risk"] != betas.Risk(0.2)
     assert made["risk"].state_dict()["rule"] == betas.Risk(0.2, beta_min=0.01).state_dict()["rule"]
     assert made["hoeffding"].state_dict()["rule"] == betas.Hoeffding(0.2, beta_min=0.01).state_dict()["rule"]

@@ -43,12 +43,12 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def deviation(p_hat: float, delta: float, n: int) -> float:
-    """u: how many standard errors of a share of n lie between p_hat and delta (DESIGN section 9)."""
+    """u: how many standard errors of a share of n lie between p_hat and delta."""
     return (p_hat - delta) / math.sqrt(delta * (1 - delta) / n)
 
 
 def hoeffding_deviation(p_hat: float, delta: float, n: int, eps_0: float) -> float:
-    """u: how far p_hat lies beyond Hoeffding's bound, in units of that bound (DESIGN section 9).
+    """u: how far p_hat lies beyond Hoeffding's bound, in units of that bound.
 
     eps = sqrt(ln(1 / eps_0) / (2 n)) is what a share of n exceeds its mean by with a chance of eps_0 at most
     (Hoeffding 1963, Probability inequalities for sums of bounded random variables, theorem 1).
@@ -182,7 +182,7 @@ class Fixed(Controller):
 
 @dataclass(eq=False)
 class Risk(Controller):
-    """The published rule of beta by risk control (DESIGN section 9), faults and all; published defaults.
+    """The published rule of beta by risk control, faults and all; published defaults.
 
     Its u, s and beta are those of the public code of dynamic-dpo (github.com/SeanYHan888/dynamic-dpo-v1,
     src/losses/beta_update.py); we know of no paper about it.
@@ -240,7 +240,7 @@ class Risk(Controller):
 
 @dataclass(eq=False)
 class Hoeffding(Risk):
-    """The rule of Risk with Hoeffding's bound (1963) in place of the standard error (DESIGN section 9).
+    """The rule of Risk with Hoeffding's bound (1963) in place of the standard error.
 
     As Risk, with u = (p_hat - delta - eps) / eps and eps = sqrt(ln(1 / eps_0) / (2 n)): beta rises only where p_hat is
     above delta beyond what chance explains. Its fault: that is almost never, and in every other step beta falls, so

@@ -1,0 +1,87 @@
+"""What the documents say is there: paths, links, flags; and nothing that a stranger does not have."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from schema_student.core.settings import GROUP_OF, kebab_case
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "schema_student"
+PAGES = sorted(path for folder in (".", "docs", "benchmarks", "models/*") for path in ROOT.glob(f"{folder}/*.md"))
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+OF_ITS_DAY = ROOT / "docs" / "LOG.md"  # names what was there then
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FOLDERS = [path.name for base in (ROOT, PACKAGE) for path in base.iterdir() if path.is_dir() and path.name != "outputs"]
+PATH = re.compile(rf"(?<![\w/.-])(?:(?:{'|'.join(FOLDERS)})/[\w/.-]*\w|run[A-Z]\w+\.sh)")
+COMMAND = re.compile(r"(?:run(?!Tests)[A-Z]\w+\.sh|scripts/\w+\.py|train-(?:sft|dpo|beta-dpo))\b[^&;#|`]*")
+SOURCES = ("src", "scripts", "tests", "benchmarks", "docs", "config", "data", "examples")
+TEXTS = {".py", ".md", ".sh", ".j2", ".in", ".toml", ".ipynb", ".jsonl"}
+NO_SETTINGS = {"from", "until", "config", "help", "help-all", "print-config"}
+
+
+def headings(page):
+    """The anchors of a page's headings, as hubs make them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_the_readme_is_read_in_one_go():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_relative_link_leads_to_a_file_and_a_heading(page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT) and target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_path_that_a_page_names_is_there(page):
+    for path in PATH.findall(page.read_text(encoding="utf-8")):
+        there = any((base / path).exists() for base in (ROOT, PACKAGE, page.parent))
+        assert there or page == OF_ITS_DAY, path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_flag_of_our_commands_is_a_setting(page):
+    known = {kebab_case(name) for name in GROUP_OF} | NO_SETTINGS
+    for command in COMMAND.findall(page.read_text(encoding="utf-8")):
+        for flag in re.findall(r" --([a-z][a-z0-9-]*)", command):
+            assert flag.removeprefix("no-") in known or page == OF_ITS_DAY, command
+
+
+def test_no_file_cites_what_a_stranger_does_not_have():
+    cited = re.compile(r"DESIGN\b|STYLE\.md|\.\./shared")
+    ours = {*PAGES, *ROOT.glob("*.*"), *(path for folder in SOURCES for path in (ROOT / folder).rglob("*.*"))}
+    texts = {path: path.read_text(encoding="utf-8") for path in ours - {Path(__file__)} if path.suffix in TEXTS}
+    assert not [str(path) for path, text in texts.items() if cited.search(text)]
+    assert len(texts) > 150
+
+
+QUICKSTART = ROOT / "docs" / "quickstart.ipynb"
+
+
+def test_the_notebook_holds_no_outputs():
+    for cell in json.loads(QUICKSTART.read_text(encoding="utf-8"))["cells"]:
+        assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "docs").mkdir()
+    notebook = nbformat.read(QUICKSTART, as_version=4)
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "docs")}})
+    results = [
+        cell.outputs[-1].get("data", {}).get("text/plain") for cell in client.execute().cells if cell.get("outputs")
+    ]
+    assert "keyword='minimum'" in results[0] and "'city': 'Oslo'" in results[2]
