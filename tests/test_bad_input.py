@@ -5,8 +5,8 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from fake_ollama import after_probe, fake_ollama
 from pipeline import ALIGNMENT, DATA_STAGES, run, small
-from test_client import after_probe, fake_ollama
 
 from schema_student.student.loading import attach_lora, load_student, write_adapter_record
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from fault_server import FAULTS, NUM_CTX, VERDICT, Fault, fault_server, line, status, whole
-from test_faults import ADVICE, DEADLINE, TIMED, ask, outcome, settings_for
+from asking import ADVICE, DEADLINE, TIMED, ask, outcome, settings_for
+from fault_server import NUM_CTX, VERDICT, Fault, fault_server, line, status, whole
+from server_faults import FAULTS
 
 from schema_student.core.settings import default_settings
 from schema_student.teacher.apis import api_keys

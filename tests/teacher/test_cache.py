@@ -9,8 +9,8 @@ import sys
 from contextlib import closing
 
 import pytest
+from asking import ask, settings_for
 from fault_server import VERDICT, fault_server
-from test_faults import ask, settings_for
 from test_scripts import run_script
 
 from schema_student.core.errors import UserError

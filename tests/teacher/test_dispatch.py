@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
-from fault_server import FAULTS, VERDICT, Fault, fault_server, good
-from test_faults import ask, settings_for
+from asking import ask, settings_for
+from fault_server import VERDICT, Fault, fault_server, good
+from server_faults import FAULTS
 
 from schema_student.teacher import dispatch
 from schema_student.teacher.client import open_teacher

@@ -1,0 +1,108 @@
+"""Which teacher: one that is named, else the best that this machine has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from fake_ollama import ASK, VERDICT, after_probe, fake_ollama, fake_settings
+
+from schema_student.core.settings import default_settings
+from schema_student.teacher.choice import resolve_teacher
+from schema_student.teacher.client import Teacher, open_teacher
+from schema_student.teacher.embedded.server import serve
+from schema_student.teacher.faults import TeacherError
+
+pytestmark = pytest.mark.usefixtures("nothing_named")
+
+
+def test_auto_takes_the_embedded_teacher_where_no_ollama_answers(tmp_path, capsys):
+    settings = default_settings(output_dir=str(tmp_path))
+    choice = resolve_teacher(settings)
+    assert choice.embedded and "no Ollama answers" in choice.reason
+    with open_teacher(settings) as t:
+        assert t.ask("domain_spec", {"index": 0})["schema_id"]
+        assert t.info["format"] == "honored" and isinstance(t, Teacher)
+    assert "teacher: embedded rule-based teacher (not an LLM) (auto" in capsys.readouterr().out
+
+
+def test_auto_takes_the_preferred_model_where_ollama_has_it(tmp_path, monkeypatch):
+    with fake_ollama(lambda body, n: 500, models=("gpt-oss:120b", "m:1")) as fake:
+        monkeypatch.setenv("OLLAMA_HOST", fake.host)
+        assert resolve_teacher(default_settings()).model == "gpt-oss:120b"
+        choice = resolve_teacher(default_settings(preferred_teacher="other:7b"))
+        assert choice.embedded and "has not got other:7b" in choice.reason
+
+
+def test_a_name_without_tag_means_latest(tmp_path):
+    chat = after_probe(lambda body, n: VERDICT)
+    with (
+        fake_ollama(chat, models=("m:latest",)) as fake,
+        open_teacher(fake_settings(fake, tmp_path, teacher_model="m")) as t,
+    ):
+        assert t.ask(*ASK) == VERDICT
+
+
+def test_a_named_teacher_never_falls_back(tmp_path, monkeypatch):
+    settings = default_settings(output_dir=str(tmp_path), teacher_model="gpt-oss:120b")
+    assert resolve_teacher(settings).model == "gpt-oss:120b"
+    with (
+        pytest.raises(TeacherError, match=r"does not answer at .*ollama serve.*--teacher-model embedded"),
+        open_teacher(settings),
+    ):
+        pass
+    pulled = pytest.raises(TeacherError, match="run `ollama pull gpt-oss:120b`")
+    with serve() as host, pulled, open_teacher(settings.changed(teacher_host=[host])):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LLM_MODEL=qwen3:8b",
+        "# mine\nexport LLM_MODEL='qwen3:8b'\n",
+        "model: qwen3:8b",
+        "qwen3:8b\n",
+        '{"model": "qwen3:8b"}',
+    ],
+)
+def test_llmrc_names_a_teacher(text, tmp_path):
+    (tmp_path / ".llmrc").write_text(text)
+    assert resolve_teacher(default_settings()).model == "qwen3:8b"
+
+
+def test_the_flag_beats_the_environment_which_beats_llmrc(tmp_path, monkeypatch):
+    (tmp_path / ".llmrc").write_text("model: third")
+    monkeypatch.setenv("LLM_MODEL", "second")
+    assert resolve_teacher(default_settings()).model == "second"
+    assert resolve_teacher(default_settings(teacher_model="first")).model == "first"
+    for name in ("embedded", "embedded-teacher"):
+        assert resolve_teacher(default_settings(teacher_model=name)).embedded
+
+
+def test_a_host_that_is_no_ollama_is_named(tmp_path):
+    for host in ("http://127.0.0.1:notaport", "http://[bad"):
+        settings = default_settings(output_dir=str(tmp_path), teacher_model="m", teacher_host=[host])
+        with pytest.raises(TeacherError), open_teacher(settings):
+            pass
+
+
+def test_a_proxy_of_the_environment_does_not_see_loopback(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with open_teacher(default_settings(output_dir=str(tmp_path), teacher_model="embedded")) as t:
+        assert t.ask("domain_spec", {"index": 1})["fields"]
+
+
+def test_the_official_client_is_imported_when_one_is_made_and_what_it_misses_is_said(tmp_path):
+    """On import it makes a client of its own, which a SOCKS proxy of the environment can fail."""
+    code = (
+        "import sys, schema_student.teacher.client; assert 'ollama' not in sys.modules\n"
+        "from schema_student.teacher.apis import Limits, open_servers\n"
+        "open_servers('ollama', ['http://127.0.0.1:9'], Limits(1, 1, 1))"
+    )
+    environment = {**os.environ, "ALL_PROXY": "socks5://127.0.0.1:9"}
+    left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert left.returncode == 0 or "unset ALL_PROXY where it names a SOCKS proxy" in left.stderr
+    assert "AssertionError" not in left.stderr
