@@ -3,23 +3,25 @@
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import tiny
 from test_sft import adapter_weights
 
-from schema_student.cli import commands
+from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.training import sft
 from schema_student.training.dpo import beta as betas
 from schema_student.training.dpo import train
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo")
 TURNS = "\n\nHuman: number {}\n\nAssistant: {}"
 
 
@@ -50,8 +52,7 @@ def small_flags(place, data, **flags):
 
 def call(monkeypatch, place, command, data, **flags):
     """Run a command in this process, in small; returns its run folder."""
-    monkeypatch.setattr(sys, "argv", [command, *small_flags(place, data, **flags)])
-    commands.COMMANDS[command]()
+    VERBS[command](flags_for(command, small_flags(place, data, **flags)))
     name = str(flags.get("run", Path(data).stem))
     return place / "out" / "student_runs" / (name if command == "train-sft" else f"{name}-dpo")
 
@@ -103,7 +104,8 @@ def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
 def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
     words = small_flags(place, "prefs.jsonl", run="two", **flags)
-    tiny.run_in_two_processes("-m", "schema_student.cli.commands", "train-beta-dpo", *words)
+    words = flags_for("train-beta-dpo", words)
+    tiny.run_in_two_processes("-m", "schema_student", "train-beta-dpo", *words)
     theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", dpo_gradient_accumulation=2, **flags)
     ours = theirs.with_name("two-dpo")
     assert betas.replay_run(ours) == betas.replay_run(theirs) > 0
@@ -167,17 +169,16 @@ def test_a_resume_with_another_controller_is_refused(place, monkeypatch):
 def test_wrong_usage_is_said(place, monkeypatch):
     with pytest.raises(SettingsError, match="train-dpo keeps beta fixed; for risk run train-beta-dpo"):
         call(monkeypatch, place, "train-dpo", "prefs.jsonl", beta_controller="risk")
-    for command in commands.COMMANDS:
-        monkeypatch.setattr(sys, "argv", [command])
+    for command in COMMANDS:
         with pytest.raises(SettingsError, match="give --data-set"):
-            commands.COMMANDS[command]()
+            VERBS[command]([])
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
 def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place, monkeypatch, tracker):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sft, "choose_student", lambda _: pytest.fail("a student was chosen"))
-    for command in commands.COMMANDS:
+    for command in COMMANDS:
         with pytest.raises(UserError, match=f"--report-to {tracker} needs a package .*: pip install {tracker}"):
             call(monkeypatch, place, command, "prefs.jsonl", report_to=tracker)
     assert not (place / "out").exists()
@@ -204,20 +205,15 @@ def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch):
     assert seen == [("prefs-dpo", row) for row in logged]
 
 
-def test_the_launchers_of_the_bootstrap_run_each_command(tmp_path):
-    text = (ROOT / "scripts" / "bootstrap.sh").read_text()
-    listed = re.findall(
-        r'^(train-\S+) = "schema_student.cli.commands:main"', (ROOT / "pyproject.toml").read_text(), re.M
-    )
-    assert listed == list(commands.COMMANDS)
-    make = re.search(r"^make_commands\(\) \{\n.*?^\}\n", text, re.M | re.S).group(0)
-    (tmp_path / "bin").mkdir()
-    head = f'set -eu\nROOT="{ROOT}" VENV="{tmp_path}" PYTHON="{sys.executable}"\n'
-    subprocess.run(["bash", "-c", f"{head}{make}make_commands"], check=True)
-    for command in commands.COMMANDS:
-        done = subprocess.run([tmp_path / "bin" / command, "--help"], capture_output=True, text=True, check=True)
+def test_the_console_scripts_run_each_command(tmp_path):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == dict.fromkeys(["schema-student", *COMMANDS], "schema_student.cli.main:main")
+    for command in COMMANDS:
+        script = tmp_path / command
+        script.write_text("from schema_student.cli.main import main\nmain()\n")
+        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"usage: {command} ") and f"\n  {command} --data-set" in done.stdout
-    done = subprocess.run([tmp_path / "bin" / "train-dpo"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, tmp_path / "train-dpo"], capture_output=True, text=True)
     assert done.returncode == 2 and "error: give --data-set" in done.stderr
 
 

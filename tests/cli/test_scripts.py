@@ -1,10 +1,15 @@
 """Every script takes the settings' flags, leaves with 0, 1 or 2, and has a dry run that touches nothing."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pipeline import verb_of
+
+from schema_student.cli.main import VERBS
+from schema_student.core.flags import flags_for
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 STAGES = [
@@ -33,6 +38,12 @@ def run_script(monkeypatch, name, *argv):
     return left.value.code
 
 
+def test_every_script_is_the_door_to_a_verb_of_its_own():
+    verbs = [verb_of(path.stem) for path in SCRIPTS.glob("*.py")]
+    assert set(verbs) == set(VERBS) - {"run", "judge", "train-sft", "train-dpo", "train-beta-dpo", "completion"}
+    assert len(verbs) == len(set(verbs))
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_dry_run_reads_settings_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
     assert run_script(monkeypatch, name, "--dry-run", "--output-dir", str(tmp_path / "out"), "--seed", "0") == 0
@@ -55,8 +66,7 @@ def test_a_dry_run_reads_the_schemas_of_ones_own(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["generate_domain_specs", "generate_dataset"])
 def test_a_folder_that_cannot_be_made_is_named(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    flags = ("--output-dir", str(tmp_path / "file" / "out"), "--base-model", "embedded")
-    assert run_script(monkeypatch, name, *flags) == 1
+    assert run_script(monkeypatch, name, "--output-dir", str(tmp_path / "file" / "out")) == 1
     assert f"error: {tmp_path / 'file'}" in capsys.readouterr().err
 
 
@@ -68,7 +78,8 @@ def test_a_wrong_flag_is_wrong_usage(name, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["build_schemas", "build_training_corpus", "train_student", "train_alignment_dpo"])
 def test_a_missing_input_is_named(name, tmp_path, monkeypatch, capsys):
-    assert run_script(monkeypatch, name, "--output-dir", str(tmp_path), "--base-model", "embedded") == 1
+    flags = flags_for(verb_of(name), ["--output-dir", str(tmp_path), "--base-model", "embedded"])
+    assert run_script(monkeypatch, name, *flags) == 1
     assert f"{tmp_path}" in capsys.readouterr().err  # what is missing, by its path
 
 
@@ -77,3 +88,12 @@ def test_domain_steps_are_skipped_for_schemas_of_ones_own(name, tmp_path, monkey
     assert run_script(monkeypatch, name, "--output-dir", str(tmp_path), "--schemas", "mine.jsonl") == 0
     assert "skipped: the schemas are yours (mine.jsonl)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_shows_the_help_of_its_verb_without_torch():
+    code = "import sys; sys.argv = ['train_student.py', '--help']; import runpy\n"
+    code += f"try: runpy.run_path({str(SCRIPTS / 'train_student.py')!r}, run_name='__main__')\n"
+    code += "finally: assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: train_student.py [flags]")

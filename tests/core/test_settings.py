@@ -175,7 +175,7 @@ def test_print_config_prints_settings_that_read_back(tmp_path, capsys):
 def test_help_shows_the_flags_of_its_groups_and_help_all_shows_all(capsys):
     for argv, shows_beta in ((["--help"], False), (["--help-all"], True)):
         with pytest.raises(SystemExit):
-            load_settings(argv, "A test.", ["dataset"])
+            load_settings(argv, "A test.", "generate")
         shown = capsys.readouterr().out
         assert "--train-queries" in shown
         assert ("--beta-delta" in shown) == shows_beta

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
+
+from schema_student.core.flags import flags_for
 
 ROOT = Path(__file__).parents[2]
 DATA_STAGES = ("generate_domain_specs", "build_schemas", "generate_dataset", "build_training_corpus")
@@ -44,11 +47,18 @@ def small(base: Path, output: Path) -> list[str]:
     return [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), str(value))]
 
 
+def verb_of(script: str) -> str:
+    """The verb that a script runs."""
+    text = (ROOT / "scripts" / f"{script}.py").read_text()
+    return re.search(r'run_verb\("([a-z-]+)"', text)[1]
+
+
 def run(script: str, *flags: str) -> Ended:
-    """One script to its end, in this process."""
+    """One script to its end, in this process, with those of the flags that it reads, as a runner gives it."""
+    flags = flags_for(verb_of(script), [str(flag) for flag in flags])
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     code = 0
-    with patch.object(sys, "argv", [script, *map(str, flags)]), redirect_stdout(out), redirect_stderr(err):
+    with patch.object(sys, "argv", [script, *flags]), redirect_stdout(out), redirect_stderr(err):
         try:
             runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
         except SystemExit as left:
@@ -58,7 +68,8 @@ def run(script: str, *flags: str) -> Ended:
 
 def start(script: str, *flags: str) -> subprocess.Popen:
     """One script in a process of its own, to be killed."""
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
+    flags = flags_for(verb_of(script), [str(flag) for flag in flags])
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, env=os.environ, text=True, **streams)
 

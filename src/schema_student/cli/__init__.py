@@ -1,6 +1,11 @@
-"""The commands.
+"""The command `schema-student VERB`; the scripts and the runners are doors to the same functions.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    commands  train-sft, train-dpo, train-beta-dpo
+    data        domains, schemas, generate, corpus; export-answers, import-answers
+    training    train, train-sft; pretrain
+    alignment   pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
+    looking     evaluate, pairwise, judge, report, compare, pretty
+    pipeline    run: all stages from nothing to a report
+    main        the verbs in the order of use; config, completion
 """

@@ -14,6 +14,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     locks       one writer an artifact
     artifacts   done already, refused, or continued after the last whole row
     processes   exit codes, and which of several processes this is
+    verbs       which settings each verb of the command reads
     flags       the command line, generated from the settings
     statistics  Wilson intervals, sign test
     templates   jinja2's environment over a folder

@@ -1,19 +1,24 @@
-"""The command line: one flag a setting, generated from its field.
+"""The command line: one flag a setting, generated from its field; a verb takes those of the settings that it reads.
 
-settings = load_settings(sys.argv[1:], __doc__, ["dataset", "teacher"])
+settings = load_settings(argv, "Train.", "train")       # refuses --domains 4, as nothing that "train" runs reads it
+flags_for("train", ["--domains", "4", "--seed", "1"])   # ["--seed", "1"]: what a runner gives to a stage
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
 from schema_student.core.errors import SettingsError
+from schema_student.core.log import log
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import (
     FLAG_ONLY,
@@ -27,6 +32,9 @@ from schema_student.core.settings import (
     nearest_name,
     read_config,
 )
+from schema_student.core.verbs import settings_read, verbs_that_read
+
+Own = Mapping[str, Mapping[str, Any]]  # arguments of a verb that are no settings: name -> argparse's options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,66 +42,52 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message} (see --help)")
 
 
-def load_settings(
-    argv: Sequence[str], description: str | None, groups: Sequence[str] = (), **defaults: Any
-) -> Settings:
-    """The settings of a command line. Every setting is a flag of every script; --help shows those of `groups`.
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags -> settings
 
-    `defaults` are the script's own, before those of config/defaults.json.
+
+def load_settings(argv: Sequence[str], description: str | None, verb: str = "config", **defaults: Any) -> Settings:
+    """The settings of a verb's command line; `defaults` are the verb's own, before those of config/defaults.json.
+
     Raises SettingsError; leaves by SystemExit(0) after --help, --help-all and --print-config.
     """
-    parser = _build_parser(description or "", groups, show_all="--help-all" in argv)
-    flags, unknown = parser.parse_known_args(list(argv))
-    if flags.help_all:
+    return parse_command(argv, description, verb, {}, **defaults)[0]
+
+
+def parse_command(
+    argv: Sequence[str], description: str | None, verb: str, own: Own, **defaults: Any
+) -> tuple[Settings, argparse.Namespace]:
+    """As load_settings, of a verb that takes arguments of its own too; gives these beside the settings."""
+    if "SCHEMA_STUDENT_RUNNER" in os.environ:  # whose stages are all given the same flags
+        argv = flags_for(verb, argv)
+    values = {**read_config(CONFIG_DIR / "defaults.json"), **defaults}
+    parser = build_parser(verb, description or "", own, values, show_all="--help-all" in argv)
+    arguments, unknown = parser.parse_known_args(list(argv))
+    if arguments.help_all:
         parser.print_help()
         raise SystemExit(0)
     if unknown:
-        known = ["--" + kebab_case(name) for name in GROUP_OF]
-        raise SettingsError(f"unknown argument {unknown[0]!r}" + nearest_name(unknown[0].split("=")[0], known))
-    given = {name: _flag_value(name, getattr(flags, name)) for name in GROUP_OF if hasattr(flags, name)}
-    from_file = read_config(Path(flags.config)) if flags.config else {}
+        raise SettingsError(
+            f"unknown argument {unknown[0]!r}" + nearest_name(unknown[0].split("=")[0], _settings_of_flags())
+        )
+    settings = _make_settings(arguments, values)
+    if arguments.print_config:
+        log.info(json.dumps(settings.flat(), indent=2))
+        raise SystemExit(0)
+    refuse_unread([verb], argv)
+    return settings, arguments
+
+
+def _make_settings(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
+    given = {name: _flag_value(name, getattr(arguments, name)) for name in GROUP_OF if hasattr(arguments, name)}
+    from_file = read_config(Path(arguments.config)) if arguments.config else {}
 
     def origin(name: str) -> str:
         if name in given:
             return f"--{kebab_case(name)}"
-        return f"{flags.config}: {name}" if name in from_file else f"setting {name}"
+        return f"{arguments.config}: {name}" if name in from_file else f"setting {name}"
 
-    settings = make_settings({**read_config(CONFIG_DIR / "defaults.json"), **defaults, **from_file, **given}, origin)
-    if flags.print_config:
-        print(json.dumps(settings.flat(), indent=2))
-        raise SystemExit(0)
-    return settings
-
-
-def _build_parser(description: str, groups: Sequence[str], show_all: bool) -> argparse.ArgumentParser:
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", help="JSON file with any part of the settings")
-    parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
-    parser.add_argument("--help-all", action="store_true", help="show the flags of all stages")
-    for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
-        shown = show_all or not groups or heading == "general" or heading in groups
-        section = parser.add_argument_group(f"{heading} settings") if shown else parser
-        for name in (name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields):
-            words = f"{_field(name).description}: {allowed(name)}".replace("%", "%%")
-            _add_flag(section, name, words if shown else argparse.SUPPRESS)
-    return parser
-
-
-def _field(name: str) -> FieldInfo:
-    return GROUPS[GROUP_OF[name]].model_fields[name]
-
-
-def _add_flag(section: Any, name: str, words: str) -> None:
-    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": words}
-    if name in FLAG_ONLY:
-        options["action"] = "store_true"
-    elif _field(name).annotation is bool:
-        options["action"] = argparse.BooleanOptionalAction
-    elif is_list(name):
-        options |= {"metavar": "X[,Y]", "action": "append"}
-    else:
-        options["metavar"] = "X"
-    section.add_argument("--" + kebab_case(name), **options)
+    return make_settings({**defaults, **from_file, **given}, origin)
 
 
 def _flag_value(name: str, value: Any) -> Any:
@@ -109,3 +103,114 @@ def _flag_value(name: str, value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which verb takes which flags
+
+
+def flags_for(verb: str, argv: Sequence[str]) -> list[str]:
+    """The words of a command line but for flags of settings that a verb does not read."""
+    reads = {*settings_read(verb), ""}
+    return [word for setting, words in _split_flags(argv) if setting in reads for word in words]
+
+
+def refuse_unread(verbs: Iterable[str], argv: Sequence[str]) -> None:
+    """Raise SettingsError for the first flag of a setting that none of these verbs reads."""
+    verbs = list(verbs)
+    reads = {"", *(name for verb in verbs for name in settings_read(verb))}
+    for setting, words in _split_flags(argv):
+        if setting not in reads:
+            flag, others = words[0].partition("=")[0], ", ".join(verbs_that_read(setting))
+            raise SettingsError(f"{flag}: nothing that {' or '.join(verbs)} runs reads it; read by {others}")
+
+
+def without(own: Own, argv: Sequence[str]) -> list[str]:
+    """The words of a command line but for a verb's own flags, each of which has a value."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name, options in own.items():
+        parser.add_argument(name, **options)
+    return parser.parse_known_args(list(argv))[1]
+
+
+def _split_flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """A command line as flags with their values, each with its setting; "" for all that is no setting's flag."""
+    known, words = _settings_of_flags(), list(argv)
+    while words:
+        taken = [words.pop(0)]
+        flag, has_value, _ = taken[0].partition("=")
+        setting = known.get(flag, "")
+        takes_value = (setting and not _is_switch(setting)) or flag == "--config"
+        if takes_value and not has_value and words and not words[0].startswith("--"):
+            taken.append(words.pop(0))
+        yield setting, taken
+
+
+def _settings_of_flags() -> dict[str, str]:
+    """The setting of every flag; a switch has two, as --judge-valid and --no-judge-valid."""
+    flags = {f"--{kebab_case(name)}": name for name in GROUP_OF}
+    switches = [name for name in GROUP_OF if _is_switch(name) and name not in FLAG_ONLY]
+    return flags | {f"--no-{kebab_case(name)}": name for name in switches}
+
+
+def _is_switch(name: str) -> bool:
+    return _field(name).annotation is bool
+
+
+def _field(name: str) -> FieldInfo:
+    return GROUPS[GROUP_OF[name]].model_fields[name]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The parser, and --help
+
+
+def build_parser(
+    verb: str, description: str, own: Own, defaults: Mapping[str, Any], show_all: bool = False
+) -> argparse.ArgumentParser:
+    """The parser of a verb. It knows the flags of all settings, and shows those that the verb reads."""
+    program = Path(sys.argv[0]).name
+    positional = "".join(f"{o.get('metavar', name)} " for name, o in own.items() if not name.startswith("-"))
+    parser = _Parser(
+        usage=f"%(prog)s {positional}[flags]",
+        prog=f"schema-student {verb}" if program in ("schema-student", "__main__.py") else program,
+        description=inspect.cleandoc(description),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, options in own.items():
+        parser.add_argument(name, **options)
+    parser.add_argument("--config", metavar="FILE", help="JSON file with any part of the settings")
+    parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
+    parser.add_argument("--help-all", action="store_true", help="show the flags of all verbs")
+    shown = set(GROUP_OF) if show_all else set(settings_read(verb))
+    for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
+        names = [name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields]
+        section = parser.add_argument_group(f"{heading} settings") if shown & set(names) else parser
+        for name in names:
+            words = _describe(name, defaults) if name in shown else argparse.SUPPRESS
+            _add_flag(section, name, words)
+    return parser
+
+
+def _describe(name: str, defaults: Mapping[str, Any]) -> str:
+    """What --help says of a setting: meaning, choices, default."""
+    default = defaults.get(name, _field(name).default)
+    if isinstance(default, list):
+        default = ",".join(default) or "none"
+    elif default == "" or not isinstance(default, str):
+        default = json.dumps(default)
+    return f"{_field(name).description}: {allowed(name)} (default: {default})".replace("%", "%%")
+
+
+def _add_flag(section: Any, name: str, words: str) -> None:
+    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": words}
+    if name in FLAG_ONLY:
+        options["action"] = "store_true"
+    elif _is_switch(name):
+        options["action"] = argparse.BooleanOptionalAction
+    elif is_list(name):
+        options |= {"metavar": "X[,Y]", "action": "append"}
+    else:
+        options["metavar"] = "X"
+    section.add_argument("--" + kebab_case(name), **options)

@@ -3,7 +3,7 @@
 Stands between dataset and SFT. Only train and validation rows come in: the test splits stay in d_03, where evaluation
 reads them, and none of their requests or schemas may stand here.
 
-    write_corpus(load_settings(sys.argv[1:], __doc__, ["prompt"]))
+    write_corpus(settings)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Stands between the schemas (d_02, or the user's own with --schemas) and the corp
 are kept; the others are counted, with their reasons, in d_03_rejected.jsonl beside them. What the teacher said before
 it said something valid stands in d_03_rejected_answers.jsonl.
 
-    write_dataset(load_settings(sys.argv[1:], __doc__, ["dataset", "teacher"]))
+    write_dataset(settings)
 
 A resumed run goes the same way again: the teacher's answers come from its cache, and rows that stand there already are
 not written twice.

@@ -1,0 +1,6 @@
+"""`python -m schema_student VERB` is `schema-student VERB`."""
+
+from schema_student.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The verbs that make data: domains -> schemas -> requests with answers -> prompts with completions.
+
+They import what they run only after the settings are read, as all verbs do: --help and a wrong flag take no second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import load_settings
+from schema_student.core.log import log
+from schema_student.core.paths import paths
+
+
+def domains(argv: Sequence[str]) -> None:
+    """Let the teacher write domain specs (fields, their values, example queries) -> d_01_domain_specs.jsonl.
+
+    schema-student domains
+    schema-student domains --teacher-model gpt-oss:120b --domains 60
+    """
+    settings = load_settings(argv, domains.__doc__, "domains")
+    specs = paths(settings).domain_specs
+    if settings.run.schemas:
+        log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
+    elif not dry_run(settings, reads=[], writes=[specs]):
+        from schema_student.data.domains import write_domain_specs
+
+        write_domain_specs(settings)
+        log.info(f"domain specs: {specs}")
+
+
+def schemas(argv: Sequence[str]) -> None:
+    """Build one JSON Schema a domain of its spec, operators and the template -> d_02_final_schemas.jsonl.
+
+    schema-student schemas
+    schema-student schemas --run mine --seed 7
+    """
+    settings = load_settings(argv, schemas.__doc__, "schemas")
+    where = paths(settings)
+    if settings.run.schemas:
+        log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
+    elif not dry_run(settings, reads=[where.domain_specs], writes=[where.schemas]):
+        from schema_student.data.domains import write_schemas
+
+        write_schemas(settings)
+        log.info(f"schemas: {where.schemas}")
+
+
+def generate(argv: Sequence[str]) -> None:
+    """Let the teacher write requests and answers for each schema; valid ones stay -> d_03_dataset.jsonl, d_03_hub/.
+
+    schema-student generate --train-queries 40 --french-fraction 0.2
+    schema-student generate --schemas my_schemas/ --run mine
+    """
+    settings = load_settings(argv, generate.__doc__, "generate")
+
+    from schema_student.data.dataset import check_own_schemas, schema_source, write_dataset
+    from schema_student.data.hub import push_to_hub, write_hub_dataset
+
+    where = paths(settings)
+    if dry_run(settings, reads=[schema_source(settings)], writes=[where.dataset, where.hub_dataset]):
+        check_own_schemas(settings)
+    else:
+        write_dataset(settings)
+        log.info(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
+        if settings.push.push_to_hub:
+            log.info(f"pushed to {push_to_hub(where.hub_dataset, settings)}")
+
+
+def corpus(argv: Sequence[str]) -> None:
+    """Turn dataset rows into prompts and completions, deduplicated, split by schema -> d_04_training_corpus.jsonl.
+
+    schema-student corpus
+    schema-student corpus --schema-rendering compact --run short
+    """
+    settings = load_settings(argv, corpus.__doc__, "corpus")
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.dataset], writes=[where.corpus]):
+        from schema_student.data.corpus import write_corpus
+
+        write_corpus(settings)
+        log.info(f"corpus: {where.corpus}")
+
+
+def export_answers(argv: Sequence[str]) -> None:
+    """Write the teacher's answers that are on disk as JSONL, to be shared -> outputs/teacher_answers.jsonl.
+
+    schema-student export-answers
+    schema-student export-answers --teacher-answers answers.jsonl
+
+    Whoever imports them (import-answers) and asks the same model the same questions gets these answers without asking
+    it: a data set can be made again, or varied, without the teacher's hours. The file holds answers and digests of
+    questions, not the questions: give the schemas and the seed with it.
+    """
+    settings = load_settings(argv, export_answers.__doc__, "export-answers")
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.teacher_cache], writes=[where.teacher_answers]):
+        from schema_student.teacher import cache
+
+        with closing(cache.AnswerCache(where.teacher_cache)) as answers:
+            number = cache.export_answers(answers, where.teacher_answers)
+        log.info(f"teacher answers: {number} in {where.teacher_answers}")
+
+
+def import_answers(argv: Sequence[str]) -> None:
+    """Take in a teacher's answers that someone else exported -> outputs/teacher_cache.sqlite.
+
+    schema-student import-answers
+    schema-student import-answers --teacher-answers answers.jsonl
+
+    Answers that are on disk already stay as they are. An imported answer is used where the same model (by digest) is
+    asked the same question with the same options; it is judged like any other, and asked again where it is not valid.
+    """
+    settings = load_settings(argv, import_answers.__doc__, "import-answers")
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.teacher_answers], writes=[where.teacher_cache]):
+        from schema_student.teacher import cache
+
+        with closing(cache.AnswerCache(where.teacher_cache)) as answers:
+            new, known = cache.import_answers(answers, where.teacher_answers)
+        log.info(f"teacher answers: {new} new, {known} known already, in {where.teacher_cache}")

@@ -1,0 +1,124 @@
+"""The verbs that look: at a student's answers, at one answer, at two students, at a run, at several."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from schema_student.core.artifacts import dry_run
+from schema_student.core.flags import Own, load_settings, parse_command
+from schema_student.core.jsonl import read_json
+from schema_student.core.log import log
+from schema_student.core.paths import evaluated, paths
+
+JUDGE: Own = {
+    "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema"},
+    "answer": {"metavar": "ANSWER", "help": "the answer itself, a file that holds it, or - for standard input"},
+}
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Let a student answer the test prompts, and judge each answer -> student_runs/eval/NAME/.
+
+    schema-student evaluate --eval-student base
+    schema-student evaluate --adapter outputs/student_runs/student/checkpoint-final
+    """
+    settings = load_settings(argv, evaluate.__doc__, "evaluate")
+    where = paths(settings)
+    name, adapter = evaluated(settings)
+    if not dry_run(settings, reads=[where.dataset], writes=[where.eval_dir(name)]):
+        from schema_student.evaluation.evaluate import evaluate_student
+
+        evaluate_student(settings, name, adapter)
+        log.info(f"evaluation of {name}: {where.eval_dir(name) / 'evaluation_summary.json'}")
+
+
+def judge(argv: Sequence[str]) -> None:
+    """Judge one answer against a JSON Schema: prints the verdict as JSON, and ends with 1 where it is not valid.
+
+    schema-student judge my_schema.json '{"city": "Oslo"}'
+    schema-student judge my_schema.json answer.txt --strip-fences
+    """
+    settings, arguments = parse_command(argv, judge.__doc__, "judge", JUDGE)
+    is_file = os.path.isfile(arguments.answer)  # Path.is_file raises for a text that is longer than a name may be
+    reads = [Path(arguments.schema), *([Path(arguments.answer)] if is_file else [])]
+    if dry_run(settings, reads=reads, writes=[]):
+        return
+
+    from schema_student.schema import compiling, judging
+
+    schema = compiling.compile_schema(read_json(Path(arguments.schema)), arguments.schema)
+    text = arguments.answer
+    if is_file:
+        text = Path(text).read_text(encoding="utf-8")
+    elif text == "-":
+        text = sys.stdin.read()
+    verdict = judging.judge(text, schema, settings.verdict.strip_fences)
+    log.info(json.dumps(asdict(verdict), indent=2, ensure_ascii=False))
+    if not verdict.schema_valid:
+        raise SystemExit(1)
+
+
+def pairwise(argv: Sequence[str]) -> None:
+    """Let the teacher compare two adapters' answers to the test prompts -> duels/A-vs-B/duel_summary.json.
+
+    schema-student pairwise --adapters outputs/student_runs/student-dpo/checkpoint-final,base
+    schema-student pairwise --adapters A,B --teacher-model gpt-oss:120b --eval-limit 100
+    """
+    settings = load_settings(argv, pairwise.__doc__, "pairwise")
+
+    from schema_student.evaluation.pairwise import duel_dir, judge_adapters, name_duel
+
+    summary = duel_dir(settings) / "duel_summary.json"
+    if not dry_run(settings, reads=[paths(name_duel(settings)[0]).dataset], writes=[summary]):
+        log.info(f"duel: {judge_adapters(settings)}")
+
+
+def report(argv: Sequence[str]) -> None:
+    """Put all artifacts of a run on one page -> reports/RUN/report.md, report.html and plots; only reads.
+
+    schema-student report
+    schema-student report --run mine
+    """
+    settings = load_settings(argv, report.__doc__, "report")
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.evals], writes=[where.report_dir]):
+        from schema_student.report.pages import write_report
+
+        write_report(settings)
+        log.info(f"report: {where.report_dir / 'report.html'}")
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Put the DPO runs of several names side by side -> reports/A-vs-B/compare.html, compare.md, compare.png.
+
+    schema-student compare --runs fixed,calibrated,beta_dpo
+    schema-student compare --runs short,long --output-dir elsewhere
+    """
+    settings = load_settings(argv, compare.__doc__, "compare")
+
+    from schema_student.report.compare_runs import comparison_dir, write_comparison
+
+    page = comparison_dir(settings) / "compare.html"
+    logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.compare.runs]
+    if not dry_run(settings, reads=logs, writes=[page]):
+        log.info(f"side by side: {write_comparison(settings)}")
+
+
+def pretty(argv: Sequence[str]) -> None:
+    """Write each JSONL artifact of a run as indented JSON for reading -> outputs/pretty/RUN-*.json.
+
+    schema-student pretty
+    schema-student pretty --run mine
+    """
+    settings = load_settings(argv, pretty.__doc__, "pretty")
+    where = paths(settings)
+    if not dry_run(settings, reads=where.jsonl_files(), writes=[where.pretty]):
+        from schema_student.operate.pretty import write_pretty
+
+        for path in write_pretty(settings):
+            log.info(f"pretty: {path}")

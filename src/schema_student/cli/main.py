@@ -1,0 +1,156 @@
+"""`schema-student VERB`: one dict from verb to function, in the order of use.
+
+schema-student                      # the verbs
+schema-student train --help         # the flags of one, with their defaults
+python -m schema_student train      # the same, where the package is not installed
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from schema_student import __version__
+from schema_student.cli import alignment, data, looking, pipeline, training
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.flags import Own, build_parser, parse_command
+from schema_student.core.jsonl import write_json
+from schema_student.core.log import log
+from schema_student.core.processes import run_script
+from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
+from schema_student.core.settings import config_schema, default_settings
+
+CONFIG: Own = {"--schema": {"action": "store_true", "help": "the JSON Schema of a configuration file instead"}}
+COMPLETION: Own = {"shell": {"metavar": "SHELL", "choices": ("bash", "zsh"), "help": "bash or zsh"}}
+
+
+def config(argv: Sequence[str]) -> None:
+    """Print the settings that a command line gives, as a configuration file holds them.
+
+    schema-student config --beta 0.2 > mine.json
+    schema-student config --schema
+
+    --schema writes config/schema.json of a checkout, by which editors check such a file; elsewhere it is printed.
+    """
+    settings, arguments = parse_command(argv, config.__doc__, "config", CONFIG)
+    if not arguments.schema:
+        log.info(json.dumps(settings.flat(), indent=2))
+    elif IS_INSTALLED:
+        log.info(json.dumps(config_schema(), indent=2))
+    else:
+        write_json(CONFIG_DIR / "schema.json", config_schema())
+        log.info(f"schema of the configuration: {CONFIG_DIR / 'schema.json'}")
+
+
+def completion(argv: Sequence[str]) -> None:
+    """Print a script that completes verbs and flags in bash or zsh.
+
+    schema-student completion bash > ~/.local/share/bash-completion/completions/schema-student
+    schema-student completion zsh > ~/.zfunc/_schema-student     # a folder of your $fpath
+    """
+    _, arguments = parse_command(argv, completion.__doc__, "completion", COMPLETION)
+    if importlib.util.find_spec("shtab") is None:
+        raise UserError("completion needs a package: pip install shtab")
+    import shtab  # type: ignore[import-not-found,unused-ignore]
+
+    log.info(shtab.complete(_parser_of_verbs(), shell=arguments.shell))
+
+
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "run": pipeline.run,
+    "domains": data.domains,
+    "schemas": data.schemas,
+    "generate": data.generate,
+    "corpus": data.corpus,
+    "train": training.train,
+    "evaluate": looking.evaluate,
+    "pairs": alignment.pairs,
+    "align": alignment.align,
+    "report": looking.report,
+    "judge": looking.judge,
+    "rollouts": alignment.rollouts,
+    "pairwise": looking.pairwise,
+    "compare": looking.compare,
+    "train-sft": training.train_on_any_data,
+    "train-dpo": alignment.train_dpo,
+    "train-beta-dpo": alignment.train_beta_dpo,
+    "replay-beta": alignment.replay_beta,
+    "pretty": looking.pretty,
+    "export-answers": data.export_answers,
+    "import-answers": data.import_answers,
+    "pretrain": training.pretrain,
+    "config": config,
+    "completion": completion,
+}
+ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
+    "run": pipeline.RUN,
+    "judge": looking.JUDGE,
+    "pretrain": training.PRETRAIN,
+    "config": CONFIG,
+    "completion": COMPLETION,
+}
+
+
+def main() -> NoReturn:
+    """Run the verb that this program is called by (train-sft), or that its first argument names."""
+    called, words = Path(sys.argv[0]).name, sys.argv[1:]
+    run_script(lambda: dispatch([called, *words] if called in VERBS else words))
+
+
+def run_verb(verb: str, *flags: str) -> NoReturn:
+    """Run a verb with these flags and those of the program's own command line: what a script does."""
+    run_script(lambda: VERBS[verb]([*flags, *sys.argv[1:]]))
+
+
+def dispatch(words: Sequence[str]) -> None:
+    """Run the verb that the first word names with the other words; raises SettingsError for an unknown verb."""
+    verb, *argv = words or ["--help"]
+    if verb in ("-h", "--help"):
+        log.info(describe_verbs())
+    elif verb == "--version":
+        log.info(f"schema-student {__version__}")
+    elif verb in VERBS:
+        VERBS[verb](argv)
+    else:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        advice = f"did you mean {close[0]!r}?" if close else f"the verbs are: {', '.join(VERBS)}"
+        raise SettingsError(f"unknown verb {verb!r}; {advice}")
+
+
+def describe_verbs() -> str:
+    """The verbs in the order of use, a line each."""
+    lines = [f"  {verb:<{max(map(len, VERBS))}}  {summary(verb)}" for verb in VERBS]
+    return "\n".join(
+        [
+            "usage: schema-student VERB [flags]",
+            "",
+            "Teach a small model to answer in JSON that obeys a schema.",
+            "",
+            *lines,
+            "",
+            "`schema-student VERB --help` shows its flags with their defaults; `schema-student --version` the version.",
+        ]
+    )
+
+
+def summary(verb: str) -> str:
+    """The first line of a verb's help."""
+    return (VERBS[verb].__doc__ or "").partition("\n")[0]
+
+
+def _parser_of_verbs() -> argparse.ArgumentParser:
+    """All verbs as subcommands of one parser, for a shell to complete."""
+    parser = argparse.ArgumentParser("schema-student")
+    parser.add_argument("--version", action="store_true", help="the version")
+    verbs = parser.add_subparsers(dest="verb")
+    defaults = default_settings().flat()
+    for verb in VERBS:
+        own = build_parser(verb, "", ARGUMENTS.get(verb, {}), defaults)
+        verbs.add_parser(verb, help=summary(verb), parents=[own], add_help=False)
+    return parser

@@ -1,0 +1,89 @@
+"""The verb `run`: every stage from nothing to a report, each in a process of its own, as runAll.sh does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import BinaryIO
+
+from schema_student.core.errors import SettingsError
+from schema_student.core.flags import Own, flags_for, parse_command, without
+from schema_student.core.log import log
+from schema_student.core.paths import paths
+from schema_student.core.verbs import STAGES
+
+RUN: Own = {
+    "--from": {"dest": "first", "metavar": "STAGE", "default": next(iter(STAGES)), "help": "first stage to run"},
+    "--until": {"dest": "last", "metavar": "STAGE", "default": list(STAGES)[-1], "help": "last stage to run"},
+}
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run all stages from nothing to a report; started again after a stop, it continues where it was.
+
+    schema-student run --schemas my_schemas/ --run mine
+    schema-student run --from pairs --until dpo
+
+    Stages: domain_specs schemas dataset corpus sft evaluate_base evaluate_sft pairs dpo evaluate_dpo report. Each takes
+    those of the flags that it reads. The log is outputs/logs/run-TIME.log.
+    """
+    settings, chosen = parse_command(argv, run.__doc__, "run", RUN)
+    names = choose_stages(chosen.first, chosen.last)
+    started = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = paths(settings).logs / f"run-{started}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for name in names:
+            code = run_stage(name, without(RUN, argv), file)
+            if code:
+                log.info(f"log: {path}")
+                raise SystemExit(code)
+
+
+def choose_stages(first: str, last: str) -> list[str]:
+    """The stages from one to another; raises SettingsError for an unknown one, and where they are the wrong way."""
+    names = list(STAGES)
+    for name in (first, last):
+        if name not in names:
+            raise SettingsError(f"unknown stage {name!r}; the stages are: {' '.join(names)}")
+    chosen = names[names.index(first) : names.index(last) + 1]
+    if not chosen:
+        raise SettingsError(f"--from {first} comes after --until {last}; the stages are: {' '.join(names)}")
+    return chosen
+
+
+def run_stage(name: str, flags: Sequence[str], file: BinaryIO) -> int:
+    """Run a stage with those of the flags that it reads; what it says goes to the terminal and to a file."""
+    verb, *own = STAGES[name]
+    started = time.monotonic()
+    _say(f"\n== {list(STAGES).index(name) + 1}/{len(STAGES)} {name}", file)
+    command = [sys.executable, "-m", "schema_student", verb, *flags_for(verb, flags), *own]
+    environment = {**os.environ, "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as stage:
+        try:
+            _copy(stage, file)
+        except KeyboardInterrupt:  # the terminal has sent it to the stage as well, whose last words are kept
+            _copy(stage, file)
+        code = stage.wait()
+    took = round(time.monotonic() - started)
+    _say(f"stage {name} ended with exit code {code} after {took} s" if code else f"-- {name}: {took} s", file)
+    return code
+
+
+def _copy(stage: subprocess.Popen[bytes], file: BinaryIO) -> None:
+    assert stage.stdout is not None
+    while words := os.read(stage.stdout.fileno(), 65536):
+        sys.stdout.buffer.write(words)
+        sys.stdout.flush()
+        file.write(words)
+        file.flush()
+
+
+def _say(line: str, file: BinaryIO) -> None:
+    log.info(line)
+    file.write(f"{line}\n".encode())
+    file.flush()

@@ -1,0 +1,99 @@
+"""The verbs of supervised fine-tuning: of the pipeline's corpus, of any data, and how the embedded student was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.artifacts import dry_run
+from schema_student.core.errors import SettingsError
+from schema_student.core.flags import Own, load_settings, parse_command
+from schema_student.core.log import log
+from schema_student.core.paths import paths
+from schema_student.core.settings import AnySettings
+
+ROWS = """\
+--data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
+without SPLIT it is "train". Its first row says what the rows are:
+  {"prompt": "...", "chosen": "...", "rejected": "..."}           strings, or lists of {"role", "content"}
+  {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}  Anthropic's HH-RLHF
+  {"info": {"post": ...}, "summaries": [{"text": ...}, ...], "choice": 0}   OpenAI's TL;DR comparisons
+  {"prompt": "...", "answers": [{"text": ..., "score": ...}, ...]}  rollout_judged.jsonl of schema-student rollouts
+A tenth of the prompts is held out. What is left out is counted and said. The run is named after the data (or --run).
+--base-model takes a folder or a hub id of a causal model; "auto" is Gemma 3 270M on a GPU, else the embedded student.
+"""
+SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkpoint-final.
+
+  train-sft --data-set answers.jsonl --base-model models/mine
+  train-sft --data-set Anthropic/hh-rlhf --data-limit 20000 --run hh --sft-epochs 1
+
+{ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns chosen.
+"""
+PRETRAIN: Own = {
+    "--out": {"type": Path, "default": Path("outputs/embedded-student"), "help": "folder (default: %(default)s)"},
+    "--steps": {"type": int, "default": None, "help": "optimizer steps (default: the recipe's)"},
+}
+
+
+def train(argv: Sequence[str]) -> None:
+    """Fine-tune a LoRA of the student on the corpus -> student_runs/RUN/.
+
+    schema-student train --sft-epochs 2
+    schema-student train --base-model embedded --processes 2 --run small
+    """
+    settings = load_settings(argv, train.__doc__, "train")
+    where = paths(settings)
+    if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
+        from schema_student.training.local_workers import share_cores
+
+        with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
+            from schema_student.training.sft import train_sft
+
+            train_sft(share)
+        log.info(f"SFT student: {where.run_dir / 'checkpoint-final'}")
+
+
+def train_on_any_data(argv: Sequence[str]) -> None:
+    """Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkpoint-final."""
+    settings = load_settings(argv, SFT, "train-sft")
+    require_data_set(settings)
+    where = paths(settings)
+    if not dry_run(settings, reads=[], writes=[where.corpus, where.run_dir]):
+        from schema_student.training.local_workers import share_cores
+
+        with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
+            from schema_student.preference import imports
+            from schema_student.training import sft
+            from schema_student.training.loop import check_tracker, main_process_first
+
+            check_tracker(share)
+            main_process_first(lambda: imports.import_corpus(share))
+            log.info(f"student: {sft.train_sft(share)}")
+
+
+def pretrain(argv: Sequence[str]) -> None:
+    """Make the embedded student again: tokenizer and weights from nothing, about four hours on 2 cores.
+
+    schema-student pretrain --steps 100 --out outputs/try
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m schema_student pretrain
+
+    One process a core is the fastest; without torchrun it is one process. LD_PRELOAD of jemalloc helps where it is
+    installed: batches of ever new shapes make glibc give memory back and ask for it again. Interrupted and run again,
+    it continues. The recipe is schema_student.training.pretraining.train.Recipe.
+    """
+    settings, arguments = parse_command(argv, pretrain.__doc__, "pretrain", PRETRAIN)
+    if not dry_run(settings, reads=[], writes=[arguments.out]):
+        from dataclasses import replace
+
+        from schema_student.training.pretraining import train as pretraining
+
+        changes: dict[str, Any] = {} if arguments.steps is None else {"steps": arguments.steps}
+        pretraining.pretrain(replace(pretraining.Recipe(), **changes), arguments.out)
+        log.info(f"embedded student: {arguments.out}")
+
+
+def require_data_set(settings: AnySettings) -> None:
+    """Raise SettingsError where a verb that trains on any data is given none."""
+    if not settings.data.data_set:
+        raise SettingsError("give --data-set a JSONL file or the id of a data set of the hub (see --help)")

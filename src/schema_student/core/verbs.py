@@ -1,0 +1,81 @@
+"""Which settings each verb of `schema-student` reads: these are its flags, and what a runner gives each of its stages.
+
+A name is a group of settings (settings.GROUPS), or one setting of a group: "student.adapter".
+
+    READS["train"]          # ("run", "data.data_set", "student.adapter", ..., "lora", "sft")
+    STAGES["evaluate_sft"]  # ("evaluate", "--eval-student", "sft")
+"""
+
+from __future__ import annotations
+
+from schema_student.core.settings import GROUPS
+
+NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so say where its artifacts lie
+SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if name != "teacher_answers")
+ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
+ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
+TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
+ALIGNED = (*TRAINED, "tracker", "lora", "dpo", "beta", "published")
+EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
+
+# The stages of a run from nothing to a report, each with its verb and what further flags it is given.
+STAGES: dict[str, tuple[str, ...]] = {
+    "domain_specs": ("domains",),
+    "schemas": ("schemas",),
+    "dataset": ("generate",),
+    "corpus": ("corpus",),
+    "sft": ("train",),
+    "evaluate_base": ("evaluate", "--eval-student", "base"),
+    "evaluate_sft": ("evaluate", "--eval-student", "sft"),
+    "pairs": ("pairs",),
+    "dpo": ("align",),
+    "evaluate_dpo": ("evaluate", "--eval-student", "dpo"),
+    "report": ("report",),
+}
+
+READS: dict[str, tuple[str, ...]] = {
+    "domains": (*NAMED, *ASKED, "domains"),
+    "schemas": NAMED,
+    "generate": (*NAMED, *ASKED, "dataset", "sampling.pair_prompts", "hub", "push"),
+    "corpus": (*NAMED, "prompt"),
+    "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
+    "evaluate": (*NAMED, "evaluated", *EVALUATED),
+    "pairs": (*NAMED, *ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations"),
+    "align": (*NAMED, *ALIGNED, "prompt", "verdict", "decoding"),
+    "report": NAMED,
+    "judge": ("run.dry_run", "verdict"),
+    "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
+    "pairwise": ("run", "data.data_set", "duel", *EVALUATED),
+    "compare": ("run", "compare"),
+    "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
+    "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
+    "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),
+    "replay-beta": NAMED,
+    "pretty": NAMED,
+    "export-answers": ("run", "server.teacher_answers"),
+    "import-answers": ("run", "server.teacher_answers"),
+    "pretrain": ("run.dry_run",),
+    "config": tuple(GROUPS),
+    "completion": (),
+}
+READS = {"run": tuple(dict.fromkeys(group for verb, *_ in STAGES.values() for group in READS[verb])), **READS}
+
+
+def settings_read(verb: str) -> list[str]:
+    """Names of the settings that a verb reads, in the order of their groups.
+
+    >>> settings_read("compare")[-1]
+    'runs'
+    """
+    reads = set(READS[verb])
+    return [
+        name
+        for group, kind in GROUPS.items()
+        for name in kind.model_fields
+        if group in reads or f"{group}.{name}" in reads
+    ]
+
+
+def verbs_that_read(name: str) -> list[str]:
+    """The verbs that read a setting, but for those that take what others read."""
+    return [verb for verb in READS if verb not in ("run", "config") and name in settings_read(verb)]

@@ -1,0 +1,262 @@
+"""The command: its verbs, and which flags each takes, shows and refuses."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from schema_student import __version__
+from schema_student.cli import pipeline
+from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
+from schema_student.core.errors import SettingsError
+from schema_student.core.flags import flags_for, load_settings, refuse_unread
+from schema_student.core.resources import CONFIG_DIR
+from schema_student.core.settings import FLAG_ONLY, GROUP_OF, GROUPS, is_list, kebab_case, read_config
+from schema_student.core.verbs import READS, STAGES, settings_read
+
+DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
+POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
+
+
+def flag_of(name):
+    """A setting's flag with a value that it takes."""
+    value = {"domains": 4, "runs": ["a"], "adapters": ["a"], "teacher_host": ["h"]}.get(name, DEFAULTS.get(name, False))
+    flag = "--" + kebab_case(name)
+    if isinstance(value, bool):
+        return [flag if value or name in FLAG_ONLY else f"--no-{kebab_case(name)}"]
+    return [flag, ",".join(value) if is_list(name) else str(value)]
+
+
+def help_of(verb, capsys):
+    with pytest.raises(SystemExit) as left:
+        VERBS[verb](["--help"])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def python(*words, **options):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
+
+
+# ---- verbs
+
+
+def test_every_verb_is_listed_once_in_the_order_of_use(capsys):
+    for words in ([], ["--help"]):
+        dispatch(words)
+        shown = re.findall(r"^  ([a-z-]+)  +(\S.*)$", capsys.readouterr().out, re.M)
+        assert [verb for verb, _ in shown] == list(VERBS)
+        assert all(words.endswith(".") for _, words in shown)
+    assert list(READS) == list(VERBS)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    dispatch(["--version"])
+    assert capsys.readouterr().out == f"schema-student {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"), [("trian", "did you mean 'train'?"), ("evaluat", "'evaluate'"), ("zzz", "the verbs are: run, ")]
+)
+def test_an_unknown_verb_is_wrong_usage_with_the_nearest_name(word, advice):
+    with pytest.raises(SettingsError, match=re.escape(advice)):
+        dispatch([word, "--help"])
+
+
+def test_the_command_starts_without_torch_and_ends_with_the_code_of_its_verb():
+    code = "import sys, runpy\nsys.argv = ['schema-student', '--help']\n"
+    code += "try: runpy.run_module('schema_student', run_name='__main__')\n"
+    code += "finally: assert not {'torch', 'transformers', 'pandas', 'matplotlib', 'datasets'} & set(sys.modules)"
+    assert python("-c", code).returncode == 0
+    done = python("-m", "schema_student", "trian")
+    assert done.returncode == 2 and done.stderr == "error: unknown verb 'trian'; did you mean 'train'?\n"
+
+
+# ---- flags
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_takes_exactly_the_flags_of_the_settings_that_it_reads(verb):
+    for name, group in GROUP_OF.items():
+        flag = flag_of(name)
+        if group in READS[verb] or f"{group}.{name}" in READS[verb]:
+            refuse_unread([verb], flag)
+            assert flags_for(verb, flag) == flag
+        else:
+            with pytest.raises(SettingsError, match=f"^{flag[0]}: nothing that {verb} runs reads it; read by "):
+                refuse_unread([verb], flag)
+            assert flags_for(verb, flag) == []
+
+
+def test_what_a_verb_reads_are_groups_and_settings():
+    known = {*GROUPS, *(f"{group}.{name}" for name, group in GROUP_OF.items())}
+    assert {name for reads in READS.values() for name in reads} <= known
+    assert {name for verb in VERBS if verb != "config" for name in settings_read(verb)} == set(GROUP_OF)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_two_examples_and_the_default_of_each_flag_that_the_verb_reads(verb, capsys):
+    shown = help_of(verb, capsys)
+    own = f"{verb} " if verb in ("train-sft", "train-dpo", "train-beta-dpo") else f"schema-student {verb}"
+    examples = [line for line in shown.splitlines() if re.match(rf" *(\S+=\S+ torchrun .*)?{own}", line)]
+    if verb == "pretrain":
+        examples += re.findall(r"torchrun .* pretrain", shown)
+    assert len(examples) >= 2
+    assert set(re.findall(r"^  --([a-z0-9-]+)", shown, re.M)) - own_flags(verb) == {
+        kebab_case(name) for name in settings_read(verb)
+    }
+    defaults = len(re.findall(r"\(default: \S", re.sub(r"\s+", " ", shown)))
+    assert defaults >= len(settings_read(verb))
+
+
+def own_flags(verb):
+    return {"config", "print-config", "help-all"} | {name[2:] for name in ARGUMENTS.get(verb, {}) if name[:2] == "--"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--beta ", "(default: 0.1)"),
+        ("--beta-controller", "(default: calibrated)"),
+        ("--dpo-learning-rate", '"auto" or a number > 0 (default: auto)'),
+        ("--run ", '(default: "")'),
+        ("--overwrite", "(default: false)"),
+        ("--dtype", 'one of "auto", "float32", "bfloat16", "float16" (default: auto)'),
+    ],
+)
+def test_help_shows_default_and_choices(flag, words, capsys):
+    shown = re.sub(r"\s+", " ", help_of("align", capsys))
+    assert words in shown[shown.index(f" {flag}", shown.index(" options: ")) :][:600]
+
+
+def test_help_shows_a_verbs_own_default(capsys):
+    assert "(default: fixed)" in re.sub(r"\s+", " ", help_of("train-dpo", capsys))
+
+
+def test_help_all_shows_all_settings_of_any_verb(capsys):
+    with pytest.raises(SystemExit):
+        VERBS["corpus"](["--help-all"])
+    shown = capsys.readouterr().out
+    assert all(f"--{kebab_case(name)}" in shown for name in GROUP_OF)
+
+
+def test_a_verb_that_runs_alone_refuses_what_it_does_not_read_but_a_file_may_hold_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("SCHEMA_STUDENT_RUNNER", raising=False)
+    with pytest.raises(SettingsError, match=r"--beta: nothing that train runs reads it; read by align, train-dpo"):
+        load_settings(["--seed", "1", "--beta", "0.2"], "", "train")
+    with pytest.raises(SettingsError, match=r"--no-judge-valid: nothing that corpus runs reads it; read by evaluate"):
+        load_settings(["--no-judge-valid"], "", "corpus")
+    path = tmp_path / "shared.json"
+    path.write_text('{"beta": 0.2}')
+    assert load_settings([f"--config={path}"], "", "train").beta.beta == 0.2
+
+
+def test_a_verb_under_a_runner_leaves_out_what_it_does_not_read(monkeypatch):
+    monkeypatch.setenv("SCHEMA_STUDENT_RUNNER", "1")
+    settings = load_settings(["--beta", "0.2", "--overwrite", "--domains=4", "--sft-epochs", "2"], "", "train")
+    assert (settings.sft.sft_epochs, settings.run.overwrite, settings.beta.beta) == (2, True, 0.1)
+    with pytest.raises(SettingsError, match="unknown argument '--no-such-flag'"):
+        load_settings(["--no-such-flag"], "", "train")
+
+
+def test_flags_keep_their_values_and_their_order():
+    argv = ["--domains", "4", "--config", "a.json", "--seed=3", "--overwrite", "--adapter", "--odd", "--beta=1"]
+    assert flags_for("train", argv) == ["--config", "a.json", "--seed=3", "--overwrite", "--adapter", "--odd"]
+    assert flags_for("config", argv) == argv
+
+
+def test_a_runner_refuses_what_none_of_its_stages_reads():
+    refuse_unread(["train", "align"], ["--beta", "1", "--sft-epochs", "1"])
+    with pytest.raises(SettingsError, match="--domains: nothing that train or align runs reads it; read by domains"):
+        refuse_unread(["train", "align"], ["--domains", "1"])
+
+
+# ---- judge, config, completion
+
+
+def test_judge_says_what_is_wrong_and_ends_with_1(tmp_path, capsys, monkeypatch):
+    schema, answer = tmp_path / "schema.json", tmp_path / "answer.txt"
+    schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+    answer.write_text('```json\n{"n": 1}\n```')
+    VERBS["judge"]([str(schema), '{"n": 1}'])
+    assert json.loads(capsys.readouterr().out)["schema_valid"] is True
+    VERBS["judge"]([str(schema), str(answer), "--strip-fences"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"n": "1"}'))
+    for text, rank in ((str(answer), 0), ('{"n": "1"}', 1), ("{}", 2), ("-", 1)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            VERBS["judge"]([str(schema), text])
+        assert left.value.code == 1
+        assert json.loads(capsys.readouterr().out)["rank"] == rank
+
+
+def test_config_prints_settings_that_a_file_may_hold(tmp_path, capsys):
+    VERBS["config"](["--beta", "0.2", "--domains", "4"])
+    path = tmp_path / "mine.json"
+    path.write_text(capsys.readouterr().out)
+    settings = load_settings(["--config", str(path)], "")
+    assert (settings.beta.beta, settings.domains.domains) == (0.2, 4)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_verbs_and_their_flags(shell, tmp_path, capsys):
+    pytest.importorskip("shtab")
+    VERBS["completion"]([shell])
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    text = script.read_text()
+    assert "--beta-controller" in text and "replay-beta" in text
+    if shell == "bash":
+        reply = f"source {script}; COMP_WORDS=(schema-student train --lora-); COMP_CWORD=2; _shtab_schema_student"
+        done = subprocess.run(["bash", "-c", f'{reply}; echo "${{COMPREPLY[@]}}"'], capture_output=True, text=True)
+        assert done.stdout.split() == ["--lora-r", "--lora-alpha", "--lora-dropout"], done
+
+
+# ---- run
+
+
+def test_run_has_the_stages_of_the_runner_with_the_same_flags():
+    runner = (CONFIG_DIR.parent / "runAll.sh").read_text()
+    doors = dict(re.findall(r"^stage (\w+) +(.*?) *$", runner, re.M))
+    assert list(doors) == list(STAGES)
+    for name, line in doors.items():
+        script, *flags = line.split()
+        text = (CONFIG_DIR.parent / "scripts" / script).read_text()
+        assert f'run_verb("{STAGES[name][0]}")' in text and flags == list(STAGES[name][1:])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--from", "nowhere"], "unknown stage 'nowhere'; the stages are: domain_specs schemas"),
+        (["--from", "dpo", "--until=sft"], "--from dpo comes after --until sft"),
+        (["--runs", "a,b"], "--runs: nothing that run runs reads it; read by compare"),
+    ],
+)
+def test_run_refuses_wrong_usage_before_the_first_stage(argv, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        VERBS["run"](argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first_that_fails(
+    tmp_path, monkeypatch, capsysbinary
+):
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\nshift 2\necho "ran $*"\n[ "$1" != generate ] || exit 7\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(pipeline.sys, "executable", str(fake))
+    flags = ["--output-dir", str(tmp_path / "out"), "--domains", "4", "--until", "corpus"]
+    with pytest.raises(SystemExit) as left:
+        VERBS["run"](flags)
+    assert left.value.code == 7
+    said = capsysbinary.readouterr().out.decode()
+    out = f"--output-dir {tmp_path / 'out'}"
+    assert re.findall(r"^ran (.*)$", said, re.M) == [f"domains {out} --domains 4", f"schemas {out}", f"generate {out}"]
+    assert "== 3/11 dataset" in said and "stage dataset ended with exit code 7" in said
+    (log,) = (tmp_path / "out" / "logs").iterdir()
+    assert said.startswith(log.read_text()[:-1]) and "ran generate" in log.read_text()
