@@ -57,7 +57,8 @@ def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_s
     if not idle:
         log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
         os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory config.run_script adds
-    command = [sys.executable, *sys.argv, f"--{shared.replace('_', '-')}", str(share)]
+    program = ["-m", "schema_student"] if Path(sys.argv[0]).name == "__main__.py" else sys.argv[:1]
+    command = [sys.executable, *program, *sys.argv[1:], f"--{shared.replace('_', '-')}", str(share)]
     try:
         with _run_beside([] if idle else [command] * (count - 1)):
             yield resolved.changed(**{shared: share})
