@@ -92,14 +92,19 @@ def score(job: Job, trees: bool, autocast: Any = None) -> tuple[Any, list[Any]]:
 
 
 def equality(bench: Bench, device: str, smoke: bool) -> None:
-    """A toy whose windows, branches and blocks are uneven, and the real shape."""
+    """Toys whose windows, branches and blocks are uneven, one of them shorter than a block, and the real shape."""
+    import torch
+
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would be computed uncompiled, and pass
     toy = Job(
         "dpo", shape="tiny", layers=2, schemas=2, queries=3, schema_tokens=37, query_tokens=7, completion_tokens=5
     )
     toy = replace(toy, device=device)
     # On the real shape the window (512) ends within the schema, and blocks of 128 do not end where branches do.
     real = Job("dpo", layers=6, schemas=2, queries=3, schema_tokens=700, query_tokens=33, completion_tokens=29)
-    jobs = {"toy": toy} if smoke else {"toy": toy, "270m, 6 layers": replace(real, device=device)}
+    jobs = {"toy": toy, "short toy": replace(toy, schemas=1, queries=2)}
+    if not smoke:
+        jobs["270m, 6 layers"] = replace(real, device=device)
     for name, job in jobs.items():
         try:
             found = check_equality(job)

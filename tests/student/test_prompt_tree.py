@@ -1,5 +1,6 @@
 """A tree computes what its sequences compute alone: log-probabilities, gradients, with windows, pads and LoRA."""
 
+import itertools
 import shutil
 import sysconfig
 from pathlib import Path
@@ -134,6 +135,24 @@ def test_compiled_flex_attention_computes_the_tiles_that_the_block_mask_names(wi
             mask = attention.TreeMask(row["ends"], row["positions"][0], window)
             found = attention._attend_by_blocks(query, key, value, mask, 0.125)
             assert (found - right).abs().max() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+def test_flex_attention_is_compiled_once_for_all_lengths_windows_and_with_autocast(monkeypatch):
+    """A ninth variant would be computed uncompiled, all T x T pairs of it."""
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled = CompileCounter()
+    flex = torch.compile(flex_attention, backend=compiled, dynamic=True)
+    monkeypatch.setattr(attention, "_flex", lambda: flex)
+    for length, window, autocast in itertools.product((300, 450, 700), (None, 64, 100), (False, True)):
+        row = prompt_tree.plant(prompt_tree.grow([([5] * length + [7, i], [8, 9]) for i in range(3)]))
+        sight = attention.Sight(row["ends"], row["positions"][0], window)
+        query, key, value = (torch.randn(1, heads, len(row["ends"]), 16).bfloat16() for heads in (4, 1, 1))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            attention._attend_by_blocks(query, key, value, sight, 0.25)
+    assert compiled.frame_count == 1
 
 
 @settings(max_examples=200, deadline=None)

@@ -37,24 +37,29 @@ class TreeMask:
 
     def allows(self, q: Any, k: Any) -> Any:
         """Whether token q attends to token k; both are tensors of places."""
-        seen = (k <= q) & (q < self.ends_T[k])
-        return seen if self.window is None else seen & (self.depths_T[q] - self.depths_T[k] < self.window)
+        return _sees(q, k, self.ends_T, self.depths_T, self.reach)
+
+    @cached_property
+    def reach(self) -> Any:
+        """The window as a tensor; without one, more than any depth."""
+        return torch.full((), len(self.ends_T) if self.window is None else self.window, device=self.ends_T.device)
 
     @cached_property
     def block_mask(self) -> Any:
         """FlexAttention's block mask: tiles in which nothing is seen are not computed.
 
-        Its own create_block_mask looks at all T x T pairs; here the extremes of each tile are enough.
+        Its own create_block_mask looks at all T x T pairs; here the extremes of each tile are enough. All that a row
+        decides is in tensors, so that one compiled kernel serves every row and both kinds of layer.
         """
         from torch.nn.attention.flex_attention import BlockMask
 
-        T = len(self.ends_T)
+        T, ends_T, depths_T, reach = len(self.ends_T), self.ends_T, self.depths_T, self.reach
         some_QK, all_QK = self.tiles
         return BlockMask.from_kv_blocks(
             *_list_tiles(some_QK & ~all_QK),
             *_list_tiles(all_QK),
             TILE,
-            lambda b, h, q, k: self.allows(q, k),
+            lambda b, h, q, k: _sees(q, k, ends_T, depths_T, reach),
             (T, T),
         )
 
@@ -93,6 +98,10 @@ class TreeMask:
             mask = self.allows(torch.arange(start, end)[:, None], places[None])
             branches.append((end - start, seen, torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)))
         return branches
+
+
+def _sees(q: Any, k: Any, ends_T: Any, depths_T: Any, reach: Any) -> Any:
+    return (k <= q) & (q < ends_T[k]) & (depths_T[q] - depths_T[k] < reach)
 
 
 def _list_tiles(tiles_QK: Any) -> tuple[Any, Any]:
@@ -158,7 +167,9 @@ def _attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: f
     """FlexAttention: blocks of tokens that do not see each other are not computed."""
     dtype = compute_dtype(query)
     query, key, value = (x.to(dtype) for x in (query, key, value))  # autocast does not know this function
-    return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
+    options = {"BACKEND": "TRITON"} if query.is_cuda else {}  # its kernel for short rows has no tiles for shared keys
+    with torch.autocast(query.device.type, enabled=False):  # compiled anew where autocast is on and where it is off
+        return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True, kernel_options=options)
 
 
 def compute_dtype(tensor: Any) -> torch.dtype:
@@ -171,6 +182,8 @@ def compute_dtype(tensor: Any) -> torch.dtype:
 def _flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
+    # After 8 variants (types, gradients or none, one tile or several) all T x T pairs would be computed, uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     return torch.compile(flex_attention, dynamic=True)
 
 
