@@ -158,3 +158,9 @@ def test_groups_cover_all_prompts_and_leave_each_a_token_to_read(prompts):
     assert [i for begin, end, _ in groups for i in range(begin, end)] == list(range(len(prompts)))
     for begin, end, shared in groups:
         assert all(ids[:shared] == prompts[begin][:shared] and len(ids) > shared for ids in prompts[begin:end])
+
+
+def test_decoding_leaves_out_cudnns_attention_which_plans_each_length_anew():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    decode([Row([1, 2, 3])], tiny.tiny_model(), frozenset(), 2)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -199,6 +199,8 @@ def _attend_folded(query: Any, key: Any, value: Any, mask: Any, scale: float) ->
 
 def use_attention(model: Any) -> bool:
     """Let a model that attends by transformers' `sdpa` attend by `attend`; says whether it does."""
+    # cuDNN's attention plans each shape anew, and in decoding every step has another one.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     config = text_model(model).config
     if config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, attend)
