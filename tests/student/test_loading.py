@@ -1,15 +1,25 @@
 """Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import UserError
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings
-from schema_student.student.choice import GEMMA, base_digest, choose_student
-from schema_student.student.loading import LORA_MODULES, attach_lora, load_student, load_tokenizer, write_adapter_record
+from schema_student.student.choice import GEMMA, StudentChoice, base_digest, choose_student
+from schema_student.student.loading import (
+    LORA_MODULES,
+    _load_unsloth,
+    attach_lora,
+    load_student,
+    load_tokenizer,
+    write_adapter_record,
+)
 from schema_student.student.tokens import encode_completion, encode_prompt, end_of_turn_id
 
 
@@ -47,6 +57,22 @@ def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch):
     monkeypatch.setattr("schema_student.student.choice._in_reach", lambda model_id: False)
     choice = choose_student(default_settings())
     assert choice.kind == "embedded" and "neither cached nor reachable" in choice.reason
+
+
+def test_unsloth_is_asked_for_what_transformers_loads(monkeypatch):
+    """Its types are torch's own, and it recomputes activations unless told not to."""
+    asked = {}
+
+    def load(**options):
+        asked.update(options)
+        return "model", "tokenizer"
+
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastModel=SimpleNamespace(from_pretrained=load)))
+    choice = StudentChoice("gemma", "owner/base", "unsloth", "")
+    assert _load_unsloth(choice, default_settings(dtype="float32")) == ("model", "tokenizer")
+    assert (asked["dtype"], asked["use_gradient_checkpointing"]) == (torch.float32, False)
+    _load_unsloth(choice, default_settings())
+    assert asked["dtype"] is None
 
 
 def test_a_named_base_never_falls_back(monkeypatch):

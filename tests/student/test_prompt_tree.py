@@ -192,6 +192,18 @@ def test_a_gemma_supports_trees_and_is_left_as_it_was():
     assert model.training
 
 
+def test_a_gemma_that_attends_by_the_name_that_unsloth_gives_it_computes_trees(monkeypatch):
+    name, pairs = attention.UNSLOTHS, [([1, 2, 3], [5, 6]), ([1, 2, 3], [5, 7, 8])]
+    # Assigned back after the test.
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, name, attention.ALL_ATTENTION_FUNCTIONS[name])
+    monkeypatch.setitem(attention.ALL_MASK_ATTENTION_FUNCTIONS, name, attention.ALL_MASK_ATTENTION_FUNCTIONS[name])
+    right, model = tiny.tiny_model(), tiny.tiny_model()
+    model.config._attn_implementation = name
+    assert prompt_tree.find_obstacle(model) == ""
+    for logps in (tree_logps, separate_logps):
+        torch.testing.assert_close(logps(model, pairs), separate_logps(right, pairs))
+
+
 def test_a_model_that_ignores_our_masks_is_found_out():
     model = tiny.tiny_model()
     causal = attention.sdpa_attention_forward

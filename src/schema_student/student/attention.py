@@ -20,9 +20,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "schema_student"  # of this attention among those of transformers
+UNSLOTHS = "flex_attention"  # what Unsloth gives a Gemma 3, whose attention there knows no other name but sdpa
 BLOCK = 256  # tokens that attend as one block on a CPU, at most
 TILE = 128  # tokens of a tile of FlexAttention's block mask: its own default
 
@@ -169,7 +171,9 @@ def _attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: f
     query, key, value = (x.to(dtype) for x in (query, key, value))  # autocast does not know this function
     options = {"BACKEND": "TRITON"} if query.is_cuda else {}  # its kernel for short rows has no tiles for shared keys
     with torch.autocast(query.device.type, enabled=False):  # compiled anew where autocast is on and where it is off
-        return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True, kernel_options=options)
+        return _flex()(
+            query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True, kernel_options=options
+        )
 
 
 def compute_dtype(tensor: Any) -> torch.dtype:
@@ -198,7 +202,7 @@ def _attend_folded(query: Any, key: Any, value: Any, mask: Any, scale: float) ->
 
 
 def use_attention(model: Any) -> bool:
-    """Let a model that attends by transformers' `sdpa` attend by `attend`; says whether it does."""
+    """Let a model that attends by transformers' `sdpa`, or through Unsloth, attend by `attend`; says if it does."""
     # cuDNN's attention plans each shape anew, and in decoding every step has another one.
     torch.backends.cuda.enable_cudnn_sdp(False)
     config = text_model(model).config
@@ -206,7 +210,16 @@ def use_attention(model: Any) -> bool:
         AttentionInterface.register(NAME, attend)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         config._attn_implementation = NAME
-    return bool(config._attn_implementation == NAME)
+    elif config._attn_implementation == UNSLOTHS:
+        ALL_ATTENTION_FUNCTIONS[UNSLOTHS] = _attend_uncompiled
+        ALL_MASK_ATTENTION_FUNCTIONS[UNSLOTHS] = sdpa_mask
+    return config._attn_implementation in (NAME, UNSLOTHS)
+
+
+@torch.compiler.disable
+def _attend_uncompiled(*args: Any, **options: Any) -> Any:
+    """For layers that Unsloth compiles whole: a Sight is no tensor."""
+    return attend(*args, **options)
 
 
 def text_model(model: Any) -> Any:

@@ -188,14 +188,16 @@ def load_tokenizer(base: str) -> Any:
 
 def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
     """Load through Unsloth (bf16 by default, 4-bit by setting); needs a CUDA GPU."""
+    import torch
     from unsloth import FastModel
 
     model, tokenizer = FastModel.from_pretrained(
         model_name=choice.base,
         max_seq_length=settings.length.max_seq_length,
-        dtype=None if settings.loading.dtype == "auto" else settings.loading.dtype,
+        dtype=None if settings.loading.dtype == "auto" else getattr(torch, settings.loading.dtype),
         load_in_4bit=settings.loading.load_in_4bit,
         full_finetuning=False,
+        use_gradient_checkpointing=False,  # its default; trees are small enough to keep what they compute
     )
     return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
 
@@ -215,7 +217,10 @@ def attach_lora(student: Student, settings: AnySettings) -> Student:
     if student.choice.backend == "unsloth":
         from unsloth import FastModel
 
-        student.model = FastModel.get_peft_model(student.model, bias="none", random_state=settings.run.seed, **shape)
+        seed = settings.run.seed
+        student.model = FastModel.get_peft_model(
+            student.model, bias="none", random_state=seed, use_gradient_checkpointing=False, **shape
+        )
     else:
         from peft import LoraConfig, get_peft_model
 
