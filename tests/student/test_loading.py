@@ -1,5 +1,6 @@
 """Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest

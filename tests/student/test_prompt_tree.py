@@ -147,11 +147,11 @@ def test_flex_attention_is_compiled_once_for_all_lengths_windows_and_with_autoca
     flex = torch.compile(flex_attention, backend=compiled, dynamic=True)
     monkeypatch.setattr(attention, "_flex", lambda: flex)
     for length, window, autocast in itertools.product((300, 450, 700), (None, 64, 100), (False, True)):
-        row = prompt_tree.plant(prompt_tree.grow([([5] * length + [7, i], [8, 9]) for i in range(3)]))
-        sight = attention.Sight(row["ends"], row["positions"][0], window)
+        row = prompt_tree.pack_trees(prompt_tree.build_trees([([5] * length + [7, i], [8, 9]) for i in range(3)]))
+        mask = attention.TreeMask(row["ends"], row["positions"][0], window)
         query, key, value = (torch.randn(1, heads, len(row["ends"]), 16).bfloat16() for heads in (4, 1, 1))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            attention._attend_by_blocks(query, key, value, sight, 0.25)
+            attention._attend_by_blocks(query, key, value, mask, 0.25)
     assert compiled.frame_count == 1
 
 

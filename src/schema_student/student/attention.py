@@ -39,7 +39,7 @@ class TreeMask:
 
     def allows(self, q: Any, k: Any) -> Any:
         """Whether token q attends to token k; both are tensors of places."""
-        return _sees(q, k, self.ends_T, self.depths_T, self.reach)
+        return _allows(q, k, self.ends_T, self.depths_T, self.reach)
 
     @cached_property
     def reach(self) -> Any:
@@ -61,7 +61,7 @@ class TreeMask:
             *_list_tiles(some_QK & ~all_QK),
             *_list_tiles(all_QK),
             TILE,
-            lambda b, h, q, k: _sees(q, k, ends_T, depths_T, reach),
+            lambda b, h, q, k: _allows(q, k, ends_T, depths_T, reach),
             (T, T),
         )
 
@@ -102,7 +102,7 @@ class TreeMask:
         return branches
 
 
-def _sees(q: Any, k: Any, ends_T: Any, depths_T: Any, reach: Any) -> Any:
+def _allows(q: Any, k: Any, ends_T: Any, depths_T: Any, reach: Any) -> Any:
     return (k <= q) & (q < ends_T[k]) & (depths_T[q] - depths_T[k] < reach)
 
 
@@ -218,7 +218,7 @@ def use_attention(model: Any) -> bool:
 
 @torch.compiler.disable
 def _attend_uncompiled(*args: Any, **options: Any) -> Any:
-    """For layers that Unsloth compiles whole: a Sight is no tensor."""
+    """For layers that Unsloth compiles whole: a TreeMask is no tensor."""
     return attend(*args, **options)
 
 
