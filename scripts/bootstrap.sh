@@ -77,6 +77,7 @@ open_log() {
   mkdir -p "$OUTPUT/logs" || usage_error "--output-dir $OUTPUT: no folder can be made there"
   LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
   # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
+  SERVER=''
   exec > >(tee -i "$LOG") 2>&1
   TEE=${!-}
   trap 'code=$?; close_log; exit $code' EXIT
@@ -85,7 +86,7 @@ open_log() {
 close_log() {
   exec 3>&- >&- 2>&-
   # Bash before 4.4 does not say which process this is; it is given a moment to write the last line.
-  if [ -n "$TEE" ]; then wait "$TEE"; else sleep 1; fi
+  if [ -n "$TEE" ]; then wait ${SERVER:+"$SERVER"} "$TEE"; else sleep 1; fi
 }
 
 # ---- .venv ----------------------------------------------------------------------------------------------------------
@@ -177,9 +178,8 @@ stage() {
 }
 
 # On Linux one Python process forks a process a stage, so that a run imports torch once (operate/stage_server.py says
-# how both talk: requests on 3, exit codes on 4). Elsewhere, where a fork is not safe, each stage is a Python of its own.
+# how both talk: requests on 3, exit codes on 4). On a Mac, where a fork is not safe, each stage is a Python of its own.
 start_stage_server() {
-  SERVER=''
   local requests=${TMPDIR:-/tmp}/schema-student-$$
   if [ "$(uname)" != Linux ] || ! mkfifo -m 600 "$requests" 2>/dev/null; then return; fi
   exec 3<>"$requests" 5<&0
@@ -189,7 +189,7 @@ start_stage_server() {
       6>&1 >&2 <&5 3>&- 5>&-
   )
   exec 5<&-
-  SERVER=yes
+  SERVER=$!
 }
 
 run_script() {

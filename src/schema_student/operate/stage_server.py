@@ -1,13 +1,14 @@
-"""One Python process behind a runner, which imports torch once and forks a process a stage.
+"""One Python process behind a runner, which forks a process a stage, and a second one, which imports torch once.
 
 scripts/bootstrap.sh starts it and asks for a stage by a count and that many words, each with a NUL behind it: the
 script and its flags. When the stage is over its exit code comes back as a line. The server ends with the runner.
 
     python -m schema_student.operate.stage_server REQUESTS-FIFO ANSWERS-DESCRIPTOR [SCRIPT ...]
 
-It forks the first stages as small as it is itself, so that what is finished says so at once. While one of them works,
-it imports what later ones need (SCRIPT ... says which are to come). It never touches a GPU: where there is one nothing
-is imported, as CUDA does not outlive a fork and Unsloth must be imported before transformers.
+The server itself stays as small as it starts, so that a stage that is finished says so at once. As soon as one is at
+work and stages that load a student are to come (SCRIPT ... says which), a second server imports what these need and
+forks them. No GPU is touched: where there is one nothing is imported ahead, as CUDA does not outlive a fork and Unsloth
+must be imported before transformers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,14 +42,24 @@ IMPORTS = (
 )
 
 
+@dataclass
+class Heavy:
+    """The second server: the descriptor of its requests, and whether it works on the last one."""
+
+    pid: int
+    requests: int
+    is_asked: bool = False
+
+
 class StageServer:
     """Forks the stages that are asked for, one at a time, and answers with their exit codes."""
 
-    def __init__(self, requests: IO[bytes], answers: IO[str], to_come: Sequence[str]) -> None:
+    def __init__(self, requests: IO[bytes], answers: IO[bytes], to_come: Sequence[str] = ()) -> None:
         self.requests = requests
         self.answers = answers
         self.to_come = list(to_come)
         self.stage = 0
+        self.heavy: Heavy | None = None
         self.interrupted = False
 
     def serve(self) -> list[str] | None:
@@ -55,43 +67,89 @@ class StageServer:
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(signal.SIGCHLD, self._on_end)
         for words in _read_requests(self.requests):
-            if Path(words[0]).name in self.to_come:
-                self.to_come.remove(Path(words[0]).name)
+            script = Path(words[0]).name
+            if script in self.to_come:
+                self.to_come.remove(script)
+            if self.heavy:
+                self.heavy.is_asked = script in LOAD_A_STUDENT
             if self.interrupted:  # between two stages
                 self._answer(128 + signal.SIGINT)
-            elif not self._fork():
+            elif self.heavy and self.heavy.is_asked:
+                _write_request(self.heavy.requests, words)
+            elif not self._fork_stage():
                 return words
-            elif not select.select([self.requests], [], [], AT_WORK)[0]:
-                self._import_ahead()
+            elif self._should_import() and not select.select([self.requests], [], [], AT_WORK)[0]:
+                taken = self._start_heavy()
+                if taken is not None:
+                    return taken or None
+        if self.heavy:
+            os.kill(self.heavy.pid, signal.SIGKILL)
         return None
 
-    def _fork(self) -> bool:
+    def _fork_stage(self) -> bool:
         """Whether this is still the server."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # until we know whose end it tells
-        self.stage = os.fork()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        self.stage = _fork()
         return self.stage != 0
 
-    def _import_ahead(self) -> None:
-        if LOAD_A_STUDENT & {*self.to_come} and "torch" not in sys.modules and not shutil.which("nvidia-smi"):
-            for module in IMPORTS:
-                importlib.import_module(module)
-            gc.collect()
-            gc.freeze()  # else a stage's first collection copies the memory that it shares
+    def _should_import(self) -> bool:
+        return not self.heavy and not shutil.which("nvidia-smi") and bool(LOAD_A_STUDENT & {*self.to_come})
+
+    def _start_heavy(self) -> list[str] | None:
+        """None in this server; in the second one and its stages what its serve returned, [] for its end."""
+        reading, writing = os.pipe()
+        pid = _fork()
+        if pid:
+            os.close(reading)
+            self.heavy = Heavy(pid, writing)
+            return None
+        os.close(writing)
+        self.requests.close()
+        self.stage = 0
+        _import_ahead()
+        with open(reading, "rb", buffering=0) as requests:
+            return StageServer(requests, self.answers).serve() or []
 
     def _on_end(self, *_: Any) -> None:
-        pid, status = os.waitpid(self.stage, os.WNOHANG) if self.stage else (0, 0)
-        if pid:
+        if self.stage and (code := _exit_code(self.stage)) is not None:
             self.stage = 0
-            code = os.waitstatus_to_exitcode(status)
-            self._answer(128 - code if code < 0 else code)
+            self._answer(code)
+        if self.heavy and (code := _exit_code(self.heavy.pid)) is not None:
+            if self.heavy.is_asked:  # its stage has ended with it
+                self._answer(code or 1)
+            self.heavy = None
 
     def _on_interrupt(self, *_: Any) -> None:
         self.interrupted = True
 
     def _answer(self, code: int) -> None:
-        self.answers.write(f"{code}\n")
-        self.answers.flush()
+        self.answers.write(b"%d\n" % code)
+
+
+def _fork() -> int:
+    """os.fork, whose child knows its server as its runner, and ends with it."""
+    server = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # until the server knows whose end it tells
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.environ["SCHEMA_STUDENT_RUNNER"] = str(server)
+        end_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    return pid
+
+
+def _exit_code(child: int) -> int | None:
+    """As a shell says it; None while it runs."""
+    pid, status = os.waitpid(child, os.WNOHANG)
+    code = os.waitstatus_to_exitcode(status)
+    return (128 - code if code < 0 else code) if pid else None
+
+
+def _import_ahead() -> None:
+    for module in IMPORTS:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # else a stage's first collection copies the memory that it shares
 
 
 def _read_requests(requests: IO[bytes]) -> Iterator[list[str]]:
@@ -107,11 +165,13 @@ def _read_word(requests: IO[bytes]) -> str:
     return os.fsdecode(bytes(letters))
 
 
-def _run_stage(words: Sequence[str], server: int) -> None:
+def _write_request(requests: int, words: Sequence[str]) -> None:
+    os.write(requests, b"".join(os.fsencode(word) + b"\0" for word in [str(len(words)), *words]))
+
+
+def _run_stage(words: Sequence[str]) -> None:
     """Be the process of a stage: run its script as `python SCRIPT FLAG...` does."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ["SCHEMA_STUDENT_RUNNER"] = str(server)
     sys.argv = list(words)
     sys.path.insert(0, str(Path(words[0]).parent))
     try:
@@ -127,12 +187,11 @@ def main() -> None:
     prepare_environment()
     log_to_terminal()
     path, descriptor, *to_come = sys.argv[1:]
-    server = os.getpid()
-    with open(path, "rb", buffering=0) as requests, open(int(descriptor), "w") as answers:
+    with open(path, "rb", buffering=0) as requests, open(int(descriptor), "wb", buffering=0) as answers:
         os.unlink(path)
         words = StageServer(requests, answers, to_come).serve()
     if words:
-        _run_stage(words, server)
+        _run_stage(words)
 
 
 if __name__ == "__main__":
