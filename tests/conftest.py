@@ -1,6 +1,7 @@
 """What all tests share. Warnings are errors (pyproject.toml lists the exceptions with their reasons)."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 # For the scripts that tests start.
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import settings
 
 from schema_student.teacher import dispatch
-from schema_student.teacher.apis import APIS
+from schema_student.teacher.addresses import APIS
 
 # Derandomized: the same examples on every machine. No deadline: cores are shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
@@ -45,4 +46,4 @@ def nothing_named(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(APIS, "ollama", ("http://127.0.0.1:9", "OLLAMA_HOST", "OLLAMA_API_KEY"))
+    monkeypatch.setitem(APIS, "ollama", replace(APIS["ollama"], address="http://127.0.0.1:9"))

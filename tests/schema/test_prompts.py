@@ -6,7 +6,6 @@ import pytest
 
 from schema_student.schema.prompts import render_prompt
 from schema_student.schema.rendering import completion_text, render_schema
-from schema_student.teacher.roles import INPUT_MARKER, INSTRUCTIONS, role_format, role_messages
 
 SHOP = {
     "title": "buy",
@@ -105,11 +104,3 @@ def test_a_tagged_union_shows_every_option():
 
 def test_completions_are_compact_and_keep_accents_and_key_order():
     assert completion_text({"b": "é", "a": [1, 2.5, None]}) == '{"b":"é","a":[1,2.5,null]}'
-
-
-@pytest.mark.parametrize("role", INSTRUCTIONS)
-def test_every_role_ends_with_its_payload_as_json(role):
-    payload = {"schema": SHOP, "query": "é"}
-    content = role_messages(role, payload)[-1]["content"]
-    assert json.loads(content.split(INPUT_MARKER)[1]) == payload
-    assert role_format(role, payload)["type"] == "object"

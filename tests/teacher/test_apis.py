@@ -10,7 +10,7 @@ from fault_server import NUM_CTX, VERDICT, Fault, fault_server, line, status, wh
 from server_faults import FAULTS
 
 from schema_student.core.settings import default_settings
-from schema_student.teacher.apis import api_keys
+from schema_student.teacher.addresses import api_keys
 from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherError, TeacherFailure

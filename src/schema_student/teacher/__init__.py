@@ -6,6 +6,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     budget        what one request may take: seconds and bytes
     sockets       sockets that keep to the budget
     transport     HTTP with a budget, no redirects, typed faults
+    addresses     where servers are, and their keys
     apis          what a server is asked, by Ollama's API or by OpenAI's
     dispatch      questions to hosts: bounded, least loaded first
     retries       what follows a fault or an answer of no use: decisions as values

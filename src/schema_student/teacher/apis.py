@@ -11,7 +11,6 @@ among the pinned requirements, and of it one POST would be used.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import httpx
 from pydantic import ValidationError
 
 from schema_student.core.stamps import digest
+from schema_student.teacher.addresses import api_keys, server_url
 from schema_student.teacher.budget import Limits
 from schema_student.teacher.faults import (
     ContextFault,
@@ -33,10 +33,6 @@ from schema_student.teacher.faults import (
 )
 from schema_student.teacher.transport import GuardedTransport
 
-APIS = {  # default address, variable with other addresses, variable with their keys
-    "ollama": ("http://127.0.0.1:11434", "OLLAMA_HOST", "OLLAMA_API_KEY"),
-    "openai": ("http://127.0.0.1:8000", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
-}
 CHARS_PER_TOKEN = 8  # more than any tokenizer gets out of a token of JSON or prose, on average over a prompt
 HALVED_CHARS_PER_TOKEN = 5  # the same, where the count of tokens is besides just what Ollama keeps of a prompt it cuts
 
@@ -85,41 +81,10 @@ class ModelServer(Protocol):
 
 def open_servers(api: str, hosts: Sequence[str], limits: Limits) -> list[ModelServer]:
     """The servers of --teacher-api at these addresses. Raises TeacherError where one is no address."""
-    urls = [_address(api, host) for host in hosts]
+    urls = [server_url(api, host) for host in hosts]
     keys = api_keys(api, urls)
     transports = [GuardedTransport(url, limits, key) for url, key in zip(urls, keys, strict=True)]
     return [OllamaServer(each) if api == "ollama" else OpenAIServer(each) for each in transports]
-
-
-def _address(api: str, host: str) -> str:
-    """A host as a URL; a bare name has Ollama's port."""
-    try:
-        url = httpx.URL(host if "://" in host else f"http://{host}")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("it must be http:// or https:// and a name")
-    except (httpx.InvalidURL, ValueError) as error:
-        variable = APIS[api][1]
-        raise TeacherError(f"{host} is no address of a server ({error}); check --teacher-host and {variable}") from None
-    if api == "ollama" and url.port is None and "://" not in host:
-        url = url.copy_with(port=11434)
-    return str(url).rstrip("/")
-
-
-def named_hosts(api: str) -> list[str]:
-    """The addresses in the environment (OLLAMA_HOST, OPENAI_BASE_URL), with commas between them."""
-    return [host.strip() for host in os.environ.get(APIS[api][1], "").split(",") if host.strip()]
-
-
-def api_keys(api: str, urls: Sequence[str]) -> list[str]:
-    """The key of each host, "" for none: keys and hosts of the environment pair up in their order.
-
-    OLLAMA_API_KEY="k1,k2" is for the two of OLLAMA_HOST="a,b", and for nobody else, also where --teacher-host names
-    others; one key is for the first host alone. Where no host is in the environment, the pairs are made with `urls`.
-    """
-    keys = [key.strip() for key in os.environ.get(APIS[api][2], "").split(",")]
-    owners = [_address(api, host) for host in named_hosts(api)] or urls
-    of_host = dict(zip(owners, keys, strict=False))
-    return [of_host.get(url, "") for url in urls]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,7 +149,7 @@ class OllamaServer:
         if last is None or not last.done:
             raise without_end(self.host)
         reply = Reply("".join(content), "".join(thinking), last.prompt_eval_count or 0, last.eval_count or 0)
-        _check_context(reply, messages, int(options["num_ctx"]))
+        _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if last.done_reason == "length":
             raise CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
         return reply
@@ -208,7 +173,7 @@ def _import_ollama() -> Any:
     return ollama
 
 
-def _check_context(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: int) -> None:
+def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: int) -> None:
     """Raise ContextFault where the counts say that the model has not read the whole prompt.
 
     Ollama cuts a long prompt without a word: to num_ctx / 2 + 2 tokens (its issue 17427), or to a context of its own
@@ -303,7 +268,7 @@ class OpenAIServer:
             thought = message.get("reasoning_content") or message.get("reasoning") or ""
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
             reply = Reply(_text(message.get("content")), _text(thought), *counts)
-        _check_context(reply, messages, int(options["num_ctx"]))
+        _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if choice.get("finish_reason") == "length":
             raise CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
         if choice.get("finish_reason") is None:

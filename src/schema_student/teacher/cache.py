@@ -66,7 +66,7 @@ class AnswerCache:
             self._execute("DELETE FROM answers WHERE key = ?", (key,))
 
     def reject(self, key: str, number: int, role: str, model: str, kind: str, reason: str, text: str) -> None:
-        """Keep a rejected answer: the how manieth to this question, why, and what it said."""
+        """Keep a rejected answer: its number among those to this question, why it was rejected, and what it said."""
         values = (key, number, role, model, kind, reason, text)
         self._execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 

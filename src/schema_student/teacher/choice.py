@@ -10,17 +10,14 @@ from pathlib import Path
 
 from schema_student.core.setting_groups import TeacherSettings
 from schema_student.core.settings import AnySettings
-from schema_student.teacher.apis import APIS, named_hosts, open_servers
+from schema_student.teacher.addresses import APIS, hosts_of
+from schema_student.teacher.apis import open_servers
 from schema_student.teacher.budget import Limits, request_limits
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
 from schema_student.teacher.faults import ConnectFault, TeacherError, TeacherFault
 
 EMBEDDED_NAMES = ("embedded", MODEL)
 AUTO_SECONDS = 2.0  # that "auto" waits for an Ollama to answer
-SERVERS = {  # what to call a server of an API, and how to start one
-    "ollama": ("Ollama", "`ollama serve`"),
-    "openai": ("OpenAI-compatible server", "`vllm serve MODEL` or `llama-server -m FILE`"),
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def resolve_teacher(settings: AnySettings) -> TeacherChoice:
     An id that a person named never falls back; "auto" takes preferred_teacher where the server has it.
     """
     api = settings.teacher.teacher_api
-    hosts = tuple(settings.server.teacher_host) or tuple(named_hosts(api)) or (APIS[api][0],)
+    hosts = hosts_of(api, settings.server.teacher_host)
     model, origin = _named_model(settings.teacher)
     if model in EMBEDDED_NAMES:
         return TeacherChoice(MODEL, (), f"named by {origin}")
@@ -65,7 +62,7 @@ def resolve_teacher(settings: AnySettings) -> TeacherChoice:
 def _best_teacher(wanted: TeacherSettings, hosts: tuple[str, ...], limits: Limits) -> TeacherChoice:
     """The preferred teacher where the first host has it, else the embedded one."""
     api, preferred = wanted.teacher_api, wanted.preferred_teacher
-    name, _ = SERVERS[api]
+    name = APIS[api].name
     with closing(open_servers(api, hosts, limits)[0]) as server:
         try:
             found = server.models()
@@ -109,7 +106,7 @@ def _read_llmrc(path: Path) -> str:
 
 def not_answering(api: str, host: str, fault: ConnectFault) -> TeacherError:
     """The error of a server that is not there, with how to start it."""
-    name, start = SERVERS[api]
+    name, start = APIS[api].name, APIS[api].start
     advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
     why = fault.what.partition(" (")[2].removesuffix(")") or fault.what
     return TeacherError(f"{name} does not answer at {host} ({why}): {advice}")

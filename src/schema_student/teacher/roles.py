@@ -1,4 +1,7 @@
-"""What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload."""
+"""What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload.
+
+A question ends with one JSON object after "Input:", which the embedded teacher reads as well as a language model.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,48 @@ from typing import Any
 
 INPUT_MARKER = "Input:\n"
 
+INSTRUCTIONS = {
+    "domain_spec": (
+        "You design a data domain that people search. From the seed below, write its specification: 6 to 9 fields with "
+        "snake_case names, mixed types (string, number, integer, boolean, date, enum), a short description of each in "
+        "English and French separated by ' / ', enum values with descriptions in the same form, the noun of its "
+        "records in both languages, and three example requests."
+    ),
+    "query": (
+        "You are a person who searches this data. Write `count` different requests in the given language, as people "
+        "really ask: short, natural, varied, unambiguous given the schema. Do not quote field names of the schema. "
+        "kind `answerable`: the schema can express it. kind `missing_field`: it needs a field that the schema does not "
+        "have. kind `unsupported_operator`: it needs a comparison that the schema's operators cannot make."
+    ),
+    "answer": (
+        "Write the one JSON object that is valid against the schema and means what the request asks, and nothing else. "
+        "Relative dates count from current_date. Where the schema has a `refusal` property and cannot express the "
+        "request, answer with a refusal: the reason, and a suggestion that the schema can answer."
+    ),
+    "judge": (
+        "You judge whether an answer, already known to be valid against the schema, means what the request asks. "
+        "`reference` is one accepted answer where it is known; other answers of equal meaning are good too. "
+        "Answer with is_good and a short reason."
+    ),
+    "compare": (
+        "You compare two answers to one request, whatever their order. Where a schema is given, an answer that is not "
+        "valid against it is worse than any that is; then what counts is which one means what the request asks. "
+        "`reference` is one accepted answer where it is known. Answer with better (first, second, or tie where neither "
+        "is better) and a short reason."
+    ),
+}
 
 _STRING = {"type": "string", "minLength": 1}
-
-
-_VALUE = {
+_VALUE: dict[str, Any] = {
     "type": "object",
     "properties": {"const": {**_STRING, "pattern": "^[a-z][a-z0-9_]*$"}, "description": _STRING},
     "required": ["const", "description"],
     "additionalProperties": False,
 }
-
-
 _FIELD = {
     "type": "object",
     "properties": {
-        **_VALUE["properties"],  # type: ignore[dict-item]
+        **_VALUE["properties"],
         "type": {"enum": ["string", "number", "integer", "boolean", "date", "enum"]},
         "enum": {
             "type": "array",
@@ -34,8 +63,6 @@ _FIELD = {
     "required": ["const", "description", "type"],
     "additionalProperties": False,
 }
-
-
 FORMATS: dict[str, dict[str, Any]] = {
     "domain_spec": {
         "type": "object",
@@ -68,38 +95,6 @@ FORMATS: dict[str, dict[str, Any]] = {
         "required": ["better", "reason"],
         "additionalProperties": False,
     },
-}
-
-
-INSTRUCTIONS = {
-    "domain_spec": (
-        "You design a data domain that people search. From the seed below, write its specification: 6 to 9 fields with "
-        "snake_case names, mixed types (string, number, integer, boolean, date, enum), a short description of each in "
-        "English and French separated by ' / ', enum values with descriptions in the same form, the noun of its "
-        "records in both languages, and three example requests."
-    ),
-    "query": (
-        "You are a person who searches this data. Write `count` different requests in the given language, as people "
-        "really ask: short, natural, varied, unambiguous given the schema. Do not quote field names of the schema. "
-        "kind `answerable`: the schema can express it. kind `missing_field`: it needs a field that the schema does not "
-        "have. kind `unsupported_operator`: it needs a comparison that the schema's operators cannot make."
-    ),
-    "answer": (
-        "Write the one JSON object that is valid against the schema and means what the request asks, and nothing else. "
-        "Relative dates count from current_date. Where the schema has a `refusal` property and cannot express the "
-        "request, answer with a refusal: the reason, and a suggestion that the schema can answer."
-    ),
-    "judge": (
-        "You judge whether an answer, already known to be valid against the schema, means what the request asks. "
-        "`reference` is one accepted answer where it is known; other answers of equal meaning are good too. "
-        "Answer with is_good and a short reason."
-    ),
-    "compare": (
-        "You compare two answers to one request, whatever their order. Where a schema is given, an answer that is not "
-        "valid against it is worse than any that is; then what counts is which one means what the request asks. "
-        "`reference` is one accepted answer where it is known. Answer with better (first, second, or tie where neither "
-        "is better) and a short reason."
-    ),
 }
 
 
