@@ -52,7 +52,7 @@ def bfcl_documents(path: Path) -> list[Document]:
 def query_documents(count: int) -> list[Document]:
     """Random valid ASTs of the shipped domains."""
     specs = json.loads((ROOT / "data" / "lexicon.json").read_text(encoding="utf-8"))
-    schemas = [compile_schema(schema_row(spec, seed=13)["schema"]) for spec in specs]
+    schemas = [compile_schema(schema_row(spec, seed=13).schema) for spec in specs]
     rng = random.Random(13)
     values = [(schemas[i % len(schemas)], example_instance(schemas[i % len(schemas)], rng)) for i in range(count)]
     return [(schema, value, json.dumps(value)) for schema, value in values]

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from schema_student.core.jsonl import write_jsonl
+from schema_student.core.records import write_rows
 from schema_student.data.domains import schema_row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def start(folder: Path, rows: int) -> subprocess.Popen[bytes]:
     schemas = folder / "d_02_final_schemas.jsonl"
     if not schemas.exists():
         lexicon = json.loads((ROOT / "data" / "lexicon.json").read_text(encoding="utf-8"))
-        write_jsonl(schemas, [schema_row(spec, 1) for spec in lexicon[:DOMAINS]])
+        write_rows(schemas, [schema_row(spec, 1) for spec in lexicon[:DOMAINS]])
     settings = {"output-dir": folder, "teacher-model": "embedded", "near-duplicate": 0.4}
     settings |= {"train-queries": max(1, rows // 2 // DOMAINS), "pair-queries": 2, "eval-queries": max(1, rows // 6)}
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from schema_student.core.jsonl import write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import write_rows
 from schema_student.core.settings import default_settings
 from schema_student.data.dataset import write_dataset
 from schema_student.data.domains import schema_row
@@ -211,7 +211,7 @@ def measure_generation(rows: int, runs: int, folder: Path) -> tuple[int, list[tu
     settings = default_settings(
         output_dir=str(folder), teacher_model="embedded", train_queries=max(1, rows // schemas), eval_queries=20
     )
-    write_jsonl(paths(settings).schemas, [schema_row(spec, 1) for spec in lexicon[:schemas]])
+    write_rows(paths(settings).schemas, [schema_row(spec, 1) for spec in lexicon[:schemas]])
     times: list[tuple[float, float]] = []
     first = b""
     for i in range(runs + 1):

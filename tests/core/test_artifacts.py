@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from schema_student.core.artifacts import dry_run, open_artifact, read_meta
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import (
-    FIELDS,
     dump_row,
     parse_row,
     read_json,
@@ -25,6 +24,7 @@ from schema_student.core.jsonl import (
     write_text,
 )
 from schema_student.core.paths import evaluated, paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.operate.pretty import write_pretty
@@ -162,13 +162,16 @@ def test_an_input_that_changed_is_named(tmp_path):
         make(path, ROWS, inputs=[source])
 
 
+DATASET_FIELDS = ("schema_id", "schema_json", "query", "current_date", "ast_json", "is_valid", "split")
+
+
 @pytest.mark.parametrize("text", ["{torn", None, 3])
 def test_json_within_a_row_that_is_broken_is_named(tmp_path, text):
-    row = dict.fromkeys(FIELDS["d_03_dataset.jsonl"], "{}") | {"ast_json": text}
+    row = dict.fromkeys(DATASET_FIELDS, "{}") | {"ast_json": text}
     path = tmp_path / "d_03_dataset.jsonl"
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"d_03_dataset.jsonl:1: ast_json is not JSON in a string"):
-        read_jsonl(path)
+        read_rows(path, DatasetRow)
 
 
 def test_a_missing_or_unfinished_input_is_refused_with_its_script(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import CorpusRow, DatasetRow
 from schema_student.core.settings import default_settings
 from schema_student.data.corpus import build_rows, write_corpus
 from schema_student.schema.prompts import render_prompt
@@ -49,7 +50,7 @@ def test_rows_become_prompts_and_completions_of_the_trained_splits(tmp_path, cap
 
 def test_the_corpus_says_who_wrote_it(tmp_path):
     rows = [row("one", teacher_model="gpt-oss:120b"), row("two", teacher_model="user"), row("three")]
-    assert teachers(corpus_of(tmp_path, rows)) == ["gpt-oss:120b", "user"]
+    assert teachers([CorpusRow.from_json(row) for row in corpus_of(tmp_path, rows)]) == ["gpt-oss:120b", "user"]
 
 
 def test_the_rendering_is_a_setting(tmp_path):
@@ -59,8 +60,8 @@ def test_the_rendering_is_a_setting(tmp_path):
 
 def test_a_prompt_that_stands_there_already_is_dropped_and_counted():
     rows = [row("one"), row("one"), row("one", answer={"n": 2}), row("two", is_valid=False)]
-    made, dropped = build_rows(rows, "compact")
-    assert [r["completion"] for r in made] == ['{"n":1}']
+    made, dropped = build_rows([DatasetRow.from_json(row) for row in rows], "compact")
+    assert [r.completion for r in made] == ['{"n":1}']
     assert dropped == {"repeated": 1, "contradictory": 1, "invalid": 1}
 
 

@@ -18,20 +18,15 @@ from schema_student.core.artifacts import Artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import write_rows
 from schema_student.core.resources import CHECKOUT, DATA_DIR
 from schema_student.core.settings import default_settings, read_auto
-from schema_student.data.dataset import (
-    OWN_MODE_ROWS,
-    OWN_PAIR_SHARE,
-    _sized,
-    read_user_schemas,
-    rejected_answers_path,
-    rejected_path,
-    write_dataset,
-)
-from schema_student.data.dedup import Requests, normalized
+from schema_student.data.dataset import rejected_answers_path, rejected_path, write_dataset
+from schema_student.data.dedup import RequestIndex, normalized
 from schema_student.data.domains import schema_row
-from schema_student.data.splits import Source, split_schemas
+from schema_student.data.quotas import OWN_MODE_ROWS, OWN_PAIR_SHARE, size_dataset
+from schema_student.data.sources import Source, read_user_schemas
+from schema_student.data.splits import split_schemas
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.query_dsl import names_a_field
@@ -52,7 +47,7 @@ def small_settings(folder, **changes):
     settings = default_settings(output_dir=str(folder), **{**SMALL, **changes})
     where = paths(settings).schemas
     if not settings.run.schemas and not where.exists():
-        write_jsonl(where, [schema_row(spec, 1) for spec in LEXICON[:8]])
+        write_rows(where, [schema_row(spec, 1) for spec in LEXICON[:8]])
     return settings
 
 
@@ -293,10 +288,10 @@ def test_a_teacher_that_repeats_itself_is_asked_again_and_every_repetition_is_co
     rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(where)))
     assert rejected["duplicate"] and rejected["near_duplicate"] and rejected["test_overlap"]
     assert read_meta(where)["rejected"] == dict(rejected)
-    requests = Requests(settings.dataset.near_duplicate, settings.dataset.test_overlap)
+    requests = RequestIndex(settings.dataset.near_duplicate, settings.dataset.test_overlap)
     for row in rows:
-        assert requests.problem(row["query"], row["split"]) is None
-        requests.take(row["query"], row["split"])
+        assert requests.find_problem(row["query"], row["split"]) is None
+        requests.add(row["query"], row["split"])
 
 
 def test_refusals_that_answer_or_suggest_nothing_are_rejected(tmp_path, monkeypatch):
@@ -393,7 +388,7 @@ def test_of_many_own_schemas_each_gets_less():
     def sized(count, **changes):
         sources = [Source(f"s{i}", "d", [], {}, ()) for i in range(count)]
         settings = default_settings(schemas="own.jsonl", **changes)
-        made = _sized(settings, "embedded", sources, dict.fromkeys((s.schema_id for s in sources), "train"))
+        made = size_dataset(settings, "embedded", sources, dict.fromkeys((s.schema_id for s in sources), "train"))
         return made.dataset.train_queries, made.dataset.pair_queries
 
     auto = read_auto("embedded")

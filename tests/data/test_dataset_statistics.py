@@ -8,9 +8,9 @@ import pytest
 from schema_examples import QUERY_SCHEMA
 from test_dataset import small_settings
 
-from schema_student.core.jsonl import read_jsonl
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.data.dataset import write_dataset
-from schema_student.data.dataset_statistics import describe
+from schema_student.data.dataset_statistics import compute_statistics
 from schema_student.report.figures import draw_balance
 
 TREE = {
@@ -22,7 +22,8 @@ TREE = {
 
 def row(query, answer, schema, split="train", **changes):
     facts = {"schema_id": "s", "query": query, "split": split, "language": "en", "kind": "answerable"}
-    return {**facts, "schema_json": json.dumps(schema), "ast_json": json.dumps(answer), **changes}
+    made = {**facts, "schema_json": json.dumps(schema), "ast_json": json.dumps(answer), **changes}
+    return DatasetRow(**{"current_date": "2026-01-31", "is_valid": True, **made})
 
 
 def step(*conditions):
@@ -35,22 +36,22 @@ def step(*conditions):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    return read_jsonl(write_dataset(small_settings(tmp_path_factory.mktemp("described"))))
+    return read_rows(write_dataset(small_settings(tmp_path_factory.mktemp("described"))), DatasetRow)
 
 
 def test_sums_agree_with_the_rows(rows):
-    facts = describe(rows)
+    facts = compute_statistics(rows)
     sizes = {
-        "training": sum(not row["split"].startswith("test") for row in rows),
-        "tests": sum(row["split"].startswith("test") for row in rows),
+        "training": sum(not row.split.startswith("test") for row in rows),
+        "tests": sum(row.split.startswith("test") for row in rows),
     }
     for what in ("languages", "kinds", "words"):
         assert {s: sum(n[s] for n in facts["balance"][what].values()) for s in sizes} == sizes
-    answers = [json.loads(row["ast_json"]) for row in rows]
+    answers = [json.loads(row.ast_json) for row in rows]
     conditions = [c for answer in answers for step in answer.get("steps", ()) for c in step["conditions"]]
     for what in ("operators", "field types"):
         assert sum(sum(n.values()) for n in facts["balance"][what].values()) == len(conditions)
-    known = {operator["canonical"] for row in rows for operator in row["operators"]}
+    known = {operator["canonical"] for row in rows for operator in row.operators}
     assert set(facts["balance"]["operators"]) <= known
     assert facts["rows"] == len(rows) and facts["schemas"] == 8
     for side, found in facts["diversity"].items():
@@ -71,7 +72,7 @@ def test_a_query_is_counted_by_its_parts():
         row("rouge", framed, QUERY_SCHEMA, "test_unseen", language="fr"),
         row("by moon", refused, QUERY_SCHEMA, kind="missing_field"),
     ]
-    balance = describe(made)["balance"]
+    balance = compute_statistics(made)["balance"]
     assert balance["conditions"] == {"1": {"training": 0, "tests": 1}, "3": {"training": 1, "tests": 0}}
     assert balance["steps"] == {"1": {"training": 0, "tests": 1}, "2": {"training": 1, "tests": 0}}
     assert balance["timeframe"] == {"with": {"training": 0, "tests": 1}, "without": {"training": 1, "tests": 0}}
@@ -82,7 +83,7 @@ def test_a_query_is_counted_by_its_parts():
 
 def test_a_plain_object_is_counted_by_properties_types_and_depth():
     answer = {"root": {"n": 1, "next": {"n": 2}}, "names": ["a", "b"]}
-    facts = describe([row("a tree", answer, TREE), row("nothing", {}, TREE)])
+    facts = compute_statistics([row("a tree", answer, TREE), row("nothing", {}, TREE)])
     balance = facts["balance"]
     assert balance["value types"] == {
         "integer": {"training": 2, "tests": 0},
@@ -97,16 +98,16 @@ def test_a_plain_object_is_counted_by_properties_types_and_depth():
 
 @pytest.mark.parametrize("schema", [True, {}, {"type": "array", "items": True}, {"enum": [1, None]}, {"$ref": "#"}])
 def test_schemas_without_properties_are_described_too(schema):
-    facts = describe([row("?", None, schema), row("!", [1, {"a": [True, 2.5]}], schema, "test_seen")])
+    facts = compute_statistics([row("?", None, schema), row("!", [1, {"a": [True, 2.5]}], schema, "test_seen")])
     assert facts["rows"] == 2 and facts["balance"]["value types"]["null"] == {"training": 1, "tests": 0}
 
 
 def test_no_rows_are_described_and_draw_nothing():
-    facts = describe([])
+    facts = compute_statistics([])
     assert facts["rows"] == 0 and facts["balance"] == {} and facts["diversity"]["tests"]["distinct_1"] == 0
     assert draw_balance(facts["balance"]) is None
 
 
 def test_the_figure_has_a_panel_for_each_question(rows):
-    assert draw_balance(describe(rows)["balance"]).startswith(b"\x89PNG")
+    assert draw_balance(compute_statistics(rows)["balance"]).startswith(b"\x89PNG")
     assert draw_balance({"languages": {"en": {"training": 1, "tests": 0}}}).startswith(b"\x89PNG")

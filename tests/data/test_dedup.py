@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.data.dedup import SHORTEST, Requests, jaccard, normalized, word_pairs
+from schema_student.data.dedup import SHORTEST, RequestIndex, jaccard, normalized, word_pairs
 
 LONG = (
     "Show me all the orders of the last year that were shipped to Oslo or to Bergen by express "
@@ -21,14 +21,14 @@ REQUESTS = st.one_of(st.text(min_size=1), WORDS.map(" ".join))
 
 
 def known(*requests, similarity=0.8, words=13):
-    requests_known = Requests(similarity, words)
+    requests_known = RequestIndex(similarity, words)
     for query, split in requests:
-        requests_known.take(query, split)
+        requests_known.add(query, split)
     return requests_known
 
 
 def kind_of(requests_known, query, split="train", **facts):
-    problem = requests_known.problem(query, split, **facts)
+    problem = requests_known.find_problem(query, split, **facts)
     return problem and problem[0]
 
 
@@ -64,7 +64,7 @@ RUN = "orders of the last year that were shipped to Oslo or to Bergen"  # 13 wor
 def test_thirteen_words_in_a_row_are_not_shared_by_training_and_tests(before, now):
     requests = known((f"I would like to see the {RUN}", before))
     query = f"{RUN}, and of them just those that nobody has paid until now, please"
-    problem = requests.problem(query, now)
+    problem = requests.find_problem(query, now)
     assert problem == ("test_overlap", f"training and tests would share the words: {RUN.casefold()}")
     assert kind_of(requests, query, before) is None  # the same side may
     assert kind_of(requests, query.replace("Oslo", "Bonn"), now) is None  # twelve words are no overlap
@@ -98,8 +98,9 @@ def test_likeness_is_symmetric_and_a_request_that_is_taken_is_never_new(one, oth
 
 def test_what_is_found_does_not_depend_on_the_process():
     program = (
-        "from schema_student.data.dedup import Requests\n"
-        f"r = Requests(0.8, 13); r.take({LONG!r}, 'train'); print(r.problem({LONG.replace('250', '300')!r}, 'train'))"
+        "from schema_student.data.dedup import RequestIndex\n"
+        f"r = RequestIndex(0.8, 13); r.add({LONG!r}, 'train')\n"
+        f"print(r.find_problem({LONG.replace('250', '300')!r}, 'train'))"
     )
     environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
     one, other = (subprocess.check_output([sys.executable, "-c", program], env=each) for each in environments)

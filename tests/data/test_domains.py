@@ -182,7 +182,7 @@ def test_drawn_operators_serve_every_field_and_leave_something_to_refuse(spec):
 
 def test_operators_are_drawn_by_seed_and_schema_alone():
     assert schema_row(LEXICON[0], 1) == schema_row(LEXICON[0], 1)
-    assert schema_row(LEXICON[0], 1)["operators"] != schema_row(LEXICON[0], 2)["operators"]
+    assert schema_row(LEXICON[0], 1).operators != schema_row(LEXICON[0], 2).operators
 
 
 # The lexicon
@@ -204,12 +204,12 @@ def test_a_domain_of_the_lexicon_is_sound(spec):
     assert {"string", "enum", "boolean"} <= types
     assert types & {"number", "integer"}
     assert 6 <= len(spec["fields"]) <= 9
-    jsonschema_rs.meta.validate(schema_row(spec, 13)["schema"])
+    jsonschema_rs.meta.validate(schema_row(spec, 13).schema)
 
 
 @pytest.mark.parametrize("spec", LEXICON, ids=lambda spec: spec["schema_id"])
 def test_fields_and_values_of_a_domain_can_be_told_apart_in_both_languages(spec):
-    dsl = read_dsl(schema_row(spec, 13)["schema"])
+    dsl = read_dsl(schema_row(spec, 13).schema)
     for language in LANGUAGES:
         labels = [label for field in dsl.fields for label in field.labels[language]]
         choices = [label for field in dsl.fields for _, names in field.choices for label in names[language]]
@@ -221,7 +221,7 @@ def test_fields_and_values_of_a_domain_can_be_told_apart_in_both_languages(spec)
 
 @pytest.mark.parametrize("spec", LEXICON, ids=lambda spec: spec["schema_id"])
 def test_what_the_teacher_asks_of_a_domain_has_a_valid_answer(spec):
-    schema = schema_row(spec, 13)["schema"]
+    schema = schema_row(spec, 13).schema
     compiled, dsl, bank = compile_schema(schema), read_dsl(schema), load_bank("teacher")
     rng = random.Random(5)
     for language, kind in itertools.product(LANGUAGES, KINDS):

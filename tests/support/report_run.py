@@ -5,9 +5,10 @@ import random
 
 from schema_student.core.jsonl import write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import resolve_auto
 from schema_student.core.stamps import digest, versions
-from schema_student.data.dataset_statistics import describe
+from schema_student.data.dataset_statistics import compute_statistics
 from schema_student.evaluation.rates import summarize
 from schema_student.training.dpo import beta
 
@@ -70,7 +71,10 @@ def write_dataset(settings, prompts):
     write_jsonl(path, rows)
     teacher = {"model_digest": "7eac" * 16, "reason": "auto: no Ollama answers"}
     finish(path, 2, rejected={"duplicate": 7, "enum": 2}, teacher_info=teacher)
-    write_json(paths(settings).hub_dataset / "description.json", describe(rows))
+    write_json(
+        paths(settings).hub_dataset / "description.json",
+        compute_statistics(read_rows(path, DatasetRow)),
+    )
 
 
 def write_evaluation(settings, key, prompts, minute):

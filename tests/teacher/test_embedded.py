@@ -28,7 +28,7 @@ from schema_student.teacher.embedded.writing import write_queries
 from schema_student.teacher.roles import role_format, role_messages
 
 LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
-SCHEMA = schema_row(LEXICON[0], seed=1)["schema"]
+SCHEMA = schema_row(LEXICON[0], seed=1).schema
 OBJECT = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},

@@ -56,8 +56,9 @@ def generate(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, generate.__doc__, "generate")
 
-    from schema_student.data.dataset import check_own_schemas, schema_source, write_dataset
+    from schema_student.data.dataset import write_dataset
     from schema_student.data.hub import push_to_hub, write_hub_dataset
+    from schema_student.data.sources import check_own_schemas, schema_source
 
     where = paths(settings)
     if dry_run(settings, reads=[schema_source(settings)], writes=[where.dataset, where.hub_dataset]):

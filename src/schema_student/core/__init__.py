@@ -2,20 +2,22 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    resources   the files that travel with the package
-    log          the one logger
-    errors      what a person did wrong, with what to do about it
+    resources       the files that travel with the package
+    log             the one logger
+    errors          what a person did wrong, with what to do about it
+    splits          names of the splits
     setting_groups  the settings in groups: type, meaning and bounds
-    settings    every setting: type, meaning and bounds, said once
-    names       what a run is called
-    jsonl       JSON and JSONL in and out, atomic, with file and line in errors
-    paths       where each artifact of a run lies
-    stamps      what made an artifact: digests, settings, versions
-    locks       one writer an artifact
-    artifacts   done already, refused, or continued after the last whole row
-    processes   exit codes, and which of several processes this is
-    verbs       which settings each verb of the command reads
-    flags       the command line, generated from the settings
-    statistics  Wilson intervals, sign test
-    templates   jinja2's environment over a folder
+    settings        every setting: type, meaning and bounds, said once
+    names           what a run is called
+    jsonl           JSON and JSONL in and out, atomic, with file and line in errors
+    records         rows that cross stages, a type each
+    paths           where each artifact of a run lies
+    stamps          what made an artifact: digests, settings, versions
+    locks           one writer an artifact
+    artifacts       done already, refused, or continued after the last whole row
+    processes       exit codes, and which of several processes this is
+    verbs           which settings each verb of the command reads
+    flags           the command line, generated from the settings
+    statistics      Wilson intervals, sign test
+    templates       jinja2's environment over a folder
 """

@@ -27,17 +27,6 @@ MADE_BY = {
 }
 
 
-# What later stages read of a row, for the message about one that lacks it.
-FIELDS = {
-    "d_01_domain_specs.jsonl": ("schema_id", "domain", "description", "fields", "example_queries"),
-    "d_02_final_schemas.jsonl": ("schema_id", "domain", "operators", "schema"),
-    "d_03_dataset.jsonl": ("schema_id", "schema_json", "query", "current_date", "ast_json", "is_valid", "split"),
-    "d_04_training_corpus.jsonl": ("schema_id", "prompt", "completion", "is_valid", "split"),
-    "dpo_pairs.jsonl": ("schema_id", "prompt", "chosen", "rejected"),
-    "evaluation_results.jsonl": ("schema_id", "query", "split", "current_date", "raw_output", "rank"),
-}
-
-
 def read_json(path: Path) -> Any:
     """One JSON document; raises UserError that names the file, and the line where it is broken."""
     text = _read_text(path)
@@ -50,29 +39,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """The rows of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one.
-
-    Broken is what is not a JSON object, or lacks one of the FIELDS of its file, or has no JSON in one named *_json.
-    """
-    rows, fields = number_rows(path), FIELDS.get(path.name, ())
-    for number, row in rows:
-        if missing := [name for name in fields if name not in row]:
-            raise UserError(f"{path}:{number}: this row has no {', '.join(missing)}{name_maker(path)}")
-        for name in fields:
-            if name.endswith("_json"):
-                _check_nested(row[name], f"{path}:{number}: {name}")
-    return [row for _, row in rows]
-
-
-def _check_nested(text: Any, where: str) -> None:
-    try:
-        json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON in a string: {error}") from None
+    """The objects of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one."""
+    return [row for _, row in number_rows(path)]
 
 
 def number_rows(path: Path) -> list[tuple[int, Row]]:
-    """The rows of a JSONL file, each with the number of its line; their fields are not looked at."""
+    """The rows of a JSONL file, each with the number of its line."""
     lines = enumerate(_read_text(path).split("\n"), start=1)
     return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
 

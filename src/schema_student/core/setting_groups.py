@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schema_student.core.splits import Split
+
 Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
 Folder = Annotated[str, Field(min_length=1)]
@@ -292,9 +294,7 @@ class EvalSettings(Group):
 
     section = "eval"
 
-    eval_splits: list[Literal["train", "validation", "alignment", "test_seen", "test_unseen"]] = setting(
-        "splits to evaluate", min_length=1
-    )
+    eval_splits: list[Split] = setting("splits to evaluate", min_length=1)
     eval_limit: int = setting("prompts of each split; 0 = all", ge=0)
     judge_valid: bool = setting("ask the teacher whether a valid answer is what was asked")
 

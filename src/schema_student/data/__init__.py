@@ -3,9 +3,12 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     domains             d_01 and d_02: domain specifications and their schemas
-    dedup               is a request new: no repetition, no overlap with tests
+    sources             the schemas that rows are made for: d_02, or the user's own
     splits              which split a schema and a request belong to
-    dataset             d_03: requests and answers, judged
+    dedup               is a request new: no repetition, no overlap with tests
+    quotas              how many rows of what
+    collector           judges answers, keeps the valid ones, counts the others
+    dataset             d_03: the stage that asks the teacher
     dataset_statistics  what the rows hold: diversity and balance
     hub                 the dataset as others load it, with a card
     corpus              d_04: prompts and completions

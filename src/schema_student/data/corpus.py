@@ -8,24 +8,24 @@ reads them, and none of their requests or schemas may stand here.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.records import CorpusRow, DatasetRow, read_rows
 from schema_student.core.settings import AnySettings
+from schema_student.core.splits import TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
-from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.prompts import render_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import shape
 
-TRAINED = ("train", "validation")
+DECIDING = ("prompt",)  # groups of settings
 KEPT = ("query", "current_date", "kind", "language", "accepted", "source", "teacher_model")
 
 
@@ -33,63 +33,66 @@ def write_corpus(settings: AnySettings) -> Path:
     """Make d_04; returns where it is. Raises UserError where a test row leaks into training, or nothing is left."""
     where = paths(settings)
     with open_artifact(
-        where.corpus, make_stamp(settings, "prompt"), [where.dataset], settings.run.overwrite
+        where.corpus, make_stamp(settings, *DECIDING), [where.dataset], settings.run.overwrite
     ) as artifact:
         if not artifact.done:
-            dataset = read_jsonl(where.dataset)
+            dataset = read_rows(where.dataset, DatasetRow)
             check_leaks(dataset, where.dataset)
             rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
-            if not any(row["split"] == "train" for row in rows):
+            if not any(row.split == "train" for row in rows):
                 raise UserError(
                     f"{where.dataset} has no valid training row; make it again with generate_dataset.py --overwrite"
                 )
             for row in rows[len(artifact.rows) :]:
-                artifact.append(row)
-            counts = Counter(row["split"] for row in rows)
+                artifact.append(row.as_json())
+            counts = Counter(row.split for row in rows)
             log.info("corpus: " + ", ".join(f"{counts[split]} {split}" for split in TRAINED) + f" ({_said(dropped)})")
             artifact.finish({"counts": dict(counts), "dropped": dict(dropped)})
     return where.corpus
 
 
-def build_rows(dataset: Sequence[Row], rendering: str) -> tuple[list[Row], Counter[str]]:
+def build_rows(dataset: Sequence[DatasetRow], rendering: str) -> tuple[list[CorpusRow], Counter[str]]:
     """Corpus rows of the trained splits, no prompt twice; and how many rows were dropped, by reason."""
     dropped: Counter[str] = Counter()
-    kept: dict[str, Row] = {}
+    kept: dict[str, CorpusRow] = {}
     for row in dataset:
-        if row["split"] not in TRAINED:
+        if row.split not in TRAINED:
             continue
-        made = _corpus_row(row, rendering)
-        if not row["is_valid"]:
+        prompt = render_prompt(row.schema, row.query, row.current_date, rendering)
+        completion = completion_text(row.target)
+        if not row.is_valid:
             dropped["invalid"] += 1
-        elif known := kept.get(made["prompt"]):
-            dropped["repeated" if known["completion"] == made["completion"] else "contradictory"] += 1
+        elif known := kept.get(prompt):
+            dropped["repeated" if known.completion == completion else "contradictory"] += 1
         else:
-            kept[made["prompt"]] = made
+            kept[prompt] = _corpus_row(row, prompt, completion)
     return list(kept.values()), dropped
 
 
-def _corpus_row(row: Row, rendering: str) -> Row:
-    prompt, completion = render_row_prompt(row, rendering), completion_text(json.loads(row["ast_json"]))
-    head = {"schema_id": row["schema_id"], "domain": row["domain"], "prompt": prompt, "completion": completion}
-    return {**head, "is_valid": row["is_valid"], "split": row["split"], **{name: row.get(name) for name in KEPT}}
+def _corpus_row(row: DatasetRow, prompt: str, completion: str) -> CorpusRow:
+    return CorpusRow(
+        schema_id=row.schema_id,
+        domain=row.domain,
+        prompt=prompt,
+        completion=completion,
+        is_valid=row.is_valid,
+        split=row.split,
+        extra={name: getattr(row, name) for name in KEPT},
+    )
 
 
-def check_leaks(dataset: Sequence[Row], path: Path) -> None:
+def check_leaks(dataset: Sequence[DatasetRow], path: Path) -> None:
     """Raise UserError where a request of a test split, or a schema of test_unseen, stands in training."""
-    trained = [row for row in dataset if row["split"] in TRAINED]
-    tested = {normalized(row["query"]): row for row in dataset if row["split"] not in TRAINED}
+    trained = [row for row in dataset if row.split in TRAINED]
+    tested = {normalized(row.query): row for row in dataset if row.split not in TRAINED}
     for row in trained:
-        if row["query"] and (other := tested.get(normalized(row["query"]))):
-            raise UserError(
-                _leak(path, f"the request {row['query']!r} stands in {row['split']} and in {other['split']}")
-            )
-    shapes = {text: digest(shape(json.loads(text))) for text in {row["schema_json"] for row in dataset}}
-    unseen = {shapes[row["schema_json"]]: row["schema_id"] for row in dataset if row["split"] == "test_unseen"}
+        if row.query and (other := tested.get(normalized(row.query))):
+            raise UserError(_leak(path, f"the request {row.query!r} stands in {row.split} and in {other.split}"))
+    shapes = {row.schema_json: digest(shape(row.schema)) for row in {row.schema_json: row for row in dataset}.values()}
+    unseen = {shapes[row.schema_json]: row.schema_id for row in dataset if row.split == "test_unseen"}
     for row in trained:
-        if other_id := unseen.get(shapes[row["schema_json"]]):
-            raise UserError(
-                _leak(path, f"schema {other_id} of test_unseen is schema {row['schema_id']} of {row['split']}")
-            )
+        if other_id := unseen.get(shapes[row.schema_json]):
+            raise UserError(_leak(path, f"schema {other_id} of test_unseen is schema {row.schema_id} of {row.split}"))
 
 
 def _leak(path: Path, what: str) -> str:

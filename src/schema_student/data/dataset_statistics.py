@@ -2,7 +2,7 @@
 
 Stands between the dataset and its card and the report's figure of it, which show what is counted here.
 
-    facts = describe(read_jsonl(paths(settings).dataset))
+    facts = compute_statistics(read_rows(paths(settings).dataset, DatasetRow))
     print(facts["balance"]["operators"]["equals"])   # {"training": 812, "tests": 140}
 """
 
@@ -16,7 +16,9 @@ from functools import cache
 from typing import Any
 
 from schema_student.core.jsonl import Row
-from schema_student.data.dedup import TESTS, WORD
+from schema_student.core.records import DatasetRow
+from schema_student.core.splits import TESTS
+from schema_student.data.dedup import WORD
 from schema_student.schema.query_dsl import DslSpec, is_query_dsl, read_dsl
 from schema_student.schema.structure import resolve
 
@@ -28,7 +30,7 @@ MANY = 6  # conditions, steps, properties and levels are counted up to so many, 
 Counts = dict[str, Counter[str]]  # side -> what -> how many
 
 
-def describe(rows: Sequence[Row]) -> Row:
+def compute_statistics(rows: Sequence[DatasetRow]) -> Row:
     """Size, diversity and balance of rows; keys are in the order in which they are to be read.
 
     `balance`: {what: {case: {"training": n, "tests": n}}}; what does not occur in these rows is left out. `diversity`:
@@ -44,14 +46,14 @@ def describe(rows: Sequence[Row]) -> Row:
     balance = {what: _table(found) for what, found in counts.items()}
     return {
         "rows": len(rows),
-        "schemas": len({row["schema_id"] for row in rows}),
+        "schemas": len({row.schema_id for row in rows}),
         "diversity": {side: _diversity(mine) for side, mine in sides.items()},
         "balance": {what: balance[what] for what in ORDER if what in balance},
     }
 
 
-def _side(row: Row) -> str:
-    return SIDES[row["split"] in TESTS]
+def _side(row: DatasetRow) -> str:
+    return SIDES[row.split in TESTS]
 
 
 def _table(found: Counts) -> dict[str, dict[str, int]]:
@@ -66,8 +68,8 @@ def _table(found: Counts) -> dict[str, dict[str, int]]:
 # Diversity
 
 
-def _diversity(rows: Sequence[Row]) -> Row:
-    texts = [WORD.findall(row["query"].casefold()) for row in rows]
+def _diversity(rows: Sequence[DatasetRow]) -> Row:
+    texts = [WORD.findall(row.query.casefold()) for row in rows]
     asked, there = _fields(rows)
     return {
         "requests": len(rows),
@@ -83,13 +85,13 @@ def _distinct(texts: Iterable[list[str]], n: int) -> float:
     return round(len(set(grams)) / len(grams), 4) if grams else 0.0
 
 
-def _fields(rows: Iterable[Row]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+def _fields(rows: Iterable[DatasetRow]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """(schema, field or property) that are asked for, and that there are."""
     asked: set[tuple[str, str]] = set()
     there: set[tuple[str, str]] = set()
     for row in rows:
-        name, schema, answer = row["schema_id"], _schema(row["schema_json"]), json.loads(row["ast_json"])
-        there |= {(name, field) for field in _field_types(row["schema_json"])}
+        name, schema, answer = row.schema_id, _schema(row.schema_json), row.target
+        there |= {(name, field) for field in _field_types(row.schema_json)}
         if is_query_dsl(schema):
             asked |= {(name, condition["field"]) for condition in _conditions(answer)}
         elif isinstance(answer, dict):
@@ -101,23 +103,23 @@ def _fields(rows: Iterable[Row]) -> tuple[set[tuple[str, str]], set[tuple[str, s
 # Balance
 
 
-def _facts(row: Row) -> Iterator[tuple[str, str]]:
+def _facts(row: DatasetRow) -> Iterator[tuple[str, str]]:
     """(what, case) of one row."""
-    schema, answer = _schema(row["schema_json"]), json.loads(row["ast_json"])
-    yield "languages", row.get("language", "en")
-    yield "words", _band(len(WORD.findall(row["query"].casefold())))
+    schema, answer = _schema(row.schema_json), row.target
+    yield "languages", row.language or "en"
+    yield "words", _band(len(WORD.findall(row.query.casefold())))
     if is_query_dsl(schema):
-        yield "kinds", row.get("kind", "answerable").replace("_", " ")
+        yield "kinds", (row.kind or "answerable").replace("_", " ")
         yield from _query_facts(row, answer)
     else:
         yield from _object_facts(schema, answer)
 
 
-def _query_facts(row: Row, answer: Any) -> Iterator[tuple[str, str]]:
+def _query_facts(row: DatasetRow, answer: Any) -> Iterator[tuple[str, str]]:
     if "steps" not in answer:
         return
-    conditions, types = _conditions(answer), _field_types(row["schema_json"])
-    canonical = {own: meaning for meaning, own in _dsl(row["schema_json"]).operators.items()}
+    conditions, types = _conditions(answer), _field_types(row.schema_json)
+    canonical = {own: meaning for meaning, own in _dsl(row.schema_json).operators.items()}
     yield "conditions", _number(len(conditions))
     yield "steps", _number(len(answer["steps"]))
     yield "timeframe", "with" if "timeframe" in answer else "without"

@@ -1,14 +1,14 @@
 """Whether a request is new: no repetition of another, nearly or exactly, and no overlap of training with tests.
 
-Stands before the dataset, which takes only new requests. Near-duplicates are found as by Lee et al. 2022 (arXiv
+Stands before the dataset, which keeps only new requests. Near-duplicates are found as by Lee et al. 2022 (arXiv
 2107.06499): MinHash proposes, the exact Jaccard similarity decides. Requests are short, so the sets are of pairs of
 neighboring words, values included: at 0.8 two requests of 17 words may differ in one. Overlap is that of GPT-3 (arXiv
 2005.14165, appendix C): a run of 13 words, in requests of less (but at least 8) the whole request; what is shorter
 overlaps only where it is the same. Templates make runs of 8 words common that say nothing (benchmarks/README.md).
 
-    known = Requests(similarity=0.8, words=13)
-    known.take("Show me the films", "train")
-    known.problem("show me the films!", "test_seen")   # ("duplicate", "this request stands there already")
+    known = RequestIndex(similarity=0.8, words=13)
+    known.add("Show me the films", "train")
+    known.find_problem("show me the films!", "test_seen")   # ("duplicate", "this request stands there already")
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-TESTS = ("test_seen", "test_unseen")
+from schema_student.core.splits import TESTS
+
 SHORTEST = 8  # words of a request that is looked for as a whole
 BANDS, BAND = 32, 4  # of MinHash: finds 99.99% of pairs at 0.7 and 87% at 0.5, of which most are none
 WORD = re.compile(r"\w+(?:[.,:'-]\w+)*")
@@ -26,8 +27,8 @@ WORD = re.compile(r"\w+(?:[.,:'-]\w+)*")
 Problem = tuple[str, str]  # error type, reason
 
 
-class Requests:
-    """The requests that are taken, by the side of the split that they stand in."""
+class RequestIndex:
+    """The requests of a dataset so far, those of training and of tests apart."""
 
     def __init__(self, similarity: float, words: int) -> None:
         """`similarity` from which a request repeats another, `words` in a row that overlap; 0: not looked at."""
@@ -42,21 +43,21 @@ class Requests:
 
             self._index = MinHashLSH(num_perm=BANDS * BAND, params=(BANDS, BAND))
 
-    def problem(self, query: str, split: str, given: bool = False) -> Problem | None:
+    def find_problem(self, query: str, split: str, given: bool = False) -> Problem | None:
         """What speaks against a request. `given` tests, the user's own, may resemble each other: they are the truth."""
         if normalized(query) in self._exact:
             return "duplicate", "this request stands there already"
         tested = split in TESTS
         if given and tested:
             return None
-        if self._similarity and (likeness := self._likeness(query)) >= self._similarity:
-            return "near_duplicate", f"a request that stands there shares {likeness:.0%} of its pairs of words"
+        if self._similarity and (similarity := self._similarity_of(query)) >= self._similarity:
+            return "near_duplicate", f"a request that stands there shares {similarity:.0%} of its pairs of words"
         if self._words and (run := self._shared_run(query, other_side=not tested)):
             return "test_overlap", f"training and tests would share the words: {run.strip()}"
         return None
 
-    def take(self, query: str, split: str) -> None:
-        """Let a request stand in a split."""
+    def add(self, query: str, split: str) -> None:
+        """Add a request of a split."""
         self._exact.add(normalized(query))
         tested = split in TESTS
         if self._similarity:
@@ -69,8 +70,8 @@ class Requests:
             if SHORTEST <= len(words) < self._words:
                 self._whole[tested].add(text)
 
-    def _likeness(self, query: str) -> float:
-        """The greatest similarity to a request that is taken."""
+    def _similarity_of(self, query: str) -> float:
+        """The greatest similarity to a request of the index."""
         pairs = word_pairs(query)
         found = (self._pairs[i] for i in self._index.query(_min_hash(pairs)))
         return max((jaccard(pairs, other) for other in found), default=0.0)

@@ -16,9 +16,10 @@ from typing import Any
 
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.core.jsonl import read_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.records import BuiltSchema, DomainSpec, read_rows
 from schema_student.core.resources import DATA_DIR
 from schema_student.core.settings import AnySettings, resolve_auto
 from schema_student.core.stamps import make_stamp
@@ -30,6 +31,7 @@ from schema_student.teacher.client import Teacher, open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
 DOMAIN_PROMPTS = DATA_DIR / "domain_prompts.json"
+DECIDING = ("answers",)  # groups of settings of d_01; "domains" comes resolved
 ASKED_AT_ONCE = 12  # specifications asked for between two writes
 
 
@@ -44,7 +46,7 @@ def write_domain_specs(settings: AnySettings) -> None:
     """
     choice = resolve_teacher(settings)
     prompts = seed_prompts(domain_count(settings, choice))
-    stamp = make_stamp(settings, "answers", teacher=choice.stamp, domains=len(prompts))
+    stamp = make_stamp(settings, *DECIDING, teacher=choice.stamp, domains=len(prompts))
     target = paths(settings).domain_specs
     with open_artifact(target, stamp, [DOMAIN_PROMPTS], settings.run.overwrite) as artifact:
         if artifact.done:
@@ -60,8 +62,8 @@ def write_domain_specs(settings: AnySettings) -> None:
                     log.info(f"rejected: {prompt}: {problem}")
                 else:
                     row = _spec_row(answer, prompt, ids)
-                    ids.add(row["schema_id"])
-                    artifact.append(row)
+                    ids.add(row.schema_id)
+                    artifact.append(row.as_json())
         if not ids:
             reasons = "; ".join(dict.fromkeys(rejected.values()))[:400]
             raise UserError(f"no valid domain specification came from {choice.display_name}: {reasons}")
@@ -115,12 +117,12 @@ def _repeated(names: list[str]) -> list[str]:
     return [name for i, name in enumerate(names) if name in names[:i]]
 
 
-def _spec_row(spec: Spec, prompt: str, ids: set[str]) -> dict[str, Any]:
+def _spec_row(spec: Spec, prompt: str, ids: set[str]) -> DomainSpec:
     """A row of d_01; a schema_id that is taken gets a number."""
     taken = sum(name == spec["schema_id"] or name.startswith(f"{spec['schema_id']}_v") for name in ids)
     schema_id = f"{spec['schema_id']}_v{taken + 1}" if taken else spec["schema_id"]
-    keys = ("domain", "noun", "description", "fields", "example_queries")
-    return {"schema_id": schema_id, **{key: spec[key] for key in keys}, "source_prompt": prompt}
+    own = {key: spec[key] for key in ("domain", "noun", "description", "fields", "example_queries")}
+    return DomainSpec(schema_id=schema_id, **own, source_prompt=prompt)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,17 +138,16 @@ def write_schemas(settings: AnySettings) -> None:
     ) as artifact:
         if artifact.done:
             return
-        for spec in read_jsonl(where.domain_specs)[len(artifact.rows) :]:
-            artifact.append(schema_row(spec, settings.run.seed))
+        for spec in read_rows(where.domain_specs, DomainSpec)[len(artifact.rows) :]:
+            artifact.append(schema_row(spec.as_json(), settings.run.seed).as_json())
         artifact.finish()
 
 
-def schema_row(spec: Spec, seed: int) -> dict[str, Any]:
+def schema_row(spec: Spec, seed: int) -> BuiltSchema:
     """A row of d_02: the specification, the operators drawn for it, and its schema."""
     rng = random.Random(f"{seed} operators {spec['schema_id']}")
     operators = draw_operators(operator_catalog(), spec, rng)
     schema = build_schema(spec, operators)
     compile_schema(schema, spec["schema_id"])
-    keys = ("schema_id", "domain", "noun", "description", "fields")
-    head = {key: spec[key] for key in keys} | {"operators": operators, "example_queries": spec["example_queries"]}
-    return {**head, "schema": schema, "schema_json": completion_text(schema)}
+    own = {key: spec[key] for key in ("schema_id", "domain", "noun", "description", "fields", "example_queries")}
+    return BuiltSchema(**own, operators=operators, schema=schema, schema_json=completion_text(schema))

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, dump_row, read_jsonl, write_json, write_jsonl, write_text
+from schema_student.core.jsonl import Row, dump_row, write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings
+from schema_student.core.splits import SPLITS
 from schema_student.core.stamps import make_stamp
 from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
-from schema_student.data.dataset_statistics import describe
-from schema_student.data.splits import SPLITS
+from schema_student.data.dataset_statistics import compute_statistics
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
 FIELDS = {  # of a published row; all are strings: values of many schemas have no common type but JSON's text
@@ -48,15 +49,15 @@ DROPPED = {
 
 
 def write_hub_dataset(settings: AnySettings) -> Path:
-    """Write the folder of card, description and splits beside d_03; returns where it is."""
+    """Write the folder of card, statistics and splits beside d_03; returns where it is."""
     where = paths(settings)
     stamp = make_stamp(settings, "hub")
     with open_artifact(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite) as artifact:
         if not artifact.done:
             where.hub_dataset.mkdir(exist_ok=True)
-            rows = read_jsonl(where.dataset)
+            rows = read_rows(where.dataset, DatasetRow)
             sizes = {split: size for split in SPLITS if (size := _write_split(where.hub_dataset, split, rows))}
-            facts = describe(rows)
+            facts = compute_statistics(rows)
             write_json(where.hub_dataset / "description.json", facts)
             card = write_card(rows, facts, sizes, read_meta(where.dataset) or {}, settings)
             write_text(where.hub_dataset / "README.md", card)
@@ -64,9 +65,9 @@ def write_hub_dataset(settings: AnySettings) -> Path:
     return where.hub_dataset
 
 
-def _write_split(folder: Path, split: str, rows: Sequence[Row]) -> int:
+def _write_split(folder: Path, split: str, rows: Sequence[DatasetRow]) -> int:
     """Write one split; its size in bytes, 0 where it is empty (and has no file)."""
-    mine = [_published(row) for row in rows if row["split"] == split]
+    mine = [_published(row) for row in rows if row.split == split]
     path = folder / f"{split}.jsonl"
     path.unlink(missing_ok=True)
     if mine:
@@ -74,24 +75,24 @@ def _write_split(folder: Path, split: str, rows: Sequence[Row]) -> int:
     return path.stat().st_size if mine else 0
 
 
-def _published(row: Row) -> Row:
-    accepted = row.get("accepted")
-    made = {"operators_json": dump_row(row["operators"]), "accepted_json": dump_row(accepted) if accepted else None}
-    return {name: made.get(name, row.get(name)) for name in FIELDS}
+def _published(row: DatasetRow) -> Row:
+    accepted = dump_row(row.accepted) if row.accepted else None
+    made = {"operators_json": dump_row(row.operators), "accepted_json": accepted}
+    return {name: made.get(name, getattr(row, name, None)) for name in FIELDS}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The card
 
 
-def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
+def write_card(rows: Sequence[DatasetRow], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
     """The README: front matter for `datasets` and for hubs, then what a person asks before using the data."""
     environment = open_templates(Path(__file__).parent / "templates")
     # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
-    teachers = sorted({row["teacher_model"] for row in rows} - {"user"})
-    given = any(row["source"] == "user" for row in rows)
+    teachers = sorted({str(row.teacher_model) for row in rows} - {"user"})
+    given = any(row.source == "user" for row in rows)
     embedded = teachers == [MODEL]
     licence = settings.hub.dataset_licence or ("apache-2.0" if embedded and not given else "unknown")
     names = {MODEL: f"the {DISPLAY_NAME}"}
@@ -110,15 +111,15 @@ def write_card(rows: Sequence[Row], facts: Row, sizes: dict[str, int], meta: Row
     )
 
 
-def _front_matter(rows: Sequence[Row], sizes: dict[str, int], licence: str) -> Row:
+def _front_matter(rows: Sequence[DatasetRow], sizes: dict[str, int], licence: str) -> Row:
     """What hubs and `datasets` read: `sizes` are the bytes of each split's file."""
     features = [{"name": name, "dtype": "string"} for name in FIELDS]
-    counts = {split: sum(row["split"] == split for row in rows) for split in sizes}
+    counts = {split: sum(row.split == split for row in rows) for split in sizes}
     splits = [{"name": split, "num_bytes": sizes[split], "num_examples": n} for split, n in counts.items()]
     files = [{"split": split, "path": f"{split}.jsonl"} for split in sizes]
     return {
         "license": licence,
-        "language": sorted({row["language"] for row in rows}),
+        "language": sorted({row.language or "en" for row in rows}),
         "task_categories": ["text-generation"],
         "size_categories": [next((name for bound, name in SIZES if len(rows) < bound), "n>1M")],
         "tags": ["json-schema", "structured-output", "synthetic"],

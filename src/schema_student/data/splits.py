@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
-from schema_student.schema.query_dsl import is_query_dsl
+from schema_student.data.sources import Source
 from schema_student.schema.structure import shape
 from schema_student.schema.user_schemas import SchemaRow
-
-SPLITS = ("train", "validation", "alignment", "test_seen", "test_unseen")
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A schema to make rows for, with the requests that the user gave for it."""
-
-    schema_id: str
-    domain: str
-    operators: list[Any]
-    schema: dict[str, Any]
-    own: tuple[SchemaRow, ...] = ()
-
-    @property
-    def is_dsl(self) -> bool:
-        return is_query_dsl(self.schema)
 
 
 def split_schemas(sources: Sequence[Source], settings: AnySettings) -> dict[str, str]:
@@ -38,13 +19,16 @@ def split_schemas(sources: Sequence[Source], settings: AnySettings) -> dict[str,
         families[digest(shape(source.schema))].append(source.schema_id)
     order = sorted(families.values(), key=lambda ids: digest([settings.run.seed, ids[0]]))
     n = len(order)
-    validation = min(
-        max(round(n * settings.dataset.validation_share), 1 if settings.dataset.validation_share else 0), max(0, n - 2)
-    )
     unseen_share = 1 - settings.dataset.train_share - settings.dataset.validation_share
-    unseen = min(max(round(n * unseen_share), 1 if unseen_share > 1e-9 else 0), max(0, n - 1 - validation))
+    validation = min(_share(n, settings.dataset.validation_share), max(0, n - 2))
+    unseen = min(_share(n, unseen_share), max(0, n - 1 - validation))
     names = ["test_unseen"] * unseen + ["validation"] * validation + ["train"] * (n - unseen - validation)
     return {schema_id: name for ids, name in zip(order, names, strict=True) for schema_id in ids}
+
+
+def _share(n: int, share: float) -> int:
+    """A share of n, at least one where the share is above 0."""
+    return max(round(n * share), 1) if share > 1e-9 else 0
 
 
 def split_own_queries(

@@ -23,6 +23,7 @@ from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
@@ -104,10 +105,15 @@ def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:
     return None
 
 
+def read_dataset(path: Path) -> list[Row]:
+    """The rows of d_03."""
+    return [row.as_json() for row in read_rows(path, DatasetRow)]
+
+
 def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[Row]:
     """Valid rows of these splits of d_03, split by split; with a limit, that many of each, evenly spread."""
     found = []
-    dataset_rows = [row for row in read_jsonl(dataset) if row["is_valid"]]
+    dataset_rows = [row for row in read_dataset(dataset) if row["is_valid"]]
     for split in splits:
         rows = [row for row in dataset_rows if row["split"] == split]
         if limit and limit < len(rows):

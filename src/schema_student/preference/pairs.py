@@ -35,6 +35,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import make_stamp
 from schema_student.preference.held_out import is_held_out, prompt_digest
@@ -76,7 +77,7 @@ def build_pairs(given: AnySettings) -> Path:
     settings = resolve_auto(given, choice.kind)
     where = paths(settings)
     check_adapter(str(where.sft_checkpoint), choice)
-    rows = draw_requests(read_jsonl(where.dataset), settings)
+    rows = draw_requests(read_dataset(where.dataset), settings)
     if not rows:
         raise UserError(f"{where.dataset} has no valid training row to make pairs of; generate_dataset.py makes them")
     load = cache(partial(load_student, settings, adapter=str(where.sft_checkpoint)))
@@ -96,6 +97,11 @@ def build_pairs(given: AnySettings) -> Path:
             log.info(f"  {len(pairs)} pairs; rejected by {_said(sources)}; {_said(dropped)}")
             artifact.finish({"pairs": len(pairs), "sources": dict(sources), "counts": dropped})
     return where.pairs
+
+
+def read_dataset(path: Path) -> list[Row]:
+    """The rows of d_03."""
+    return [row.as_json() for row in read_rows(path, DatasetRow)]
 
 
 def draw_requests(dataset: Sequence[Row], settings: ResolvedSettings) -> list[Row]:

@@ -32,7 +32,7 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.preference.imports import load_rows, take
-from schema_student.preference.pairs import draw_requests, take_together
+from schema_student.preference.pairs import draw_requests, read_dataset, take_together
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
 from schema_student.schema.prompts import render_row_prompt
@@ -68,7 +68,7 @@ def read_prompts(settings: ResolvedSettings) -> list[Row]:
     """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
     if not settings.data.data_set:
         dataset = paths(settings).dataset
-        rows = take_together(draw_requests(read_jsonl(dataset), settings), settings.sampling.pair_prompts)
+        rows = take_together(draw_requests(read_dataset(dataset), settings), settings.sampling.pair_prompts)
         if not rows:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
     else:

@@ -22,6 +22,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_json, read_jsonl, write_text
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import Paths, paths
+from schema_student.core.records import DatasetRow, EvaluationRow, Pair, read_rows
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import AnySettings, read_auto, read_config
 from schema_student.core.stamps import digest
@@ -126,7 +127,7 @@ def read_students(where: Paths, run: str) -> list[Row]:
         results = summary.with_name("evaluation_results.jsonl")
         # Run a-b has the evaluation a-b-sft, which is none of run a.
         if read_meta(results) and (key in STUDENTS or told.get("run") == run):
-            rows = read_jsonl(results)
+            rows = [row.as_json() for row in read_rows(results, EvaluationRow)]
             student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
             student |= {"rows": rows, "summary": told, "failed": sum(row["rank"] != RIGHT for row in rows)}
             found.append(student)
@@ -177,8 +178,8 @@ def read_data(where: Paths) -> Row | None:
     """Counts of d_03 by split, who wrote it, and what it holds."""
     if not where.dataset.exists():
         return None
-    rows = read_jsonl(where.dataset)
-    writers = Counter(row["teacher_model"] for row in rows)
+    rows = read_rows(where.dataset, DatasetRow)
+    writers = Counter(row.teacher_model for row in rows)
     description = where.hub_dataset / "description.json"
     return {
         "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
@@ -199,17 +200,17 @@ def read_pairs(where: Paths) -> Row | None:
     """Pairs made or imported, and why their rejected answers are worse, where that is known."""
     if not where.pairs.exists():
         return None
-    rows, meta = read_jsonl(where.pairs), read_meta(where.pairs) or {}
+    rows, meta = read_rows(where.pairs, Pair), read_meta(where.pairs) or {}
     known = range(len(RANK_NAMES))  # an imported pair may have none, or another's
-    ranks = Counter(int(row["rejected_rank"]) for row in rows if row.get("rejected_rank") in known)
+    ranks = Counter(rank for row in rows if (rank := row.rejected_rank) is not None and rank in known)
     whys = Counter(
-        _shorten(general_path(str(row["why"]).split(":")[0].replace(" ", "  ", 1)), 60) for row in rows if row["why"]
+        _shorten(general_path(str(row.why).split(":")[0].replace(" ", "  ", 1)), 60) for row in rows if row.why
     )
     return {
         "total": len(rows),
-        "splits": dict(Counter(row.get("split", "train") for row in rows)),
+        "splits": dict(Counter(row.split for row in rows)),
         "ranks": [(RANK_NAMES[rank], n) for rank, n in sorted(ranks.items())],
-        "sources": Counter(str(row["source"]).split(":")[0] for row in rows).most_common(),
+        "sources": Counter(str(row.source).split(":")[0] for row in rows).most_common(),
         "whys": whys.most_common(10),
         "dropped": meta.get("counts") or meta.get("left_out") or {},
     }

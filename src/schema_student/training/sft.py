@@ -20,6 +20,7 @@ from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.records import CorpusRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import make_stamp
 from schema_student.student import batching
@@ -56,7 +57,7 @@ def train_sft(given: AnySettings) -> Path:
 
 
 def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str, Any]:
-    rows = read_jsonl(corpus)
+    rows = read_rows(corpus, CorpusRow)
     loaded = attach_lora(load_student(settings), settings)
     trees = batching.supports_prompt_trees(loaded.model)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
@@ -85,7 +86,7 @@ def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str,
 
 
 def encode_rows(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[CorpusRow],
     split: str,
     tokenizer: Any,
     settings: ResolvedSettings,
@@ -95,12 +96,12 @@ def encode_rows(
     """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
     found = []
     for number, row in enumerate(rows, start=1):
-        if row["split"] != split or not row["is_valid"]:
+        if row.split != split or not row.is_valid:
             continue
-        ids, name = batching.encode(tokenizer, row["prompt"], row["completion"]), f"{corpus.name}:{number}"
-        fault = "no supervised token" if not row["completion"] else batching.find_fault(ids, settings)
+        ids, name = batching.encode(tokenizer, row.prompt, row.completion), f"{corpus.name}:{number}"
+        fault = "no supervised token" if not row.completion else batching.find_fault(ids, settings)
         if batching.keep_whole(fault, name, counts, settings):
-            found.append({"ids": ids, "name": name, "key": row["schema_id"]})
+            found.append({"ids": ids, "name": name, "key": row.schema_id})
     return found
 
 
@@ -171,6 +172,6 @@ def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
 
 
-def teachers(rows: Sequence[dict[str, Any]]) -> list[str]:
+def teachers(rows: Sequence[CorpusRow]) -> list[str]:
     """Who wrote the corpus, where its rows say so."""
-    return sorted({str(row["teacher_model"]) for row in rows if row.get("teacher_model")})
+    return sorted({str(row.extra["teacher_model"]) for row in rows if row.extra.get("teacher_model")})

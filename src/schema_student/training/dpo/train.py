@@ -15,7 +15,6 @@ Shapes: B pairs.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -31,13 +30,14 @@ from schema_student.core.jsonl import append_row, read_jsonl, write_json, write_
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.records import DatasetRow, Pair, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.core.statistics import sign_test
 from schema_student.preference.held_out import is_held_out
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
-from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.prompts import render_prompt
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
@@ -132,7 +132,7 @@ def _train(
     loaded = loaded if adapter else attach_lora(loaded, settings)
     trees = batching.supports_prompt_trees(loaded.model, betas.make_controller(settings).wants_signs)
     counts: dict[str, int] = {}
-    rows = encode_pairs(read_jsonl(pairs), loaded.tokenizer, settings, counts, pairs, trees)
+    rows = encode_pairs(read_rows(pairs, Pair), loaded.tokenizer, settings, counts, pairs, trees)
     for fault, count in counts.items():
         log.info(f"  left out {count} pairs: {fault}")
     train = [row for row in rows if row["split"] == "train"]
@@ -200,7 +200,7 @@ def name_reference(student: Student, adapter: Path, settings: ResolvedSettings) 
 
 
 def encode_pairs(
-    pairs: Sequence[dict[str, Any]],
+    pairs: Sequence[Pair],
     tokenizer: Any,
     settings: ResolvedSettings,
     counts: dict[str, int],
@@ -210,15 +210,15 @@ def encode_pairs(
     """Pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room are counted."""
     rows = []
     for number, pair in enumerate(pairs, start=1):
-        chosen, rejected = (batching.encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected"))
+        chosen, rejected = (batching.encode(tokenizer, pair.prompt, side) for side in (pair.chosen, pair.rejected))
         fault = batching.find_fault(chosen, settings) or batching.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
         too_long = not fault and batching.count_tokens([chosen, rejected], trees) > settings.batching.batch_tokens
         fault = "pair longer than batch_tokens" if too_long else fault
         name = f"{path.name}:{number}"
         if batching.keep_whole(fault, name, counts, settings):
-            sides = {"chosen": chosen, "rejected": rejected, "key": pair["schema_id"]}
-            rows.append({**sides, "name": name, "split": pair.get("split", "train")})
+            sides = {"chosen": chosen, "rejected": rejected, "key": pair.schema_id}
+            rows.append({**sides, "name": name, "split": pair.split})
     return rows
 
 
@@ -229,13 +229,13 @@ def read_requests(dataset: Path, limit: int, rendering: str) -> list[dict[str, A
     tests have both kinds of schemas too, and DPO may help on one and harm on the other. Each evenly spread.
     """
     kinds: dict[str, list[dict[str, Any]]] = {"validation": [], "alignment": []}
-    for row in read_jsonl(dataset):
-        if row["split"] not in kinds or not row["is_valid"]:
+    for row in read_rows(dataset, DatasetRow):
+        if row.split not in kinds or not row.is_valid:
             continue
-        prompt = render_row_prompt(row, rendering)
-        if row["split"] == "validation" or is_held_out(prompt):
-            answer = {"target": json.loads(row["ast_json"]), "accepted": row.get("accepted")}
-            kinds[row["split"]].append({"prompt": prompt, "schema": json.loads(row["schema_json"]), **answer})
+        prompt = render_prompt(row.schema, row.query, row.current_date, rendering)
+        if row.split == "validation" or is_held_out(prompt):
+            answer = {"target": row.target, "accepted": row.accepted}
+            kinds[row.split].append({"prompt": prompt, "schema": row.schema, **answer})
     return [row for rows in kinds.values() for row in rows[:: max(1, -(-len(rows) // (limit // 2)))]]
 
 

@@ -1,0 +1,258 @@
+"""Rows that cross stages: a frozen type a file, its fields said once and in the order in which they are written.
+
+A field without a default must be there. What a user's file has beyond the fields stands in `extra` and is written back.
+
+    rows = read_rows(where.corpus, CorpusRow)      # raises UserError with file:line and the field that is missing
+    write_rows(where.corpus, rows)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, name_maker, number_rows, write_jsonl
+
+Prompt = str | list[dict[str, str]]  # text, or messages {role, content}
+R = TypeVar("R", bound="Record")
+OPTIONAL = {"optional": True}  # of a field that is not written where it is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A row of a JSONL file."""
+
+    extra: Row = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, row: Row, where: str = "row", advice: str = "") -> Self:
+        """The row of a JSON object.
+
+        Raises UserError that begins with `where` for a missing field, or a required *_json that holds no JSON.
+        """
+        names, required = _field_names(cls)  # type: ignore[arg-type]
+        if missing := [name for name in required if name not in row]:
+            raise UserError(f"{where}: this row has no {', '.join(missing)}{advice}")
+        for name in required:
+            if name.endswith("_json"):
+                _check_nested(row[name], f"{where}: {name}")
+        own = {name: row[name] for name in names if name in row}
+        return cls(**own, extra={name: value for name, value in row.items() if name not in own})
+
+    def as_json(self) -> Row:
+        """The JSON object, fields in their order, then what is extra."""
+        return {name: getattr(self, name) for name in self._written()} | self.extra
+
+    def _written(self) -> Iterable[str]:
+        for each in dataclasses.fields(self):
+            if each.name != "extra" and not (each.metadata.get("optional") and getattr(self, each.name) is None):
+                yield each.name
+
+
+@cache
+def _field_names(kind: type[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(all fields, those that a row must have)."""
+    found = [each for each in dataclasses.fields(kind) if each.name != "extra"]
+    required = [
+        each.name
+        for each in found
+        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+    ]
+    return tuple(each.name for each in found), tuple(required)
+
+
+def _check_nested(text: Any, where: str) -> None:
+    try:
+        json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON in a string: {error}") from None
+
+
+def read_rows(path: Path, kind: type[R]) -> list[R]:
+    """The rows of a JSONL file, each of one type; raises UserError that names file and line of a broken one."""
+    advice = name_maker(path)
+    return [kind.from_json(row, f"{path}:{number}", advice) for number, row in number_rows(path)]
+
+
+def write_rows(path: Path, rows: Iterable[Record]) -> None:
+    """Write the rows of a JSONL file; atomic."""
+    write_jsonl(path, (row.as_json() for row in rows))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainSpec(Record):
+    """d_01: what the records of a domain are, and the prompt that asked for it."""
+
+    schema_id: str
+    domain: str
+    noun: dict[str, str] = field(default_factory=lambda: {"en": "records", "fr": "fiches"})
+    description: str
+    fields: list[Row]
+    example_queries: list[str]
+    source_prompt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltSchema(Record):
+    """d_02: a domain specification, the operators drawn for it, and its JSON Schema."""
+
+    schema_id: str
+    domain: str
+    noun: dict[str, str] = field(default_factory=lambda: {"en": "records", "fr": "fiches"})
+    description: str = ""
+    fields: list[Row] = field(default_factory=list)
+    operators: list[Row]
+    example_queries: list[str] = field(default_factory=list)
+    schema: Row
+    schema_json: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow(Record):
+    """d_03: a request to a schema and its answer; or a rejected answer, with the reason."""
+
+    schema_id: str
+    domain: str = ""
+    operators: list[Row] = field(default_factory=list)
+    schema_json: str
+    query: str
+    current_date: str
+    ast_json: str | None
+    is_valid: bool
+    validation_error: str | None = None
+    error_type: str | None = None
+    teacher_model: str | None = None
+    split: str
+    language: str | None = None
+    kind: str | None = None
+    accepted: Mapping[str, Any] | None = None
+    source: str | None = None
+
+    @cached_property
+    def schema(self) -> Any:
+        """The JSON Schema."""
+        return json.loads(self.schema_json)
+
+    @cached_property
+    def target(self) -> Any:
+        """The answer's value."""
+        return json.loads(self.ast_json) if self.ast_json else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusRow(Record):
+    """d_04: a prompt and the completion to learn; `extra` is what is known of the request."""
+
+    schema_id: str
+    domain: str = ""
+    prompt: Prompt
+    completion: str
+    is_valid: bool
+    split: str
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Preferences
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSamples(Record):
+    """student_samples.jsonl: the student's answers to a prompt, each [text, finished]."""
+
+    prompt_digest: str
+    greedy: Sequence[Any]
+    samples: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Record):
+    """dpo_pairs.jsonl: a better and a worse answer to a prompt, and why the worse one is worse."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    schema_id: str
+    chosen_rank: int | None = field(default=None, metadata=OPTIONAL)
+    rejected_rank: int | None = field(default=None, metadata=OPTIONAL)
+    why: str | None = ""
+    source: str = ""
+    chosen_source: str | None = field(default=None, metadata=OPTIONAL)
+    split: str = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginRow(Record):
+    """margins.jsonl: the margins (nats, free of beta) of an optimizer step's pairs; std is the population's."""
+
+    step: int
+    epoch: float = 0.0
+    n: int
+    mean: float
+    std: float
+    min: float
+    p10: float
+    median: float
+    p90: float
+    max: float
+    pos_frac: float
+    npy: str | None = field(default=None, metadata=OPTIONAL)
+    sample: list[float] | None = field(default=None, metadata=OPTIONAL)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow(Record):
+    """evaluation_results.jsonl: a request of a test split, the student's answer, and the verdict on it.
+
+    None in semantic_pass: it is not known; in refused and should_refuse: the schema has no refusals.
+    """
+
+    schema_id: str
+    domain: str | None = None
+    query: str
+    split: str
+    current_date: str
+    language: str | None = None
+    kind: str | None = None
+    prompt_text: str = ""
+    raw_output: str
+    parsed: bool = False
+    parse_error: str | None = None
+    schema_valid: bool = False
+    violations: list[Row] = field(default_factory=list)
+    rank: int
+    student_canonical: str | None = None
+    target: Any = None
+    accepted: Mapping[str, Any] | None = None
+    target_canonical: str | None = None
+    exact_match: bool = False
+    semantic_match_target: bool = False
+    teacher_verdict: bool | None = None
+    teacher_reason: str | None = None
+    teacher_error: str | None = None
+    semantic_pass: bool | None = None
+    refused: bool | None = None
+    should_refuse: bool | None = None
+    fences_stripped: bool = False
+    truncated: bool = False
+    too_long: bool = False
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def prompt_key(self) -> tuple[str, str, str, str]:
+        """What makes two rows answers to the same prompt."""
+        return self.split, self.schema_id, self.current_date, self.query

@@ -1,0 +1,148 @@
+"""Requests and answers, judged: valid ones are kept as rows of the dataset, the others counted with their reasons."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from schema_student.core.artifacts import Artifact
+from schema_student.core.records import DatasetRow
+from schema_student.data.dedup import RequestIndex, normalized
+from schema_student.data.quotas import ANSWERABLE, Quota
+from schema_student.data.sources import Source
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.judging import judge
+from schema_student.schema.query_dsl import is_refusal, names_a_field
+from schema_student.schema.rendering import completion_text
+from schema_student.schema.structure import in_schema_order
+from schema_student.teacher.faults import TeacherFailure
+
+Problem = tuple[str, str]  # error type, reason
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A request and an answer to it, not yet judged; teacher_model is who wrote the answer ("user": it was given)."""
+
+    quota: Quota
+    query: str
+    current_date: str
+    answer: Any = None
+    teacher_model: str | None = None
+    source: str = "teacher"  # who wrote the request: teacher or user
+    accepted: Mapping[str, Any] | None = None
+
+    def as_row(self) -> DatasetRow:
+        """The row of d_03 that it is where it is valid."""
+        source, kind, answer = self.quota.source, self.quota.kind, self.answer
+        refused = source.is_dsl and is_refusal(answer)
+        return DatasetRow(
+            schema_id=source.schema_id,
+            domain=source.domain,
+            operators=source.operators,
+            schema_json=json.dumps(source.schema, ensure_ascii=False),
+            query=self.query,
+            current_date=self.current_date,
+            ast_json=completion_text(answer),
+            is_valid=True,
+            teacher_model=self.teacher_model,
+            split=self.quota.split,
+            language=self.quota.language,
+            kind="refusal" if refused and kind == ANSWERABLE else kind,
+            accepted=self.accepted,
+            source=self.source,
+        )
+
+
+@dataclass
+class Collector:
+    """The rows that were kept and rejected so far; `written` are (schema_id, query) of those on disk already."""
+
+    artifact: Artifact
+    requests: RequestIndex
+    written: set[tuple[str, str]]
+    rows: list[DatasetRow] = field(default_factory=list)
+    rejected: list[DatasetRow] = field(default_factory=list)
+
+    def add(self, candidate: Candidate) -> bool:
+        """Judge a candidate and keep or reject it; whether it was kept."""
+        quota, query = candidate.quota, candidate.query
+        if candidate.source == "user":
+            if problem := self.requests.find_problem(query, quota.split, given=True):
+                return self.reject(candidate, *problem)
+            self.requests.add(query, quota.split)
+        if isinstance(candidate.answer, TeacherFailure):
+            return self.reject(replace(candidate, answer=None), "no_answer", candidate.answer.reason)
+        candidate = _in_form(candidate)
+        if problem := _invalid(candidate) or _wrong_kind(candidate):
+            return self.reject(candidate, *problem)
+        row = candidate.as_row()
+        self.rows.append(row)
+        if (row.schema_id, query) not in self.written:
+            self.artifact.append(row.as_json())
+        return True
+
+    def reject(self, candidate: Candidate, error_type: str, reason: str) -> bool:
+        """Keep a candidate apart with its reason; False, for the caller to return."""
+        row = replace(candidate, answer=None).as_row()
+        answered = None if candidate.answer is None else completion_text(candidate.answer)
+        row = replace(row, ast_json=answered, is_valid=False, validation_error=reason, error_type=error_type)
+        self.rejected.append(row)
+        return False
+
+    def deduplicate(self, queries: Iterable[str], quota: Quota, current_date: str, most: int) -> list[str]:
+        """The requests, `most` of them, that nobody asked yet: they are taken from here on, the others rejected."""
+        kept: list[str] = []
+        for query in map(str.strip, queries):
+            if not normalized(query) or len(kept) == most:
+                continue
+            if problem := self.requests.find_problem(query, quota.split):
+                self.reject(Candidate(quota, query, current_date), *problem)
+            else:
+                self.requests.add(query, quota.split)
+                kept.append(query)
+        return kept
+
+    def reasons(self) -> dict[str, int]:
+        """How many were rejected for each reason, the commonest first."""
+        return dict(Counter(str(row.error_type) for row in self.rejected).most_common())
+
+
+def _in_form(candidate: Candidate) -> Candidate:
+    """A teacher's answer with its keys in the schema's order, and an AST's `prompt` as the request was written."""
+    if candidate.teacher_model == "user":
+        return candidate
+    source: Source = candidate.quota.source
+    answer = candidate.answer
+    if source.is_dsl and isinstance(answer, dict):
+        answer = {**answer, "prompt": candidate.query}
+    return replace(candidate, answer=in_schema_order(answer, source.schema))
+
+
+def _invalid(candidate: Candidate) -> Problem | None:
+    source = candidate.quota.source
+    verdict = judge(completion_text(candidate.answer), compile_schema(source.schema, source.schema_id))
+    if verdict.schema_valid:
+        return None
+    if not verdict.violations:
+        return "not_json", str(verdict.parse_error)
+    first = verdict.violations[0]
+    return first.keyword, f"{first.path or '/'}: {first.message}"
+
+
+def _wrong_kind(candidate: Candidate) -> Problem | None:
+    """What is wrong with a valid answer that is not of the kind that was asked for."""
+    source, kind, answer = candidate.quota.source, candidate.quota.kind, candidate.answer
+    if not source.is_dsl or candidate.teacher_model == "user":
+        return None
+    refused = is_refusal(answer)
+    if refused and kind == ANSWERABLE and candidate.source == "teacher":
+        return "refused", "a request meant to be answerable was refused"
+    if not refused and kind != ANSWERABLE:
+        return "not_refused", f"a request of kind {kind} was answered"
+    if refused and not names_a_field(answer["refusal"]["suggestion"], source.schema):
+        return "suggestion", "the suggestion names no field of the schema, so it cannot be answered"
+    return None

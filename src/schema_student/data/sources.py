@@ -1,0 +1,73 @@
+"""The schemas that rows are made for: those of d_02, or the user's own with their requests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.errors import UserError
+from schema_student.core.log import log
+from schema_student.core.paths import paths
+from schema_student.core.records import BuiltSchema, read_rows
+from schema_student.core.settings import AnySettings
+from schema_student.schema.query_dsl import is_query_dsl
+from schema_student.schema.user_schemas import SchemaRow, load_schemas
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A schema to make rows for, with the requests that the user gave for it."""
+
+    schema_id: str
+    domain: str
+    operators: list[Any]
+    schema: dict[str, Any]
+    own: tuple[SchemaRow, ...] = ()
+
+    @property
+    def is_dsl(self) -> bool:
+        return is_query_dsl(self.schema)
+
+
+def schema_source(settings: AnySettings) -> Path:
+    """Where schemas are read from: the user's own, or d_02."""
+    return Path(settings.run.schemas) if settings.run.schemas else paths(settings).schemas
+
+
+def read_sources(settings: AnySettings) -> list[Source]:
+    """The schemas of a run."""
+    origin = schema_source(settings)
+    return read_user_schemas(origin) if settings.run.schemas else read_built_schemas(origin)
+
+
+def check_own_schemas(settings: AnySettings) -> None:
+    """For a dry run: say how many rows of the user's schemas can be used. Raises UserError as the stage would."""
+    if settings.run.schemas:
+        log.info(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.run.schemas)))}")
+
+
+def read_built_schemas(path: Path) -> list[Source]:
+    """The schemas of d_02."""
+    rows = read_rows(path, BuiltSchema)
+    if not rows:
+        raise UserError(f"{path} has no schema; build_schemas.py --overwrite makes it again")
+    return [Source(row.schema_id, row.domain, row.operators, row.schema) for row in rows]
+
+
+def read_user_schemas(path: Path) -> list[Source]:
+    """The user's schemas, each with its requests."""
+    grouped: dict[str, list[SchemaRow]] = defaultdict(list)
+    for row in load_schemas(path):
+        grouped[row.schema_id].append(row)
+    return [
+        Source(
+            schema_id,
+            str(rows[0].schema.get("title") or schema_id),
+            [],
+            rows[0].schema,
+            tuple(row for row in rows if row.query),
+        )
+        for schema_id, rows in grouped.items()
+    ]
