@@ -203,16 +203,26 @@ def test_config_prints_settings_that_a_file_may_hold(tmp_path, capsys):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_verbs_and_their_flags(shell, tmp_path, capsys):
-    pytest.importorskip("shtab")
     VERBS["completion"]([shell])
     script = tmp_path / "script"
     script.write_text(capsys.readouterr().out)
     text = script.read_text()
     assert "--beta-controller" in text and "replay-beta" in text
     if shell == "bash":
-        reply = f"source {script}; COMP_WORDS=(schema-student train --lora-); COMP_CWORD=2; _shtab_schema_student"
-        done = subprocess.run(["bash", "-c", f'{reply}; echo "${{COMPREPLY[@]}}"'], capture_output=True, text=True)
-        assert done.stdout.split() == ["--lora-r", "--lora-alpha", "--lora-dropout"], done
+        assert complete(script, "train --lora-", tmp_path) == ["--lora-r", "--lora-alpha", "--lora-dropout"]
+        assert complete(script, "train --beta", tmp_path) == []
+        assert complete(script, "train --adapter scr", tmp_path) == ["script"]
+        assert complete(script, "jud", tmp_path) == ["judge"]
+
+
+def complete(script, words, folder):
+    """What bash offers for the last of the words after schema-student."""
+    count = len(words.split())
+    reply = f"source {script}; COMP_WORDS=(schema-student {words}); COMP_CWORD={count}; _shtab_schema_student"
+    done = subprocess.run(
+        ["bash", "-c", f'{reply}; echo "${{COMPREPLY[@]}}"'], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
 
 
 # ---- run

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import NoReturn
 
 from schema_student import __version__
 from schema_student.cli import alignment, data, looking, pipeline, training
-from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
 from schema_student.core.log import log
@@ -55,9 +54,8 @@ def completion(argv: Sequence[str]) -> None:
     schema-student completion zsh > ~/.zfunc/_schema-student     # a folder of your $fpath
     """
     _, arguments = parse_command(argv, completion.__doc__, "completion", COMPLETION)
-    if importlib.util.find_spec("shtab") is None:
-        raise UserError("completion needs a package: pip install shtab")
-    import shtab  # type: ignore[import-not-found,unused-ignore]
+
+    import shtab
 
     log.info(shtab.complete(_parser_of_verbs(), shell=arguments.shell))
 

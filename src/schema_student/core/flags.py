@@ -37,6 +37,11 @@ from schema_student.core.verbs import settings_read, verbs_that_read
 Own = Mapping[str, Mapping[str, Any]]  # arguments of a verb that are no settings: name -> argparse's options
 
 
+# What a shell completes with a path, in the words of shtab.
+PATHS = {"output_dir", "data_dir", "schemas", "data_set", "teacher_answers", "base_model", "adapter", "reward_model"}
+COMPLETE_PATH = {"bash": "_shtab_compgen_files", "zsh": "_files"}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message} (see --help)")
@@ -180,7 +185,8 @@ def build_parser(
     )
     for name, options in own.items():
         parser.add_argument(name, **options)
-    parser.add_argument("--config", metavar="FILE", help="JSON file with any part of the settings")
+    config = parser.add_argument("--config", metavar="FILE", help="JSON file with any part of the settings")
+    config.complete = COMPLETE_PATH  # type: ignore[attr-defined]
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument("--help-all", action="store_true", help="show the flags of all verbs")
     shown = set(GROUP_OF) if show_all else set(settings_read(verb))
@@ -213,4 +219,6 @@ def _add_flag(section: Any, name: str, words: str) -> None:
         options |= {"metavar": "X[,Y]", "action": "append"}
     else:
         options["metavar"] = "X"
-    section.add_argument("--" + kebab_case(name), **options)
+    action = section.add_argument("--" + kebab_case(name), **options)
+    if name in PATHS:
+        action.complete = COMPLETE_PATH
