@@ -199,7 +199,7 @@ def test_a_gemma_that_attends_by_the_name_that_unsloth_gives_it_computes_trees(m
     monkeypatch.setitem(attention.ALL_MASK_ATTENTION_FUNCTIONS, name, attention.ALL_MASK_ATTENTION_FUNCTIONS[name])
     right, model = tiny.tiny_model(), tiny.tiny_model()
     model.config._attn_implementation = name
-    assert prompt_tree.find_obstacle(model) == ""
+    assert prompt_tree.why_unsupported(model) == ""
     for logps in (tree_logps, separate_logps):
         torch.testing.assert_close(logps(model, pairs), separate_logps(right, pairs))
 
