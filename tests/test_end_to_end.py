@@ -6,10 +6,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from pipeline import ALIGNMENT, DATA_STAGES, read_rows, run, small, start
+from pipeline import ALIGNMENT, DATA_STAGES, read_rows, recorded_reads, run, small, start, verb_of
 from tiny import save_tiny
 
 from schema_student.core.jsonl import read_json
+from schema_student.core.verbs import settings_read
 
 STAGES = [
     *((script,) for script in DATA_STAGES),
@@ -50,10 +51,17 @@ CLOCK = ("seconds", "eval_runtime", "tokens_per_second", "finished_at")  # what 
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     base, output = save_tiny(folder / "base"), folder / "outputs"
+    read = {}
     for script, *flags in STAGES:
-        ended = run(script, *small(base, output), *flags)
+        with recorded_reads() as read[script]:
+            ended = run(script, *small(base, output), *flags)
         assert ended.code == 0, (script, ended)
-    return SimpleNamespace(base=base, output=output)
+    return SimpleNamespace(base=base, output=output, read=read)
+
+
+def test_a_stage_reads_no_setting_that_is_not_its_flag(undisturbed):
+    for script, read in undisturbed.read.items():
+        assert read and read <= set(settings_read(verb_of(script))), script
 
 
 def test_each_artifact_is_there_with_the_fields_of_the_contract(undisturbed):

@@ -7,12 +7,17 @@ import re
 import runpy
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+from schema_student.core import settings
 from schema_student.core.flags import flags_for
+from schema_student.core.setting_groups import Group
+from schema_student.core.settings import GROUP_OF, GROUPS, AnySettings
 
 ROOT = Path(__file__).parents[2]
 DATA_STAGES = ("generate_domain_specs", "build_schemas", "generate_dataset", "build_training_corpus")
@@ -72,6 +77,30 @@ def start(script: str, *flags: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, env=os.environ, text=True, **streams)
+
+
+@contextmanager
+def recorded_reads() -> Iterator[set[str]]:
+    """The names of the settings that are read within it, by anything but what checks or copies all of them.
+
+    `paths` says where all artifacts lie, so that its reads say nothing of a stage, but for what names the run.
+    """
+    read: set[str] = set()
+    get, dump = Group.__getattribute__, AnySettings.dump
+
+    def recording_get(group: Group, name: str) -> Any:
+        code = sys._getframe(1).f_code
+        if name in GROUP_OF and code.co_filename != settings.__file__ and code.co_name != "paths":
+            read.add(name)
+        return get(group, name)
+
+    def recording_dump(self: AnySettings, *names: str) -> dict[str, Any]:
+        if sys._getframe(1).f_code.co_filename != settings.__file__:
+            read.update(name for group in names for name in GROUPS[group].model_fields)
+        return dump(self, *names)
+
+    with patch.object(Group, "__getattribute__", recording_get), patch.object(AnySettings, "dump", recording_dump):
+        yield read
 
 
 def read_rows(path: Path) -> list[dict]:
