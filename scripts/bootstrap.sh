@@ -161,6 +161,14 @@ find_uv() {
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
 
+# Wrong usage before the first stage: a flag that none of the stages reads.
+check_flags() {
+  local script scripts=()
+  for script in "${SCRIPTS[@]}"; do scripts+=("$ROOT/scripts/$script"); done
+  env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.check_flags \
+    $(sed -n 's/.*run_verb("\([a-z-]*\)".*/\1/p' "${scripts[@]}") -- ${FLAGS[@]+"${FLAGS[@]}"}
+}
+
 # stage NAME SCRIPT [FLAG...]: run a script with the runner's flags, if --from and --until include it.
 stage() {
   local name=$1 script=$2 number started=$SECONDS code=0
@@ -223,4 +231,7 @@ elif [ -n "$JUST_SAY" ]; then
 fi
 open_log
 make_venv
-if [ -n "${STAGES[*]-}" ]; then start_stage_server; fi
+if [ -n "${STAGES[*]-}" ]; then
+  check_flags
+  start_stage_server
+fi

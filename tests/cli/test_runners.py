@@ -44,7 +44,8 @@ def checkout(tmp_path):
     for name in [*RUNNERS, "scripts/bootstrap.sh", "pyproject.toml"]:
         shutil.copy(ROOT / name, tmp_path / name)
     for script in (ROOT / "scripts").glob("*.py"):
-        (tmp_path / "scripts" / script.name).write_text(FAKE_SCRIPT)
+        (verb,) = re.findall(r"run_verb\(.*\)", script.read_text())
+        (tmp_path / "scripts" / script.name).write_text(f"{FAKE_SCRIPT}# {verb}\n")
     for name in ("requirements.txt", "requirements-gpu.txt"):
         (tmp_path / name).write_text("the same for both\n")
     python = tmp_path / ".venv" / "bin" / "python"
@@ -137,6 +138,13 @@ def test_a_wrong_stage_is_wrong_usage_and_runs_nothing(checkout, flags, words):
     assert words in done.stdout
     assert not ran(done.stdout)
     assert not (checkout / "outputs").exists()
+
+
+def test_a_flag_that_no_stage_of_a_runner_reads_is_wrong_usage_and_runs_nothing(checkout):
+    done = run(checkout, "./runTraining.sh", "--sft-epochs", "1", "--domains", "4")
+    assert done.returncode == 2 and not ran(done.stdout)
+    assert "error: --domains: nothing that train runs reads it; read by domains" in done.stdout
+    assert run(checkout, "./runAll.sh", "--sft-epochs", "1", "--domains", "4").returncode == 0
 
 
 @pytest.mark.parametrize("code", [1, 2, 130])
