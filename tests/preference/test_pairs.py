@@ -191,7 +191,7 @@ def fake_generate(student, prompts, max_new_tokens, batch_size, temperature=0.0,
 
 
 def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
-    monkeypatch.setattr("schema_student.preference.pairs.generate", fake_generate)
+    monkeypatch.setattr("schema_student.student.generation.generate", fake_generate)
     path = build_pairs(ready)
     rows = read_jsonl(path)
     assert len(rows) == 80
@@ -214,7 +214,7 @@ def test_answers_are_joined_to_their_own_prompts_in_whatever_order_they_were_wri
 
 
 def test_killed_and_run_again_it_writes_the_same(ready, tmp_path, monkeypatch):
-    monkeypatch.setattr("schema_student.preference.pairs.generate", fake_generate)
+    monkeypatch.setattr("schema_student.student.generation.generate", fake_generate)
     monkeypatch.setattr("schema_student.preference.pairs.CHUNK", 7)
     whole = build_pairs(ready).read_bytes()
     settings = ready.changed(
@@ -229,7 +229,7 @@ def test_killed_and_run_again_it_writes_the_same(ready, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fake_generate(*args, **kwargs)
 
-    monkeypatch.setattr("schema_student.preference.pairs.generate", killed)
+    monkeypatch.setattr("schema_student.student.generation.generate", killed)
     with pytest.raises(KeyboardInterrupt):
         build_pairs(settings)
     assert len(read_jsonl(paths(settings).pairs.with_name("student_samples.jsonl"))) == 14
@@ -252,7 +252,7 @@ def test_no_pairs_at_all_says_what_to_do(ready, tmp_path, monkeypatch):
         greedy = fake_generate(student, prompts, 0, 0)
         return [[answer] * samples for (answer,) in greedy]
 
-    monkeypatch.setattr("schema_student.preference.pairs.generate", right)
+    monkeypatch.setattr("schema_student.student.generation.generate", right)
     settings = ready.changed(
         output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint), mutations_per_prompt=0
     )

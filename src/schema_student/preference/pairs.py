@@ -24,10 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate.utils import send_to_device
 from tqdm import tqdm
 
 from schema_student.core.artifacts import open_artifact
@@ -45,10 +43,11 @@ from schema_student.schema.mutations import mutate
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.ranks import RIGHT, WRONG_VALUE
 from schema_student.schema.rendering import completion_text
-from schema_student.student import batching
 from schema_student.student.choice import choose_student
-from schema_student.student.generation import generate
 from schema_student.student.loading import Student, check_adapter, load_student
+
+if TYPE_CHECKING:
+    from schema_student.student.batching import Ids
 
 # Groups of settings that decide the answers' likelihoods, the sampled answers, and the pairs.
 READ = ("loading", "batching", "decoding", "prompt")
@@ -148,6 +147,8 @@ def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) ->
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
     with open_artifact(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as artifact:
         if not artifact.done:
+            from schema_student.student import batching  # loads torch
+
             loaded, begun = load(), len(artifact.rows)
             trees = batching.supports_prompt_trees(loaded.model)
             rows = sorted(rows, key=lambda row: row["schema_id"])
@@ -168,7 +169,12 @@ def read_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) ->
     return path
 
 
-def _least_logps(loaded: Student, ids: list[batching.Ids], trees: bool, settings: ResolvedSettings) -> list[float]:
+def _least_logps(loaded: Student, ids: list[Ids], trees: bool, settings: ResolvedSettings) -> list[float]:
+    import torch
+    from accelerate.utils import send_to_device
+
+    from schema_student.student import batching
+
     device = loaded.model.device
     batch = send_to_device(batching.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
     with torch.inference_mode():
@@ -200,6 +206,8 @@ def sample_answers(settings: ResolvedSettings, rows: Sequence[Row], load: Load) 
 
 def _answer(loaded: Any, prompts: list[str], settings: ResolvedSettings) -> list[Row]:
     """{prompt_digest, greedy, samples}, each answer [text, finished]; independent of what shares a batch."""
+    from schema_student.student.generation import generate
+
     common = {
         "max_new_tokens": settings.generation.max_new_tokens,
         "batch_size": settings.decoding.eval_batch_size,
