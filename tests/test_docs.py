@@ -8,7 +8,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from schema_student.core.settings import GROUP_OF, kebab_case
+from schema_student.cli.main import ARGUMENTS, VERBS
+from schema_student.core.settings import kebab_case
+from schema_student.core.verbs import settings_read
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "schema_student"
@@ -18,10 +20,12 @@ OF_ITS_DAY = ROOT / "docs" / "LOG.md"  # names what was there then
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FOLDERS = [path.name for base in (ROOT, PACKAGE) for path in base.iterdir() if path.is_dir() and path.name != "outputs"]
 PATH = re.compile(rf"(?<![\w/.-])(?:(?:{'|'.join(FOLDERS)})/[\w/.-]*\w|run[A-Z]\w+\.sh)")
-COMMAND = re.compile(r"(?:run(?!Tests)[A-Z]\w+\.sh|scripts/\w+\.py|train-(?:sft|dpo|beta-dpo))\b[^&;#|`]*")
+COMMAND = re.compile(
+    r"(?:schema-student (?=[a-z])|(?<=\./)(?=run(?!Tests))|scripts/(?=\w+\.py)|bin/(?=train-))([\w.-]+)([^&;#|`\n]*)"
+)
 SOURCES = ("src", "scripts", "tests", "benchmarks", "docs", "config", "data", "examples")
 TEXTS = {".py", ".md", ".sh", ".j2", ".in", ".toml", ".ipynb", ".jsonl"}
-NO_SETTINGS = {"from", "until", "config", "help", "help-all", "print-config"}
+ALWAYS = {"from", "until", "config", "help", "help-all", "print-config"}
 
 
 def headings(page):
@@ -52,12 +56,25 @@ def test_a_path_that_a_page_names_is_there(page):
         assert there or page == OF_ITS_DAY, path
 
 
+def verbs_of(program):
+    """The verbs that a program runs: a script one, a runner those of its stages."""
+    folder = ROOT / "scripts"
+    if program.endswith(".sh"):
+        return [verb for script in re.findall(r"(\w+\.py)", (ROOT / program).read_text()) for verb in verbs_of(script)]
+    if program.endswith(".py"):
+        return re.findall(r'run_verb\("([\w-]+)"', (folder / Path(program).name).read_text())
+    return [program]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_a_flag_of_our_commands_is_a_setting(page):
-    known = {kebab_case(name) for name in GROUP_OF} | NO_SETTINGS
-    for command in COMMAND.findall(page.read_text(encoding="utf-8")):
-        for flag in re.findall(r" --([a-z][a-z0-9-]*)", command):
-            assert flag.removeprefix("no-") in known or page == OF_ITS_DAY, command
+def test_a_command_takes_the_flags_that_it_is_shown_with(page):
+    for program, rest in COMMAND.findall(page.read_text(encoding="utf-8") if page != OF_ITS_DAY else ""):
+        verbs = verbs_of(program)
+        assert verbs and {*verbs} <= {*VERBS}, program
+        known = {kebab_case(name) for verb in verbs for name in settings_read(verb)} | ALWAYS
+        known |= {name.removeprefix("--") for verb in verbs for name in ARGUMENTS.get(verb, ())}
+        for flag in re.findall(r" --([a-z][a-z0-9-]*)", rest):
+            assert flag.removeprefix("no-") in known, program + rest
 
 
 def test_no_file_cites_what_a_stranger_does_not_have():
