@@ -20,9 +20,10 @@ def ask(number=0):
 
 
 def settings_for(server, tmp_path, **changes):
-    facts = {"output_dir": str(tmp_path / "out"), "teacher_model": "m:1", "teacher_host": [server.host]}
+    facts = {"output_dir": str(tmp_path / "out"), "teacher_model": "m:1"}
+    hosts = {"teacher_host": [server.host] if server else []}
     bounds = {"teacher_timeout": 5.0, "teacher_deadline": 10.0, "teacher_retries": 1, "teacher_num_ctx": NUM_CTX}
-    return default_settings(**{**facts, **bounds, **changes})
+    return default_settings(**{**facts, **hosts, **bounds, **changes})
 
 
 def bounds_for(fault):

@@ -78,18 +78,26 @@ class _Queue(Generic[Q]):
         with self._changed:
             while self._open > 0:
                 now = time.monotonic()
-                wait = None
-                if self._waiting:
-                    ready, i = self._waiting[0]
-                    host = self._free_host(self._last.get(i), now) if ready <= now else None
-                    if host is not None:
-                        heapq.heappop(self._waiting)
-                        host.in_flight += 1
-                        host.asked += 1
-                        return i, self._questions[i], host
-                    wait = max(0.001, (ready if ready > now else self._rest_ends(now)) - now)
-                self._changed.wait(wait)
+                if (host := self._host_of_next(now)) is not None:
+                    _, i = heapq.heappop(self._waiting)
+                    host.in_flight += 1
+                    host.asked += 1
+                    return i, self._questions[i], host
+                self._changed.wait(self._seconds_to_wait(now))
             return None
+
+    def _host_of_next(self, now: float) -> Host | None:
+        """The host for the question that is to be put next, where its time has come and a host is free."""
+        if not self._waiting or self._waiting[0][0] > now:
+            return None
+        return self._free_host(self._last.get(self._waiting[0][1]), now)
+
+    def _seconds_to_wait(self, now: float) -> float | None:
+        """Until the next question may be put or a host has rested; None: until somebody gives a question back."""
+        if not self._waiting:
+            return None
+        ready = self._waiting[0][0]
+        return max(0.001, (ready if ready > now else self._rest_ends(now)) - now)
 
     def _free_host(self, failed: Host | None, now: float) -> Host | None:
         free = [host for host in self.hosts if host.in_flight < self.slots and host.rests_until <= now]
@@ -102,22 +110,23 @@ class _Queue(Generic[Q]):
         """Free the slot; a question to be asked again waits its time."""
         with self._changed:
             host.in_flight -= 1
-            now = time.monotonic()
-            if isinstance(outcome, Again) and outcome.failed:
-                self._count_failure(host, outcome.gone, now)
-                self._last[i] = host
-            elif isinstance(outcome, Done):
-                host.failures = 0
             if isinstance(outcome, Again):
-                elsewhere = any(other is not host and other.rests_until <= now for other in self.hosts)
-                pause = 0.0 if outcome.failed and elsewhere else outcome.seconds
-                heapq.heappush(self._waiting, (now + pause, i))
+                self._put_back(i, host, outcome, time.monotonic())
             else:
+                host.failures = 0
                 self._open -= 1
             if self._open > 0:
                 self._changed.notify()
             else:
                 self._changed.notify_all()
+
+    def _put_back(self, i: int, host: Host, outcome: Again, now: float) -> None:
+        if outcome.failed:
+            self._count_failure(host, outcome.gone, now)
+            self._last[i] = host
+        elsewhere = any(other is not host and other.rests_until <= now for other in self.hosts)
+        pause = 0.0 if outcome.failed and elsewhere else outcome.seconds
+        heapq.heappush(self._waiting, (now + pause, i))
 
     def _count_failure(self, host: Host, gone: bool, now: float) -> None:
         host.failures += 1
@@ -131,6 +140,9 @@ class _Queue(Generic[Q]):
             self._changed.notify_all()
 
 
+Finished = queue.SimpleQueue[tuple[int, Any, BaseException | None]]  # position, result, error
+
+
 def run_all(
     questions: Sequence[Q],
     ask: Callable[[Q, Host], Done[R] | Again],
@@ -138,31 +150,15 @@ def run_all(
     slots: int,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[R]:
-    """The results of all questions, in their order. The first error stops all and is raised.
+    """The results of all questions, in their order; `tick` after each. The first error stops all and is raised.
 
     The threads are daemons: Ctrl-C ends the program at once, not after the answers under way.
     """
     waiting = _Queue(questions, hosts, slots)
-    finished: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        while (taken := waiting.take()) is not None:
-            i, question, host = taken
-            outcome: Done[R] | Again = Again()
-            try:
-                outcome = ask(question, host)
-                if isinstance(outcome, Done):
-                    finished.put((i, outcome.result, None))
-            except BaseException as error:
-                waiting.stop()
-                finished.put((i, None, error))
-                return
-            finally:
-                waiting.give_back(i, host, outcome)
-
+    finished: Finished = queue.SimpleQueue()
     for _ in range(min(slots * len(hosts), len(questions))):
-        threading.Thread(target=work, daemon=True).start()
-    results: dict[int, Any] = {}
+        threading.Thread(target=_work, args=(waiting, ask, finished), daemon=True).start()
+    results: dict[int, R] = {}
     try:
         while len(results) < len(questions):
             i, result, error = finished.get()
@@ -173,3 +169,20 @@ def run_all(
     finally:
         waiting.stop()
     return [results[i] for i in range(len(questions))]
+
+
+def _work(waiting: _Queue[Q], ask: Callable[[Q, Host], Done[R] | Again], finished: Finished) -> None:
+    """Put questions until all are answered; an error ends all threads."""
+    while (taken := waiting.take()) is not None:
+        i, question, host = taken
+        outcome: Done[R] | Again = Again()
+        try:
+            outcome = ask(question, host)
+            if isinstance(outcome, Done):
+                finished.put((i, outcome.result, None))
+        except BaseException as error:
+            waiting.stop()
+            finished.put((i, None, error))
+            return
+        finally:
+            waiting.give_back(i, host, outcome)
