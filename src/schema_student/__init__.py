@@ -1,4 +1,4 @@
-"""schema_student: teach a small model to answer in JSON that obeys a schema.
+"""Teach a small model to answer in JSON that obeys a schema.
 
 Packages from the ground up; each imports only from those above it, and teacher and student never from each other
 (tests/test_architecture.py holds that):

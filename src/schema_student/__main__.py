@@ -1,4 +1,4 @@
-"""`python -m schema_student VERB` is `schema-student VERB`."""
+"""Run `schema-student VERB` as `python -m schema_student VERB`."""
 
 from schema_student.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What every part stands on: settings, flags, errors, names and paths, files, artifacts, statistics.
+"""Provide what every package needs: settings, flags, errors, names and paths, files, artifacts, statistics.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -1,4 +1,4 @@
-"""Artifacts: done already, refused, or continued where a killed run left them.
+"""Make artifacts: say that one is done already, refuse it, or continue where a killed run left it.
 
 Stages meet only at these files. A finished artifact has `<artifact>.meta.json` beside it, written last: the settings,
 seed, versions, git commit and input digests that made it. A stage that is run again finds its artifact finished (and

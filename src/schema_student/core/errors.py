@@ -1,4 +1,4 @@
-"""What can go wrong by a person's doing, with what to do about it; scripts print it and leave with its exit code."""
+"""Name the errors that a user can mend; scripts print them and leave with their exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOT
 
 
 class UserError(ValueError):
-    """What a user did or has, with what to do about it. Scripts print it as `error: ...` and exit with exit_code."""
+    """An error that a user can mend, and what to do about it. Scripts print `error: ...` and exit with exit_code."""
 
     exit_code = 1
 

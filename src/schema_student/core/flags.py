@@ -62,7 +62,7 @@ def load_settings(argv: Sequence[str], description: str | None, verb: str = "con
 def parse_command(
     argv: Sequence[str], description: str | None, verb: str, own: Own, **defaults: Any
 ) -> tuple[Settings, argparse.Namespace]:
-    """As load_settings, of a verb that takes arguments of its own too; gives these beside the settings."""
+    """Read the settings of a verb's command line, and the arguments of its own; otherwise as load_settings."""
     if "SCHEMA_STUDENT_RUNNER" in os.environ:  # whose stages are all given the same flags
         argv = flags_for(verb, argv)
     values = {**read_config(CONFIG_DIR / "defaults.json"), **defaults}

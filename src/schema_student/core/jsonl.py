@@ -1,4 +1,4 @@
-"""JSON and JSONL in and out: atomic writes, and errors that name file and line."""
+"""Read and write JSON and JSONL: atomic writes, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MADE_BY = {
 
 
 def read_json(path: Path) -> Any:
-    """One JSON document; raises UserError that names the file, and the line where it is broken."""
+    """Read one JSON document; raises UserError that names the file, and the line where it is broken."""
     text = _read_text(path)
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -50,7 +50,7 @@ def number_rows(path: Path) -> list[tuple[int, Row]]:
 
 
 def parse_row(line: str, where: str) -> Row:
-    """One line of JSONL as an object; raises UserError that begins with `where`."""
+    """Parse one line of JSONL as an object; raises UserError that begins with `where`."""
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -63,7 +63,7 @@ def parse_row(line: str, where: str) -> Row:
 
 
 def dump_row(row: Any) -> str:
-    """JSON on one line. NaN raises ValueError; text that UTF-8 cannot hold (lone surrogates) is escaped."""
+    """Write a value as one line of JSON. NaN raises ValueError; text that UTF-8 cannot hold is escaped."""
     return _dumps(row)
 
 
@@ -116,13 +116,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def name_maker(path: Path) -> str:
-    """Which script makes a file, as advice where it is not there; "" where none is known."""
+    """Name the script that makes a file, as advice where it is not there; "" where none is known."""
     script = "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name)
     return f"; scripts/{script} makes it (or check --run, --data-dir and --output-dir)" if script else ""
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drop the rows of a log after a step: what a killed run wrote since its last checkpoint is computed again."""
+    """Drop the rows of a log after a step; a killed run computes anew what it wrote since its last checkpoint."""
     if path.exists():
         data = path.read_bytes()
         os.truncate(path, data.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""One writer an artifact: a lock file beside it that the kernel frees when its holder dies."""
+"""Lock an artifact for one writer, by a file beside it that the kernel frees when its holder dies."""
 
 from __future__ import annotations
 

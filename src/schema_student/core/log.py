@@ -1,4 +1,4 @@
-"""The one logger: what a program says on its terminal, and what a notebook, a menu or a server may redirect.
+"""Log messages: on the terminal of a program, or wherever a notebook, a menu or a server redirects them.
 
 log.info("done already: d_03_dataset.jsonl")
 log_to_terminal()       # a program calls it where it starts; a library never does
@@ -13,7 +13,7 @@ log = logging.getLogger("schema_student")
 
 
 class TerminalHandler(logging.Handler):
-    """Writes bare messages: warnings and errors to standard error, all else to standard output, as both are now."""
+    """Writes bare messages: warnings and errors to standard error, all else to standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout

@@ -1,4 +1,4 @@
-"""What a run is called: by --run, else after its data, its adapter or its schemas."""
+"""Name a run: by --run, else after its data, its adapter or its schemas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED_FOLDERS = ("eval", "alignment", "reference_logps")  # of all runs, where 
 
 
 def resolve_run(settings: AnySettings) -> str:
-    """Name of the run: --run, else after --data-set, the run of --adapter, --schemas, else "student".
+    """Name the run: --run, else after --data-set, the run of --adapter, --schemas, else "student".
 
     Raises SettingsError for a name whose folders belong to others: those of all runs, or another run's DPO.
     """
@@ -27,7 +27,7 @@ def resolve_run(settings: AnySettings) -> str:
 
 
 def adapter_run(adapter: str) -> str:
-    """Run that an adapter .../student_runs/RUN[-dpo]/checkpoint-N belongs to; "" for adapters from elsewhere."""
+    """Name the run of an adapter .../student_runs/RUN[-dpo]/checkpoint-N; "" for adapters from elsewhere."""
     parts = Path(adapter).parts
     if len(parts) >= 3 and parts[-3] == "student_runs" and parts[-1].startswith("checkpoint-"):
         return parts[-2].removesuffix("-dpo")

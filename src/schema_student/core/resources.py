@@ -1,4 +1,4 @@
-"""The files that travel with the package: config/, data/, templates, the embedded student.
+"""Locate the files that are installed with the package: config/, data/, templates, the embedded student.
 
 In a checkout they lie at its top level, the one source; a wheel carries them in `_resources` inside the package.
 """

@@ -1,4 +1,4 @@
-"""Names of the splits: what is trained on, what pairs are made of, and what is only tested."""
+"""Name the splits: what is trained on, what pairs are made of, and what is only tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stamps: what made an artifact, as digests, settings and versions.
+"""Stamp an artifact with what made it: digests, settings and versions.
 
 make_stamp(settings, "prompt", "lora", base_digest=digest(path))    # {"settings": {...}, "seed": 13, ...}
 """
@@ -20,7 +20,7 @@ from schema_student.core.settings import AnySettings
 
 
 def digest(thing: Any) -> str:
-    """sha256 in hex of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
+    """Compute the sha256 of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
     if isinstance(thing, Path):
         return _digest_folder(thing) if thing.is_dir() else _digest_file(thing)
     data = thing if isinstance(thing, bytes) else json.dumps(thing, sort_keys=True, separators=(",", ":")).encode()
@@ -38,13 +38,13 @@ def _digest_folder(path: Path) -> str:
 
 
 def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, Any]:
-    """What decides an artifact's content: these groups of settings, the seed, further facts (a model's digest)."""
+    """Collect what decides an artifact's content: groups of settings, the seed, further facts (a model's digest)."""
     return {"settings": settings.dump(*groups), "seed": settings.run.seed, **facts}
 
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions of what makes artifacts; read without importing it."""
+    """Read the versions of the packages that make artifacts, without importing them."""
     found: dict[str, str | None] = {"python": platform.python_version(), "schema_student": __version__}
     for name in ("torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"):
         try:
@@ -56,7 +56,7 @@ def versions() -> dict[str, str | None]:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of this checkout, with "-dirty" where files differ from it; None outside git or where it is installed."""
+    """Read the commit of this checkout, with "-dirty" where files differ; None outside git or where it is installed."""
     if IS_INSTALLED:  # what lies above it may be the git repository of something else
         return None
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -68,7 +68,7 @@ def git_commit() -> str | None:
 
 
 def find_differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two stamps, in words."""
+    """Say in words what differs between two stamps."""
     found = []
     for key in sorted({*then, *now}):
         old, new, name = then.get(key), now.get(key), prefix + key

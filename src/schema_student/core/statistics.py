@@ -1,4 +1,4 @@
-"""Intervals and tests for counts of right answers."""
+"""Compute intervals and tests for counts of right answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Z = 1.959964  # of a two-sided 95% interval
 
 
 def sign_test(fixed: int, broken: int) -> float:
-    """Two-sided exact sign test (McNemar): the chance of a split at least this uneven where both ways are alike.
+    """Test two counts by a two-sided exact sign test (McNemar): the chance of a split at least this uneven.
 
     >>> sign_test(8, 0)
     0.0078125
@@ -22,7 +22,7 @@ def sign_test(fixed: int, broken: int) -> float:
 
 
 def wilson(k: int, n: int) -> Row:
-    """A share with its 95% interval (Wilson 1927): honest for few rows and at 0 and 1; null where there is nothing.
+    """Compute a share and its 95% interval (Wilson 1927), which holds for few rows and at 0 and 1; null for no rows.
 
     >>> wilson(9, 10)
     {'rate': 0.9, 'low': 0.59585, 'high': 0.982124, 'n': 10, 'k': 9}

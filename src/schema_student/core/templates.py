@@ -1,4 +1,4 @@
-"""The templates of pages and cards."""
+"""Render the templates of pages and cards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def open_templates(folder: Path, autoescape: bool = False) -> Any:
-    """jinja2's environment over a folder: an unknown name is an error, and a line of markup leaves no line behind."""
+    """Open a folder of jinja2 templates: an unknown name is an error, and a line of markup leaves no empty line."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

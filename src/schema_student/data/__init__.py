@@ -1,4 +1,4 @@
-"""Domains and schemas -> requests and answers of the teacher -> judged rows -> the corpus.
+"""Make the data: domains and schemas -> requests and answers of the teacher -> judged rows -> the corpus.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

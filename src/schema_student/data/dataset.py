@@ -1,4 +1,4 @@
-"""Schemas -> requests and answers of the teacher -> judged rows (d_03), split by schema.
+"""Build the dataset: schemas -> requests and answers of the teacher -> judged rows (d_03), split by schema.
 
 Stands between the schemas (d_02, or the user's own with --schemas) and the corpus. Only rows that the judge finds valid
 are kept; the others are counted, with their reasons, in d_03_rejected.jsonl beside them. What the teacher said before
@@ -6,7 +6,7 @@ it said something valid stands in d_03_rejected_answers.jsonl.
 
     write_dataset(settings)
 
-A resumed run goes the same way again: the teacher's answers come from its cache, and rows that stand there already are
+A resumed run takes the same steps again: the teacher's answers come from its cache, and rows that are in the file are
 not written twice.
 """
 
@@ -66,12 +66,12 @@ def write_dataset(settings: AnySettings) -> Path:
 
 
 def rejected_path(dataset: Path) -> Path:
-    """Where the rejected rows of a dataset lie."""
+    """Locate the rejected rows of a dataset."""
     return dataset.with_name(dataset.name.replace("dataset", "rejected"))
 
 
 def rejected_answers_path(dataset: Path) -> Path:
-    """Where the teacher's rejected answers lie as it gave them, also those that it mended or was asked again for."""
+    """Locate the teacher's rejected answers as it gave them, also those that it repaired or was asked again for."""
     return dataset.with_name(dataset.name.replace("dataset", "rejected_answers"))
 
 
@@ -210,7 +210,7 @@ def _question(source: Source, query: str, today: str, language: str, batch: int 
 
 
 def draw_date(settings: AnySettings, *key: Any) -> str:
-    """A day between date_start and date_end that seed and key decide."""
+    """Draw a day between date_start and date_end, by seed and key."""
     first, last = date.fromisoformat(settings.dataset.date_start), date.fromisoformat(settings.dataset.date_end)
     drawn = int(digest([settings.run.seed, *key])[:12], 16) % ((last - first).days + 1)
     return (first + timedelta(days=drawn)).isoformat()
@@ -221,7 +221,7 @@ def draw_date(settings: AnySettings, *key: Any) -> str:
 
 
 def count_rows(rows: Iterable[DatasetRow]) -> dict[str, dict[str, int]]:
-    """For each split: schemas, rows, refusals, French ones, the user's own."""
+    """Count, for each split, schemas, rows, refusals, French ones, the user's own."""
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         mine = [row for row in rows if row.split == split]

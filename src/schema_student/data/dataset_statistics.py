@@ -1,4 +1,4 @@
-"""What the rows of a dataset hold: how varied they are, and how balanced, in training and in the tests.
+"""Describe the rows of a dataset: how varied they are, and how balanced, in training and in the tests.
 
 Stands between the dataset and its card and the report's figure of it, which show what is counted here.
 
@@ -31,7 +31,7 @@ Counts = dict[str, Counter[str]]  # side -> what -> how many
 
 
 def compute_statistics(rows: Sequence[DatasetRow]) -> Row:
-    """Size, diversity and balance of rows; keys are in the order in which they are to be read.
+    """Compute size, diversity and balance of rows; keys are in reading order.
 
     `balance`: {what: {case: {"training": n, "tests": n}}}; what does not occur in these rows is left out. `diversity`:
     for each side requests, words, the median length, and distinct-1, -2 and -3 (distinct n-grams over all, Li et al.

@@ -1,4 +1,4 @@
-"""Whether a request is new: no repetition of another, nearly or exactly, and no overlap of training with tests.
+"""Find requests that repeat another, exactly or nearly, and those by which training and tests overlap.
 
 Stands before the dataset, which keeps only new requests. Near-duplicates are found as by Lee et al. 2022 (arXiv
 2107.06499): MinHash proposes, the exact Jaccard similarity decides. Requests are short, so the sets are of pairs of
@@ -44,7 +44,7 @@ class RequestIndex:
             self._index = MinHashLSH(num_perm=BANDS * BAND, params=(BANDS, BAND))
 
     def find_problem(self, query: str, split: str, given: bool = False) -> Problem | None:
-        """What speaks against a request. `given` tests, the user's own, may resemble each other: they are the truth."""
+        """Say why a request is not taken, "" where it is. `given` tests, the user's own, may resemble each other."""
         if normalized(query) in self._exact:
             return "duplicate", "this request stands there already"
         tested = split in TESTS
@@ -89,12 +89,12 @@ class RequestIndex:
 
 
 def normalized(query: str) -> str:
-    """A request without what does not make it another one: case, spaces, the mark at its end."""
+    """Normalize a request: drop case, extra spaces and the mark at its end."""
     return " ".join(query.casefold().split()).rstrip(" .?!")
 
 
 def word_pairs(query: str) -> frozenset[str]:
-    """Each two neighboring words of a request, its beginning and end included.
+    """Collect each two neighboring words of a request, its beginning and end included.
 
     >>> sorted(word_pairs("Films of 2010!"))
     ['2010 ', ' films', 'films of', 'of 2010']
@@ -104,7 +104,7 @@ def word_pairs(query: str) -> frozenset[str]:
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Share of the members of two sets that both have."""
+    """Compute the Jaccard similarity: the share of the members of two sets that both have."""
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
 

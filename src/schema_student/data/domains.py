@@ -1,4 +1,4 @@
-"""Domain specification + operators + template -> the JSON Schema of a query DSL.
+"""Build schemas: domain specification + operators + template -> the JSON Schema of a query DSL.
 
 First stage of the flow. A specification (d_01) says what a domain's records are; each schema (d_02) draws 4 to 7 of
 the catalog's operators and gives each a name of its own, so that a student must read instead of learning names.
@@ -71,7 +71,7 @@ def write_domain_specs(settings: AnySettings) -> None:
 
 
 def domain_count(settings: AnySettings, choice: TeacherChoice) -> int:
-    """How many domains are asked for; "auto" depends on who writes them."""
+    """Resolve how many domains are asked for; "auto" depends on who writes them."""
     count = resolve_auto(settings, "embedded" if choice.embedded else "gemma").domains.domains
     known = len(read_json(DOMAIN_PROMPTS))
     if choice.embedded and int(count) > known:
@@ -80,7 +80,7 @@ def domain_count(settings: AnySettings, choice: TeacherChoice) -> int:
 
 
 def seed_prompts(count: int) -> list[str]:
-    """A different seed for each of `count` domains: the shipped ones, then asked for anew with another focus."""
+    """Make a different seed prompt for each of `count` domains: the shipped ones, then these with another focus."""
     seeds: list[str] = read_json(DOMAIN_PROMPTS)
     rounds = [i // len(seeds) + 1 for i in range(count)]
     variants = [f" (variant {n}: another focus, other fields)" if n > 1 else "" for n in rounds]
@@ -96,7 +96,7 @@ def _ask_specs(teacher: Teacher, prompts: list[str], start: int) -> Iterator[tup
 
 
 def spec_problem(spec: Any) -> str:
-    """Why no usable schema can be built of the teacher's answer; "" where one can."""
+    """Say why no usable schema can be built of the teacher's answer; "" where one can."""
     if isinstance(spec, TeacherFailure):
         return spec.reason
     for name in _repeated([field["const"] for field in spec["fields"]]):
@@ -144,7 +144,7 @@ def write_schemas(settings: AnySettings) -> None:
 
 
 def schema_row(spec: Spec, seed: int) -> BuiltSchema:
-    """A row of d_02: the specification, the operators drawn for it, and its schema."""
+    """Make a row of d_02: the specification, the operators drawn for it, and its schema."""
     rng = random.Random(f"{seed} operators {spec['schema_id']}")
     operators = draw_operators(operator_catalog(), spec, rng)
     schema = build_schema(spec, operators)

@@ -1,4 +1,4 @@
-"""The dataset as others load it: one JSONL a split, and a card that says what it is; pushed to a hub by request only.
+"""Write the dataset as others load it, one JSONL a split and a card; push it to a hub by request only.
 
 Stands after the dataset, in the same script. The card's front matter names the files and the types, so that
 `datasets.load_dataset(FOLDER)` needs nothing else.
@@ -86,7 +86,7 @@ def _published(row: DatasetRow) -> Row:
 
 
 def write_card(rows: Sequence[DatasetRow], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
-    """The README: front matter for `datasets` and for hubs, then what a person asks before using the data."""
+    """Write the card: front matter for `datasets` and for hubs, then what a person asks before using the data."""
     environment = open_templates(Path(__file__).parent / "templates")
     # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)

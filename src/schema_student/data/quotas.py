@@ -48,7 +48,7 @@ def size_dataset(settings: AnySettings, kind: str, sources: Sequence[Source], sp
 
 
 def answered_splits(own: dict[str, list[tuple[Source, SchemaRow]]], choice: TeacherChoice) -> set[tuple[str, str]]:
-    """(schema_id, split) of the own requests that have an answer, or a teacher that can be asked for it."""
+    """List (schema_id, split) of the user's requests that have an answer, or a teacher that can be asked for it."""
     found = [(source, row, split) for split, rows in own.items() for source, row in rows]
     return {(source.schema_id, split) for source, row, split in found if row.answer is not None or not choice.embedded}
 
@@ -56,7 +56,7 @@ def answered_splits(own: dict[str, list[tuple[Source, SchemaRow]]], choice: Teac
 def plan_quotas(
     sources: Sequence[Source], splits: dict[str, str], answered: set[tuple[str, str]], settings: AnySettings
 ) -> dict[Quota, int]:
-    """Rows to ask the teacher for. A schema with `answered` requests of the user's is tested on those alone.
+    """Plan the rows to ask for. A schema with `answered` requests of the user's is tested on those alone.
 
     Only where a split would stay empty, as with one request in all, the teacher fills it.
     """

@@ -32,7 +32,7 @@ class Source:
 
 
 def schema_source(settings: AnySettings) -> Path:
-    """Where schemas are read from: the user's own, or d_02."""
+    """Locate the schemas: the user's own, or d_02."""
     return Path(settings.run.schemas) if settings.run.schemas else paths(settings).schemas
 
 
@@ -43,13 +43,13 @@ def read_sources(settings: AnySettings) -> list[Source]:
 
 
 def check_own_schemas(settings: AnySettings) -> None:
-    """For a dry run: say how many rows of the user's schemas can be used. Raises UserError as the stage would."""
+    """Say for a dry run how many rows of the user's schemas can be used. Raises UserError as the stage would."""
     if settings.run.schemas:
         log.info(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.run.schemas)))}")
 
 
 def read_built_schemas(path: Path) -> list[Source]:
-    """The schemas of d_02."""
+    """Read the schemas of d_02."""
     rows = read_rows(path, BuiltSchema)
     if not rows:
         raise UserError(f"{path} has no schema; build_schemas.py --overwrite makes it again")
@@ -57,7 +57,7 @@ def read_built_schemas(path: Path) -> list[Source]:
 
 
 def read_user_schemas(path: Path) -> list[Source]:
-    """The user's schemas, each with its requests."""
+    """Read the user's schemas, each with its requests."""
     grouped: dict[str, list[SchemaRow]] = defaultdict(list)
     for row in load_schemas(path):
         grouped[row.schema_id].append(row)

@@ -1,4 +1,4 @@
-"""Which split a schema and a request belong to."""
+"""Split schemas and requests into training, validation and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schema_student.schema.user_schemas import SchemaRow
 
 
 def split_schemas(sources: Sequence[Source], settings: AnySettings) -> dict[str, str]:
-    """{schema_id: "train" | "validation" | "test_unseen"}, by seed; schemas that differ in words only stay together."""
+    """Split schemas, {schema_id: "train" | "validation" | "test_unseen"}, by seed; those of one shape stay together."""
     families: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         families[digest(shape(source.schema))].append(source.schema_id)
@@ -34,7 +34,7 @@ def _share(n: int, share: float) -> int:
 def split_own_queries(
     sources: Sequence[Source], splits: dict[str, str], seed: int
 ) -> dict[str, list[tuple[Source, SchemaRow]]]:
-    """The user's requests by split: those of training schemas half to train, half to test_seen, by a seeded hash."""
+    """Split the user's requests: those of training schemas half to train, half to test_seen, by a seeded hash."""
     own: dict[str, list[tuple[Source, SchemaRow]]] = defaultdict(list)
     for source in sources:
         for row in source.own:

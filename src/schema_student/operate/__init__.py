@@ -1,4 +1,4 @@
-"""Look at what is there, and run what is to run.
+"""Inspect artifacts, and serve a runner's stages.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

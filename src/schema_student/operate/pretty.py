@@ -1,4 +1,4 @@
-"""A run's JSONL artifacts as indented JSON for people."""
+"""Write a run's JSONL artifacts as indented JSON for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Python process behind a runner, which forks a process a stage, and a second one, which imports torch once.
+"""Serve a runner's stages: fork a process a stage, the later ones from a process that has imported torch once.
 
 scripts/bootstrap.sh starts it and asks for a stage by a count and that many words, each with a NUL behind it: the
 script and its flags. When the stage is over its exit code comes back as a line. The server ends with the runner.
@@ -63,7 +63,7 @@ class StageServer:
         self.interrupted = False
 
     def serve(self) -> list[str] | None:
-        """Returns None when the runner has ended; in a process that is to be a stage, its words."""
+        """Serve until the runner ends, and return None; in a process that is to be a stage, return its words."""
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(signal.SIGCHLD, self._on_end)
         for words in _read_requests(self.requests):

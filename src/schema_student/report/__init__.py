@@ -1,4 +1,4 @@
-"""Artifacts -> pages and plots; only reads.
+"""Report: artifacts -> pages and plots; only reads.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

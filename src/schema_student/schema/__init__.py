@@ -1,4 +1,4 @@
-"""JSON Schema alone, no model: compile, judge, grade, render, draw instances.
+"""Work with JSON Schema alone, no model: compile, judge, grade, render, draw instances.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

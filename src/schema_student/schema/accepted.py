@@ -1,4 +1,4 @@
-"""Alternatives that a request's author accepts beside the target: {property: [alternatives]}.
+"""Compare a value with the alternatives that a request's author accepts: {property: [alternatives]}.
 
 "" among the alternatives says that the property may be left out; properties of nested objects have alternatives of
 their own. Strings are compared as the Berkeley Function Calling Leaderboard (BFCL) compares them.
@@ -13,7 +13,7 @@ Accepted = dict[str, list[Any]]
 
 
 def is_accepted(value: Any, alternatives: Any) -> bool:
-    """Whether a value is one that an alternative stands for; an object's properties have lists of alternatives.
+    """Return whether a value is among the alternatives; an object's properties have lists of alternatives.
 
     >>> is_accepted({"unit": "Km"}, {"unit": ["km"], "round": ["", 2]})
     True
@@ -36,7 +36,7 @@ def is_accepted(value: Any, alternatives: Any) -> bool:
 
 
 def nearest_target(value: Any, target: Any, accepted: Accepted | None) -> Any:
-    """The accepted answer nearest to a value: the target, but the value's own where an alternative allows that.
+    """Find the accepted answer nearest to a value: the target, but the value's own where an alternative allows that.
 
     >>> nearest_target({"unit": "Km"}, {"unit": "m", "n": 3, "round": 2}, {"unit": ["km", "m"], "round": ["", 2]})
     {'unit': 'Km', 'n': 3}

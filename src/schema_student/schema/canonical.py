@@ -1,4 +1,4 @@
-"""The canonical form of an answer: two answers have the same one where they say the same, whatever their form."""
+"""Write an answer in canonical form: two answers have the same one where they say the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schema_student.schema.structure import resolve
 
 
 def canonical(value: Any, schema: dict[str, Any]) -> str:
-    """What a value says, as text: equal texts say the same.
+    """Write what a value says as text: equal texts say the same.
 
     For the query DSL (`"x-dsl": "query"`) the steps' conditions, whatever their order within a step, and the timeframe;
     that it refuses, whatever its words. For any other schema the value without optional properties that equal their
@@ -20,7 +20,7 @@ def canonical(value: Any, schema: dict[str, Any]) -> str:
 
 
 def canonical_text(value: Any) -> str:
-    """A JSON value as text, the same for all orders of keys and for 1.0 and 1."""
+    """Write a JSON value as text, the same for all orders of keys and for 1.0 and 1."""
     return json.dumps(_whole_as_integers(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -53,7 +53,7 @@ def _canonical_conditions(step: Any) -> Any:
 
 
 def canonical_condition(condition: Any) -> Any:
-    """A condition with a list value sorted: it names a set, whose order says nothing."""
+    """Sort the list value of a condition: it names a set, whose order says nothing."""
     if isinstance(condition, dict) and isinstance(condition.get("value"), list):
         return condition | {"value": sorted(condition["value"], key=canonical_text)}
     return condition
@@ -63,7 +63,7 @@ def canonical_condition(condition: Any) -> Any:
 
 
 def without_defaults(value: Any, schema: Any, root: dict[str, Any]) -> Any:
-    """A value without the optional properties that equal their default."""
+    """Drop the optional properties that equal their default."""
     schema = resolve(schema, root)
     if not isinstance(schema, dict):
         return value

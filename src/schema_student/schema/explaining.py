@@ -1,4 +1,4 @@
-"""Why a value is not valid: violations with path, keyword, message and rank."""
+"""Explain why a value is not valid: violations with path, keyword, message and rank."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Violation:
 
     @property
     def rank(self) -> int:
-        """WRONG_TYPE, WRONG_PROPERTIES or WRONG_VALUE: how far from valid."""
+        """Rank the violation: WRONG_TYPE, WRONG_PROPERTIES or WRONG_VALUE."""
         return KEYWORD_RANKS.get(self.keyword, WRONG_VALUE)
 
 
 def explain_error(error: ValidationError) -> list[Violation]:
-    """The violations of one of the validator's errors; a union's failure is told by its nearest alternative."""
+    """Explain one of the validator's errors; a union's failure is told by its nearest alternative."""
     context = error.kind.as_dict().get("context")
     if context and all(context):
         return _explain_union(error, context)
@@ -94,6 +94,6 @@ def _shorten(message: str) -> str:
 
 
 def json_type(value: Any) -> str:
-    """What a value is in JSON, with its article."""
+    """Name the JSON type of a value, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -43,7 +43,7 @@ def grade(
 
 
 def grade_value(value: Any, schema: CompiledSchema, target: Any = None, accepted: Accepted | None = None) -> Grade:
-    """Grade an answer that was read before."""
+    """Grade an answer that was parsed before."""
     return _grade(judge_value(value, schema), schema, target, accepted)
 
 
@@ -56,7 +56,7 @@ def _grade(verdict: Verdict, schema: CompiledSchema, target: Any, accepted: Acce
 
 
 def is_right(value: Any, target: Any, schema: dict[str, Any], accepted: Accepted | None = None) -> bool:
-    """Whether a valid value says what the target says, or has every property among the accepted alternatives.
+    """Return whether a valid value says what the target says, or has every property among the accepted alternatives.
 
     >>> is_right({"unit": "Km"}, None, {}, {"unit": ["km"], "round": ["", 2]})
     True

@@ -34,7 +34,7 @@ class Verdict:
 
 
 def judge(text: str, schema: CompiledSchema, strip_fences: bool = False) -> Verdict:
-    """The verdict on a model's raw output.
+    """Judge a model's raw output.
 
     >>> from schema_student.schema.compiling import compile_schema
     >>> judge('{"n": "2"}', compile_schema({"properties": {"n": {"type": "integer"}}})).violations
@@ -48,14 +48,14 @@ def judge(text: str, schema: CompiledSchema, strip_fences: bool = False) -> Verd
 
 
 def judge_value(value: Any, schema: CompiledSchema, fences_stripped: bool = False) -> Verdict:
-    """The verdict on a value that was read before."""
+    """Judge a value that was parsed before."""
     violations = find_violations(value, schema)
     rank = min((violation.rank for violation in violations), default=VALID)
     return Verdict(True, value, None, not violations, violations, rank, fences_stripped)
 
 
 def find_violations(value: Any, schema: CompiledSchema) -> tuple[Violation, ...]:
-    """What is wrong with a parsed value, () if nothing; a union's failure is told by its nearest alternative."""
+    """Find what is wrong with a parsed value, () if nothing; a union's failure is told by its nearest alternative."""
     broken = tuple(violation for rule in schema.rules if (violation := RULES[rule.name](value, rule)))
     if schema.validator.is_valid(value):
         return broken

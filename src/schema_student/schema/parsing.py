@@ -1,4 +1,4 @@
-"""Text -> JSON value by RFC 8259, read strictly."""
+"""Parse JSON strictly by RFC 8259."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_DEPTH = 200  # jsonschema-rs overflows the stack, and so ends the process, o
 
 
 def parse_strict(text: str) -> tuple[Any, str | None]:
-    """(value, None), or (None, why the text is not JSON) by RFC 8259, read strictly.
+    """Parse JSON strictly by RFC 8259: (value, None), or (None, why the text is not JSON).
 
     Refused: NaN and Infinity, numbers beyond a double, duplicate keys, lone surrogates, text after the value, and
     nesting beyond MAX_DEPTH.

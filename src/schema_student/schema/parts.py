@@ -26,7 +26,7 @@ class Part:
 
 
 def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part, ...]:
-    """The parts of a value and of its target; all are right where a valid value says what the target says.
+    """Compare the parts of a value and of its target; all are right where a valid value says what the target says.
 
     >>> [(part.path, part.right) for part in compare_parts({"unit": "km", "n": 2}, {"unit": "km", "n": 3}, {})]
     [('/unit', True), ('/n', False)]

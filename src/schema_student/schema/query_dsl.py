@@ -1,4 +1,4 @@
-"""The query DSL: one template, many vocabularies; built from a domain specification and read back from a schema."""
+"""Build schemas of the query DSL (one template, many vocabularies) from domain specifications; read them back."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ class DslSpec:
 
 
 def is_query_dsl(schema: dict[str, Any] | bool) -> bool:
-    """Whether a schema is one of the query DSL, by its root annotation `"x-dsl": "query"`."""
+    """Return whether a schema is one of the query DSL, by its root annotation `"x-dsl": "query"`."""
     return not isinstance(schema, bool) and schema.get("x-dsl") == "query"
 
 
 def is_refusal(answer: Any) -> bool:
-    """Whether an answer of the query DSL refuses the request."""
+    """Return whether an answer of the query DSL refuses the request."""
     return isinstance(answer, dict) and isinstance(answer.get("refusal"), dict)
 
 
 @cache
 def operator_catalog() -> tuple[dict[str, Any], ...]:
-    """data/operators.json: {const, synonyms, description, list, types} of each canonical operator."""
+    """Read data/operators.json: {const, synonyms, description, list, types} of each canonical operator."""
     return tuple(json.loads((DATA_DIR / "operators.json").read_text(encoding="utf-8")))
 
 
 def labels_of(const: str, description: str) -> dict[str, tuple[str, ...]]:
-    """Names by which people call a constant: its words, and its description, "english / french" where bilingual."""
+    """List what people call a constant: its words, and its description, "english / french" where bilingual."""
     words = const.replace("_", " ")
     english, _, french = (part.strip() for part in description.partition(" / "))
     short = english if 0 < len(english.split()) <= 4 else words
@@ -72,7 +72,7 @@ def labels_of(const: str, description: str) -> dict[str, tuple[str, ...]]:
 
 
 def read_dsl(schema: dict[str, Any], catalog: tuple[dict[str, Any], ...] | None = None) -> DslSpec:
-    """Fields and operators of a query-DSL schema; an operator's canonical meaning is found by its description."""
+    """Read fields and operators of a query-DSL schema; an operator's canonical name is found by its description."""
     condition = schema["properties"]["steps"]["items"]["properties"]["conditions"]["items"]
     guards = {
         rule["if"]["properties"]["field"]["const"]: rule["then"]["properties"]["value"]
@@ -105,19 +105,19 @@ def _read_field(option: dict[str, Any], guard: dict[str, Any]) -> Field:
 
 
 def operators_for(field: Field, operators: dict[str, str]) -> list[str]:
-    """Canonical operators of the schema that make sense for a field's type."""
+    """List the canonical operators of the schema that make sense for a field's type."""
     types = {entry["const"]: entry["types"] for entry in operator_catalog()}
     return [canonical for canonical in operators if field.type in types[canonical]]
 
 
 @lru_cache(maxsize=512)
 def read_dsl_text(schema_text: str) -> DslSpec:
-    """read_dsl of a schema's JSON text, read once."""
+    """Read fields and operators of a schema's JSON text, once a text."""
     return read_dsl(json.loads(schema_text))
 
 
 def names_a_field(text: str, schema: dict[str, Any]) -> bool:
-    """Whether a suggestion speaks of a field that the schema has, by its name or in the words of its description."""
+    """Return whether a suggestion names a field of the schema, by its name or in the words of its description."""
     said = f" {' '.join(_words(text))} "
     fields = read_dsl_text(json.dumps(schema, ensure_ascii=False, sort_keys=True)).fields
     names = [name for field in fields for name in (field.const, *sum(field.labels.values(), ()))]
@@ -149,7 +149,7 @@ def _template() -> str:
 
 
 def draw_operators(catalog: Sequence[dict[str, Any]], spec: Spec, rng: random.Random) -> list[Operator]:
-    """4 to 7 operators, each under one of its synonyms, in random order.
+    """Draw 4 to 7 operators, each under one of its synonyms, in random order.
 
     Every field has an operator, equals or like is there, and at least one comparison that a person could ask of these
     fields is left out with none to stand in for it, so that there is something to refuse.
@@ -177,7 +177,7 @@ def _named(entry: dict[str, Any], name: str) -> Operator:
 
 
 def build_schema(spec: Spec, operators: list[Operator]) -> JsonSchema:
-    """The JSON Schema (draft 2020-12) of a domain's queries: an AST {prompt, steps, timeframe} or {prompt, refusal}.
+    """Build the JSON Schema (2020-12) of a domain's queries: {prompt, steps, timeframe} or {prompt, refusal}.
 
     A condition's value obeys its field (type, format, enum) and its operator (a list for list operators only), each by
     an if/then of its own, so that a violation is reported at the value and not as one opaque oneOf.
@@ -206,7 +206,7 @@ def _guard(name: str, test: JsonSchema, value: JsonSchema) -> JsonSchema:
 
 
 def value_schema(field: dict[str, Any]) -> JsonSchema:
-    """What a field's value may be: one of its type, or a list of them.
+    """Build the schema of a field's value: one of its type, or a list of them.
 
     >>> value_schema({"const": "born", "description": "birthday", "type": "date"})
     {'type': ['string', 'array'], 'format': 'date', 'items': {'type': 'string', 'format': 'date'}}

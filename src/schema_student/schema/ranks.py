@@ -1,4 +1,4 @@
-"""The ranks of an answer, worst first, and what each is called."""
+"""Name the ranks of an answer, worst first."""
 
 NOT_JSON, WRONG_TYPE, WRONG_PROPERTIES, WRONG_VALUE, VALID, RIGHT = range(6)
 

@@ -1,8 +1,6 @@
-"""The one renderer of what the student and the teacher read.
+"""Render a schema for the student and the teacher.
 
-Every stage that shows a schema and a request to a model calls `render_prompt`, so that the tokens of a prompt
-are the same in SFT, DPO, evaluation and serving. The chat template is applied in one place too: student.encode_prompt.
-Teacher messages end with one JSON object after "Input:", which the embedded teacher reads and an LLM reads as well.
+Every prompt shows its schema by `render_schema`: as JSON, or compactly, one line a property.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ SAID = {
 
 
 def completion_text(value: Any) -> str:
-    """The assistant turn: compact JSON, keys in the order that the writer gave them."""
+    """Render the assistant turn: compact JSON, keys in the order that the writer gave them."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def render_schema(schema: dict[str, Any], rendering: str = "compact") -> str:
-    """The schema as JSON, or one line a property: a quarter of the tokens, and names that stand alone.
+    """Render the schema as JSON, or one line a property: a quarter of the tokens, and names that stand alone.
 
     `json` drops only annotations that a writer does not need ($schema, x-...). `compact` writes
     `name? type = default # description`, nesting by indentation, and any keyword it has no words for as JSON.

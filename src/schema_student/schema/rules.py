@@ -1,4 +1,4 @@
-"""Semantic rules: what JSON Schema cannot say, in a root annotation `x-rules`."""
+"""Check semantic rules, which JSON Schema cannot say: the root annotation `x-rules`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structure of a schema: what a $ref names, two schemas that accept the same, the order of properties."""
+"""Resolve $refs, compare the shapes of schemas, order properties."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def unescape_pointer(part: str) -> str:
-    """One part of a JSON Pointer as the name that it stands for (RFC 6901)."""
+    """Unescape one part of a JSON Pointer (RFC 6901)."""
     return part.replace("~1", "/").replace("~0", "~")
 
 
 def json_pointer(parts: Any) -> str:
-    """The JSON Pointer of a path of keys and indices."""
+    """Write the JSON Pointer of a path of keys and indices."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
@@ -39,7 +39,7 @@ def _lookup(ref: str, root: dict[str, Any]) -> Any:
 
 
 def shape(schema: Any) -> Any:
-    """A schema without what is only said about it: two schemas of one shape accept the same documents."""
+    """Drop a schema's annotations: two schemas of one shape accept the same documents."""
     if isinstance(schema, list):
         return [shape(part) for part in schema]
     if not isinstance(schema, dict):
@@ -50,7 +50,7 @@ def shape(schema: Any) -> Any:
 
 
 def in_schema_order(value: Any, schema: Any, root: dict[str, Any] | None = None) -> Any:
-    """A value with its keys in the order of the schema's properties, the order in which a student reads them.
+    """Order a value's keys as the schema orders its properties, as a student reads them.
 
     >>> in_schema_order({"b": 1, "a": 2}, {"properties": {"a": {}, "b": {}}})
     {'a': 2, 'b': 1}

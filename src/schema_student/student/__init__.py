@@ -1,4 +1,4 @@
-"""A local model: choose and load it, text <-> tokens, prompt trees and their attention, generation.
+"""Run a local model: choose and load it, text <-> tokens, prompt trees and their attention, generation, ask.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -67,5 +67,5 @@ def ask_student(
 
 
 def find_room(settings: ResolvedSettings) -> int:
-    """How many tokens a prompt may have, so that the longest completion fits behind it."""
+    """Find how many tokens a prompt may have, so that the longest completion fits behind it."""
     return settings.length.max_seq_length - settings.generation.max_new_tokens

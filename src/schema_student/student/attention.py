@@ -1,4 +1,4 @@
-"""How tokens attend, beyond what transformers offers: along the branches of a tree, and to a long cache on a CPU.
+"""Compute attention that transformers does not offer: along the branches of a tree, and to a long cache on a CPU.
 
 One attention function serves training and generation. `use_attention` registers it with transformers and sets it for a
 model; nothing else about the model changes, nor what is saved of it. What it does depends on the mask:
@@ -38,7 +38,7 @@ class TreeMask:
     window: int | None
 
     def allows(self, q: Any, k: Any) -> Any:
-        """Whether token q attends to token k; both are tensors of places."""
+        """Return whether token q attends to token k; both are tensors of places."""
         return _allows(q, k, self.ends_T, self.depths_T, self.reach)
 
     @cached_property
@@ -48,7 +48,7 @@ class TreeMask:
 
     @cached_property
     def block_mask(self) -> Any:
-        """FlexAttention's block mask: tiles in which nothing is seen are not computed.
+        """Make FlexAttention's block mask: tiles in which nothing is seen are not computed.
 
         Its own create_block_mask looks at all T x T pairs; here the extremes of each tile are enough. All that a row
         decides is in tensors, so that one compiled kernel serves every row and both kinds of layer.
@@ -67,7 +67,7 @@ class TreeMask:
 
     @property
     def tiles(self) -> tuple[Any, Any]:
-        """Of each tile of queries x tile of keys: whether some query may see some key, and whether all see all.
+        """Find, for each tile of queries x keys, whether some query may see some key, and whether all see all.
 
         With a window, some of the first kind may hold no pair that sees each other: `allows` decides within a tile.
         """
@@ -135,7 +135,7 @@ def _split_branches(
 
 
 def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, None]:
-    """Attention as transformers' models call it: query (B, H, T, D) -> (B, T, H, D)."""
+    """Compute attention as transformers' models call it: query (B, H, T, D) -> (B, T, H, D)."""
     if isinstance(attention_mask, TreeMask):
         along = _attend_by_blocks if query.is_cuda else _attend_by_branches
         made = along(query, key, value, attention_mask, options["scaling"])
@@ -177,7 +177,7 @@ def _attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: f
 
 
 def compute_dtype(tensor: Any) -> torch.dtype:
-    """What a product with the tensor is computed in: autocast's type where it is on, else the tensor's own."""
+    """Find the dtype that a product with the tensor is computed in: autocast's where it is on, else its own."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
@@ -223,6 +223,6 @@ def _attend_uncompiled(*args: Any, **options: Any) -> Any:
 
 
 def text_model(model: Any) -> Any:
-    """The causal model inside an adapter, and inside the wrapper of several processes."""
+    """Unwrap the causal model inside an adapter, and inside the wrapper of several processes."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,4 +1,4 @@
-"""Examples as token ids, which of them share a batch, and the log-probabilities that a batch's model gives.
+"""Encode examples, plan which of them share a batch, and compute the log-probabilities of a batch.
 
 A batch is prompt trees where the model takes them (prompt_tree.why_unsupported), else padded rows.
 
@@ -35,17 +35,17 @@ class Ids:
 
     @property
     def tokens(self) -> list[int]:
-        """The whole sequence."""
+        """Return the whole sequence."""
         return self.prompt_ids + self.completion_ids
 
 
 def encode(tokenizer: Any, prompt: str | list[dict[str, str]], completion: str) -> Ids:
-    """The ids trained on: those that generation reads and writes, because the same functions make them."""
+    """Encode a prompt and its completion by the functions that generation uses."""
     return Ids(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
 
 
 def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
-    """Empty for a sequence that can be trained on whole, else what is wrong with it."""
+    """Say why a sequence cannot be trained on whole; "" where it can."""
     if not sequence.completion_ids:
         return "no supervised token"
     if len(sequence.completion_ids) > settings.generation.max_new_tokens:
@@ -56,7 +56,7 @@ def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
 
 
 def keep_whole(fault: str, where: str, counts: dict[str, int], settings: ResolvedSettings) -> bool:
-    """True for a sequence without a fault; one with a fault is counted, or refused where `overlong` says so."""
+    """Return whether a sequence has no fault; one with a fault is counted, or refused where `overlong` says so."""
     if fault and settings.optimizer.overlong == "refuse":
         raise UserError(
             f"{where}: {fault}; raise that setting, shorten the row, or set --overlong drop to leave such rows out"
@@ -67,13 +67,13 @@ def keep_whole(fault: str, where: str, counts: dict[str, int], settings: Resolve
 
 
 def explain_nothing(counts: dict[str, int], otherwise: str) -> str:
-    """What to do where no sequence is left to train on: raise the limit that all of them exceed, or else."""
+    """Advise where no sequence is left to train on: raise the limit that all of them exceed, or else."""
     said = ", ".join(f"{count} {fault}" for fault, count in counts.items())
     return f"left out: {said}; raise that setting" if said else otherwise
 
 
 def collate(sequences: Sequence[Ids], pad_id: int, trees: bool = False) -> dict[str, Any]:
-    """One batch: completion_ids and completion_mask (B, C), and what the model reads.
+    """Collate one batch: completion_ids and completion_mask (B, C), and what the model reads.
 
     With `trees` that is `tree`, where what several rows begin with (their schema, a pair's prompt) stands once. Else
     input_ids, attention_mask and position_ids (B, P + C): prompts padded on the left and completions on the right, so
@@ -100,7 +100,7 @@ def _pad(left: list[int], right: list[int], P: int, C: int, pad: int) -> list[in
 
 
 def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | None = None) -> torch.Tensor:
-    """log p of each completion token (B, C), 0 where padded. Logits are computed where a completion token is next."""
+    """Compute log p of each completion token (B, C), 0 where padded; other positions have no logits."""
     completion_ids = batch["completion_ids"]
     # Autocast would undo LoRA's own cast of its inputs to float32: a sixth of a step, for the same values (with
     # dropout for rounded ones).
@@ -114,7 +114,7 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
 
 
 def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Logits of each completion token of a padded batch (B, C, V), float32."""
+    """Compute the logits of each completion token of a padded batch (B, C, V), float32."""
     keep = batch["completion_ids"].shape[1] + 1  # the column before a completion predicts its first token
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
     return model(**inputs, use_cache=False, logits_to_keep=keep).logits[:, -keep:-1].float()
@@ -139,7 +139,7 @@ class Planner:
     trees: bool
 
     def plan(self, count: int) -> list[list[int]]:
-        """`count` batches of indices, as many passes as that takes."""
+        """Plan `count` batches of indices, as many passes as that takes."""
         rng = random.Random(f"batches {self.seed}")
         plan: list[list[int]] = []
         while len(plan) < count:
@@ -147,7 +147,7 @@ class Planner:
         return plan[:count]
 
     def count(self) -> int:
-        """Batches of the first pass."""
+        """Count the batches of the first pass."""
         return len(self._plan_pass(random.Random(f"batches {self.seed}")))
 
     def _plan_pass(self, rng: random.Random) -> list[list[int]]:
@@ -166,7 +166,7 @@ class Planner:
 def cut_batches(
     rows: Sequence[Sequence[Ids]], order: Iterable[int], batch_size: int, batch_tokens: int, trees: bool
 ) -> list[list[int]]:
-    """Rows in the given order as batches, each as large as the limits allow; a row above them is a batch by itself."""
+    """Cut rows into batches in the given order, as large as the limits allow; a row above them is a batch by itself."""
     batches: list[list[int]] = []
     for i in order:
         full = not batches or len(batches[-1]) == batch_size
@@ -177,7 +177,7 @@ def cut_batches(
 
 
 def count_tokens(sequences: Sequence[Ids], trees: bool) -> int:
-    """Tokens that a batch of the sequences computes: those of its trees, else all columns of the padded rows."""
+    """Count the tokens that a batch computes: those of its trees, else all columns of the padded rows."""
     if trees:
         return prompt_tree.count_tokens([(s.prompt_ids, s.completion_ids) for s in sequences])
     P, C = max(len(s.prompt_ids) for s in sequences), max(len(s.completion_ids) for s in sequences)
@@ -185,7 +185,7 @@ def count_tokens(sequences: Sequence[Ids], trees: bool) -> int:
 
 
 def supports_prompt_trees(model: Any, needs_logits: bool = False) -> bool:
-    """Whether the model's batches are trees; where they are padded, it says why."""
+    """Return whether the model's batches are trees; where they are padded, it logs why."""
     # A tree gives the log p of labels, not the logits of all tokens.
     reason = prompt_tree.why_unsupported(model) or ("this beta needs all logits" if needs_logits else "")
     if reason:
@@ -209,7 +209,7 @@ def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: r
 
 
 def autocast_dtype(settings: ResolvedSettings, device: torch.device) -> torch.dtype | None:
-    """What matrices are multiplied in while training: bfloat16, or None for the weights' own type.
+    """Choose the dtype that training multiplies matrices in: bfloat16, or None for the weights' own.
 
     "auto" takes bfloat16 where it is faster: on a GPU, and on a CPU that multiplies it natively (1.6 times as fast).
     """

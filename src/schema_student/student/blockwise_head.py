@@ -1,4 +1,4 @@
-"""Log-probabilities of target tokens from hidden states, without keeping the logits of the whole vocabulary.
+"""Compute log-probabilities of target tokens from hidden states without the logits of the whole vocabulary.
 
 The gradient of a log-probability in its hidden state is W[target] - p W, whatever is done with it later. So where the
 head W is frozen, as under a LoRA, the forward pass leaves these D numbers behind instead of V logits: Gemma's 262,144
@@ -20,7 +20,7 @@ ROWS, COLUMNS, CUDA_COLUMNS = 2**10, 2**11, 2**16
 
 
 def token_logps(hidden_ND: Any, targets_N: Any, head: Any, softcap: float | None = None) -> Any:
-    """log p of each target after its hidden state (N,), float32. With a frozen head, logits exist only in blocks."""
+    """Compute log p of each target after its hidden state (N,), float32; a frozen head has logits in blocks only."""
     if not head.weight.requires_grad and head.bias is None:
         rows = zip(hidden_ND.split(ROWS), targets_N.split(ROWS), strict=True)
         return torch.cat([FrozenHeadLogps.apply(hidden, head.weight, targets, softcap) for hidden, targets in rows])
@@ -35,7 +35,7 @@ class FrozenHeadLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None) -> Any:
-        """log p of each target (N,)."""
+        """Compute log p of each target (N,)."""
         dtype, wanted = compute_dtype(hidden_ND), hidden_ND.requires_grad
         with torch.autocast(hidden_ND.device.type, enabled=False):
             logps_N, gradient_ND = logps_and_gradients(hidden_ND.to(dtype), head_VD, targets_N, softcap, wanted)
@@ -45,7 +45,7 @@ class FrozenHeadLogps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream_N: Any) -> Any:
-        """Gradient in the hidden states."""
+        """Return the gradient in the hidden states."""
         (gradient_ND,) = ctx.saved_tensors
         return (upstream_N[:, None] * gradient_ND).to(gradient_ND.dtype), None, None, None
 
@@ -53,7 +53,7 @@ class FrozenHeadLogps(torch.autograd.Function):
 def logps_and_gradients(
     hidden_ND: Any, head_VD: Any, targets_N: Any, softcap: float | None, with_gradients: bool
 ) -> tuple[Any, Any]:
-    """log p (N,) and its gradient in the hidden states (N, D) or None, float32, block by block of the vocabulary.
+    """Compute log p (N,) and its gradient in the hidden states (N, D) or None, float32, by blocks of the vocabulary.
 
     It goes over the head as FlashAttention goes over keys and values (Dao et al. 2022, algorithm 1): what is summed so
     far is scaled down where a block has a greater logit. The target is left out of the sums, so that 1 - p keeps its
@@ -92,5 +92,5 @@ def logps_and_gradients(
 
 
 def softcap_slope(capped: Any, softcap: float | None) -> Any:
-    """Derivative of softcap tanh(x / softcap) where it has the given value; None without a cap."""
+    """Compute the derivative of softcap tanh(x / softcap) where it has the given value; None without a cap."""
     return None if softcap is None else 1 - (capped / softcap) ** 2

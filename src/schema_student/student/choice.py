@@ -1,4 +1,4 @@
-"""Which base a run uses, how it loads, and why."""
+"""Choose the base of a run, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class StudentChoice:
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name the student as reports do."""
         return "embedded student (Gemma 3 architecture, 2.6M parameters)" if self.kind == "embedded" else self.base
 
 
 def choose_student(settings: AnySettings) -> StudentChoice:
-    """The base that the settings name, or for "auto" the best that this machine has. A named one never falls back."""
+    """Choose the base that the settings name, or for "auto" the best of this machine. A named one never falls back."""
     backend = "unsloth" if has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
     if settings.student.base_model == "embedded" or _same_folder(settings.student.base_model, EMBEDDED_STUDENT):
         return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", "asked for by name")
@@ -47,7 +47,7 @@ def choose_student(settings: AnySettings) -> StudentChoice:
 
 @cache
 def has_cuda() -> bool:
-    """Whether there is a GPU that PyTorch can use."""
+    """Return whether there is a GPU that PyTorch can use."""
     if not shutil.which("nvidia-smi"):  # spares a CPU machine the import of torch
         return False
     import torch
@@ -80,7 +80,7 @@ def _same_folder(name: str, folder: Path) -> bool:
 
 @cache
 def base_digest(base: str) -> str:
-    """Digest of a local base's configuration, tokenizer and weights; of a hub id its name and revision."""
+    """Compute the digest of a local base's configuration, tokenizer and weights; of a hub id its name and revision."""
     folder = Path(base)
     if not folder.is_dir():
         return digest({"base": base, "revision": _revision(base)})

@@ -1,4 +1,4 @@
-"""The embedded student from nothing: its tokenizer and its random weights."""
+"""Make the embedded student's tokenizer and its random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FUNCTION_WORDS = (
 
 
 def train_embedded_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE in which a content word is its own pre-token. No text is unknown to it."""
+    """Train a byte-level BPE in which a content word is its own pre-token. No text is unknown to it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -60,7 +60,7 @@ def train_embedded_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def new_embedded_model(tokenizer: Any, hidden_size: int, layers: int) -> Any:
-    """A Gemma 3 language model of 2 to 3 million random parameters; every layer attends to the whole schema."""
+    """Make a Gemma 3 language model of 2 to 3 million random parameters; every layer attends to the whole schema."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     rope = {"rope_type": "default", "rope_theta": 10_000.0}

@@ -55,7 +55,7 @@ def generate(
     seed: int = 0,
     progress: str | tqdm = "",
 ) -> list[list[Generation]]:
-    """`samples` answers to each prompt, in the order given; temperature 0 is greedy.
+    """Generate `samples` answers to each prompt, in the order given; temperature 0 is greedy.
 
     A sample depends on (seed, prompt, number of the sample), never on what shares its batch.
     `progress` names a new progress bar, or is one that counts answers.
@@ -86,7 +86,7 @@ def generate(
 
 
 def find_stop_ids(student: TextGenerator) -> frozenset[int]:
-    """What ends an answer: what SFT teaches to write at the end, and the ends that tokenizer and model name."""
+    """Find the tokens that end an answer: the one that SFT teaches, and those that tokenizer and model name."""
     ends = [encode_completion(student.tokenizer, "{}")[-1]]
     for named in (student.tokenizer.eos_token_id, student.model.generation_config.eos_token_id):
         ends += named if isinstance(named, list) else [] if named is None else [named]
@@ -122,7 +122,7 @@ def decode(
     temperature: float = 0.0,
     bar: Any = None,
 ) -> list[list[int]]:
-    """New token ids of each row, the stop id included; neighbors that share a prefix share its work."""
+    """Decode new token ids of each row, the stop id included; neighbors that share a prefix share its work."""
     use_attention(model)
     with torch.inference_mode():
         batch = _Batch([row.prompt_ids for row in rows], model)
@@ -167,7 +167,7 @@ def _choose(logits_BV: torch.Tensor, temperature: float, draws: list[random.Rand
 
 
 def shared_prefixes(prompts: Sequence[list[int]]) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, tokens) of neighbors whose common prefix is at least half of each; it always ends before their last.
+    """Find (begin, end, tokens) of neighbors whose common prefix is half of each or more; it ends before their last.
 
     >>> list(shared_prefixes([[1, 2, 3], [1, 2, 4], [9, 8]]))
     [(0, 2, 2), (2, 3, 1)]

@@ -66,7 +66,7 @@ class Student:
 
 
 def find_base(adapter: Path) -> str:
-    """The base that an adapter was trained on: its recorded folder or hub id, or the embedded student by its digest."""
+    """Find the base of an adapter: the recorded folder or hub id, or the embedded student by its digest."""
     record = adapter / RECORD
     if not record.is_file():
         raise UserError(f"{adapter} has no {RECORD}, which names the base of an adapter; give a checkpoint of a run")
@@ -180,7 +180,7 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
 
 @cache
 def load_tokenizer(base: str) -> Any:
-    """The base's tokenizer, alone: what a stage needs that only counts tokens."""
+    """Load the base's tokenizer alone: what a stage needs that only counts tokens."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base)

@@ -1,4 +1,4 @@
-"""Many sequences that share prefixes, computed once: trees of token ids, laid out one after the other as one row.
+"""Compute sequences that share prefixes once: trees of token ids, laid out one after the other as one row.
 
 Every example of a batch repeats its schema, and a DPO pair repeats its whole prompt. Here each shared prefix stands
 once: a token attends to its ancestors and itself, and its position is its depth, so that every sequence computes what
@@ -36,7 +36,7 @@ class Tree:
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two lists begin with in common: found by halves, as lists compare fast."""
+    """Count the tokens that two lists begin with in common, by halves, as lists compare fast."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -70,7 +70,7 @@ def _group_by_prefix(pairs: Sequence[Pair], least_share: float) -> list[list[int
 
 
 def count_tokens(pairs: Sequence[Pair]) -> int:
-    """Tokens of the pairs where those that their trees share count once: what `grow` lays out, and what ends there."""
+    """Count the tokens of the pairs, those that their trees share once."""
     count = 0
     for group in _group_by_prefix(pairs, LEAST_SHARE):
         tokens = [[*pairs[i][0], *pairs[i][1]] for i in group]
@@ -123,7 +123,7 @@ def _add_branch(
 
 
 def pack_trees(trees: Sequence[Tree]) -> dict[str, Any]:
-    """Tensors of the row in which the trees stand one after the other.
+    """Pack trees, one after the other, into the tensors of one row.
 
     ids_1T, positions_1T, ends_T; of the N predictions columns_N (where), targets_N (the token), sequences_N and
     places_N (whose, and which of its tokens).
@@ -151,7 +151,7 @@ def pack_trees(trees: Sequence[Tree]) -> dict[str, Any]:
 
 
 def packed_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> Any:
-    """log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32."""
+    """Compute log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32."""
     import torch
 
     logps_N = prediction_logps(model, batch)
@@ -160,7 +160,7 @@ def packed_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> A
 
 
 def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
-    """log p of every predicted token (N,), float32; gradients flow as for separate sequences.
+    """Compute log p of every predicted token (N,), float32; gradients flow as for separate sequences.
 
     `model` is a Gemma 3 causal model of transformers, with a LoRA or without.
     """
@@ -182,7 +182,7 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def why_unsupported(model: Any) -> str:
-    """Why a model cannot compute trees, "" where it can: tried on a few sequences, together and alone.
+    """Find why a model cannot compute trees, "" where it can, by a few sequences together and alone.
 
     Rounding moves a log-probability by some spacings of the largest logit: 0.125 each in bfloat16 where it is 16 to 32.
     """

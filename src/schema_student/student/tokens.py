@@ -1,4 +1,4 @@
-"""Text <-> the student's tokens: one place, so that a prompt has the same ids in training, evaluation and use."""
+"""Encode text as the student's tokens, in one place, so that a prompt has the same ids in training and use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ END_OF_TURN = "<end_of_turn>"
 
 
 def encode_prompt(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
-    """Token ids of a user turn, or of several turns {role, content}, and of the opening of the model's turn.
+    """Encode a user turn, or several turns {role, content}, and the opening of the model's turn.
 
     By the base's own chat template. A base without one reads the bare text, or a transcript of the turns. Raises
     UserError where the template refuses the turns.
@@ -38,11 +38,11 @@ def write_transcript(turns: Sequence[dict[str, str]]) -> str:
 
 
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of the model's turn: the text and the end-of-turn token, which teaches it to stop."""
+    """Encode the model's turn: the text and the end-of-turn token, which teaches it to stop."""
     return [*tokenizer(completion, add_special_tokens=False)["input_ids"], end_of_turn_id(tokenizer)]
 
 
 def end_of_turn_id(tokenizer: Any) -> int:
-    """Id of the token that ends the model's turn: Gemma's own, else what ends a text for this tokenizer."""
+    """Find the id of the token that ends the model's turn: Gemma's own, else what ends a text for this tokenizer."""
     gemmas = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     return int(tokenizer.eos_token_id if gemmas in (None, tokenizer.unk_token_id) else gemmas)

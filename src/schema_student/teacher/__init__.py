@@ -1,4 +1,4 @@
-"""A language-model server, asked for a role with a payload; every answer is validated here.
+"""Ask a language-model server for a role with a payload; validate every answer.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

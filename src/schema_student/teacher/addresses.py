@@ -42,7 +42,7 @@ def hosts_of(api: str, named: Sequence[str]) -> tuple[str, ...]:
 
 
 def environment_hosts(api: str) -> list[str]:
-    """The addresses in the environment (OLLAMA_HOST, OPENAI_BASE_URL), with commas between them."""
+    """Read the addresses in the environment (OLLAMA_HOST, OPENAI_BASE_URL), with commas between them."""
     return [host.strip() for host in os.environ.get(APIS[api].hosts_variable, "").split(",") if host.strip()]
 
 
@@ -61,7 +61,7 @@ def server_url(api: str, host: str) -> str:
 
 
 def api_keys(api: str, urls: Sequence[str]) -> list[str]:
-    """The key of each host, "" for none: keys and hosts of the environment pair up in their order.
+    """Find the key of each host, "" for none: keys and hosts of the environment pair up in their order.
 
     OLLAMA_API_KEY="k1,k2" is for the two of OLLAMA_HOST="a,b", and for nobody else, also where --teacher-host names
     others; one key is for the first host alone. Where no host is in the environment, the pairs are made with `urls`.

@@ -1,4 +1,4 @@
-"""What one request may take: seconds without a byte, seconds in all, bytes."""
+"""Limit what one request may take: seconds without a byte, seconds in all, bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Limits:
 
 
 def request_limits(server: ServerSettings, answers: AnswersSettings) -> Limits:
-    """The bounds that the settings give a request."""
+    """Read the bounds that the settings give a request."""
     max_bytes = ANSWER_BYTES + TOKEN_BYTES * answers.teacher_num_ctx
     return Limits(server.teacher_timeout, server.teacher_deadline, max_bytes)
 
@@ -35,7 +35,7 @@ class Budget:
         self._bytes_left = limits.max_bytes
 
     def seconds_left(self, timeout: float | None = None) -> float:
-        """Seconds that the request may still wait, at most `timeout`; raises DeadlineFault at its end."""
+        """Return the seconds that the request may still wait, at most `timeout`; raises DeadlineFault at its end."""
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise DeadlineFault(f"{self.host} had no whole answer after {self.limits.deadline:g} s")

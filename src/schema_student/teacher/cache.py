@@ -1,4 +1,4 @@
-"""The teacher's answers on disk, by the digest of their question: nothing is asked twice.
+"""Cache the teacher's answers on disk by the digest of their question, so that nothing is asked twice.
 
 One SQLite file that several processes may use; what was put survives a kill. Beside the accepted answers it keeps the
 rejected ones with their reasons, so that a resumed run can still list all of them. Exported as JSONL, the answers can
@@ -51,7 +51,7 @@ class AnswerCache:
             raise self._unusable(error) from None
 
     def get(self, key: str) -> Any:
-        """The answer to a question, or None."""
+        """Return the answer to a question, or None."""
         rows = self._execute("SELECT answer FROM answers WHERE key = ?", (key,))
         return json.loads(rows[0][0]) if rows else None
 

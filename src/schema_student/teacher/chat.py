@@ -1,4 +1,4 @@
-"""Chats with a teacher's model: many at a time, over all of its hosts; what can pass is tried again.
+"""Chat with a teacher's model: many at a time, over all of its hosts; what can pass is tried again.
 
 The model's own words come back as they are; `client` asks by roles and validates what comes.
 
@@ -99,7 +99,7 @@ class ChatClient:
             raise TeacherError(f"no answer of {model} at {address}: {fault}") from fault
 
     def send(self, chat: Chat, host: Host) -> Reply:
-        """One request to one host; raises TeacherFault."""
+        """Send one request to one host; raises TeacherFault."""
         self.usage.count(requests=1)
         reply = host.server.chat(self.choice.model, chat.messages, chat.schema, chat.options, chat.think)
         host.server.limits = self.limits  # the model is loaded by now

@@ -1,4 +1,4 @@
-"""Which teacher, where and why: named by a person, else the best that this machine has."""
+"""Choose the teacher: named by a person, else the best that this machine has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TeacherChoice:
 
 
 def resolve_teacher(settings: AnySettings) -> TeacherChoice:
-    """The teacher that these settings and this machine mean: --teacher-model, LLM_MODEL, .llmrc, else the best here.
+    """Choose the teacher: --teacher-model, LLM_MODEL, .llmrc, else the best that this machine has.
 
     An id that a person named never falls back; "auto" takes preferred_teacher where the server has it.
     """

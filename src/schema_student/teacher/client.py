@@ -85,7 +85,7 @@ class Teacher:
 
     @property
     def asked(self) -> int:
-        """Questions that went to the server; the others were answered from disk."""
+        """Count the questions that went to the server; the others were answered from disk."""
         return self.usage.asked
 
     def ask(self, role: str, payload: dict[str, Any]) -> Any:
@@ -96,7 +96,7 @@ class Teacher:
         return answer
 
     def ask_many(self, asks: Sequence[Ask], progress: str = "") -> list[Any]:
-        """Answers in the order of the questions, teacher_concurrency at a time at each host; failures are values.
+        """Ask many questions, teacher_concurrency at a time at each host; answers in order, failures are values.
 
         Raises TeacherError where the teacher has gone away altogether: what it answered until then is kept.
         """
@@ -110,7 +110,7 @@ class Teacher:
         return [end if isinstance(end, TeacherFailure) else end["value"] for end in ends]
 
     def rejected_answers(self) -> list[Row]:
-        """Every rejected answer to what was asked so far, with its reason, in the order of the questions."""
+        """List every rejected answer to what was asked so far, with its reason, in the order of the questions."""
         return self._cache.rejected(list(self._keys))
 
     def confirm_all(self) -> None:

@@ -1,4 +1,4 @@
-"""That every answer kept is of the model that was probed: its digest is looked at again while it is asked."""
+"""Confirm that every kept answer is of the model that was probed, by its digest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConfirmedAnswers:
             host.unconfirmed.append(key)
 
     def confirm(self, host: Host) -> None:
-        """See to it that the host still has the model whose answers are kept; raises TeacherError where not."""
+        """Check that the host still has the model whose answers are kept; raises TeacherError where not."""
         now = time.monotonic()
         if now - host.checked_at < RECHECK_SECONDS:
             return
@@ -45,7 +45,7 @@ class ConfirmedAnswers:
             raise TeacherError(f"{what}: its last answers are dropped; run the same command with --overwrite")
 
     def confirm_all(self) -> None:
-        """At the end of a run: no answer is kept of a model that was changed since the last look."""
+        """Check at the end of a run that no answer is kept of a model that has changed since the last check."""
         for host in self._hosts:
             if host.unconfirmed:
                 host.checked_at = float("-inf")

@@ -1,4 +1,4 @@
-"""Questions to hosts: so many at a time at each, the least loaded first, and nobody waits for what has to wait.
+"""Dispatch questions to hosts: so many at a time at each, the least loaded first; a question that waits holds no slot.
 
 A question that is to be tried again goes back to the queue with the time from which it may; its slot goes to another
 question meanwhile. A host that fails is set aside while there are others, and tried again later. Results come in the
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 def pause_seconds(failures: int) -> float:
-    """How long to wait after the n-th failure in a row: doubling, jittered so that many do not come back at once."""
+    """Compute the wait after the n-th failure in a row: doubling, jittered so that many do not come back at once."""
     return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
 
 
@@ -48,7 +48,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """What became of a question."""
+    """A question's result."""
 
     result: R
 

@@ -1,4 +1,4 @@
-"""What can go wrong with one request to a teacher, by httpcore's error or HTTP's status, and with the teacher itself.
+"""Name what can go wrong with one request to a teacher, by httpcore's error or HTTP's status, and with the teacher.
 
 A fault's class says what may be done about it; its text says what happened and what a person can do:
 
@@ -48,7 +48,7 @@ class TeacherFault(Exception):
 
     @property
     def kind(self) -> str:
-        """Its name in counts and rows: "torn", "busy", ..."""
+        """Name the fault as counts and rows do: "torn", "busy", ..."""
         return type(self).__name__.removesuffix("Fault").lower()
 
 
@@ -193,7 +193,7 @@ FAULT_OF_STATUS: dict[int, type[TeacherFault]] = {
 
 
 def fault_of_error(error: Exception, host: str, silence: float) -> TeacherFault:
-    """One of HTTP_ERRORS as a fault."""
+    """Turn one of HTTP_ERRORS into a fault."""
     said = printable(str(error)) or ("no answer in time" if isinstance(error, NO_CONNECTION) else "no end")
     for errors, words, fault, what in FAULT_OF_ERROR:
         if isinstance(error, errors) and (not words or any(word in said for word in words)):
@@ -202,7 +202,7 @@ def fault_of_error(error: Exception, host: str, silence: float) -> TeacherFault:
 
 
 def fault_of_status(status: int, host: str, said: str) -> TeacherFault:
-    """An answer with another status than 200 as a fault; `said` is what its body says."""
+    """Turn an answer with another status than 200 into a fault; `said` is what its body says."""
     what = f"{host} answers {status}{f' ({said})' if said else ''}"
     if status < 400:
         return not_this_api(host, f"its status is {status}")
@@ -211,16 +211,16 @@ def fault_of_status(status: int, host: str, said: str) -> TeacherFault:
 
 
 def not_this_api(host: str, what: str) -> ProtocolFault:
-    """A fault for an answer that is not one of the API."""
+    """Make the fault of an answer that is not one of the API."""
     return ProtocolFault(f"{host} gave no proper answer ({what})")
 
 
 def without_end(host: str) -> TornFault:
-    """A fault for an answer without its end."""
+    """Make the fault of an answer without its end."""
     return TornFault(f"{host}: the answer is torn (it has no end)")
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """A server's words for a message: one short line without control characters."""
+    """Shorten a server's words for a message: one line without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 4] + " ..."

@@ -1,4 +1,4 @@
-"""What a server and its model are and honour: version, digest, context, `format` and `think`."""
+"""Probe a server and its model: version, digest, context, and whether they honour `format` and `think`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def probe_model(client: ChatClient, answers: AnswersSettings, cache: AnswerCache) -> dict[str, Any]:
-    """What the server and model are and honour: version, digest, context, whether `format` and `think` hold."""
+    """Probe a server and its model: version, digest, context, and whether they honour `format` and `think`."""
     choice = client.choice
     first, identity = _identify_all(client)
     _check_context(identity, choice, answers)

@@ -1,4 +1,4 @@
-"""A role's question on its way: the chat that asks it as it stands now, and the answer validated."""
+"""Write the chat that asks a role's question as it stands now, and validate the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_PROBLEMS = 8  # violations that a repair shows
 
 @dataclass
 class Question:
-    """What is asked, and how it has fared so far."""
+    """A question to a role, and what has come of it so far."""
 
     role: str
     messages: list[dict[str, str]]
@@ -36,7 +36,7 @@ class Question:
 
 
 def write_chat(question: Question, answers: AnswersSettings, info: dict[str, Any]) -> Chat:
-    """The chat that puts a question as it stands now; `info` is what the probe found."""
+    """Write the chat that asks a question as it stands now; `info` is what the probe found."""
     messages = [dict(message) for message in question.messages]
     if not question.formatted:
         wanted = json.dumps(question.compiled.schema)
@@ -61,13 +61,13 @@ def _options(question: Question, answers: AnswersSettings, info: dict[str, Any])
 
 
 def text_of(reply: Reply, info: dict[str, Any]) -> str:
-    """What a reply says, which some servers put into its thinking where they hold a format."""
+    """Return a reply's text, which some servers put into its thinking where they hold a format."""
     in_thinking = info["format"] == "in thinking" and not reply.content.strip()
     return reply.thinking if in_thinking else reply.content
 
 
 def read_answer(text: str, compiled: CompiledSchema) -> Any:
-    """The JSON value of an answer, taken out of fences or prose around it; raises AnswerFault with what is wrong."""
+    """Read the JSON value of an answer, also out of fences or prose; raises AnswerFault with what is wrong."""
     if not text.strip():
         raise AnswerFault("the answer is empty", text)
     verdict = judge(text, compiled, strip_fences=True)

@@ -1,4 +1,4 @@
-"""What follows a request that failed or an answer of no use: pure functions decide, their caller acts."""
+"""Decide what follows a failed request or a useless answer: pure functions, whose caller acts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Stop:
 def after_fault(
     fault: TeacherFault, faults: int, retries: int, formatted: bool = False, alone: bool = False
 ) -> Retry | DropFormat | GiveUp | Stop:
-    """What follows the n-th failed request for a question; only what can pass is tried again, `retries` times.
+    """Decide what follows the n-th failed request for a question; what can pass is tried again, `retries` times.
 
     `formatted`: the server was given the answer's JSON Schema. `alone`: no other host has answered of late.
     """
@@ -79,7 +79,7 @@ def _dislikes_format(fault: TeacherFault) -> bool:
 
 
 def after_answer(fault: AnswerFault | CutFault, tries: int, repaired: int, repairs: int) -> AskAnew | Repair | GiveUp:
-    """What follows the n-th answer of no use: `repairs` times it is shown what is wrong, else asked for anew."""
+    """Decide what follows the n-th useless answer: `repairs` times it is shown what is wrong, else asked for anew."""
     if tries >= max(TRIES, 1 + repairs):
         return GiveUp(f"{fault} ({tries} tries); another --teacher-model may do better")
     if isinstance(fault, AnswerFault) and fault.problems and repaired < repairs:

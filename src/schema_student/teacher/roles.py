@@ -1,4 +1,4 @@
-"""What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload.
+"""Define the teacher's roles: an instruction, the JSON Schema of the answer, and a payload.
 
 A question ends with one JSON object after "Input:", which the embedded teacher reads as well as a language model.
 """
@@ -99,18 +99,18 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def role_messages(role: str, payload: dict[str, Any]) -> list[dict[str, str]]:
-    """Chat messages that ask the teacher for a role: its instruction, then the payload as JSON after `Input:`."""
+    """Write the chat messages of a role: its instruction, then the payload as JSON after `Input:`."""
     content = f"{INPUT_MARKER}{json.dumps(payload, ensure_ascii=False)}"
     return [{"role": "system", "content": f"Role: {role}\n{INSTRUCTIONS[role]}"}, {"role": "user", "content": content}]
 
 
 def role_format(role: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema that the answer of a role must obey; that of an answer is the payload's own schema."""
+    """Return the JSON Schema that a role's answer must obey; for "answer" it is the payload's own schema."""
     return payload["schema"] if role == "answer" else FORMATS[role]
 
 
 def repair_messages(messages: list[dict[str, str]], answer: str, problems: list[str]) -> list[dict[str, str]]:
-    """The same question with a rejected answer to it, what is wrong with that, and the demand to write it again."""
+    """Write the question with a rejected answer to it, what is wrong with that, and the demand to write it again."""
     listed = "\n".join(f"- {problem}" for problem in problems)
     demand = f"This answer is not valid:\n{listed}\nWrite the whole JSON object again, corrected, and nothing else."
     return [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": demand}]

@@ -1,4 +1,4 @@
-"""Sockets of httpcore whose every wait ends with the budget of the request that they carry."""
+"""Open sockets for httpcore whose every wait ends with the budget of the request that they carry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP to a teacher's server with what clients leave open: a deadline, a size limit, no redirects, typed faults.
+"""Carry HTTP to a teacher's server with what clients leave open: a deadline, a size limit, no redirects, typed faults.
 
 Stands under the official ollama client and under the OpenAI-compatible one: both are given a GuardedTransport, which
 raises a TeacherFault for everything that is not a whole, well-formed answer of the host that was asked. What passes is
@@ -66,7 +66,7 @@ class GuardedTransport(httpx.BaseTransport):
         self._pool = _open_pool(host, BudgetedBackend(lambda: self._of_thread.budget))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """One request and the head of its answer; the body is checked as it is read."""
+        """Carry one request and the head of its answer; the body is checked as it is read."""
         self._of_thread.budget = Budget(self.host, self.limits)
         url = request.url
         asked = httpcore.Request(
@@ -123,12 +123,12 @@ class GuardedTransport(httpx.BaseTransport):
         return self.clean(_error_text(value) if isinstance(value, dict) else text)
 
     def clean(self, text: str) -> str:
-        """A server's words for a message: one short line, without control characters and without the key."""
+        """Shorten a server's words for a message: one line, without control characters and without the key."""
         return printable(text.replace(self._key, "***") if self._key else text)
 
     @contextmanager
     def typed_errors(self) -> Iterator[None]:
-        """httpcore's errors as faults of this host."""
+        """Turn httpcore's errors into faults of this host."""
         try:
             yield
         except HTTP_ERRORS as error:

@@ -1,4 +1,4 @@
-"""What a teacher's answers cost: questions, requests, retries, tokens, seconds."""
+"""Count what a teacher's answers cost: questions, requests, retries, tokens, seconds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Usage:
             self._faults[kind] += 1
 
     def line(self) -> str:
-        """The counts for a progress bar."""
+        """Write the counts for a progress bar."""
         counts, cost = self._counts, self._cost
         parts = [f"{_short(cost['prompt_tokens'])} tokens in", f"{_short(cost['answer_tokens'])} out"]
         named = {
@@ -54,7 +54,7 @@ class Usage:
         return ", ".join(parts + [f"{n} {name}" for name, n in named.items() if n])
 
     def summary(self, rows: int) -> dict[str, Any]:
-        """The counts for a file, and what each of `rows` kept rows cost."""
+        """Summarize the counts for a file, and what each of `rows` kept rows cost."""
         names = ("asked", "cache_hits", "requests", "retries", "repairs")
         with self._lock:
             cost = {name: round(self._cost[name], 3) for name in ("seconds", "prompt_tokens", "answer_tokens")}
@@ -68,7 +68,7 @@ class Usage:
 
 
 def usage_line(usage: dict[str, Any], rows: int) -> str:
-    """What a run asked and what a kept row cost, in one line for people, from Usage.summary."""
+    """Write in one line what a run asked and what a kept row cost, from Usage.summary."""
     each, cost = usage["cost_a_row"], usage["cost"]
     counts = f"{usage['asked']} questions in {usage['requests']} requests, {usage['cache_hits']} answers from disk"
     tokens = f"{_short(cost['prompt_tokens'])} tokens in, {_short(cost['answer_tokens'])} out"

@@ -1,4 +1,4 @@
-"""Several processes of one training script on a CPU, as torchrun makes them, but started by the script itself.
+"""Train in several processes on a CPU, as under torchrun, but started by the script itself.
 
 The matrices of a small student are too small for two threads: one process a core is nearly twice as fast as one process
 on two cores. A script calls `share_cores` first of all; the first process is the script, the others are the same
@@ -30,7 +30,7 @@ idle = False  # there is nothing to train: the other processes were not started
 
 @contextmanager
 def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_size: str) -> Iterator[ResolvedSettings]:
-    """Within it settings.student.processes run, no more than there are cores; gives the settings of one of them.
+    """Run settings.student.processes, no more than there are cores; yields the settings of one of them.
 
     Each takes its share of every step: fewer micro-batches (`accumulation` names the setting), else smaller ones
     (`batch_size`), so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the script
@@ -56,7 +56,7 @@ def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_s
     idle = read_meta(run_dir) is not None and not resolved.run.overwrite
     if not idle:
         log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
-        os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory config.run_script adds
+        os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory core.processes.run_script adds
     program = ["-m", "schema_student"] if Path(sys.argv[0]).name == "__main__.py" else sys.argv[:1]
     command = [sys.executable, *program, *sys.argv[1:], f"--{shared.replace('_', '-')}", str(share)]
     try:

@@ -1,4 +1,4 @@
-"""The embedded rule-based teacher (not an LLM): it serves Ollama's API and plays all roles.
+"""Serve the embedded rule-based teacher (not an LLM): it speaks Ollama's API and plays all roles.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

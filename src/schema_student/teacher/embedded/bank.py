@@ -1,4 +1,4 @@
-"""Banks of phrases: the templates that requests are written with, by language and idea.
+"""Read banks of phrases: the templates that requests are written with, by language and idea.
 
 The embedded teacher and the pretraining of the embedded student share the machinery of this folder and nothing of what
 they say: each has its own bank in data/ (phrases_teacher.json, phrases_pretraining.json), and a test holds that the
@@ -34,13 +34,13 @@ class Request:
 
 @cache
 def load_bank(name: str) -> Bank:
-    """data/phrases_<name>.json: {language: {idea: [template, ...]}}."""
+    """Read data/phrases_<name>.json: {language: {idea: [template, ...]}}."""
     bank: Bank = json.loads((DATA_DIR / f"phrases_{name}.json").read_text(encoding="utf-8"))
     return bank
 
 
 def templates_for(templates: dict[str, list[str]], kind: str, value: Any) -> list[str]:
-    """An operator's phrases that suit a value: those of its type where there are any, else those for any type."""
+    """List an operator's phrases that suit a value: those of its type where there are any, else those for any type."""
     if value is True or value is False:
         return templates["true" if value else "false"]
     group = {"integer": "number", "string": "text", "enum": "text"}.get(kind, kind)
@@ -48,7 +48,7 @@ def templates_for(templates: dict[str, list[str]], kind: str, value: Any) -> lis
 
 
 def join(parts: list[str], last: str) -> str:
-    """The parts as a list in a sentence.
+    """Join the parts as a list in a sentence.
 
     >>> join(["a", "b", "c"], " and ")
     'a, b and c'
@@ -57,13 +57,13 @@ def join(parts: list[str], last: str) -> str:
 
 
 def finish(text: str, phrases: Phrases, rng: random.Random) -> str:
-    """Capital letter or not, and one of the bank's endings, as people type."""
+    """Finish a sentence as people type: with a capital letter or not, and one of the bank's endings."""
     text = re.sub(r"\s+", " ", text).strip()
     return (text[0].upper() + text[1:] if rng.random() < 0.5 else text) + rng.choice(phrases["endings"])
 
 
 def words_of(name: str) -> str:
-    """A property's name as people say it.
+    """Write a property's name as people say it.
 
     >>> words_of("unitPrice"), words_of("shop.unit-price")
     ('unit price', 'shop unit price')

@@ -1,4 +1,4 @@
-"""Who the embedded teacher is: its name, and a digest of all that decides what it says."""
+"""Identify the embedded teacher: its name, and a digest of all that decides what it says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEXICON = DATA_DIR / "lexicon.json"
 
 @lru_cache(maxsize=1)
 def model_digest() -> str:
-    """What the teacher knows, as a digest: its phrases, its lexicon and the rules that use them."""
+    """Compute the digest of what decides the teacher's answers: its phrases, its lexicon and its rules."""
     data = [DATA_DIR / "phrases_teacher.json", DATA_DIR / "operators.json", LEXICON]
     here = Path(__file__).parent
     code = sorted([*(PACKAGE / "schema").rglob("*.py"), *here.rglob("*.py"), here.parent / "roles.py"])

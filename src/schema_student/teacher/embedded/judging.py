@@ -1,4 +1,4 @@
-"""The judging roles of the embedded teacher: a verdict on one answer, and which of two is better, by a known truth."""
+"""Play the judging roles of the embedded teacher, by a known truth: judge one answer, compare two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schema_student.teacher.embedded.writing import SENTENCE, Unknown
 
 
 def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
-    """Whether an answer is right by the reference; for refusals, whether the suggestion can be answered too."""
+    """Judge whether an answer is right by the reference; of a refusal, whether its suggestion can be answered too."""
     schema, reference = payload["schema"], payload.get("reference")
     answer: Any = payload.get("answer")
     if reference is None:
@@ -31,7 +31,7 @@ def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:
-    """Which of two texts is nearer to right, by their ranks; a tie where they have the same."""
+    """Compare two texts by their ranks; a tie where they have the same."""
     if payload.get("schema") is None or payload.get("reference") is None:
         raise Unknown(f"I cannot compare answers without a schema and a reference. {SENTENCE}")
     known = compile_schema(payload["schema"]), payload["reference"], payload.get("accepted")
@@ -41,7 +41,7 @@ def compare_answers(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(answer: Any, reference: Any, schema: dict[str, Any]) -> str:
-    """What an answer has that the reference lacks and the other way round, in one line for people."""
+    """Say in one line what an answer has that the reference lacks, and the other way round."""
     if is_refusal(answer) and not is_refusal(reference):
         return "it refuses what the schema can express"
     if is_refusal(reference) and not is_refusal(answer):

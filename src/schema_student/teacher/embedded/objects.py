@@ -1,4 +1,4 @@
-"""Requests of any other JSON Schema: an instance of it, every value put into words with a bank of phrases."""
+"""Write requests of any other JSON Schema: an instance of it, every value put into words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schema_student.teacher.embedded.values import say_number
 
 
 def word_object(value: Any, schema: dict[str, Any], bank: Bank, language: str, rng: random.Random) -> str:
-    """A request that an instance of an arbitrary JSON Schema answers: every value that it holds, put into words."""
+    """Write the request that an instance of an arbitrary JSON Schema answers: every value that it holds, in words."""
     writer = ObjectWriter(schema, bank[language], rng)
     task = writer.write_task()
     body = writer.write_instance(value)
@@ -29,14 +29,14 @@ class ObjectWriter:
         self.templates = phrases["object"]
 
     def write_task(self) -> str:
-        """What the schema is for: its description's first sentence where that is short, or its title."""
+        """Write what the schema is for: its description's first sentence where that is short, or its title."""
         heading = str(self.root.get("description") or "").split(". ")[0].strip().rstrip(".")
         if heading and len(heading) < 90 and self.rng.random() < 0.6:
             return heading[0].lower() + heading[1:]
         return words_of(str(self.root.get("title", "") or "request"))
 
     def write_instance(self, value: Any) -> str:
-        """The words of a whole instance; "" for an empty object."""
+        """Write a whole instance in words; "" for an empty object."""
         return self._write_properties(value, self._resolve(self.root)) if isinstance(value, dict) else self._say(value)
 
     def _resolve(self, schema: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests of the query DSL: draw what one should mean, say it with a bank of phrases, keep the AST that answers it."""
+"""Write requests of the query DSL: draw what one should mean, say it with a bank of phrases, keep the AST."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_request(
     word: Draw | None = None,
     periods: dict[str, float] = PERIODS,
 ) -> Request:
-    """One request of a kind (see bank.KINDS) with the AST that answers it.
+    """Draw one request of a kind (see bank.KINDS) with the AST that answers it.
 
     `word` draws a free string value; without it the bank's own values are used. `periods` are the relative weights of
     the kinds of time frames. Raises ValueError where a schema cannot be asked that kind (no operator is unsupported).
@@ -93,7 +93,7 @@ class ConditionSampler:
         self.phrases, self.language, self.rng = values.phrases, values.language, values.rng
 
     def draw_steps(self) -> list[Step]:
-        """One or two steps, three conditions at most, no field twice."""
+        """Draw one or two steps, three conditions at most, no field twice."""
         sizes = self.rng.choices(list(STEP_SIZES), list(STEP_SIZES.values()))[0]
         usable = [field for field in self.spec.fields if operators_for(field, self.spec.operators)]
         if not usable:
@@ -114,7 +114,7 @@ class ConditionSampler:
         return {"field": field.const, "operator": operators[canonical], "value": value}, words
 
     def make_unanswerable(self, steps: list[Step], kind: str) -> dict[str, str] | None:
-        """Put a condition that the schema cannot express in the place of one; gives the refusal that is due."""
+        """Replace a condition by one that the schema cannot express; returns the refusal that is due."""
         if kind == "answerable":
             return None
         draw = {"missing_field": self._draw_missing_field, "unsupported_operator": self._draw_unsupported_operator}

@@ -1,4 +1,4 @@
-"""A rule-based teacher that serves Ollama's HTTP API on a loopback port; it is no language model and says so.
+"""Serve Ollama's HTTP API on a loopback port; what answers is rules, no language model, and says so.
 
 It stands before the teacher client, which starts it where no Ollama is. It keeps no state: what it knows is a function
 of what it is asked, so that a restart or another process gives the same answers.
@@ -28,7 +28,7 @@ from schema_student.teacher.embedded.replies import reply
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Serve on a free loopback port in a thread; gives the address, `http://127.0.0.1:PORT`."""
+    """Serve on a free loopback port in a thread; yields the address, `http://127.0.0.1:PORT`."""
     server = _Server(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: requests are counted by the client."""
+        """Log nothing: requests are counted by the client."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

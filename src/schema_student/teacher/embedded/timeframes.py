@@ -1,4 +1,4 @@
-"""Time frames of a request: a period of some kind, with its words."""
+"""Draw the time frame of a request: a period of some kind, with its words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Period = tuple[datetime.date, datetime.date]  # both days included
 def draw_timeframe(
     phrases: Phrases, language: str, current_date: str, rng: random.Random, periods: dict[str, float]
 ) -> tuple[dict[str, str], str]:
-    """A period {start, end} (both inclusive, ISO dates) and its words; the relative ones count from current_date."""
+    """Draw a period {start, end} (inclusive ISO dates) and its words; relative ones count from current_date."""
     today = datetime.date.fromisoformat(current_date)
     kind = rng.choices(list(periods), list(periods.values()))[0]
     first, last = sorted((draw_date(rng), draw_date(rng)))
@@ -40,7 +40,7 @@ def draw_timeframe(
 
 
 def period(kind: str, drawn: Period, today: datetime.date, days: int) -> Period:
-    """First and last day of a period of a kind; `drawn` are two days in order, `days` how long "last_days" is."""
+    """Compute first and last day of a period of a kind, of two days in order or of `days` ("last_days")."""
     first, last = drawn
     if kind == "between":
         return first, last

@@ -1,4 +1,4 @@
-"""Values of a field's type, each with the words that a request says it in."""
+"""Draw values of a field's type, each with the words that a request says it in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ValueSampler:
         self.word = word or (lambda r: str(r.choice(phrases["values"])))
 
     def draw(self, field: Field, canonical: str) -> tuple[Any, str]:
-        """A value of the field's type and its words; a list of two or three for a list operator."""
+        """Draw a value of the field's type and its words; a list of two or three for a list operator."""
         if canonical in LIST_OPERATORS:
             return self._draw_list(field)
         value, text = self._draw_scalar(field)
@@ -61,7 +61,7 @@ class ValueSampler:
 
 
 def draw_number(kind: str, rng: random.Random, bounds: tuple[Any, ...] = ()) -> int | float:
-    """A number as people ask for it: between the two bounds where they are known, round more often than not."""
+    """Draw a number as people ask for it: between the two bounds where they are known, round more often than not."""
     if len(bounds) == 2:
         number = rng.uniform(*bounds)
         return round(number, rng.choice((0, 1, 1, 2))) if kind == "number" and rng.random() < 0.5 else round(number)
@@ -72,19 +72,19 @@ def draw_number(kind: str, rng: random.Random, bounds: tuple[Any, ...] = ()) -> 
 
 
 def say_number(number: int | float, phrases: Phrases, rng: random.Random) -> str:
-    """Digits, or for small numbers now and then the word: phrases["numbers"][n]."""
+    """Write a number in digits, or a small one now and then as the word: phrases["numbers"][n]."""
     if isinstance(number, int) and 0 <= number < len(phrases["numbers"]) and rng.random() < 0.25:
         return str(phrases["numbers"][number])
     return str(number)
 
 
 def draw_date(rng: random.Random) -> datetime.date:
-    """A day of the nine years from 2019."""
+    """Draw a day of the nine years from 2019."""
     return datetime.date(2019, 1, 1) + datetime.timedelta(days=rng.randrange(365 * 9))
 
 
 def say_date(day: datetime.date, language: str, rng: random.Random) -> str:
-    """ISO form, or the way people write a date."""
+    """Write a date in ISO form, or the way people do."""
     month = MONTHS[language][day.month - 1]
     forms = [day.isoformat()] * 3 + [f"{day.day} {month} {day.year}"]
     return rng.choice([*forms, f"{month} {day.day}, {day.year}"] if language == "en" else forms)

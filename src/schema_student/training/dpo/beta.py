@@ -1,4 +1,4 @@
-"""Dynamic beta: how strongly DPO holds the student to its reference, adapted to the margins it sees.
+"""Control beta: how strongly DPO holds the student to its reference, adapted to the margins it sees.
 
 Pure Python. A controller is a state machine: `update(margins)` takes the margins of one optimizer step (all
 micro-batches of all processes) and returns the Decision for that step: beta, each pair's own beta, and the pairs that
@@ -34,7 +34,7 @@ from schema_student.core.settings import AnySettings, default_settings
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile with linear interpolation between order statistics (numpy's and torch's default)."""
+    """Compute the q-quantile with linear interpolation between order statistics (numpy's and torch's default)."""
     ordered = sorted(values)
     position = (len(ordered) - 1) * q
     low = math.floor(position)
@@ -43,12 +43,12 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def deviation(p_hat: float, delta: float, n: int) -> float:
-    """u: how many standard errors of a share of n lie between p_hat and delta."""
+    """Compute u: how many standard errors of a share of n lie between p_hat and delta."""
     return (p_hat - delta) / math.sqrt(delta * (1 - delta) / n)
 
 
 def hoeffding_deviation(p_hat: float, delta: float, n: int, eps_0: float) -> float:
-    """u: how far p_hat lies beyond Hoeffding's bound, in units of that bound.
+    """Compute u: how far p_hat lies beyond Hoeffding's bound, in units of that bound.
 
     eps = sqrt(ln(1 / eps_0) / (2 n)) is what a share of n exceeds its mean by with a chance of eps_0 at most
     (Hoeffding 1963, Probability inequalities for sums of bounded random variables, theorem 1).
@@ -58,14 +58,14 @@ def hoeffding_deviation(p_hat: float, delta: float, n: int, eps_0: float) -> flo
 
 
 def standard_deviation(margins: Sequence[float]) -> float:
-    """The square root of the unbiased variance; 0 for one margin."""
+    """Compute the square root of the unbiased variance; 0 for one margin."""
     n = len(margins)
     mean = math.fsum(margins) / n
     return math.sqrt(math.fsum((margin - mean) ** 2 for margin in margins) / (n - 1)) if n > 1 else 0.0
 
 
 def spread(margins: Sequence[float]) -> float:
-    """Mean absolute deviation from the mean, corrected for its n - 1 degrees of freedom; 0 for one margin.
+    """Compute the mean absolute deviation from the mean, corrected for n - 1 degrees of freedom; 0 for one margin.
 
     sum |M - mean| / sqrt(n (n - 1)) is Peters' formula (1856, Astronomische Nachrichten 44) without its constant: on
     normal margins its mean is the same for every n.
@@ -78,7 +78,7 @@ def spread(margins: Sequence[float]) -> float:
 
 
 def draw_weighted(log_weights: Sequence[float], count: int, rng: random.Random) -> list[int]:
-    """`count` different indices in order, each drawn with its weight from those that are left.
+    """Draw `count` different indices, in order, each with its weight from those that are left.
 
     The largest of log w + Gumbel noise, which is the same law (Efraimidis and Spirakis 2006) and knows no underflow.
     """
@@ -88,12 +88,12 @@ def draw_weighted(log_weights: Sequence[float], count: int, rng: random.Random) 
 
 
 def perturbation_sign(toward: float, here: float, away: float) -> int:
-    """s of epsilon-DPO: 1 where the log-ratio rises strictly away from the reference, -1 where toward it, else 0."""
+    """Compute epsilon-DPO's s: 1 where the log-ratio rises strictly away from the reference, -1 toward it, else 0."""
     return int(toward < here < away) - int(toward > here > away)
 
 
 def clip(value: float, low: float, high: float) -> float:
-    """The value, or the bound that it is beyond."""
+    """Clip a value to its bounds."""
     return min(max(value, low), high)
 
 
@@ -110,7 +110,7 @@ class Decision(NamedTuple):
 
     @classmethod
     def same(cls, beta: float, n: int) -> Decision:
-        """One beta for every pair, and every pair kept."""
+        """Decide on one beta for every pair, and keep every pair."""
         return cls(beta, [beta] * n, list(range(n)))
 
 
@@ -134,7 +134,7 @@ class Controller:
         self.trace: list[Row] = []
 
     def update(self, margins: Sequence[float], signs: Sequence[int] = ()) -> Decision:
-        """The decision for a step with these margins; `signs` are epsilon-DPO's s of each pair."""
+        """Decide on a step with these margins; `signs` are epsilon-DPO's s of each pair."""
         check_margins(margins)
         self.step += 1
         self.trace = []
@@ -149,7 +149,7 @@ class Controller:
         self.trace = [{"step": self.step, "tau": tau, "p_hat": p_hat, "over": over, "beta": beta, "u": u, "s": s}]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next decision depends on, as JSON: floats come back to the last digit."""
+        """Return all that the next decision depends on, as JSON: floats come back to the last digit."""
         memory = {name: getattr(self, name) for name in self.remembers}
         memory = {name: list(value) if isinstance(value, list) else value for name, value in memory.items()}
         return {"rule": {"controller": self.kind, **asdict(self)}, "memory": memory}
@@ -266,11 +266,11 @@ class Calibrated(Controller):
         x     <- (1 - kappa) x + alpha s,   beta = clip(beta_0 exp(x), beta_min, beta_max)
         tau   <- tau + eta scale (p_hat - delta)                     (Robbins and Monro 1951, for a quantile)
         scale <- (1 - lambda) scale + lambda spread(M)
-    Why it holds still: summed over steps, scale (p_hat - delta) is tau's path divided by eta, which is bounded where
+    Why it is stationary: summed over steps, scale (p_hat - delta) is tau's path divided by eta, which is bounded where
     the margins are stationary; so p_hat averages delta and s averages 0 for every n and every distribution. s is linear
     in p_hat, because a tanh of a skewed count has a mean that is not 0, and tau moves by the count and not by a batch's
     quantile, which is biased at small n. Ties count as expected: margins that are all equal move nothing.
-    What it answers: without reversion x moves by alpha / eta for each spread that the tail moves, whatever n is.
+    How it responds: without reversion x moves by alpha / eta for each spread that the tail moves, whatever n is.
     Reversion kappa lets beta come back, and holds x below alpha / kappa in any rise: at most five times beta_0.
     Under a narrow ceiling alpha is smaller, and with it every answer: to a jump of two deviations (the least of three
     laws and n of 8 to 256) beta rises 1.65 times where beta_max / beta_0 is 6 or more, 1.57 at 5, 1.48 at 4, 1.22 at 2,
@@ -403,7 +403,7 @@ class Epsilon(Controller):
 
 
 def make_controller(settings: AnySettings) -> Controller:
-    """The controller that the settings name."""
+    """Make the controller that the settings name."""
     beta_0, bounds = settings.beta.beta, {"beta_min": settings.beta.beta_min, "beta_max": settings.beta.beta_max}
     risk: dict[str, Any] = {
         **bounds,
@@ -431,7 +431,7 @@ def make_controller(settings: AnySettings) -> Controller:
 
 
 def check_margins(margins: Sequence[float]) -> None:
-    """Refuse what would spoil a controller's state for good."""
+    """Refuse margins that would spoil a controller's state for good."""
     if not margins or not all(math.isfinite(margin) for margin in margins):
         raise ValueError(f"a controller takes a step's margins, at least one and all finite, not {list(margins)[:8]}")
 
@@ -443,7 +443,7 @@ def check_margins(margins: Sequence[float]) -> None:
 def replay(
     controller: Controller, steps: Iterable[Sequence[float]], signs: Iterable[Sequence[int]] = repeat(())
 ) -> list[Row]:
-    """The trace that a fresh controller writes on these margins, one sequence a step."""
+    """Replay margins, one sequence a step: the trace that a fresh controller writes on them."""
     rows = []
     for margins, signs_of_step in zip(steps, signs, strict=False):
         controller.update(margins, signs_of_step)

@@ -1,4 +1,4 @@
-"""How the embedded student was made.
+"""Pretrain the embedded student.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -1,4 +1,4 @@
-"""Endless schemas, requests and answers that the embedded student learns from; `pretraining` trains on them.
+"""Draw endless schemas, requests and answers that the embedded student learns from.
 
 The query DSL, lists of named choices, and plain objects as tools and APIs have them, over words of which up to half are
 invented by splicing two real ones, so that names must be copied from the prompt and not recalled. The phrasings come
@@ -87,7 +87,7 @@ class Words:
         return " ".join(self.word(rng, language) for _ in range(length))
 
     def field_label(self, kind: str, rng: Rng, language: str = "en") -> str:
-        """What people call a field: often a word that other fields of its type have as well, with one of its own."""
+        """Draw what people call a field: often a word that other fields of its type share, with one of its own."""
         if rng.random() >= 0.5 * self.hardness:
             return self.label(rng, language)
         head, own = rng.choice(HEADS[language][kind].split()), self.word(rng, language)
@@ -96,7 +96,7 @@ class Words:
         return rng.choice((f"{head} de {own}", f"{head} de {own}", f"{head} {own}", f"{own} {head}"))
 
     def value(self, rng: Rng) -> str:
-        """A free string value: a name, a place, some words, a code."""
+        """Draw a free string value: a name, a place, some words, a code."""
         idea = rng.random()
         if idea < 0.25:
             return rng.choice(self.pools["names"] + self.pools["places"])
@@ -112,7 +112,7 @@ class Words:
         return text if rng.random() < 0.5 else text.capitalize()
 
     def filler(self, rng: Rng) -> str:
-        """One to four words that say nothing, as requests are full of them; now and then a sign or a rare letter."""
+        """Draw one to four filler words; now and then a sign or a rare letter."""
         parts = [
             rng.choice(FILLERS) if rng.random() < 0.8 else self.word(rng) for _ in range(rng.choice((1, 1, 2, 3, 4)))
         ]
@@ -122,10 +122,10 @@ class Words:
 
 
 def noisy(bank: Bank, words: Words, rng: Rng) -> Bank:
-    """The bank with fillers around a third of its templates, drawn anew for every group.
+    """Put fillers around a third of the bank's templates, drawn anew for every group.
 
-    Without them a student trips over the first phrase that it does not know; with them it learns to copy any word and
-    to look for the ones that the schema knows.
+    Without fillers a student fails at the first phrase that it has not seen; with them it learns to copy any word
+    and to look for the words that the schema has.
     """
 
     def around(template: str) -> str:
@@ -150,7 +150,7 @@ def noisy(bank: Bank, words: Words, rng: Rng) -> Bank:
 
 
 def draw_dsl_schema(words: Words, rng: Rng) -> dict[str, Any]:
-    """A query-DSL schema over drawn fields and operators; the names of operators are the catalog's or invented."""
+    """Draw a query-DSL schema; the names of operators are the catalog's or invented."""
     fields: list[dict[str, Any]] = []
     used: set[str] = set()
     count = rng.randint(3, 5 + round(4 * words.hardness))
@@ -223,7 +223,7 @@ def _draw_operators(words: Words, rng: Rng) -> list[dict[str, str]]:
 
 
 def draw_object_schema(words: Words, rng: Rng) -> tuple[dict[str, Any], Sampler]:
-    """A schema as tools and APIs have them, and a sampler of its instances."""
+    """Draw a schema as tools and APIs have them, and a sampler of its instances."""
     schema, sample = _draw_object(words, rng, depth=0)
     verb, noun = rng.choice(words.pools["verbs"]), words.label(rng)
     name = f"{verb}_{noun.replace(' ', '_')}"
@@ -320,7 +320,7 @@ def _draw_type(words: Words, rng: Rng, depth: int) -> tuple[dict[str, Any], Samp
 
 
 def draw_lookup(words: Words, bank: Bank, rng: Rng, pairs: int) -> tuple[dict[str, Any], list[Request]]:
-    """A list of named choices, and requests that call several of them by other words than their names.
+    """Draw a list of named choices, and requests that call several of them by other words than their names.
 
     In the query DSL two tokens of a hundred must be found behind a description; here it is every second one.
     """
@@ -354,7 +354,7 @@ Glossary = dict[str, str]  # what a request may call a thing -> the name that th
 
 
 def read_glossary(schema: dict[str, Any], language: str) -> Glossary:
-    """Labels of one language -> names, of a query-DSL schema or a list of named choices; empty for other schemas.
+    """Read the labels of one language -> names, of a query-DSL schema or named choices; empty for other schemas.
 
     A label that two names share is left out.
     """
@@ -372,7 +372,7 @@ def read_glossary(schema: dict[str, Any], language: str) -> Glossary:
 
 
 def draw_group(words: Words, rng: Rng, pairs: int) -> list[tuple[str, str, Glossary]]:
-    """(prompt, completion, glossary) of one drawn schema: 63% query DSL, 15% lists of named choices, 22% objects."""
+    """Draw (prompt, completion, glossary) of one schema: 63% query DSL, 15% lists of named choices, 22% objects."""
     hardness = words.hardness
     bank, dates = noisy(load_bank("pretraining"), words, rng), [draw_date(rng).isoformat() for _ in range(2)]
     requests: list[tuple[Request, str]] = []
