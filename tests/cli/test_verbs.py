@@ -75,6 +75,19 @@ def test_the_command_starts_without_torch_and_ends_with_the_code_of_its_verb():
     assert done.returncode == 2 and done.stderr == "error: unknown verb 'trian'; did you mean 'train'?\n"
 
 
+def test_no_dry_run_loads_torch(tmp_path):
+    (tmp_path / "prefs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    further = {"judge": ["s.json", "{}"], "pairwise": ["--adapters", "a/b,base"], "compare": ["--runs", "a,b"]}
+    further |= {verb: ["--data-set", "prefs.jsonl"] for verb in ("train-sft", "train-dpo", "train-beta-dpo")}
+    words = [[verb, "--dry-run", *further.get(verb, [])] for verb in VERBS if verb not in ("run", "completion")]
+    code = "import sys\nfrom schema_student.cli.main import dispatch\n"
+    code += f"for words in {words!r}:\n    dispatch(words)\n"
+    code += "    assert not {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules), words"
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["prefs.jsonl"]
+
+
 # ---- flags
 
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from schema_student import __version__
 from schema_student.cli import alignment, data, looking, pipeline, training
+from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
@@ -38,13 +39,14 @@ def config(argv: Sequence[str]) -> None:
     --schema writes config/schema.json of a checkout, by which editors check such a file; elsewhere it is printed.
     """
     settings, arguments = parse_command(argv, config.__doc__, "config", CONFIG)
+    published = CONFIG_DIR / "schema.json"
     if not arguments.schema:
         log.info(json.dumps(settings.flat(), indent=2))
     elif IS_INSTALLED:
         log.info(json.dumps(config_schema(), indent=2))
-    else:
-        write_json(CONFIG_DIR / "schema.json", config_schema())
-        log.info(f"schema of the configuration: {CONFIG_DIR / 'schema.json'}")
+    elif not dry_run(settings, reads=[], writes=[published]):
+        write_json(published, config_schema())
+        log.info(f"schema of the configuration: {published}")
 
 
 def completion(argv: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO
 
 from schema_student.core.errors import SettingsError
@@ -34,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     settings, chosen = parse_command(argv, run.__doc__, "run", RUN)
     names = choose_stages(chosen.first, chosen.last)
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = paths(settings).logs / f"run-{started}.log"
+    path = Path(os.devnull) if settings.run.dry_run else paths(settings).logs / f"run-{started}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for name in names:

@@ -26,7 +26,6 @@ from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import prompt_key
-from schema_student.preference.rollouts import question
 from schema_student.student.choice import choose_student
 from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import open_teacher
@@ -108,6 +107,8 @@ def _accepted(settings: AnySettings) -> dict[Any, Row]:
 
 def compare(meetings: Sequence[tuple[Row, Row]], ask_many: Any, requests: dict[Any, Row]) -> list[Row]:
     """A row for each meeting: both answers, the verdicts in both places, and the outcome for the first student."""
+    from schema_student.preference.rollouts import question  # brings torch, which a dry run does not need
+
     asks, rows = [], []
     for ours, theirs in meetings:
         texts = ours["raw_output"], theirs["raw_output"]
