@@ -120,6 +120,21 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+@pytest.mark.parametrize("command", ["train-sft", "train-beta-dpo"])
+def test_processes_share_the_steps_of_a_command(command, place):
+    words = flags_for(command, small_flags(place, "prefs.jsonl", processes=2, dpo_max_steps=2))
+    alone = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "schema_student", command, *words], env=alone, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes, one a core" in done.stdout
+    runs = place / "out" / "student_runs"
+    assert read_json(runs / ("prefs.meta.json" if command == "train-sft" else "prefs-dpo.meta.json"))["processes"] == 2
+
+
 def save_other_base(folder):
     """A Llama with a tokenizer that has no chat template, no padding and no end of turn but <eos>."""
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -69,7 +69,8 @@ def run_stage(name: str, flags: Sequence[str], file: BinaryIO) -> int:
             _copy(stage, file)
         except KeyboardInterrupt:  # the terminal has sent it to the stage as well, whose last words are kept
             _copy(stage, file)
-        code = stage.wait()
+        ended = stage.wait()
+    code = 128 - ended if ended < 0 else ended  # as a shell says which signal ended it
     took = round(time.monotonic() - started)
     _say(f"stage {name} ended with exit code {code} after {took} s" if code else f"-- {name}: {took} s", file)
     return code
