@@ -1,5 +1,6 @@
 """What the documents say is there: paths, links, flags; and nothing that a stranger does not have."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from schema_student.cli.main import ARGUMENTS, VERBS
+from schema_student.core import records
 from schema_student.core.settings import kebab_case
 from schema_student.core.verbs import settings_read
 
@@ -83,6 +85,28 @@ def test_no_file_cites_what_a_stranger_does_not_have():
     texts = {path: path.read_text(encoding="utf-8") for path in ours - {Path(__file__)} if path.suffix in TEXTS}
     assert not [str(path) for path, text in texts.items() if cited.search(text)]
     assert len(texts) > 150
+
+
+RECORDS = {
+    "d_01_domain_specs.jsonl": records.DomainSpec,
+    "d_02_final_schemas.jsonl": records.BuiltSchema,
+    "d_03_dataset.jsonl": records.DatasetRow,
+    "d_04_training_corpus.jsonl": records.CorpusRow,
+    "dpo_pairs.jsonl": records.Pair,
+    "student_samples.jsonl": records.StudentSamples,
+    "margins.jsonl": records.MarginRow,
+    "evaluation_results.jsonl": records.EvaluationRow,
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_of_records_names_every_field_of_a_row(name):
+    page = (ROOT / "docs" / "formulas_and_records.md").read_text(encoding="utf-8")
+    (said,) = re.findall(
+        rf"^(?:\|.*|\*\*){re.escape(name)}(?:`|\*\*)(.*?)(?:\n\n|\n\||\Z)", page, re.MULTILINE | re.DOTALL
+    )
+    fields = {field.name for field in dataclasses.fields(RECORDS[name])} - {"extra"}
+    assert not fields - {*re.findall(r"\w+", said)}
 
 
 QUICKSTART = ROOT / "docs" / "quickstart.ipynb"
