@@ -5,13 +5,13 @@ Stands between the transport and the teacher. Ollama is asked through its offici
 among the pinned requirements, and of it one POST would be used.
 
     with closing(open_servers("ollama", ["http://127.0.0.1:11434"], limits)[0]) as server:
-        print(server.identify("gpt-oss:120b"))
-        print(server.chat("gpt-oss:120b", messages, schema, {"num_ctx": 8192, "temperature": 0}, think="low").content)
+        identity = server.identify("gpt-oss:120b")
+        reply = server.chat("gpt-oss:120b", messages, schema, {"num_ctx": 8192, "temperature": 0}, think="low")
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -108,7 +108,7 @@ class OllamaServer:
         self._transport.limits = limits
 
     def identify(self, model: str) -> Identity:
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             # The official client has no method for /api/version.
             version = _text(self._client._request_raw("GET", "/api/version").json()["version"])
             model_digest = self.model_digest(model)
@@ -120,7 +120,7 @@ class OllamaServer:
 
     def models(self) -> dict[str, str]:
         """Models that the server has -> their digests."""
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             return {model.model or "": model.digest or "" for model in self._client.list().models}
 
     def model_digest(self, model: str) -> str:
@@ -134,25 +134,30 @@ class OllamaServer:
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
         """Streamed, so that Limits.silence is the time without a word, and a torn answer shows by having no end."""
-        content, thinking, last = [], [], None
-        with _shaped(self.host):
+        asked = {"format": schema, "options": options, "think": think}
+        with _typed_fields(self.host):
             try:
-                asked = {"format": schema, "options": options, "think": think}
-                for part in self._client.chat(model, messages, stream=True, **asked):
-                    if last is not None and last.done:
-                        raise not_this_api(self.host, "words after its end")
-                    content.append(part.message.content or "")
-                    thinking.append(part.message.thinking or "")
-                    last = part
+                reply, end = self._read(self._client.chat(model, messages, stream=True, **asked))
             except MissingFault as error:
                 raise MissingFault(error.what, f"{error.advice}; `ollama pull {model}` gets it") from None
-        if last is None or not last.done:
-            raise without_end(self.host)
-        reply = Reply("".join(content), "".join(thinking), last.prompt_eval_count or 0, last.eval_count or 0)
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
-        if last.done_reason == "length":
+        if end == "length":
             raise CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
         return reply
+
+    def _read(self, parts: Iterable[Any]) -> tuple[Reply, str | None]:
+        """The whole answer, and the reason of its end; of a part no more is kept than its words."""
+        content, thinking, last = [], [], None
+        for part in parts:
+            if last is not None and last.done:
+                raise not_this_api(self.host, "words after its end")
+            content.append(part.message.content or "")
+            thinking.append(part.message.thinking or "")
+            last = part
+        if last is None or not last.done:
+            raise without_end(self.host)
+        counts = last.prompt_eval_count or 0, last.eval_count or 0
+        return Reply("".join(content), "".join(thinking), *counts), last.done_reason
 
     def close(self) -> None:
         self._client.close()
@@ -167,9 +172,8 @@ def _import_ollama() -> Any:
         import ollama
     except ImportError as error:
         what = f"the package ollama cannot be imported ({error})"
-        raise TeacherError(
-            f"{what}: unset ALL_PROXY where it names a SOCKS proxy, or install what is missing"
-        ) from None
+        advice = "unset ALL_PROXY where it names a SOCKS proxy, or install what is missing"
+        raise TeacherError(f"{what}: {advice}") from None
     return ollama
 
 
@@ -189,7 +193,7 @@ def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num
 
 
 @contextmanager
-def _shaped(host: str) -> Iterator[None]:
+def _typed_fields(host: str) -> Iterator[None]:
     """Answers that lack a field, or have one of another type, as a ProtocolFault."""
     try:
         yield
@@ -204,7 +208,7 @@ def _shaped(host: str) -> Iterator[None]:
 
 
 class OpenAIServer:
-    """A server of /v1/chat/completions: vLLM, llama.cpp, or Ollama's own."""
+    """A server of /v1/chat/completions (vLLM, llama.cpp, Ollama's own), by httpx on a guarded transport."""
 
     def __init__(self, transport: GuardedTransport) -> None:
         self.host = transport.host
@@ -223,7 +227,7 @@ class OpenAIServer:
         self._transport.limits = replace(limits, silence=limits.deadline)
 
     def identify(self, model: str) -> Identity:
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             entry = self._entry(model)
             length = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx_train")
             server = str(entry.get("owned_by") or "unknown")
@@ -231,11 +235,11 @@ class OpenAIServer:
 
     def models(self) -> dict[str, str]:
         """Models that the server has -> digests of what it says of them."""
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             return {entry["id"]: _entry_digest(entry) for entry in self._entries()}
 
     def model_digest(self, model: str) -> str:
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             return _entry_digest(self._entry(model))
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -257,23 +261,24 @@ class OpenAIServer:
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         if think:
             body["reasoning_effort"] = think
-        with _shaped(self.host):
+        with _typed_fields(self.host):
             answer = self._client.post("/chat/completions", json=body).json()
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
-            message = choice["message"]
-            if message.get("refusal"):
-                said = self._transport.clean(str(message["refusal"]))
-                what = f"the teacher refuses the question ({said})"
-                raise RefusalFault(what, "another --teacher-model may do better")
-            thought = message.get("reasoning_content") or message.get("reasoning") or ""
-            counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-            reply = Reply(_text(message.get("content")), _text(thought), *counts)
+            reply, end = self._read(answer), answer["choices"][0].get("finish_reason")
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
-        if choice.get("finish_reason") == "length":
+        if end == "length":
             raise CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
-        if choice.get("finish_reason") is None:
+        if end is None:
             raise without_end(self.host)
         return reply
+
+    def _read(self, answer: dict[str, Any]) -> Reply:
+        message, usage = answer["choices"][0]["message"], answer.get("usage") or {}
+        if message.get("refusal"):
+            what = f"the teacher refuses the question ({self._transport.clean(str(message['refusal']))})"
+            raise RefusalFault(what, "another --teacher-model may do better")
+        thought = message.get("reasoning_content") or message.get("reasoning") or ""
+        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        return Reply(_text(message.get("content")), _text(thought), *counts)
 
     def close(self) -> None:
         self._client.close()
