@@ -17,7 +17,7 @@ import jsonschema
 
 from schema_student.data.domains import schema_row
 from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.instances import example_instance
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations, judge
 from schema_student.schema.parsing import parse_strict
 

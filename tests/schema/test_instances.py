@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.instances import FORMATS, example_instance
+from schema_student.schema.instances.formats import FORMATS
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 
 NAMES = st.sampled_from(["a", "b", "c", "kind", "size"])

@@ -10,7 +10,7 @@ from test_instances import SCHEMAS
 
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
-from schema_student.schema.instances import example_instance
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import judge
 from schema_student.schema.mutations import MUTATIONS, mutate
 from schema_student.schema.rendering import completion_text

@@ -239,7 +239,7 @@ def test_the_teachers_digest_covers_every_module_that_decides_its_answers(monkey
     monkeypatch.setattr("schema_student.teacher.embedded.identity.digest", lambda thing: read.append(thing) or "0")
     model_digest.__wrapped__()
     names = {path.name for path in read if isinstance(path, Path)}
-    assert {"instances.py", "requests.py", "canonical.py", "grading.py", "query_dsl.py", "replies.py"} <= names
+    assert {"generator.py", "requests.py", "canonical.py", "grading.py", "query_dsl.py", "replies.py"} <= names
     code = "import sys; from schema_student.teacher.embedded import replies; print(*sys.modules)"
     used = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     modules = {name.split(".", 1)[1] for name in used if re.match(r"schema_student\.(schema|teacher)\.", name)}

@@ -14,7 +14,8 @@ from typing import Any
 
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.instances import FORMATS, WORDS
+from schema_student.schema.instances.formats import FORMATS
+from schema_student.schema.instances.words import WORDS
 from schema_student.schema.judging import find_violations
 from schema_student.schema.ranks import NOT_JSON, VALID, WRONG_PROPERTIES, WRONG_TYPE, WRONG_VALUE
 

@@ -17,7 +17,7 @@ import jsonschema_rs
 
 from schema_student.core.errors import UserError
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.instances import example_instance
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 from schema_student.schema.parsing import parse_strict
 

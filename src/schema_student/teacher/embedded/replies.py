@@ -10,7 +10,7 @@ from typing import Any
 from schema_student.core.errors import UserError
 from schema_student.core.stamps import digest
 from schema_student.schema.compiling import SchemaError
-from schema_student.schema.instances import example_instance
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.rendering import completion_text
 from schema_student.teacher.embedded.judging import compare_answers, give_verdict
 from schema_student.teacher.embedded.writing import SENTENCE, Unknown, write_answer, write_domain_spec, write_queries

@@ -13,7 +13,7 @@ from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.stamps import digest
-from schema_student.schema.instances import example_instance
+from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.query_dsl import is_query_dsl, read_dsl_text
 from schema_student.teacher.embedded.bank import KINDS, Request, load_bank
 from schema_student.teacher.embedded.identity import LEXICON

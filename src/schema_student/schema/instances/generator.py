@@ -1,0 +1,212 @@
+"""Draw an instance of a schema: value by value, each checked where its own level can be seen to fail."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from schema_student.schema.canonical import canonical_text
+from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
+from schema_student.schema.instances.checking import PartChecker, needs_check
+from schema_student.schema.instances.dead_ends import DeadEnd, OutOfBudget
+from schema_student.schema.instances.flattening import fix_properties, flatten, take_branch, tested_properties
+from schema_student.schema.instances.formats import FORMATS
+from schema_student.schema.instances.merging import merge, property_schema
+from schema_student.schema.instances.names import choose_names
+from schema_student.schema.instances.numbers import draw_number
+from schema_student.schema.instances.patterns import draw_from_pattern
+from schema_student.schema.instances.words import WORDS
+from schema_student.schema.judging import find_violations
+
+Word = Callable[[dict[str, Any], str], str]
+MAX_NESTING = 24  # levels of arrays and objects
+SPARSE_NESTING = 6  # from here on only what is required is made, so that recursive schemas end
+MAX_NODES = 3000  # values a try
+DRAWS = 8  # of one value, before the level above it draws again
+ITEM_DRAWS = 12  # of an item that must differ from those before it
+INFERRED_TYPES = {
+    **dict.fromkeys(("properties", "required", "additionalProperties", "minProperties"), "object"),
+    **dict.fromkeys(("patternProperties", "propertyNames"), "object"),
+    **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"), "array"),
+    **dict.fromkeys(("pattern", "format", "minLength", "maxLength"), "string"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number"),
+}
+
+
+def example_instance(
+    schema: dict[str, Any] | CompiledSchema, rng: random.Random, tries: int = 100, word: Word | None = None
+) -> Any:
+    """A random valid instance: optional properties by coin, free strings from `word(schema, path)`.
+
+    Deterministic in `rng`. Raises SchemaError where no try gives a valid instance.
+
+    >>> example_instance({"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}, random.Random(0))
+    {'n': 7}
+    """
+    compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
+    word = word or (lambda part, _path: draw_word(part, rng))
+    for _ in range(tries):
+        try:
+            value = InstanceGenerator(compiled.schema, rng, word).draw(compiled.schema, "")
+        except DeadEnd:
+            continue
+        if not find_violations(value, compiled):
+            return value
+    raise SchemaError(f"no valid instance found in {tries} tries: the schema seems to contradict itself")
+
+
+def draw_word(schema: dict[str, Any], rng: random.Random) -> str:
+    """A free string: now and then an example of the schema, else a word."""
+    examples = [example for example in schema.get("examples", []) if isinstance(example, str)]
+    return rng.choice(examples) if examples and rng.random() < 0.5 else rng.choice(WORDS)
+
+
+class InstanceGenerator:
+    """One try at an instance of `root`: `InstanceGenerator(schema, rng, word).draw(schema, "")`."""
+
+    def __init__(self, root: dict[str, Any], rng: random.Random, word: Word) -> None:
+        self.root, self.rng, self.word = root, rng, word
+        self.checker = PartChecker(root)
+        self.nodes = 0
+        self.nesting = 0
+
+    def draw(self, schema: Any, path: str) -> Any:
+        """A value for a schema; draws again where this very level can be seen to fail."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES or self.nesting > MAX_NESTING:
+            raise OutOfBudget
+        nesting = self.nesting
+        for _ in range(DRAWS):
+            try:
+                value = self._draw_once(schema, path)
+            except OutOfBudget:
+                raise
+            except DeadEnd:
+                self.nesting = nesting
+                continue
+            if not needs_check(schema) or self.checker.is_valid(schema, value):
+                return value
+        raise DeadEnd
+
+    def _draw_once(self, schema: Any, path: str) -> Any:
+        flat, conditions = flatten(schema, self.root, self.rng)
+        if conditions and choose_type(flat, self.rng) != "object":
+            for condition in conditions:
+                flat = take_branch(flat, condition, self.root, self.rng)
+            conditions = []
+        if "enum" in flat:
+            return self.rng.choice(flat["enum"])
+        kind = choose_type(flat, self.rng)
+        if kind == "object":
+            return self._draw_object(flat, conditions, path)
+        if kind == "array":
+            return self._draw_array(flat, path)
+        if kind == "string":
+            return self._draw_string(flat, path)
+        if kind in ("integer", "number"):
+            return draw_number(flat, kind, self.rng)
+        return self.rng.choice((True, False)) if kind == "boolean" else None
+
+    def _draw_object(self, flat: dict[str, Any], conditions: list[dict[str, Any]], path: str) -> dict[str, Any]:
+        """Draw, see which conditions hold, and draw what they touch again, holding fast what they ask about."""
+        value = self._draw_properties(flat, path)
+        for _ in range(3 if conditions else 0):
+            active = self._activate(flat, conditions, value)
+            if self.checker.is_valid(active, value):
+                return value
+            tested = set().union(*(tested_properties(condition["if"]) for condition in conditions))
+            value = self._draw_properties(fix_properties(active, value, tested), path)
+        return value
+
+    def _activate(self, flat: dict[str, Any], conditions: list[dict[str, Any]], value: Any) -> dict[str, Any]:
+        """The flat schema with what its conditions demand of a value."""
+        for condition in conditions:
+            branch = "then" if self.checker.is_valid(condition["if"], value) else "else"
+            more, inner = flatten(condition.get(branch, True), self.root, self.rng)
+            flat = merge(flat, more)
+            for nested in inner:
+                flat = take_branch(flat, nested, self.root, self.rng)
+        return flat
+
+    def _draw_properties(self, flat: dict[str, Any], path: str) -> dict[str, Any]:
+        names = choose_names(flat, self.rng, self.nesting >= SPARSE_NESTING)
+        names += self._invent_names(flat, flat.get("minProperties", 0) - len(names), path)
+        self.nesting += 1
+        value = {name: self.draw(property_schema(flat, name), f"{path}/{name}") for name in names}
+        self.nesting -= 1
+        return value
+
+    def _invent_names(self, flat: dict[str, Any], count: int, path: str) -> list[str]:
+        """Names for additional properties, only where a minimum demands them."""
+        patterns = list(flat.get("patternProperties", {}))
+        names: list[str] = []
+        for i in range(max(0, count) * 3):
+            if "propertyNames" in flat:
+                names.append(str(self.draw({"type": "string", **flat["propertyNames"]}, path)))
+            elif flat.get("additionalProperties", True) is not False:
+                names.append(f"{self.rng.choice(WORDS)}_{i}")
+            elif patterns:
+                names.append(draw_from_pattern(self.rng.choice(patterns), self.rng))
+        return list(dict.fromkeys(name for name in names if name not in flat.get("properties", {})))[: max(0, count)]
+
+    def _draw_array(self, flat: dict[str, Any], path: str) -> list[Any]:
+        prefix, rest = split_items(flat)
+        wanted = flat.get("minContains", 1) if "contains" in flat else 0
+        count = self._choose_length(flat, wanted, len(prefix) if rest is False else None)
+        self.nesting += 1
+        values: list[Any] = []
+        for i in range(count):
+            schema = prefix[i] if i < len(prefix) else rest
+            schema = {"allOf": [schema, flat["contains"]]} if i >= count - wanted else schema
+            values.append(self._draw_item(schema, f"{path}/{i}", values if flat.get("uniqueItems") else []))
+        self.nesting -= 1
+        return values
+
+    def _choose_length(self, flat: dict[str, Any], wanted: int, room: int | None) -> int:
+        """How many items: at least those that `contains` wants, at most `room`."""
+        low = max(flat.get("minItems", 0), wanted)
+        high = min(flat.get("maxItems", low + 3), low + 3 if room is None else room)
+        if high < low:
+            raise DeadEnd
+        return low if self.nesting >= SPARSE_NESTING else self.rng.randint(min(max(low, 1), high), high)
+
+    def _draw_item(self, schema: Any, path: str, others: list[Any]) -> Any:
+        """An item that equals none of the others."""
+        seen = {canonical_text(other) for other in others}
+        for _ in range(ITEM_DRAWS):
+            value = self.draw(schema, path)
+            if not seen or canonical_text(value) not in seen:
+                return value
+        raise DeadEnd
+
+    def _draw_string(self, flat: dict[str, Any], path: str) -> str:
+        low, high = flat.get("minLength", 0), flat.get("maxLength", math.inf)
+        if "pattern" in flat:
+            return draw_from_pattern(flat["pattern"], self.rng)
+        if flat.get("format") in FORMATS:
+            return FORMATS[flat["format"]](self.rng)
+        text = self.word(flat, path)
+        while len(text) < low:
+            text = f"{text} {self.rng.choice(WORDS)}"[: int(min(high, len(text) + 7))]
+        return text if len(text) <= high else text[: int(high)].rstrip().ljust(low, "a")
+
+
+def choose_type(flat: dict[str, Any], rng: random.Random) -> str:
+    """One of a flat schema's types; where it names none, that of the values that its keywords speak of."""
+    types = flat.get("type") or next((INFERRED_TYPES[key] for key in flat if key in INFERRED_TYPES), None)
+    if types is None:
+        return rng.choice(("string", "integer", "boolean"))
+    if isinstance(types, str):
+        return types
+    named = [name for name in types if name != "null"] or ["null"]
+    return "null" if "null" in types and rng.random() < 0.1 else rng.choice(named)
+
+
+def split_items(flat: dict[str, Any]) -> tuple[list[Any], Any]:
+    """Schemas of the first items and that of the others; before 2020-12 both were said by `items`."""
+    items = flat.get("items", True)
+    if isinstance(items, list):
+        return items, flat.get("additionalItems", True)
+    return flat.get("prefixItems", []), items

@@ -1,0 +1,73 @@
+"""A number within bounds, as people write numbers."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from schema_student.schema.instances.dead_ends import DeadEnd
+
+SPAN = 100  # between the bounds where a schema sets at most one of them
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Least and greatest number, and the bounds that are not reached themselves."""
+
+    low: float
+    high: float
+    open_low: float
+    open_high: float
+
+    def allow(self, number: float) -> bool:
+        return self.low <= number <= self.high and self.open_low < number < self.open_high
+
+
+def draw_number(flat: dict[str, Any], kind: str, rng: random.Random) -> int | float:
+    """A number of a kind ("integer", "number"); raises DeadEnd where the bounds leave none."""
+    bounds = _read_bounds(flat)
+    step = flat.get("multipleOf", 1 if kind == "integer" else None)
+    if step is None:
+        return _draw_real(bounds, rng)
+    if kind == "integer" and not float(step).is_integer():
+        step = 1 if float(1 / step).is_integer() else step
+    number = _draw_multiple(step, bounds, rng)
+    if kind == "integer":
+        return int(number)
+    return round(number, 10) if isinstance(number, float) else number
+
+
+def _read_bounds(flat: dict[str, Any]) -> _Bounds:
+    low, high = flat.get("minimum", -math.inf), flat.get("maximum", math.inf)
+    open_low, open_high = flat.get("exclusiveMinimum", -math.inf), flat.get("exclusiveMaximum", math.inf)
+    if isinstance(open_low, bool):  # draft 4: whether `minimum` itself is excluded
+        open_low = low if open_low else -math.inf
+    if isinstance(open_high, bool):
+        open_high = high if open_high else math.inf
+    low, high = max(low, open_low), min(high, open_high)
+    if low == -math.inf:
+        low = min(1, high - SPAN) if high != math.inf else 1
+    if high == math.inf:
+        high = max(SPAN, low + SPAN)
+    return _Bounds(low, high, open_low, open_high)
+
+
+def _draw_multiple(step: float, bounds: _Bounds, rng: random.Random) -> float:
+    first, last = math.ceil(bounds.low / step), math.floor(bounds.high / step)
+    edges = (first, first + 1, last, last - 1)
+    allowed = [n for n in edges if first <= n <= last and bounds.open_low < n * step < bounds.open_high]
+    if first > last or not allowed:
+        raise DeadEnd
+    n = rng.randint(first, last)
+    return (n if bounds.open_low < n * step < bounds.open_high else rng.choice(allowed)) * step
+
+
+def _draw_real(bounds: _Bounds, rng: random.Random) -> float:
+    """Two decimals where the bounds leave room."""
+    drawn = rng.uniform(bounds.low, bounds.high)
+    for number in (round(drawn, 2), drawn, bounds.low, bounds.high):
+        if bounds.allow(number):
+            return float(number)
+    raise DeadEnd

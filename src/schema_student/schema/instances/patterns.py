@@ -1,0 +1,78 @@
+"""A text in which a pattern is found.
+
+Python's parse of the pattern is walked, and one text of it drawn; lookarounds are left to the final judgment.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from re import _parser as regex_parser  # type: ignore[attr-defined]  # the standard library's own reader
+from typing import Any
+
+from schema_student.schema.instances.dead_ends import DeadEnd
+from schema_student.schema.instances.words import WORDS
+
+CATEGORIES = {
+    **{"CATEGORY_DIGIT": "0123456789", "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz0123456789_", "CATEGORY_SPACE": " "},
+    **{"CATEGORY_NOT_DIGIT": "abcxyz-", "CATEGORY_NOT_WORD": " -.", "CATEGORY_NOT_SPACE": "abcxyz019"},
+}
+PRINTABLE = [chr(code) for code in range(32, 127)]
+
+
+def draw_from_pattern(pattern: str, rng: random.Random) -> str:
+    """A text in which the pattern is found; DeadEnd where Python cannot read it (ECMA 262 differs a little)."""
+    tail = rng.choice(WORDS) if not pattern.endswith("$") and rng.random() < 0.7 else ""
+    try:
+        return _draw_pieces(regex_parser.parse(_without_unicode_classes(pattern)), rng) + tail
+    except (re.error, OverflowError) as error:
+        raise DeadEnd from error
+
+
+def _without_unicode_classes(pattern: str) -> str:
+    """Unicode classes, which Python does not know, by members of theirs."""
+    return re.sub(r"\\p\{L[a-z]?\}", "[A-Za-z]", re.sub(r"\\p\{N[a-z]?\}", "[0-9]", pattern))
+
+
+def _draw_pieces(pieces: Any, rng: random.Random) -> str:
+    return "".join(_draw_piece(op, arg, rng) for op, arg in pieces)
+
+
+def _draw_piece(op: Any, arg: Any, rng: random.Random) -> str:
+    name = str(op)
+    if name == "LITERAL":
+        return chr(arg)
+    if name == "NOT_LITERAL":
+        return rng.choice([c for c in PRINTABLE if c != chr(arg) and c.isalnum()])
+    if name == "ANY":
+        return rng.choice("abcdefghij")
+    if name == "IN":
+        return rng.choice(_class_members(arg))
+    if name == "BRANCH":
+        return _draw_pieces(rng.choice(arg[1]), rng)
+    if name == "SUBPATTERN":
+        return _draw_pieces(arg[3], rng)
+    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        low, high, pieces = arg
+        return "".join(_draw_pieces(pieces, rng) for _ in range(rng.randint(low, min(int(high), low + 4))))
+    if name in ("AT", "ASSERT", "ASSERT_NOT"):
+        return ""
+    raise DeadEnd
+
+
+def _class_members(parts: list[Any]) -> list[str]:
+    members: list[str] = []
+    for op, arg in parts:
+        name = str(op)
+        if name == "LITERAL":
+            members.append(chr(arg))
+        elif name == "RANGE":
+            members += [chr(code) for code in range(arg[0], min(arg[1], arg[0] + 200) + 1)]
+        elif name == "CATEGORY":
+            members += CATEGORIES[str(arg)]
+    if str(parts[0][0]) == "NEGATE":
+        allowed = [c for c in PRINTABLE if c not in members]
+        members = [c for c in allowed if c.isalnum()] or allowed
+    if not members:
+        raise DeadEnd
+    return members
