@@ -6,7 +6,7 @@
 #   ./runAll.sh --from pairs --until dpo               a part; run again after a stop, it continues where it was
 #
 # Flags are those of the scripts (./runAll.sh --help). Results: outputs/reports/RUN/report.html; log: outputs/logs/.
-[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 
 # What the teacher knows: domains, their schemas, requests with right answers, prompts with completions.

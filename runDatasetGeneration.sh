@@ -5,7 +5,7 @@
 #   ./runDatasetGeneration.sh --schemas my_schemas/ --run mine
 #
 # Results: outputs/d_01_* to d_04_* (outputs/data/RUN/ for a named run).
-[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 
 stage domain_specs  generate_domain_specs.py

@@ -4,7 +4,7 @@
 #   ./runEvals.sh --adapter outputs/student_runs/RUN/checkpoint-final --teacher-model gpt-oss:120b
 #
 # Results: outputs/student_runs/eval/RUN-sft/ (or RUN- and the adapter's name), outputs/reports/RUN/report.html.
-[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 
 stage evaluate      evaluate_student.py

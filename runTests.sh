@@ -6,7 +6,7 @@
 #
 # -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
 # Runs all three and returns the exit code of the first that failed.
-[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 cd "$ROOT"
 failed=0
