@@ -1,4 +1,4 @@
-"""Where the servers of each API are: their addresses and keys, by default, by the environment, by name."""
+"""Find the servers of each API and their keys: by default, by the environment, by name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ APIS = {
 
 
 def hosts_of(api: str, named: Sequence[str]) -> tuple[str, ...]:
-    """The addresses that a person named, else those of the environment, else the API's own."""
+    """Find the addresses of servers: those that a person named, else those of the environment, else the API's own."""
     return tuple(named) or tuple(environment_hosts(api)) or (APIS[api].address,)
 
 
@@ -47,7 +47,7 @@ def environment_hosts(api: str) -> list[str]:
 
 
 def server_url(api: str, host: str) -> str:
-    """A host as a URL; a bare name has Ollama's port. Raises TeacherError where it is no address."""
+    """Write a host as a URL; a bare name has Ollama's port. Raises TeacherError where it is no address."""
     try:
         url = httpx.URL(host if "://" in host else f"http://{host}")
         if url.scheme not in ("http", "https") or not url.host:

@@ -1,4 +1,4 @@
-"""What a model server can be asked, the same for Ollama and for OpenAI-compatible ones: who it is, and one chat.
+"""Ask a model server, Ollama or an OpenAI-compatible one, who it is and for one chat.
 
 Stands between the transport and the teacher. Ollama is asked through its official client. The OpenAI-compatible API
 (vLLM, llama.cpp, Ollama's own /v1) is asked over httpx, which that client brings along: the `openai` package is not
@@ -64,23 +64,23 @@ class ModelServer(Protocol):
     limits: Limits
 
     def identify(self, model: str) -> Identity:
-        """Who answers, and which model it has; raises MissingFault where it has not got this one."""
+        """Say who answers, and which model it has; raises MissingFault where it has not got this one."""
 
     def models(self) -> dict[str, str]:
-        """The models that are there and their digests."""
+        """List the models that are there, with their digests."""
 
     def model_digest(self, model: str) -> str:
-        """The digest alone: asked again and again, so that a model pulled anew in mid-run is noticed."""
+        """Find the digest alone: asked again and again, so that a model pulled anew in mid-run is noticed."""
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
-        """One answer, whole; `schema` None: not asked to hold one."""
+        """Ask for one answer, whole; `schema` None: not asked to hold one."""
 
     def close(self) -> None:
         """Close all connections."""
 
 
 def open_servers(api: str, hosts: Sequence[str], limits: Limits) -> list[ModelServer]:
-    """The servers of --teacher-api at these addresses. Raises TeacherError where one is no address."""
+    """Open the servers of --teacher-api at these addresses. Raises TeacherError where one is no address."""
     urls = [server_url(api, host) for host in hosts]
     keys = api_keys(api, urls)
     transports = [GuardedTransport(url, limits, key) for url, key in zip(urls, keys, strict=True)]
@@ -119,7 +119,7 @@ class OllamaServer:
             return Identity(version, model_digest, int(lengths[0]) if lengths else None, thinks)
 
     def models(self) -> dict[str, str]:
-        """Models that the server has -> their digests."""
+        """List the models that the server has, with their digests."""
         with _typed_fields(self.host):
             return {model.model or "": model.digest or "" for model in self._client.list().models}
 
@@ -133,7 +133,7 @@ class OllamaServer:
         return found[name]
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
-        """Streamed, so that Limits.silence is the time without a word, and a torn answer shows by having no end."""
+        """Stream the answer: Limits.silence is then the time without a word, and a torn one shows by having no end."""
         asked = {"format": schema, "options": options, "think": think}
         with _typed_fields(self.host):
             try:
@@ -146,7 +146,7 @@ class OllamaServer:
         return reply
 
     def _read(self, parts: Iterable[Any]) -> tuple[Reply, str | None]:
-        """The whole answer, and the reason of its end; of a part no more is kept than its words."""
+        """Read the whole answer and the reason of its end; of a part no more is kept than its words."""
         content, thinking, last = [], [], None
         for part in parts:
             if last is not None and last.done:
@@ -164,7 +164,7 @@ class OllamaServer:
 
 
 def _import_ollama() -> Any:
-    """The official client's package: when a client is made, because it makes one of its own on import.
+    """Import the official client when one is made, not before: its package makes one of its own on import.
 
     That one, which is never used, reads the environment's proxies, and so fails where they need what is not installed.
     """
@@ -194,7 +194,7 @@ def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num
 
 @contextmanager
 def _typed_fields(host: str) -> Iterator[None]:
-    """Answers that lack a field, or have one of another type, as a ProtocolFault."""
+    """Turn what an answer with missing or ill-typed fields raises into a ProtocolFault."""
     try:
         yield
     except (ValidationError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -234,7 +234,7 @@ class OpenAIServer:
             return Identity(server, _entry_digest(entry), int(length) if length else None, thinks=True)
 
     def models(self) -> dict[str, str]:
-        """Models that the server has -> digests of what it says of them."""
+        """List the models that the server has, with digests of what it says of them."""
         with _typed_fields(self.host):
             return {entry["id"]: _entry_digest(entry) for entry in self._entries()}
 

@@ -71,7 +71,7 @@ class AnswerCache:
         self._execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def rejected(self, keys: Sequence[str]) -> list[Row]:
-        """The rejected answers to these questions, in their order."""
+        """List the rejected answers to these questions, in their order."""
         names = ("key", "try", "role", "teacher_model", "error_type", "reason", "answer")
         found: dict[str, list[Row]] = {}
         for start in range(0, len(keys), KEYS_AT_ONCE):
@@ -82,7 +82,7 @@ class AnswerCache:
         return [row for key in dict.fromkeys(keys) for row in found.get(key, [])]
 
     def rows(self) -> list[Row]:
-        """All accepted answers, by key."""
+        """List all accepted answers, by key."""
         found = self._execute("SELECT key, role, model, answer FROM answers WHERE role != 'probe' ORDER BY key", ())
         return [{**dict(zip(EXPORTED, row, strict=True)), "answer": json.loads(row[3])} for row in found]
 

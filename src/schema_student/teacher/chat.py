@@ -55,7 +55,7 @@ class _Asked:
 
 @contextmanager
 def open_chat(choice: TeacherChoice, server: ServerSettings, answers: AnswersSettings) -> Iterator[ChatClient]:
-    """A client of the chosen model; the embedded teacher is started here and stopped at the end."""
+    """Open a client of the chosen model; the embedded teacher is started here and stopped at the end."""
     with ExitStack() as stack:
         addresses = choice.hosts or (stack.enter_context(serve()),)
         limits = request_limits(server, answers)
@@ -76,7 +76,7 @@ class ChatClient:
     usage: Usage = field(default_factory=Usage)
 
     def ask_all(self, chats: Sequence[Chat]) -> list[Text]:
-        """What the model writes, in the order of the chats; raises TeacherError where one gets no answer."""
+        """Return what the model writes, in the order of the chats; raises TeacherError where one gets no answer."""
         return self.run([_Asked(chat) for chat in chats], self._put)
 
     def run(
@@ -108,19 +108,19 @@ class ChatClient:
     def decide(
         self, fault: TeacherFault, faults: int, host: Host, formatted: bool = False
     ) -> Retry | DropFormat | GiveUp | Stop:
-        """What follows a question's n-th fault, which is counted."""
+        """Decide what follows a question's n-th fault, and count it."""
         self.usage.fail(fault.kind)
         alone = all(other is host or other.failures for other in self.hosts)
         return after_fault(fault, faults, self.server.teacher_retries, formatted, alone)
 
     def pause(self, decision: Retry, fault: TeacherFault, faults: int) -> Again:
-        """The wish to ask again after the n-th fault: later the more there were, at another host where there is one."""
+        """Ask again after the n-th fault: later the more there were, at another host where there is one."""
         self.usage.count(retries=1)
         seconds = max(min(decision.least_pause, LONGEST_PAUSE), pause_seconds(faults))
         return Again(seconds, failed=True, gone=isinstance(fault, ConnectFault))
 
-    def error(self, fault: TeacherFault, host: Host) -> TeacherError:
-        """The error of a fault that stops all."""
+    def stopping_error(self, fault: TeacherFault, host: Host) -> TeacherError:
+        """Make the error of a fault that stops all."""
         if isinstance(fault, ConnectFault):
             return not_answering(self.choice.api, host.server.host, fault)
         return TeacherError(str(fault))

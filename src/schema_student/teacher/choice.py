@@ -60,7 +60,7 @@ def resolve_teacher(settings: AnySettings) -> TeacherChoice:
 
 
 def _best_teacher(wanted: TeacherSettings, hosts: tuple[str, ...], limits: Limits) -> TeacherChoice:
-    """The preferred teacher where the first host has it, else the embedded one."""
+    """Choose the preferred teacher where the first host has it, else the embedded one."""
     api, preferred = wanted.teacher_api, wanted.preferred_teacher
     name = APIS[api].name
     with closing(open_servers(api, hosts, limits)[0]) as server:
@@ -74,7 +74,7 @@ def _best_teacher(wanted: TeacherSettings, hosts: tuple[str, ...], limits: Limit
 
 
 def _named_model(wanted: TeacherSettings) -> tuple[str, str]:
-    """The model that a person named and where, or ("auto", "")."""
+    """Find the model that a person named and where, or ("auto", "")."""
     if wanted.teacher_model != "auto":
         return wanted.teacher_model, "--teacher-model"
     if name := os.environ.get("LLM_MODEL", "").strip():
@@ -86,7 +86,7 @@ def _named_model(wanted: TeacherSettings) -> tuple[str, str]:
 
 
 def _read_llmrc(path: Path) -> str:
-    """The model in a .llmrc: JSON {"model": id}, a line LLM_MODEL=id or model: id, or the id alone; "" for none."""
+    """Read the model in a .llmrc: JSON {"model": id}, a line LLM_MODEL=id or model: id, the id alone; "" for none."""
     try:
         text = path.read_text(encoding="utf-8").strip()
         if text.startswith("{"):
@@ -105,7 +105,7 @@ def _read_llmrc(path: Path) -> str:
 
 
 def not_answering(api: str, host: str, fault: ConnectFault) -> TeacherError:
-    """The error of a server that is not there, with how to start it."""
+    """Make the error of a server that is not there, with how to start it."""
     name, start = APIS[api].name, APIS[api].start
     advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
     why = fault.what.partition(" (")[2].removesuffix(")") or fault.what

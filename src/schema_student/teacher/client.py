@@ -1,4 +1,4 @@
-"""The one client of a teacher: a language model behind Ollama or an OpenAI-compatible API, or the embedded teacher.
+"""Ask a teacher by roles: a model behind Ollama or an OpenAI-compatible API, or the embedded teacher.
 
 Stages ask it for a role with a payload (see roles.role_messages) and get back an answer that has been validated here,
 whatever the server promised. Every answer is kept on disk, so that a resumed or repeated run asks nothing twice; an
@@ -45,7 +45,7 @@ Ask = tuple[str, dict[str, Any]]
 
 @contextmanager
 def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> Iterator[Teacher]:
-    """The teacher, announced and probed; the embedded one is started here and stopped at the end.
+    """Open the teacher, announced and probed; the embedded one is started here and stopped at the end.
 
     Raises TeacherError where no host answers, one has not got the model, or the model was changed while it was asked.
     """
@@ -89,7 +89,7 @@ class Teacher:
         return self.usage.asked
 
     def ask(self, role: str, payload: dict[str, Any]) -> Any:
-        """The validated answer to one question; raises TeacherError where none is to be had."""
+        """Ask one question for its validated answer; raises TeacherError where none is to be had."""
         answer = self.ask_many([(role, payload)])[0]
         if isinstance(answer, TeacherFailure):
             raise TeacherError(f"{self.display_name} gave no usable answer as {role}: {answer.reason}")
@@ -118,7 +118,7 @@ class Teacher:
         self._confirmed.confirm_all()
 
     def _look_up(self, role: str, payload: dict[str, Any]) -> dict[str, Any] | Question | TeacherFailure:
-        """The answer on disk, or the question to be put; an answer that is not valid (imported) is asked again."""
+        """Find the answer on disk, or make the question to be put; an invalid (imported) answer is asked for again."""
         messages, wanted = role_messages(role, payload), role_format(role, payload)
         # All that decides an answer; the host does not.
         model = [self.name, self.info["model_digest"]]
@@ -135,7 +135,7 @@ class Teacher:
         return Question(role, messages, compiled, key, self.info["format"] != "ignored")
 
     def _put_all(self, questions: list[Question], total: int, progress: str) -> dict[str, Any]:
-        """Key -> answer or failure of each question; the bar counts those that were on disk as well."""
+        """Ask the questions; key -> answer or failure. The bar counts those that were on disk as well."""
         known = total - len(questions)
         bar = tqdm(total=total, initial=known, desc=progress, disable=not progress, leave=False)
 
@@ -148,7 +148,7 @@ class Teacher:
         return {question.key: reply for question, reply in zip(questions, replies, strict=True)}
 
     def _put(self, question: Question, host: Host) -> Done[Any] | Again:
-        """One request: the answer, a failure, or the wish to ask again."""
+        """Send one request: the answer, a failure, or the wish to ask again."""
         started = time.monotonic()
         try:
             self._confirmed.confirm(host)
@@ -203,4 +203,4 @@ class Teacher:
             return self.chat.pause(decision, fault, question.faults)
         if isinstance(decision, GiveUp):
             return Done(TeacherFailure(question.role, decision.reason, fault.kind))
-        raise self.chat.error(fault, host) from fault
+        raise self.chat.stopping_error(fault, host) from fault

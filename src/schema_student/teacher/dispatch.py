@@ -74,7 +74,7 @@ class _Queue(Generic[Q]):
         self._changed = threading.Condition()
 
     def take(self) -> tuple[int, Q, Host] | None:
-        """The next question and its host, as soon as there are both; None when all are answered."""
+        """Take the next question and its host, as soon as there are both; None when all are answered."""
         with self._changed:
             while self._open > 0:
                 now = time.monotonic()
@@ -87,7 +87,7 @@ class _Queue(Generic[Q]):
             return None
 
     def _host_of_next(self, now: float) -> Host | None:
-        """The host for the question that is to be put next, where its time has come and a host is free."""
+        """Find the host for the question that is to be put next, where its time has come and a host is free."""
         if not self._waiting or self._waiting[0][0] > now:
             return None
         return self._free_host(self._last.get(self._waiting[0][1]), now)
@@ -150,7 +150,7 @@ def run_all(
     slots: int,
     tick: Callable[[], Any] = lambda: None,
 ) -> list[R]:
-    """The results of all questions, in their order; `tick` after each. The first error stops all and is raised.
+    """Ask all questions; results in their order, `tick` after each. The first error stops all and is raised.
 
     The threads are daemons: Ctrl-C ends the program at once, not after the answers under way.
     """

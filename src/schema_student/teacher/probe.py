@@ -41,14 +41,14 @@ def probe_model(client: ChatClient, answers: AnswersSettings, cache: AnswerCache
         "context_length": identity.context_length,
     }
     key = digest([facts, answers.teacher_think, PROBE_FORMAT])
-    honors = cache.get(key) or _insist(client, first, lambda: _try_out(client, first, identity, answers))
+    honors = cache.get(key) or _with_retries(client, first, lambda: _try_out(client, first, identity, answers))
     cache.put(key, "probe", choice.model, honors)
     named = {"model": choice.model, "display_name": choice.display_name, "reason": choice.reason, "api": choice.api}
     return {**named, **facts, **honors}
 
 
 def _identify_all(client: ChatClient) -> tuple[Host, Identity]:
-    """The first host that answers and who it is; all that answer must have the same model."""
+    """Find the first host that answers and who it is; all that answer must have the same model."""
     found = [(host, identity) for host in client.hosts if (identity := _identify(host, client))]
     if len({identity.model_digest for _, identity in found}) > 1:
         names = ", ".join(host.server.host for host, _ in found)
@@ -58,9 +58,9 @@ def _identify_all(client: ChatClient) -> tuple[Host, Identity]:
 
 
 def _identify(host: Host, client: ChatClient) -> Identity | None:
-    """Who a host is; None where it does not answer and others may."""
+    """Ask a host who it is; None where it does not answer and others may."""
     try:
-        identity = _insist(client, host, lambda: host.server.identify(client.choice.model))
+        identity = _with_retries(client, host, lambda: host.server.identify(client.choice.model))
     except TeacherError as error:
         down = isinstance(error.__cause__, TeacherFault) and error.__cause__.can_pass
         host.failures = 1
@@ -73,8 +73,8 @@ def _identify(host: Host, client: ChatClient) -> Identity | None:
     return identity
 
 
-def _insist(client: ChatClient, host: Host, action: Callable[[], T]) -> T:
-    """The action's result, tried again where its fault can pass; a server that is not there is not waited for."""
+def _with_retries(client: ChatClient, host: Host, action: Callable[[], T]) -> T:
+    """Try an action again where its fault can pass; a server that is not there is not waited for."""
     faults = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the embedded teacher says to any chat: a role's answer, an instance of the format, or who it is."""
+"""Answer any chat as the embedded teacher: by a role's answer, an instance of the format, or who it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # wh
 
 
 def reply(messages: list[dict[str, Any]], answer_format: Any) -> str:
-    """What the teacher says: a role's answer as JSON; to anything else an instance of the format, or who it is."""
+    """Answer a chat: a role's answer as JSON; to anything else an instance of the format, or who it is."""
     role, payload = read_role(messages)
     try:
         if role is not None:
@@ -44,7 +44,7 @@ def reply(messages: list[dict[str, Any]], answer_format: Any) -> str:
 
 
 def read_role(messages: list[dict[str, Any]]) -> tuple[str | None, dict[str, Any]]:
-    """The role and its payload, from the JSON after the last `Input:` of the last user message."""
+    """Read the role and its payload, from the JSON after the last `Input:` of the last user message."""
     texts = [str(message.get("content", "")) for message in messages if message.get("role", "user") == "user"]
     _, marker, text = (texts[-1] if texts else "").rpartition(INPUT_MARKER)
     try:
@@ -55,7 +55,7 @@ def read_role(messages: list[dict[str, Any]]) -> tuple[str | None, dict[str, Any
 
 
 def _role_of(payload: dict[str, Any]) -> str | None:
-    """The role that a payload is of, by the keys that it alone has; see roles.role_messages."""
+    """Tell the role that a payload is of, by the keys that it alone has; see roles.role_messages."""
     if "first" in payload and "second" in payload:
         return "compare"
     for key, role in (("index", "domain_spec"), ("answer", "judge"), ("query", "answer"), ("schema", "query")):

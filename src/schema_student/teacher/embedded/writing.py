@@ -1,4 +1,4 @@
-"""The writing roles of the embedded teacher: domain specifications, requests, and the answers to those requests.
+"""Play the writing roles of the embedded teacher: domain specifications, requests, and the answers to those.
 
 It keeps no state: a request is a function of the question, so that the truth of one is found by writing it again.
 """
@@ -30,7 +30,7 @@ class Unknown(Exception):
 
 
 def write_domain_spec(payload: dict[str, Any]) -> dict[str, Any]:
-    """The domain of the lexicon at payload["index"], in the shape that the role asks for."""
+    """Write the domain of the lexicon at payload["index"], in the shape that the role asks for."""
     entries = _lexicon()
     index = int(payload.get("index", 0))
     if not 0 <= index < len(entries):
@@ -49,7 +49,7 @@ def _lexicon() -> list[dict[str, Any]]:
 
 
 def write_queries(payload: dict[str, Any]) -> dict[str, Any]:
-    """payload["count"] requests: a function of schema, language, current_date, kind and batch alone."""
+    """Write payload["count"] requests: a function of schema, language, current_date, kind and batch alone."""
     asked, count = str(payload.get("kind", "any")), int(payload.get("count", 1))
     key = _batch_key(payload, asked if asked in KINDS else "answerable", int(payload.get("batch", 0)))
     found: dict[str, None] = {}
@@ -65,7 +65,7 @@ def write_queries(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_answer(payload: dict[str, Any]) -> Any:
-    """The truth of a request that write_queries wrote, found by writing its batch again; else Unknown."""
+    """Find the answer to a request that write_queries wrote, by writing its batch again; else Unknown."""
     wanted = " ".join(str(payload.get("query", "")).split())
     known = int(payload.get("batch", 0))
     for batch in [known, *(b for b in range(BATCHES_SEARCHED) if b != known)]:
@@ -85,7 +85,7 @@ def _batch_key(payload: dict[str, Any], kind: str, batch: int) -> tuple[str, str
 
 @lru_cache(maxsize=16384)
 def _draw(schema_text: str, language: str, current_date: str, kind: str, batch: int, i: int) -> Request | None:
-    """Draw i of a batch, or None where it failed: a pure function, remembered because the answer role asks again."""
+    """Draw request i of a batch, or None where it fails; remembered, because the answer role asks again."""
     schema, bank = _parse(schema_text), load_bank("teacher")
     rng = random.Random(f"{_schema_digest(schema_text)} {language} {current_date} {kind} {batch} {i}")
     try:
