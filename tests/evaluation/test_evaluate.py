@@ -243,7 +243,7 @@ def test_splits_without_rows_are_refused(settings):
 
 def test_a_limit_spreads_evenly_over_a_split(settings):
     rows = read_requests(paths(settings).dataset, ["test_seen"], 2)
-    assert [row["query"] for row in rows] == ["two nights in Lyon", "Paris for long"]
+    assert [row.query for row in rows] == ["two nights in Lyon", "Paris for long"]
 
 
 def test_wilson_gives_known_intervals():

@@ -1,6 +1,4 @@
-"""Duels: an answer wins where it is better in both places; what the place decided is a tie; unknown is never a loss."""
-
-import json
+"""An answer wins where it is better in both places; what the place decided is a tie; unknown is never a loss."""
 
 import pytest
 import tiny
@@ -9,6 +7,7 @@ from test_evaluate import ANSWERS, TARGETS, dataset_row
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import EvaluationRow
 from schema_student.evaluation import pairwise
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
@@ -85,7 +84,7 @@ def test_two_students_meet_on_the_test_prompts(settings, written, capsys):
     assert "embedded" in summary["judged_by"] and "win 80.0% (49.0% to 94.3%)" in capsys.readouterr().out
     again = read_json(pairwise.judge_adapters(settings))
     assert again == summary and "done already" in capsys.readouterr().out
-    turned = read_json(pairwise.judge_adapters(settings.changed(adapters=settings.duel.adapters[::-1])))
+    turned = read_json(pairwise.judge_adapters(settings.changed(adapters=settings.pairwise.adapters[::-1])))
     assert [turned["overall"][outcome]["k"] for outcome in pairwise.OUTCOMES] == [0, 2, 8]
 
 
@@ -112,7 +111,8 @@ def test_killed_and_run_again_it_writes_the_same(settings, written, monkeypatch)
 
 
 def test_answers_that_are_the_same_are_a_tie_without_a_question(settings):
-    row = {"split": "s", "schema_id": "form", "query": "q", "current_date": "d", "raw_output": "x", "target": {}}
+    told = {"split": "s", "schema_id": "form", "query": "q", "current_date": "d", "raw_output": "x", "target": {}}
+    row = EvaluationRow.from_json({**told, "rank": 4})
     (made,) = pairwise.compare([(row, row)], lambda asks: pytest.fail("asked") if asks else [], {})
     assert made["outcome"] == "tie" and made["same"]
 
@@ -122,15 +122,16 @@ def test_bad_input_is_named(settings, tmp_path):
         with pytest.raises(UserError, match="give --adapters two adapter folders"):
             pairwise.judge_adapters(settings.changed(adapters=adapters))
     with pytest.raises(UserError, match="names student-sft twice"):
-        pairwise.judge_adapters(settings.changed(adapters=settings.duel.adapters[:1] * 2))
+        pairwise.judge_adapters(settings.changed(adapters=settings.pairwise.adapters[:1] * 2))
     with pytest.raises(UserError, match="no adapter at"):
         pairwise.judge_adapters(settings.changed(adapters=[str(tmp_path / "nowhere"), "base"]))
+    answer = EvaluationRow(split="a", schema_id="s", current_date="d", query="q", raw_output="", rank=0)
     with pytest.raises(UserError, match="no prompt in common"):
-        pairwise.pair_answers([json.loads('{"split":"a","schema_id":1,"current_date":1,"query":1}')], [])
+        pairwise.pair_answers([answer], [])
 
 
 def test_the_adapters_of_two_runs_have_two_names(settings):
     other = settings.changed(adapters=["o/student_runs/x/checkpoint-final", "o/student_runs/y-dpo/checkpoint-final"])
-    made, named = pairwise.name_duel(other)
+    made, named = pairwise.name_students(other)
     assert [name for name, _ in named] == ["x-sft", "y-dpo"] and made.run.run == "x"
-    assert pairwise.duel_dir(other).name == "x-sft-vs-y-dpo"
+    assert pairwise.pairwise_dir(other).name == "x-sft-vs-y-dpo"

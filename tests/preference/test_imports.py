@@ -20,7 +20,7 @@ def numbered(*rows):
 def pairs_of(*rows, most=1):
     tally = Tally()
     found = list(read_pairs(numbered(*rows), tally, most))
-    return [(row["prompt"], row["chosen"], row["rejected"]) for row in found], tally
+    return [(row.prompt, row.chosen, row.rejected) for row in found], tally
 
 
 def user(text):
@@ -161,7 +161,7 @@ def test_a_first_row_of_no_known_kind_is_refused(row, message):
 
 def test_sft_takes_examples_messages_and_the_chosen_answers():
     def learned(row):
-        return [(found["prompt"], found["completion"]) for found in read_examples(numbered(row), Tally())]
+        return [(found.prompt, found.completion) for found in read_examples(numbered(row), Tally())]
 
     assert learned({"prompt": "p", "completion": "c"}) == [("p", "c")]
     assert learned({"messages": [*TALK, assistant("d")]}) == [(TALK, "d")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,12 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, Pair, StudentSamples, read_rows
 from schema_student.core.settings import default_settings
 from schema_student.preference.held_out import prompt_digest
-from schema_student.preference.pairs import (
-    _joined,
-    _least_logps,
-    build_pairs,
-    draw_requests,
-    pair_up,
-    pick_failing,
-    read_answers,
-)
+from schema_student.preference.pairs import build_pairs, join_samples, pair_up
+from schema_student.preference.requests import Request, draw_requests
+from schema_student.preference.samples import _least_logps, pick_failing, read_answers
 from schema_student.schema.rendering import completion_text
 from schema_student.student import batching
 from schema_student.student.generation import Generation
@@ -41,52 +37,56 @@ RIGHT, OTHER = '{"n":3,"unit":"km"}', '{"n":4,"unit":"km"}'
 INVALID = '{"n":3,"unit":"league"}'
 
 
-def request(greedy: str, *samples: str, finished: bool = True) -> dict:
-    head = {"schema_id": "s", "schema": SCHEMA, "target": json.loads(RIGHT), "accepted": None, "prompt": "three km"}
-    return {**head, "prompt_digest": "01", "greedy": [greedy, True], "samples": [[text, finished] for text in samples]}
+def dataset_row(**changes) -> DatasetRow:
+    head = {"schema_id": "s", "schema_json": json.dumps(SCHEMA), "ast_json": RIGHT, "is_valid": True, "split": "train"}
+    return DatasetRow(**{**head, "query": "three km", "current_date": "2026-01-31", **changes})
 
 
-def paired(row: dict, **changes) -> tuple[list[dict], Counter]:
+def answered(greedy: str, *samples: str, finished: bool = True) -> StudentSamples:
+    drawn = [[text, finished] for text in samples]
+    return StudentSamples(prompt_digest="01", greedy=[greedy, True], samples=drawn)
+
+
+def paired(answers: StudentSamples, row: DatasetRow | None = None, **changes) -> tuple[list[Pair], Counter]:
     counts: Counter = Counter()
-    return pair_up(row, default_settings(**{"mutations_per_prompt": 0, **changes}), counts), counts
+    settings = default_settings(**{"mutations_per_prompt": 0, **changes})
+    return pair_up(Request(row or dataset_row(), "three km"), answers, settings, counts), counts
 
 
 def test_the_students_own_mistakes_come_first_the_likeliest_before_others():
-    made, _ = paired(request(OTHER, INVALID, INVALID, "no JSON", RIGHT), pairs_per_prompt=3)
-    assert [pair["rejected"] for pair in made] == [OTHER, INVALID, "no JSON"]
-    assert [pair["source"] for pair in made] == ["greedy", "sample", "sample"]
-    assert [pair["rejected_rank"] for pair in made] == [4, 3, 0]
-    assert [pair["why"] for pair in made][:2] == ["meaning", "/unit enum"]
-    assert made[2]["why"].startswith("not JSON: ")
-    assert all(pair["chosen"] == RIGHT and pair["chosen_rank"] == 5 for pair in made)
+    made, _ = paired(answered(OTHER, INVALID, INVALID, "no JSON", RIGHT), pairs_per_prompt=3)
+    assert [pair.rejected for pair in made] == [OTHER, INVALID, "no JSON"]
+    assert [pair.source for pair in made] == ["greedy", "sample", "sample"]
+    assert [pair.rejected_rank for pair in made] == [4, 3, 0]
+    assert [pair.why for pair in made][:2] == ["meaning", "/unit enum"]
+    assert made[2].why.startswith("not JSON: ")
+    assert all(pair.chosen == RIGHT and pair.chosen_rank == 5 for pair in made)
 
 
 def test_the_students_own_right_answer_is_chosen_before_the_teachers():
     own = '{"unit":"km","n":3}'
-    assert paired(request(own, INVALID))[0][0]["chosen"] == own
-    assert paired(request(INVALID, INVALID, own))[0][0]["chosen_source"] == "sample"
-    (pair,), _ = paired(request(INVALID))
-    assert pair["chosen"] == RIGHT and pair["chosen_source"] == "teacher"
+    assert paired(answered(own, INVALID))[0][0].chosen == own
+    assert paired(answered(INVALID, INVALID, own))[0][0].chosen_source == "sample"
+    (pair,), _ = paired(answered(INVALID))
+    assert pair.chosen == RIGHT and pair.chosen_source == "teacher"
 
 
 def test_mutations_fill_up_and_are_wrong():
-    made, counts = paired(request(RIGHT, RIGHT), mutations_per_prompt=2)
-    assert len(made) == 2 and all(pair["source"].startswith("mutation: ") for pair in made)
-    assert all(3 <= pair["rejected_rank"] < 5 for pair in made)
+    made, counts = paired(answered(RIGHT, RIGHT), mutations_per_prompt=2)
+    assert len(made) == 2 and all(pair.source.startswith("mutation: ") for pair in made)
+    assert all(3 <= pair.rejected_rank < 5 for pair in made)
     assert counts["prompts that the student always answered right"] == 1
-    made, _ = paired(request(OTHER, INVALID), mutations_per_prompt=2)
-    assert [pair["source"] for pair in made] == ["greedy", "sample"]
+    made, _ = paired(answered(OTHER, INVALID), mutations_per_prompt=2)
+    assert [pair.source for pair in made] == ["greedy", "sample"]
 
 
 def test_what_says_nothing_is_dropped_and_counted():
-    made, counts = paired(request(RIGHT, '{"n":3,"uni', finished=False))
+    made, counts = paired(answered(RIGHT, '{"n":3,"uni', finished=False))
     assert made == [] and counts["truncated"] == 1
-    wide = request('{"n": 3, "unit": "km"}')
-    wide["target"] = {"n": 5, "unit": "km"}
-    wide["accepted"] = {"n": [4], "unit": ["km"]}
-    made, counts = paired({**wide, "samples": [[OTHER, True]]})
-    assert [pair["chosen"] for pair in made] == [OTHER]
-    assert len(paired(request(OTHER, OTHER, OTHER))[0]) == 1
+    wide = dataset_row(ast_json='{"n": 5, "unit": "km"}', accepted={"n": [4], "unit": ["km"]})
+    made, counts = paired(answered('{"n": 3, "unit": "km"}', OTHER), wide)
+    assert [pair.chosen for pair in made] == [OTHER]
+    assert len(paired(answered(OTHER, OTHER, OTHER))[0]) == 1
 
 
 def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spread_over_schemas():
@@ -96,25 +96,27 @@ def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spre
         for i in range(12)
         for split in ("train", "validation", "test_seen", "test_unseen")
     ]
-    kept = {**rows[0], "query": "q", "split": "alignment"}
-    assert [row["query"] for row in draw_requests([*rows, kept], default_settings())] == ["q"]
-    drawn = draw_requests(rows, default_settings())
-    assert {row["split"] for row in drawn} == {"train"} and all(row["is_valid"] for row in drawn) and len(drawn) == 11
-    assert [{row["schema_id"] for row in drawn[i : i + 4]} for i in (0, 4)] == [{"s0", "s1", "s2", "s3"}] * 2
-    assert drawn == draw_requests(rows, default_settings())
+    rows = [DatasetRow.from_json(row) for row in rows]
+    kept = replace(rows[0], query="q", split="alignment")
+    assert [request.row.query for request in draw_requests([*rows, kept], default_settings())] == ["q"]
+    requests = draw_requests(rows, default_settings())
+    drawn = [request.row for request in requests]
+    assert {row.split for row in drawn} == {"train"} and all(row.is_valid for row in drawn) and len(drawn) == 11
+    assert [{row.schema_id for row in drawn[i : i + 4]} for i in (0, 4)] == [{"s0", "s1", "s2", "s3"}] * 2
+    assert requests == draw_requests(rows, default_settings())
 
 
 def test_requests_that_would_be_answered_wrong_are_taken_first_then_the_least_sure(tmp_path, monkeypatch):
     logps = {"a": -0.1, "b": -3.0, "c": -0.5, "d": -0.8, "e": -9.0}
-    rows = [{"prompt": name, "schema_id": "s2" if name in "ae" else "s1"} for name in logps]
+    requests = [Request(dataset_row(schema_id="s2" if name in "ae" else "s1"), name) for name in logps]
     written = [{"prompt_digest": prompt_digest(name), "least_logp": logp} for name, logp in logps.items()]
     write_jsonl(tmp_path / "logps.jsonl", written)
-    monkeypatch.setattr("schema_student.preference.pairs.read_answers", lambda *given: tmp_path / "logps.jsonl")
+    monkeypatch.setattr("schema_student.preference.samples.read_answers", lambda *given: tmp_path / "logps.jsonl")
 
     counts: Counter = Counter()
 
     def picked(count: int) -> list[str]:
-        return [row["prompt"] for row in pick_failing(default_settings(pair_prompts=count), rows, None, counts)]
+        return [each.prompt for each in pick_failing(default_settings(pair_prompts=count), requests, None, counts)]
 
     assert picked(1) == ["b"] and picked(2) == ["b", "d"]  # in the order given, not the hardest first
     assert picked(3) == ["b", "d", "e"] and picked(4) == ["b", "d", "c", "e"]
@@ -127,16 +129,16 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     settings = ready.changed(output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint))
     settings = settings.changed(eval_batch_size=6)
     write_jsonl(paths(settings).dataset, dataset_rows(20))
-    rows = draw_requests(read_jsonl(paths(settings).dataset), settings)
+    rows = draw_requests(read_rows(paths(settings).dataset, DatasetRow), settings)
     loaded = load_student(settings, adapter=settings.student.adapter)
     whole = read_jsonl(read_answers(settings, rows, lambda: loaded))
-    for row, made in zip(rows[:3], whole, strict=False):
-        ids = batching.encode(loaded.tokenizer, row["prompt"], completion_text(row["target"]))
+    for request, made in zip(rows[:3], whole, strict=False):
+        ids = batching.encode(loaded.tokenizer, request.prompt, completion_text(request.row.target))
         with torch.inference_mode():
             logits = loaded.model(torch.tensor([[*ids.prompt_ids, *ids.completion_ids]])).logits[0].float()
         logps = logits.log_softmax(-1)[len(ids.prompt_ids) - 1 : -1]
         least = min(float(logps[i, token]) for i, token in enumerate(ids.completion_ids))
-        assert made["prompt_digest"] == prompt_digest(row["prompt"])
+        assert made["prompt_digest"] == prompt_digest(request.prompt)
         assert made["least_logp"] == pytest.approx(least, abs=0.05)
 
     real, calls = _least_logps, []
@@ -149,7 +151,7 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
 
     path = paths(settings).pairs.with_name("request_logps.jsonl")
     bytes_then = path.read_bytes()
-    monkeypatch.setattr("schema_student.preference.pairs._least_logps", killed)
+    monkeypatch.setattr("schema_student.preference.samples._least_logps", killed)
     with pytest.raises(KeyboardInterrupt):
         read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
     lines = path.read_text().splitlines(keepends=True)
@@ -207,15 +209,15 @@ def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
 
 
 def test_answers_are_joined_to_their_own_prompts_in_whatever_order_they_were_written(tmp_path):
-    answers = [{"prompt_digest": prompt_digest(prompt), "greedy": [prompt, True]} for prompt in "ba"]
-    write_jsonl(tmp_path / "samples.jsonl", answers)
-    joined = _joined([{"prompt": prompt} for prompt in "ab"], tmp_path / "samples.jsonl")
-    assert [row["greedy"][0] for row in joined] == ["a", "b"]
+    written = [{"prompt_digest": prompt_digest(p), "greedy": [p, True], "samples": []} for p in "ba"]
+    write_jsonl(tmp_path / "samples.jsonl", written)
+    joined = join_samples([Request(dataset_row(), prompt) for prompt in "ab"], tmp_path / "samples.jsonl")
+    assert [(request.prompt, answers.greedy[0]) for request, answers in joined] == [("a", "a"), ("b", "b")]
 
 
 def test_killed_and_run_again_it_writes_the_same(ready, tmp_path, monkeypatch):
     monkeypatch.setattr("schema_student.student.generation.generate", fake_generate)
-    monkeypatch.setattr("schema_student.preference.pairs.CHUNK", 7)
+    monkeypatch.setattr("schema_student.preference.samples.CHUNK", 7)
     whole = build_pairs(ready).read_bytes()
     settings = ready.changed(
         output_dir=str(tmp_path / "outputs"), adapter=str(paths(ready).sft_checkpoint), run="student"

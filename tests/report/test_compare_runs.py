@@ -9,7 +9,7 @@ from test_scripts import run_script
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.settings import default_settings
-from schema_student.report.compare_runs import read_run, write_comparison
+from schema_student.report.compare_runs import compare_runs, read_dpo_run
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def settings(tmp_path_factory):
 
 
 def test_the_page_shows_each_runs_own_figures(settings):
-    page = write_comparison(settings)
+    page = compare_runs(settings)
     assert page.parent.name == "student-vs-moving"
     assert {path.name for path in page.parent.iterdir()} == {"compare.html", "compare.md", "compare.png"}
     html, markdown = page.read_text(), page.with_name("compare.md").read_text()
-    rate = read_run(settings, "student", "#000000")["rates"]["test_unseen"]["semantic_pass_rate"]["rate"]
+    rate = read_dpo_run(settings, "student", "#000000")["rates"]["test_unseen"]["semantic_pass_rate"]["rate"]
     for text in (html, markdown):
         assert "fixed, 0.1" in text and "risk, 0.1" in text
         assert f"{rate:.1%}" in text
@@ -38,7 +38,7 @@ def test_the_page_shows_each_runs_own_figures(settings):
 
 
 def test_the_means_are_those_of_the_logs(settings):
-    run = read_run(settings, "moving", "#000000")
+    run = read_dpo_run(settings, "moving", "#000000")
     assert run["means"]["beta/effective"] == pytest.approx(
         sum(row["beta/effective"] for row in run["metrics"][-11:] if "loss" in row) / 10, rel=0.05
     )
@@ -52,19 +52,19 @@ def test_alarms_are_counted(settings, tmp_path):
     rows = read_jsonl(path)
     alarmed = [{**row, "alarm/chosen_fall": 3.0} if row["step"] > 97 and "loss" in row else row for row in rows]
     write_jsonl(path, alarmed)
-    assert read_run(settings, "moving", "#000000")["alarms"] == 3
+    assert read_dpo_run(settings, "moving", "#000000")["alarms"] == 3
     write_jsonl(path, rows)
 
 
 @pytest.mark.parametrize("runs", [[], ["student"], ["student", "student"], list("abcdefg")])
 def test_what_cannot_be_compared_is_refused(settings, runs):
     with pytest.raises(UserError, match="give --runs 2 to 6 different names"):
-        write_comparison(settings.changed(runs=runs))
+        compare_runs(settings.changed(runs=runs))
 
 
 def test_a_run_without_dpo_is_named(settings):
     with pytest.raises(UserError, match=r"nobody-dpo has no log of DPO; train_alignment_dpo.py --run nobody makes it"):
-        write_comparison(settings.changed(runs=["student", "nobody"]))
+        compare_runs(settings.changed(runs=["student", "nobody"]))
     with pytest.raises(SettingsError, match="runs"):
         settings.changed(runs=["../escape", "student"])
 

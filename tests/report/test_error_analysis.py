@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schema_student.core.records import EvaluationRow
 from schema_student.core.statistics import sign_test
 from schema_student.report.error_analysis import (
     count_transitions,
@@ -31,7 +32,7 @@ def row(query, passed, **more):
     }
     found |= {"parsed": True, "schema_valid": True, "violations": [], "truncated": False, "parse_error": None}
     found |= {"student_canonical": '{"a":1}', "target_canonical": '{"a":1}', "target": {"a": 1}, "raw_output": "{}"}
-    return {**found, "teacher_reason": None, "teacher_error": None, "prompt_text": "p", **more}
+    return EvaluationRow(**{**found, "prompt_text": "p", **more})
 
 
 def student(key, rows):
@@ -49,7 +50,7 @@ def test_a_prompt_is_fixed_broken_right_twice_or_wrong_twice():
     ]
     after = [row("d", False), row("c", True), row("b", False), row("a", True), row("e", True)]
     found = find_transitions(before, after)
-    assert {kind: [pair[0]["query"] for pair in found[kind]] for kind in ("fixed", "broken", "right", "wrong")} == {
+    assert {kind: [pair[0].query for pair in found[kind]] for kind in ("fixed", "broken", "right", "wrong")} == {
         "fixed": ["a"],
         "broken": ["b"],
         "right": ["c"],

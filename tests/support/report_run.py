@@ -5,7 +5,7 @@ import random
 
 from schema_student.core.jsonl import write_json, write_jsonl, write_text
 from schema_student.core.paths import paths
-from schema_student.core.records import DatasetRow, read_rows
+from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import resolve_auto
 from schema_student.core.stamps import digest, versions
 from schema_student.data.dataset_statistics import compute_statistics
@@ -90,7 +90,7 @@ def write_evaluation(settings, key, prompts, minute):
         "adapter": None,
     }
     facts["judged_by"] = "embedded rule-based teacher (not an LLM)"
-    write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(rows)})
+    write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(read_rows(path, EvaluationRow))})
     finish(path, minute)
 
 

@@ -71,10 +71,10 @@ def pairwise(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, pairwise.__doc__, "pairwise")
 
-    from schema_student.evaluation.pairwise import duel_dir, judge_adapters, name_duel
+    from schema_student.evaluation.pairwise import judge_adapters, name_students, pairwise_dir
 
-    summary = duel_dir(settings) / "duel_summary.json"
-    if not dry_run(settings, reads=[paths(name_duel(settings)[0]).dataset], writes=[summary]):
+    summary = pairwise_dir(settings) / "duel_summary.json"
+    if not dry_run(settings, reads=[paths(name_students(settings)[0]).dataset], writes=[summary]):
         log.info(f"duel: {judge_adapters(settings)}")
 
 
@@ -101,12 +101,12 @@ def compare(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, compare.__doc__, "compare")
 
-    from schema_student.report.compare_runs import comparison_dir, write_comparison
+    from schema_student.report.compare_runs import compare_runs, page_dir
 
-    page = comparison_dir(settings) / "compare.html"
+    page = page_dir(settings) / "compare.html"
     logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.compare.runs]
     if not dry_run(settings, reads=logs, writes=[page]):
-        log.info(f"side by side: {write_comparison(settings)}")
+        log.info(f"side by side: {compare_runs(settings)}")
 
 
 def pretty(argv: Sequence[str]) -> None:

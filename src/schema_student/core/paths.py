@@ -27,7 +27,7 @@ class Paths:
     references: Path
     evals: Path
     rollouts: Path
-    duels: Path
+    pairwise: Path
     report_dir: Path
     logs: Path
     pretty: Path
@@ -69,7 +69,7 @@ def paths(settings: AnySettings) -> Paths:
         references=alignment / "reference_logps",
         evals=runs / "eval",
         rollouts=out / "rollouts" / run,
-        duels=out / "duels",
+        pairwise=out / "duels",
         report_dir=out / "reports" / run,
         logs=out / "logs",
         pretty=out / "pretty",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -135,7 +135,7 @@ class DatasetRow(Record):
     split: str
     language: str | None = None
     kind: str | None = None
-    accepted: Mapping[str, Any] | None = None
+    accepted: dict[str, list[Any]] | None = None
     source: str | None = None
 
     @cached_property
@@ -236,7 +236,7 @@ class EvaluationRow(Record):
     rank: int
     student_canonical: str | None = None
     target: Any = None
-    accepted: Mapping[str, Any] | None = None
+    accepted: dict[str, list[Any]] | None = None
     target_canonical: str | None = None
     exact_match: bool = False
     semantic_match_target: bool = False
@@ -252,7 +252,7 @@ class EvaluationRow(Record):
     tokens: int = 0
     seconds: float = 0.0
 
-    @property
-    def prompt_key(self) -> tuple[str, str, str, str]:
-        """What makes two rows answers to the same prompt."""
-        return self.split, self.schema_id, self.current_date, self.query
+
+def prompt_key(row: DatasetRow | EvaluationRow) -> tuple[str, str, str, str]:
+    """What makes two rows of the same prompt."""
+    return row.split, row.schema_id, row.current_date, row.query

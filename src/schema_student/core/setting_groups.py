@@ -418,10 +418,10 @@ class ScoringSettings(Group):
     reward_model: str = setting("folder or hub id of a sequence classification model with one label")
 
 
-class DuelSettings(Group):
+class PairwiseSettings(Group):
     """Which two adapters are compared."""
 
-    section = "duel"
+    section = "pairwise"
 
     adapters: list[Folder] = setting(
         "two adapter folders to compare, or base and one; the first one's wins are counted"

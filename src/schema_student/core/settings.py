@@ -67,7 +67,7 @@ class AnySettings:
     dpo: groups.DPOSettings
     rollouts: groups.RolloutsSettings
     scoring: groups.ScoringSettings
-    duel: groups.DuelSettings
+    pairwise: groups.PairwiseSettings
     compare: groups.CompareSettings
 
     def flat(self) -> dict[str, Any]:

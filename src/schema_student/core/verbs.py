@@ -45,7 +45,7 @@ READS: dict[str, tuple[str, ...]] = {
     "report": NAMED,
     "judge": ("run.dry_run", "verdict"),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
-    "pairwise": ("run", "data.data_set", "duel", *EVALUATED),
+    "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),

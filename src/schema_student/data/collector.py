@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class Candidate:
     answer: Any = None
     teacher_model: str | None = None
     source: str = "teacher"  # who wrote the request: teacher or user
-    accepted: Mapping[str, Any] | None = None
+    accepted: dict[str, list[Any]] | None = None
 
     def as_row(self) -> DatasetRow:
         """The row of d_03 that it is where it is valid."""

@@ -21,7 +21,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.core.splits import TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import shape
 
@@ -58,7 +58,7 @@ def build_rows(dataset: Sequence[DatasetRow], rendering: str) -> tuple[list[Corp
     for row in dataset:
         if row.split not in TRAINED:
             continue
-        prompt = render_prompt(row.schema, row.query, row.current_date, rendering)
+        prompt = render_row_prompt(row, rendering)
         completion = completion_text(row.target)
         if not row.is_valid:
             dropped["invalid"] += 1

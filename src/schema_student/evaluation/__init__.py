@@ -1,8 +1,9 @@
-"""A student -> verdict rows -> rates with intervals; two students before the teacher.
+"""A student -> verdict rows -> rates with intervals; two students compared by it.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     rates     verdict rows -> rates with Wilson intervals
+    verdicts  answers -> verdict rows: graded, then judged by the teacher
     evaluate  a student answers the test prompts, each answer is judged
-    pairwise  two adapters, prompt by prompt, before the teacher
+    pairwise  two adapters, prompt by prompt, compared by the teacher
 """

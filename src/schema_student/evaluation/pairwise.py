@@ -1,52 +1,53 @@
-"""Two adapters, prompt by prompt, before the teacher -> win, tie and loss of the first, with intervals.
+"""Two adapters' answers, prompt by prompt, compared by the teacher -> win, tie and loss of the first, with intervals.
 
 Both answer the test prompts (evaluation, which is done already where it was done before); then the teacher compares the
 two answers to each prompt twice, with their places swapped. An answer wins where it is better in both places; where the
-two verdicts disagree, the place decided and not the answer, and it is a tie. Answers that are the same text are a tie
-without a question. Writes duels/A-vs-B/: duel_results.jsonl, duel_summary.json.
+two verdicts disagree, the teacher followed the place (position bias) and not the answer, and it is a tie. Answers that
+are the same text are a tie without a question. Writes duels/A-vs-B/: duel_results.jsonl, duel_summary.json.
 
-    judge_adapters(settings)   # settings.duel.adapters, e.g. [".../student-dpo/checkpoint-final", "base"]
+    judge_adapters(settings)   # settings.pairwise.adapters, e.g. [".../student-dpo/checkpoint-final", "base"]
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import open_artifact
+from schema_student.core.artifacts import Artifact, open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, paths
+from schema_student.core.records import DatasetRow, EvaluationRow, prompt_key, read_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
-from schema_student.evaluation.rates import prompt_key
 from schema_student.student.choice import choose_student
-from schema_student.teacher.choice import resolve_teacher
+from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
+DECIDING = ()  # groups of settings: none but what evaluation reads; its rows are inputs
 CHUNK = 32  # prompts whose verdicts are written at once
 OUTCOMES = ("win", "tie", "loss")
+AnswerPair = tuple[EvaluationRow, EvaluationRow]
 POINTS = {"first": 1, "tie": 0, "second": -1}
 
 
-def name_duel(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, str]]]:
+def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, str]]]:
     """The settings with the run whose prompts are answered, and (name, adapter) of the two; adapter "" is the base.
 
     Raises UserError where --adapters does not name two different students.
     """
-    if len(settings.duel.adapters) != 2:
+    if len(settings.pairwise.adapters) != 2:
         raise UserError("give --adapters two adapter folders, or base and one, with a comma between them")
-    known = [adapter for adapter in settings.duel.adapters if adapter != "base"]
+    known = [adapter for adapter in settings.pairwise.adapters if adapter != "base"]
     run = settings.run.run or resolve_run(settings.changed(adapter=(known or [""])[0]))
     students = []
-    for adapter in settings.duel.adapters:
+    for adapter in settings.pairwise.adapters:
         folder = "" if adapter == "base" else adapter
         own = settings.changed(run="" if folder else run, adapter=folder, eval_student="auto" if folder else "base")
         students.append((evaluated(own)[0], folder))
@@ -55,43 +56,50 @@ def name_duel(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, str]]
     return settings.changed(run=run, adapter=""), students
 
 
-def duel_dir(settings: AnySettings) -> Path:
-    """Where a duel goes."""
-    (first, _), (second, _) = name_duel(settings)[1]
-    return paths(settings).duels / f"{first}-vs-{second}"
+def pairwise_dir(settings: AnySettings) -> Path:
+    """The folder of the comparison of two students."""
+    (first, _), (second, _) = name_students(settings)[1]
+    return paths(settings).pairwise / f"{first}-vs-{second}"
 
 
 def judge_adapters(settings: AnySettings) -> Path:
     """Evaluate both students where that is not done, and let the teacher compare; returns duel_summary.json."""
-    folder = duel_dir(settings)
-    settings, students = name_duel(settings)
-    files = []
+    folder = pairwise_dir(settings)
+    settings, students = name_students(settings)
+    names, files = [name for name, _ in students], []
     for name, adapter in students:
-        evaluate_student(settings, name, adapter)
-        files.append(paths(settings).eval_dir(name) / "evaluation_results.jsonl")
+        files.append(evaluate_student(settings, name, adapter).with_name("evaluation_results.jsonl"))
     teacher = resolve_teacher(settings)
-    results, names = folder / "duel_results.jsonl", [name for name, _ in students]
-    stamp = make_stamp(settings, teacher=teacher.stamp, base=choose_student(settings).base, students=names)
+    results, summary = folder / "duel_results.jsonl", folder / "duel_summary.json"
+    stamp = make_stamp(settings, *DECIDING, teacher=teacher.stamp, base=choose_student(settings).base, students=names)
     with open_artifact(results, stamp, files, settings.run.overwrite) as artifact:
-        rows = artifact.rows if not artifact.done else read_jsonl(results)
         if not artifact.done:
-            meetings = pair_answers(*map(read_jsonl, files))
-            accepted = _accepted(settings)
-            with open_teacher(settings, teacher) as asked:
-                for start in range(len(rows), len(meetings), CHUNK):
-                    for row in compare(meetings[start : start + CHUNK], asked.ask_many, accepted):
-                        artifact.append(row)
-                        rows.append(row)
-                    log.info(f"  compared {len(rows)}/{len(meetings)} prompts")
+            first, second = (read_rows(file, EvaluationRow) for file in files)
+            _compare_all(artifact, pair_answers(first, second), settings, teacher)
             artifact.finish()
-    summary = {"first": names[0], "second": names[1], "judged_by": teacher.display_name, **summarize(rows)}
-    write_json(folder / "duel_summary.json", summary)
-    print_summary(summary)
-    return folder / "duel_summary.json"
+    found = {"first": names[0], "second": names[1], "judged_by": teacher.display_name}
+    found |= summarize(read_jsonl(results))
+    write_json(summary, found)
+    print_summary(found)
+    return summary
 
 
-def pair_answers(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """The two students' rows of evaluation_results of each prompt; raises UserError where they share none."""
+def _compare_all(
+    artifact: Artifact, pairs: Sequence[AnswerPair], settings: AnySettings, teacher: TeacherChoice
+) -> None:
+    """Write a row for each pair of answers after those that are there."""
+    rows = read_requests(paths(settings).dataset, settings.eval.eval_splits)
+    requests = {prompt_key(row): row for row in rows}  # with the schema, which evaluation_results does not repeat
+    with open_teacher(settings, teacher) as asked:
+        for start in range(len(artifact.rows), len(pairs), CHUNK):
+            some = pairs[start : start + CHUNK]
+            for row in compare(some, asked.ask_many, requests):
+                artifact.append(row)
+            log.info(f"  compared {start + len(some)}/{len(pairs)} prompts")
+
+
+def pair_answers(first: Sequence[EvaluationRow], second: Sequence[EvaluationRow]) -> list[AnswerPair]:
+    """The two students' answers to each prompt; raises UserError where they share none."""
     others = {prompt_key(row): row for row in second}
     found = [(row, others[prompt_key(row)]) for row in first if prompt_key(row) in others]
     if not found:
@@ -99,34 +107,29 @@ def pair_answers(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row,
     return found
 
 
-def _accepted(settings: AnySettings) -> dict[Any, Row]:
-    """The requests of the data set: schema, and what else is accepted, which evaluation_results does not repeat."""
-    rows = read_requests(paths(settings).dataset, settings.eval.eval_splits)
-    return {prompt_key(row): row for row in rows}
-
-
-def compare(meetings: Sequence[tuple[Row, Row]], ask_many: Any, requests: dict[Any, Row]) -> list[Row]:
-    """A row for each meeting: both answers, the verdicts in both places, and the outcome for the first student."""
+def compare(pairs: Sequence[AnswerPair], ask_many: Any, requests: dict[Any, DatasetRow]) -> list[Row]:
+    """A row for each pair: both answers, the verdicts in both places, and the outcome for the first student."""
     from schema_student.preference.rollouts import question  # brings torch, which a dry run does not need
 
     asks, rows = [], []
-    for ours, theirs in meetings:
-        texts = ours["raw_output"], theirs["raw_output"]
-        told = {key: ours[key] for key in ("split", "schema_id", "query", "current_date")}
+    for ours, theirs in pairs:
+        texts = ours.raw_output, theirs.raw_output
+        told = {key: getattr(ours, key) for key in ("split", "schema_id", "query", "current_date")}
         rows.append({**told, "first": texts[0], "second": texts[1], "same": texts[0] == texts[1]})
         if texts[0] != texts[1]:
             known = _known(requests[prompt_key(ours)], ours)
             asks += [("compare", question(known, *places)) for places in (texts, texts[::-1])]
     verdicts = iter(ask_many(asks))
-    return [{**row, **(_same() if row["same"] else decide(next(verdicts), next(verdicts)))} for row in rows]
+    return [{**row, **(_tie() if row["same"] else decide(next(verdicts), next(verdicts)))} for row in rows]
 
 
-def _known(request: Row, row: Row) -> Row:
-    told = {key: request.get(key) for key in ("query", "current_date", "accepted")}
-    return {**told, "schema": json.loads(request["schema_json"]), "target": row["target"]}
+def _known(request: DatasetRow, row: EvaluationRow) -> Row:
+    told = {key: getattr(request, key) for key in ("query", "current_date", "accepted")}
+    return {**told, "schema": request.schema, "target": row.target}
 
 
-def _same() -> Row:
+def _tie() -> Row:
+    """The verdict on answers of the same text, which the teacher is not asked about."""
     return {"verdicts": [], "reasons": [], "outcome": "tie", "swayed": False, "error": None}
 
 
@@ -138,14 +141,14 @@ def decide(straight: Any, swapped: Any) -> Row:
     """
     failed = [verdict for verdict in (straight, swapped) if isinstance(verdict, TeacherFailure)]
     if failed:
-        return {**_same(), "outcome": None, "error": failed[0].reason}
+        return {**_tie(), "outcome": None, "error": failed[0].reason}
     points = POINTS[straight["better"]], -POINTS[swapped["better"]]
     agreed = points[0] if points[0] == points[1] else 0
     return {
         "verdicts": [straight["better"], swapped["better"]],
         "reasons": [straight["reason"], swapped["reason"]],
         "outcome": {1: "win", 0: "tie", -1: "loss"}[agreed],
-        "swayed": points[0] != points[1],  # the place decided
+        "swayed": points[0] != points[1],  # position bias: the place decided
         "error": None,
     }
 

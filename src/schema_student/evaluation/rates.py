@@ -2,59 +2,63 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
+from schema_student.core.records import EvaluationRow
 from schema_student.core.statistics import wilson
 
 
-def _share(rows: Iterable[Row], holds: Any) -> Row:
+def _share(rows: Iterable[EvaluationRow], holds: Any) -> Row:
     """The share of rows for which `holds` is true; rows for which it is unknown (None) do not count."""
     found = [answer for answer in map(holds, rows) if answer is not None]
     return wilson(sum(map(bool, found)), len(found))
 
 
-def rates(rows: Sequence[Row]) -> Row:
+def rates(rows: Sequence[EvaluationRow]) -> Row:
     """Every rate of the contract, and the counts beside them, for some rows of evaluation_results."""
-    refusable = [row for row in rows if row["should_refuse"] is not None]
+    refusable = [row for row in rows if row.should_refuse is not None]
 
-    def wrong(row: Row) -> bool | None:
-        return None if row["semantic_pass"] is None else row["schema_valid"] and not row["semantic_pass"]
+    def wrong(row: EvaluationRow) -> bool | None:
+        return None if row.semantic_pass is None else row.schema_valid and not row.semantic_pass
 
     return {
         "total": len(rows),
-        "parsed_rate": _share(rows, lambda row: row["parsed"]),
-        "schema_valid_rate": _share(rows, lambda row: row["schema_valid"]),
-        "exact_match_rate": _share(rows, lambda row: row["exact_match"]),
-        "semantic_match_target_rate": _share(rows, lambda row: row["semantic_match_target"]),
-        "teacher_accept_rate": _share(rows, lambda row: row["teacher_verdict"]),
-        "semantic_pass_rate": _share(rows, lambda row: row["semantic_pass"]),
+        "parsed_rate": _share(rows, lambda row: row.parsed),
+        "schema_valid_rate": _share(rows, lambda row: row.schema_valid),
+        "exact_match_rate": _share(rows, lambda row: row.exact_match),
+        "semantic_match_target_rate": _share(rows, lambda row: row.semantic_match_target),
+        "teacher_accept_rate": _share(rows, lambda row: row.teacher_verdict),
+        "semantic_pass_rate": _share(rows, lambda row: row.semantic_pass),
         "wrong_but_valid_rate": _share(rows, wrong),
-        "refusal_precision": _share([row for row in refusable if row["refused"]], lambda row: row["should_refuse"]),
-        "refusal_recall": _share([row for row in refusable if row["should_refuse"]], lambda row: row["refused"]),
-        "truncated": sum(row["truncated"] for row in rows),
-        "fences_stripped": sum(row["fences_stripped"] for row in rows),
-        "prompts_too_long": sum(row["too_long"] for row in rows),
-        "teacher_errors": sum(row["teacher_error"] is not None for row in rows),
+        "refusal_precision": _share([row for row in refusable if row.refused], lambda row: row.should_refuse),
+        "refusal_recall": _share([row for row in refusable if row.should_refuse], lambda row: row.refused),
+        "truncated": sum(row.truncated for row in rows),
+        "fences_stripped": sum(row.fences_stripped for row in rows),
+        "prompts_too_long": sum(row.too_long for row in rows),
+        "teacher_errors": sum(row.teacher_error is not None for row in rows),
     }
 
 
-def summarize(rows: Sequence[Row]) -> Row:
+def summarize(rows: Sequence[EvaluationRow]) -> Row:
     """evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and how fast it was."""
-    seconds, tokens = sum(row["seconds"] for row in rows), sum(row["tokens"] for row in rows)
-    speed = {"tokens": tokens, "seconds": round(seconds, 2)}
-    speed["tokens_per_second"] = round(tokens / seconds, 1) if seconds else None
-    grouped = {
-        f"{field}s": {value: rates([row for row in rows if row[field] == value]) for value in _values(rows, field)}
-        for field in ("split", "kind", "language")
-    }
+    seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
+    a_second = round(tokens / seconds, 1) if seconds else None
+    speed = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
+    grouped = {f"{field}s": _rates_by(rows, field) for field in ("split", "kind", "language")}
     return {"total": len(rows), "overall": rates(rows), **grouped, "speed": speed}
 
 
-def _values(rows: Sequence[Row], field: str) -> list[str]:
-    return list(dict.fromkeys(row[field] for row in rows if row[field]))
+def _rates_by(rows: Sequence[EvaluationRow], field: str) -> dict[str, Row]:
+    """The rates for each value of a field."""
+    grouped: dict[str, list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        if value := getattr(row, field):
+            grouped[value].append(row)
+    return {value: rates(some) for value, some in grouped.items()}
 
 
 def print_summary(name: str, summary: Row) -> None:
@@ -70,8 +74,3 @@ def print_summary(name: str, summary: Row) -> None:
     counts = {key.replace("_", " "): summary["overall"][key] for key in odd}
     said = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
     log.info(f"{summary['speed']['tokens_per_second'] or 0:,.0f} tokens/s" + (f"; {said}" if said else ""))
-
-
-def prompt_key(row: Row) -> tuple[Any, ...]:
-    """What makes two rows answers to the same prompt."""
-    return row["split"], row["schema_id"], row["current_date"], row["query"]

@@ -3,7 +3,9 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     held_out  which prompts preference training never sees
-    pairs     the student's own answers, ranked -> pairs
+    requests  what pairs and rollouts are made of
+    samples   what the student makes of them: likelihoods, answers
+    pairs     its answers, graded -> pairs
     imports   preference data of any origin -> pairs or corpus
     rollouts  k answers a prompt, scored
 """

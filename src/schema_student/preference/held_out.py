@@ -1,17 +1,34 @@
-"""Which prompts are held out of preference training."""
+"""Which prompts are held out of preference training: decided here for pairs, imported rows and validation requests."""
 
 from __future__ import annotations
 
+from schema_student.core.records import Prompt
 from schema_student.core.stamps import digest
 
-HELD_OUT = 10  # one prompt in so many
+ONE_IN = 10  # prompts, of which one is held out
 
 
-def is_held_out(prompt: str) -> bool:
-    """Whether DPO never trains on a prompt: one in HELD_OUT, by its digest."""
-    return int(prompt_digest(prompt), 16) % HELD_OUT == 0
+def is_held_out(prompt: Prompt) -> bool:
+    """Whether DPO never trains on a prompt: one in ONE_IN, by its digest."""
+    return int(prompt_digest(prompt), 16) % ONE_IN == 0
 
 
-def prompt_digest(prompt: str) -> str:
-    """Digest of a prompt: its name in files that need not repeat it."""
-    return digest(prompt.encode())[:16]
+def split_of(prompt: Prompt) -> str:
+    """The split of a prompt's pairs."""
+    return "validation" if is_held_out(prompt) else "train"
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """Digest of a prompt, its name in files that need not repeat it; one turn of the user is the same as its text.
+
+    >>> prompt_digest("two nights") == prompt_digest([{"role": "user", "content": "two nights"}])
+    True
+    """
+    text = as_text(prompt)
+    return digest(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)[:16]
+
+
+def as_text(prompt: Prompt) -> Prompt:
+    """One user turn as its text, so that it is the same prompt however it was written; other messages as they are."""
+    alone = isinstance(prompt, list) and len(prompt) == 1 and prompt[0]["role"] == "user"
+    return prompt[0]["content"] if alone and isinstance(prompt, list) else prompt

@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, number_rows
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.records import CorpusRow, Pair, Prompt
 from schema_student.core.settings import AnySettings
-from schema_student.core.stamps import digest, make_stamp
-from schema_student.preference.held_out import HELD_OUT
+from schema_student.core.stamps import make_stamp
+from schema_student.preference.held_out import as_text, prompt_digest, split_of
 
 Messages = list[dict[str, str]]
-Prompt = str | Messages
 Example = tuple[Prompt, str]
 
 TURNS = re.compile(r"\n\n(Human|Assistant):")
@@ -70,7 +70,7 @@ class Tally:
 def import_pairs(settings: AnySettings) -> Path:
     """Write dpo_pairs.jsonl of --data-set; raises UserError for a row without its fields, and where no pair is left."""
 
-    def read(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Row]:
+    def read(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Pair]:
         return read_pairs(rows, tally, settings.pairs.pairs_per_prompt)
 
     return _import(settings, paths(settings).pairs, read, "pair of a chosen and a rejected answer")
@@ -81,7 +81,7 @@ def import_corpus(settings: AnySettings) -> Path:
     return _import(settings, paths(settings).corpus, read_examples, "prompt with its answer")
 
 
-def _import(settings: AnySettings, path: Path, read: Callable[..., Iterator[Row]], what: str) -> Path:
+def _import(settings: AnySettings, path: Path, read: Callable[..., Iterable[Pair | CorpusRow]], what: str) -> Path:
     source = settings.data.data_set
     if not source:
         raise UserError("give --data-set a JSONL file or the id of a data set of the hub; --help shows what rows hold")
@@ -99,8 +99,8 @@ def _import(settings: AnySettings, path: Path, read: Callable[..., Iterator[Row]
         if not found:
             raise UserError(f"{source} has no {what} in {len(rows)} rows; {'; '.join(tally.lines())}")
         for row in found[len(artifact.rows) :]:
-            artifact.append(row)
-        held_out = sum(row["split"] != "train" for row in found)
+            artifact.append(row.as_json())
+        held_out = sum(row.split != "train" for row in found)
         log.info(f"  {len(found)} rows from {len(rows)} of {source}, {held_out} of them held out")
         artifact.finish({"rows": len(found), "left_out": tally.counts})
     return path
@@ -143,7 +143,7 @@ def _load_from_hub(source: str) -> Any:
 # Rows -> pairs, rows -> examples
 
 
-def read_pairs(rows: Sequence[tuple[str, Row]], tally: Tally, most: int = 1) -> Iterator[Row]:
+def read_pairs(rows: Sequence[tuple[str, Row]], tally: Tally, most: int = 1) -> Iterator[Pair]:
     """Rows of dpo_pairs.jsonl; `most` of each judged prompt."""
     kind = find_kind(*rows[0])
     if kind == "examples":
@@ -157,7 +157,7 @@ def read_pairs(rows: Sequence[tuple[str, Row]], tally: Tally, most: int = 1) -> 
                 tally.add(str(reason), where)
 
 
-def read_examples(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Row]:
+def read_examples(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[CorpusRow]:
     """Rows of d_04_training_corpus.jsonl: the answer, or the chosen one."""
     kind = find_kind(*rows[0])
     for where, row in rows:
@@ -174,9 +174,14 @@ def read_examples(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Row
         except Unusable as reason:
             tally.add(str(reason), where)
             continue
-        told = {"schema_id": row.get("schema_id") or _key(prompt), "domain": row.get("domain") or ""}
-        learned = {"prompt": prompt, "completion": completion, "is_valid": True}
-        yield {**told, **learned, "split": _split(row, prompt)}
+        yield CorpusRow(
+            schema_id=row.get("schema_id") or prompt_digest(prompt),
+            domain=row.get("domain") or "",
+            prompt=prompt,
+            completion=completion,
+            is_valid=True,
+            split=_split(row, prompt),
+        )
 
 
 def find_kind(where: str, row: Row) -> str:
@@ -195,7 +200,7 @@ def find_kind(where: str, row: Row) -> str:
     raise UserError(f"{where}: this row has no chosen and rejected answer (its fields: {shown}); see --help")
 
 
-def _pair(sides: tuple[Example, Example], row: Row, kind: str) -> Row:
+def _pair(sides: tuple[Example, Example], row: Row, kind: str) -> Pair:
     """A row of dpo_pairs.jsonl; raises Unusable."""
     (prompt, chosen), (other, rejected) = sides
     if prompt != other:
@@ -204,19 +209,15 @@ def _pair(sides: tuple[Example, Example], row: Row, kind: str) -> Row:
         raise Unusable("nothing answered")
     if chosen == rejected:
         raise Unusable("chosen equals rejected")
-    told = {"schema_id": _key(prompt), "why": "", "source": kind} | {k: row[k] for k in SHOWN if row.get(k) is not None}
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **told, "split": _split(row, prompt)}
-
-
-def _key(prompt: Prompt) -> str:
-    return digest(prompt)[:16]
+    told = {"schema_id": prompt_digest(prompt), "source": kind} | {k: row[k] for k in SHOWN if row.get(k) is not None}
+    return Pair(prompt=prompt, chosen=chosen, rejected=rejected, split=_split(row, prompt), **told)
 
 
 def _split(row: Row, prompt: Prompt) -> str:
     """The split that the row names, else by its prompt, so that no prompt stands in both."""
     if row.get("split") in ("train", "validation"):
         return str(row["split"])
-    return "validation" if int(_key(prompt), 16) % HELD_OUT == 0 else "train"
+    return split_of(prompt)
 
 
 # Each reader gives ((prompt, chosen), (prompt, rejected)); raises UserError for a row that lacks a field, and Unusable.
@@ -325,7 +326,7 @@ def _are_ties(value: Any, answers: int) -> bool:
 
 def _read_side(prompt: Any, answer: Any, where: str) -> Example:
     """A prompt and one answer to it; an answer that is a whole conversation brings its prompt along."""
-    given = None if prompt is None else _plain(prompt if isinstance(prompt, str) else _read_messages(prompt, where))
+    given = None if prompt is None else as_text(prompt if isinstance(prompt, str) else _read_messages(prompt, where))
     if isinstance(answer, str):
         return given or "", answer
     before, text = _split_last(_read_messages(answer, where))
@@ -364,10 +365,4 @@ def _split_last(messages: Messages) -> Example:
     roles = [turn["role"] for turn in before if turn["role"] != "system"]
     if roles and roles != ["user", *["assistant", "user"] * (len(roles) // 2)]:
         raise Unusable("turns do not alternate between user and assistant")
-    return _plain(before), messages[-1]["content"]
-
-
-def _plain(prompt: Prompt) -> Prompt:
-    """One user turn as its text, so that it is the same prompt however it was written."""
-    alone = isinstance(prompt, list) and len(prompt) == 1 and prompt[0]["role"] == "user"
-    return prompt[0]["content"] if alone and isinstance(prompt, list) else prompt
+    return as_text(before), messages[-1]["content"]

@@ -29,13 +29,15 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest, make_stamp, versions
+from schema_student.preference.held_out import prompt_digest
 from schema_student.preference.imports import load_rows, take
-from schema_student.preference.pairs import draw_requests, read_dataset, take_together
+from schema_student.preference.requests import draw_requests, take_together
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
-from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.prompts import render_prompt
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
@@ -68,9 +70,12 @@ def read_prompts(settings: ResolvedSettings) -> list[Row]:
     """Up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
     if not settings.data.data_set:
         dataset = paths(settings).dataset
-        rows = take_together(draw_requests(read_dataset(dataset), settings), settings.sampling.pair_prompts)
-        if not rows:
+        requests = take_together(
+            draw_requests(read_rows(dataset, DatasetRow), settings), settings.sampling.pair_prompts
+        )
+        if not requests:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
+        rows = [{key: getattr(each.row, key) for key in KEPT} | {"prompt": each.prompt} for each in requests]
     else:
         numbered = take(load_rows(settings.data.data_set), settings.sampling.pair_prompts)
         if not numbered:
@@ -87,12 +92,13 @@ def _read_prompt(where: str, row: Row, settings: ResolvedSettings) -> Row:
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: schema_json and ast_json must be JSON in a string: {error}") from None
     if "schema" in row and "query" in row and "prompt" not in row:
-        row = {**row, "prompt": render_row_prompt(row, settings.prompt.schema_rendering)}
+        today = str(row.get("current_date") or "")
+        row = {**row, "prompt": render_prompt(row["schema"], row["query"], today, settings.prompt.schema_rendering)}
     if not row.get("prompt"):
         raise UserError(f"{where}: this row has no prompt, and no schema with a query to make one of")
     if settings.scoring.rollout_scorer == "schema" and not isinstance(row.get("schema"), dict):
         raise UserError(f"{where}: this row has no schema to judge by; take --rollout-scorer reward or teacher")
-    return {**row, "schema_id": row.get("schema_id") or digest(row["prompt"])[:16]}
+    return {**row, "schema_id": row.get("schema_id") or prompt_digest(row["prompt"])}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 After the report, for questions such as "fixed, calibrated or beta_dpo on the same pairs?".
 
-    write_comparison(settings)   # of settings.compare.runs, e.g. ["fixed", "calibrated"]: reports/fixed-vs-calibrated/
+    compare_runs(settings)   # of settings.compare.runs, e.g. ["fixed", "calibrated"]: reports/fixed-vs-calibrated/
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ LAST = 10  # steps that the table's means are of
 RATES = {"schema_valid_rate": "valid", "semantic_pass_rate": "valid and as asked"}
 
 
-def write_comparison(settings: AnySettings) -> Path:
+def compare_runs(settings: AnySettings) -> Path:
     """Write the page of settings.compare.runs; returns compare.html. Raises UserError for a run without a DPO log."""
-    folder = comparison_dir(settings)
+    folder = page_dir(settings)
     runs = [
-        read_run(settings, name, color) for name, color in zip(settings.compare.runs, figures.RUN_COLORS, strict=False)
+        read_dpo_run(settings, name, color)
+        for name, color in zip(settings.compare.runs, figures.RUN_COLORS, strict=False)
     ]
-    picture = figures.draw_side_by_side(runs)
+    picture = figures.draw_compared_runs(runs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compare.png").write_bytes(picture)
     splits = list(dict.fromkeys(split for run in runs for split in run["rates"]))
@@ -36,7 +37,7 @@ def write_comparison(settings: AnySettings) -> Path:
     return folder / "compare.html"
 
 
-def comparison_dir(settings: AnySettings) -> Path:
+def page_dir(settings: AnySettings) -> Path:
     """Where the page goes; raises UserError where there are not several runs to compare, or too many to tell apart."""
     runs = settings.compare.runs
     if not 2 <= len(set(runs)) == len(runs) <= len(figures.RUN_COLORS):
@@ -46,7 +47,7 @@ def comparison_dir(settings: AnySettings) -> Path:
     return Path(settings.run.output_dir) / "reports" / "-vs-".join(runs)
 
 
-def read_run(settings: AnySettings, name: str, color: str) -> Row:
+def read_dpo_run(settings: AnySettings, name: str, color: str) -> Row:
     """Logs, the means of the last steps, and the evaluations of one run."""
     where = paths(settings.changed(run=name, adapter="", schemas=""))
     stage = read_stage(where.dpo_dir)

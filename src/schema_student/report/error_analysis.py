@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from schema_student.core.jsonl import Row
+from schema_student.core.records import EvaluationRow, prompt_key
 from schema_student.core.statistics import sign_test, wilson
-from schema_student.evaluation.rates import prompt_key
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
 
-Row = dict[str, Any]
+Rows = Sequence[EvaluationRow]
 SIGNIFICANT = 0.05
 
 
@@ -24,26 +25,26 @@ SIGNIFICANT = 0.05
 # Before and after
 
 
-def find_transitions(before: Sequence[Row], after: Sequence[Row]) -> Row:
+def find_transitions(before: Rows, after: Rows) -> Row:
     """Prompts by what became of them: fixed, broken, right twice, wrong twice; rows of unknown verdict do not count."""
     later = {prompt_key(row): row for row in after}
-    found: dict[str, list[tuple[Row, Row]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
+    found: dict[str, list[tuple[EvaluationRow, EvaluationRow]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
     for row in before:
         other = later.get(prompt_key(row))
-        if other is None or row["semantic_pass"] is None or other["semantic_pass"] is None:
+        if other is None or row.semantic_pass is None or other.semantic_pass is None:
             continue
-        if row["semantic_pass"]:
-            found["right" if other["semantic_pass"] else "broken"].append((row, other))
+        if row.semantic_pass:
+            found["right" if other.semantic_pass else "broken"].append((row, other))
         else:
-            found["fixed" if other["semantic_pass"] else "wrong"].append((row, other))
+            found["fixed" if other.semantic_pass else "wrong"].append((row, other))
     return {**found, "p": sign_test(len(found["fixed"]), len(found["broken"]))}
 
 
-def count_transitions(before: Sequence[Row], after: Sequence[Row], splits: Sequence[str]) -> list[Row]:
+def count_transitions(before: Rows, after: Rows, splits: Sequence[str]) -> list[Row]:
     """A line for each split and one for all: counts, and the share of failures that is gone."""
     lines = []
     for split in (*splits, None):
-        mine = [[row for row in rows if split in (None, row["split"])] for rows in (before, after)]
+        mine = [[row for row in rows if split in (None, row.split)] for rows in (before, after)]
         found = find_transitions(*mine)
         counts = {kind: len(found[kind]) for kind in ("fixed", "broken", "right", "wrong")}
         failures = counts["fixed"] + counts["wrong"]
@@ -56,19 +57,19 @@ def count_transitions(before: Sequence[Row], after: Sequence[Row], splits: Seque
 # Where answers fail
 
 
-def find_failures(row: Row) -> list[tuple[str, str]]:
+def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
     """(keyword, path) of each kind of fault of an answer; indices of arrays become *.
 
     A valid answer that is not what was asked fails where its meaning differs from the nearest accepted one's.
     """
-    if row["rank"] == RIGHT:
+    if row.rank == RIGHT:
         return []
-    if not row["parsed"]:
-        return [("cut off" if row["truncated"] else "not JSON", "")]
-    if not row["schema_valid"]:
-        return sorted({(v["keyword"], general_path(v["path"])) for v in row["violations"]})
-    ours, target = (json.loads(row[key]) for key in ("student_canonical", "target_canonical"))
-    nearest = nearest_target(ours, target, row.get("accepted"))
+    if not row.parsed:
+        return [("cut off" if row.truncated else "not JSON", "")]
+    if not row.schema_valid:
+        return sorted({(v["keyword"], general_path(v["path"])) for v in row.violations})
+    ours, target = (json.loads(str(text)) for text in (row.student_canonical, row.target_canonical))
+    nearest = nearest_target(ours, target, row.accepted)
     paths = {general_path(path) for path in differing_paths(ours, nearest)} or {""}
     if "/refusal" in paths:
         paths = {"/refusal"}  # all else differs because of it
@@ -134,23 +135,26 @@ def tabulate_failures(students: Sequence[Row], most: int = 15) -> list[Row]:
 
 def tabulate_groups(students: Sequence[Row], fields: Sequence[str]) -> list[Row]:
     """The share that is valid and as asked, for each value of the fields taken together."""
-    values = sorted({tuple(str(row[field] or "") for field in fields) for s in students for row in s["rows"]})
+
+    def group_of(row: EvaluationRow) -> tuple[str, ...]:
+        return tuple(str(getattr(row, field) or "") for field in fields)
+
     lines = []
-    for value in values:
+    for group in sorted({group_of(row) for student in students for row in student["rows"]}):
         shares = []
         for student in students:
-            mine = [row for row in student["rows"] if tuple(str(row[field] or "") for field in fields) == value]
-            known = [row["semantic_pass"] for row in mine if row["semantic_pass"] is not None]
+            passed = [row.semantic_pass for row in student["rows"] if group_of(row) == group]
+            known = [each for each in passed if each is not None]
             shares.append(wilson(sum(known), len(known)))
-        lines.append({"group": [part.replace("_", " ") for part in value if part], "shares": shares})
+        lines.append({"group": [part.replace("_", " ") for part in group if part], "shares": shares})
     return lines
 
 
 def list_weakest(student: Row, most: int = 8) -> list[Row]:
     """The schemas on which a student fails most often."""
-    failed = Counter(row["schema_id"] for row in student["rows"] if row["rank"] != RIGHT)
-    asked = Counter(row["schema_id"] for row in student["rows"])
-    split = {row["schema_id"]: row["split"] for row in student["rows"]}
+    failed = Counter(row.schema_id for row in student["rows"] if row.rank != RIGHT)
+    asked = Counter(row.schema_id for row in student["rows"])
+    split = {row.schema_id: row.split for row in student["rows"]}
     ordered = sorted(failed.items(), key=lambda item: (-item[1] / asked[item[0]], -item[1], item[0]))
     return [{"schema_id": s, "failed": n, "asked": asked[s], "split": split[s]} for s, n in ordered[:most]]
 
@@ -164,7 +168,7 @@ def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
     examples = []
     for rank in range(RIGHT):
         for student in reversed(students):
-            failing = [row for row in student["rows"] if row["rank"] == rank]
+            failing = [row for row in student["rows"] if row.rank == rank]
             if failing:
                 spread = [failing[i * len(failing) // each] for i in range(min(each, len(failing)))]
                 examples.append(
@@ -179,25 +183,25 @@ def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
     return examples
 
 
-def show(row: Row, students: Sequence[Row]) -> Row:
+def show(row: EvaluationRow, students: Sequence[Row]) -> Row:
     """One prompt and every student's answer to it."""
     key = prompt_key(row)
     answers = [(s["who"], s["key"], answer) for s in students for answer in s["rows"] if prompt_key(answer) == key]
     shown = ("query", "prompt_text", "current_date", "schema_id", "split")
     answered = [{"who": who, "key": student, **_describe(answer)} for who, student, answer in answers]
     return {
-        **{name: row[name] for name in shown},
-        "target": json.dumps(row["target"], ensure_ascii=False),
+        **{name: getattr(row, name) for name in shown},
+        "target": json.dumps(row.target, ensure_ascii=False),
         "answers": answered,
     }
 
 
-def _describe(row: Row) -> Row:
-    violations = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row["violations"]]
-    if row["parse_error"]:
-        violations.append(f"not JSON: {row['parse_error']}")
-    if row["truncated"]:
+def _describe(row: EvaluationRow) -> Row:
+    violations = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row.violations]
+    if row.parse_error:
+        violations.append(f"not JSON: {row.parse_error}")
+    if row.truncated:
         violations.append("cut off at max_new_tokens")
-    if row["schema_valid"] and row["rank"] != RIGHT:
-        violations.append(row["teacher_reason"] or row["teacher_error"] or "not what the target means")
-    return {"output": row["raw_output"], "rank": row["rank"], "verdict": RANK_NAMES[row["rank"]], "why": violations}
+    if row.schema_valid and row.rank != RIGHT:
+        violations.append(row.teacher_reason or row.teacher_error or "not what the target means")
+    return {"output": row.raw_output, "rank": row.rank, "verdict": RANK_NAMES[row.rank], "why": violations}

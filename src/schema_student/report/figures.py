@@ -159,7 +159,7 @@ def draw_outcomes(students: Sequence[Row], names: Sequence[str]) -> bytes | None
         for y, student in enumerate(students):
             left, total = 0.0, max(1, len(student["rows"]))
             for rank, color in enumerate(RANK_COLORS):
-                share = sum(row["rank"] == rank for row in student["rows"]) / total
+                share = sum(row.rank == rank for row in student["rows"]) / total
                 axes.barh(y, share, left=left, height=0.62, color=color, edgecolor="white", linewidth=0.8)
                 if share > 0.035:
                     ink = "white" if rank in (0, 1, 5) else INK
@@ -354,7 +354,7 @@ def _plot_answers(axes: Any, metrics: Sequence[Row], chosen_step: int | None) ->
 # Several runs
 
 
-def draw_side_by_side(runs: Sequence[Row]) -> bytes:
+def draw_compared_runs(runs: Sequence[Row]) -> bytes:
     """beta, margins (median, 10% to 90%), pairs in order and log-probabilities of several DPO runs over steps.
 
     `runs`: {name, color, metrics, margins}.

@@ -127,9 +127,9 @@ def read_students(where: Paths, run: str) -> list[Row]:
         results = summary.with_name("evaluation_results.jsonl")
         # Run a-b has the evaluation a-b-sft, which is none of run a.
         if read_meta(results) and (key in STUDENTS or told.get("run") == run):
-            rows = [row.as_json() for row in read_rows(results, EvaluationRow)]
+            rows = read_rows(results, EvaluationRow)
             student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
-            student |= {"rows": rows, "summary": told, "failed": sum(row["rank"] != RIGHT for row in rows)}
+            student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
             found.append(student)
     found.sort(key=lambda student: _place(student["key"]))
     others = itertools.cycle(figures.RUN_COLORS[2:])

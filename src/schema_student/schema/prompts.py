@@ -6,9 +6,9 @@ DPO, evaluation and serving. The chat template is applied in one place too: stud
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from schema_student.core.records import DatasetRow
 from schema_student.schema.rendering import render_schema
 
 INSTRUCTION = "Write one JSON object that obeys the schema and answers the request."
@@ -27,7 +27,6 @@ def render_prompt(schema: dict[str, Any], query: str, current_date: str, renderi
     return f"{INSTRUCTION}\nSchema:\n{render_schema(schema, rendering)}\nDate: {current_date}\nRequest: {query}"
 
 
-def render_row_prompt(row: dict[str, Any], rendering: str) -> str:
-    """The prompt of a row {schema_json or schema, query, current_date?}."""
-    schema = row["schema"] if "schema" in row else json.loads(row["schema_json"])
-    return render_prompt(schema, row["query"], str(row.get("current_date") or ""), rendering)
+def render_row_prompt(row: DatasetRow, rendering: str) -> str:
+    """The prompt of a row of d_03."""
+    return render_prompt(row.schema, row.query, str(row.current_date or ""), rendering)

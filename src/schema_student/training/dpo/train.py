@@ -37,7 +37,7 @@ from schema_student.core.statistics import sign_test
 from schema_student.preference.held_out import is_held_out
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
 from schema_student.student.generation import generate
@@ -232,7 +232,7 @@ def read_requests(dataset: Path, limit: int, rendering: str) -> list[dict[str, A
     for row in read_rows(dataset, DatasetRow):
         if row.split not in kinds or not row.is_valid:
             continue
-        prompt = render_prompt(row.schema, row.query, row.current_date, rendering)
+        prompt = render_row_prompt(row, rendering)
         if row.split == "validation" or is_held_out(prompt):
             answer = {"target": row.target, "accepted": row.accepted}
             kinds[row.split].append({"prompt": prompt, "schema": row.schema, **answer})

@@ -1,0 +1,147 @@
+"""A student's answers to requests -> rows of evaluation_results: graded against the target, then by the teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from schema_student.core.jsonl import Row
+from schema_student.core.records import DatasetRow, EvaluationRow
+from schema_student.core.settings import ResolvedSettings
+from schema_student.schema.canonical import canonical
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.grading import Grade, grade
+from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.query_dsl import is_query_dsl, is_refusal
+from schema_student.schema.ranks import RIGHT, VALID
+from schema_student.student.loading import Student
+from schema_student.student.tokens import encode_prompt
+from schema_student.teacher.client import Teacher
+from schema_student.teacher.faults import TeacherFailure
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a student wrote to a prompt; `fault` where the prompt was too long to be answered."""
+
+    prompt: str
+    text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    truncated: bool = False
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A row of evaluation_results, the request that it answers, and the answer's value."""
+
+    row: EvaluationRow
+    request: DatasetRow
+    value: Any
+
+
+def complete(student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: tqdm) -> list[Completion]:
+    """What the student writes to each request of a batch, greedily."""
+    from schema_student.student.generation import generate
+
+    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
+    room = settings.length.max_seq_length - settings.generation.max_new_tokens
+    lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
+    short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= room]
+    answers = iter(generate(student, short, settings.generation.max_new_tokens, len(batch), progress=bar))
+    written = []
+    for prompt, length in zip(prompts, lengths, strict=True):
+        if length > room:
+            bar.update()
+            written.append(Completion(prompt, fault=f"the prompt has {length} tokens, of {room} that fit"))
+        else:
+            (answer,) = next(answers)
+            truncated = not answer.finished
+            written.append(Completion(prompt, answer.text, answer.tokens, round(answer.seconds, 4), truncated))
+    return written
+
+
+def grade_completion(request: DatasetRow, written: Completion, strip_fences: bool) -> Graded:
+    """The row of an answer, as far as it is known without the teacher."""
+    compiled = compile_schema(request.schema, request.schema_id)
+    graded = grade(written.text, compiled, request.target, request.accepted, strip_fences)
+    verdict = graded.verdict
+    refused, should_refuse = _refusals(graded, request.target, compiled.schema)
+    row = EvaluationRow(
+        schema_id=request.schema_id,
+        domain=request.domain,
+        query=request.query,
+        split=request.split,
+        current_date=request.current_date,
+        language=request.language,
+        kind=request.kind,
+        prompt_text=written.prompt,
+        raw_output=written.text,
+        parsed=verdict.parsed,
+        parse_error=written.fault or verdict.parse_error,
+        schema_valid=verdict.schema_valid,
+        violations=[asdict(violation) for violation in verdict.violations],
+        rank=graded.rank,
+        student_canonical=canonical(verdict.value, compiled.schema) if verdict.schema_valid else None,
+        target=request.target,
+        accepted=request.accepted,
+        target_canonical=canonical(request.target, compiled.schema),
+        exact_match=verdict.parsed and _same(verdict.value, request.target),
+        semantic_match_target=graded.right,
+        semantic_pass=graded.right,
+        refused=refused,
+        should_refuse=should_refuse,
+        fences_stripped=verdict.fences_stripped,
+        truncated=written.truncated,
+        too_long=written.fault is not None,
+        tokens=written.tokens,
+        seconds=written.seconds,
+    )
+    return Graded(row, request, verdict.value)
+
+
+def _refusals(graded: Grade, target: Any, schema: Row) -> tuple[bool | None, bool | None]:
+    """(whether the student refused validly, whether it should have); None for schemas without refusals."""
+    if not is_query_dsl(schema):
+        return None, None
+    return graded.verdict.schema_valid and is_refusal(graded.verdict.value), is_refusal(target)
+
+
+def _same(value: Any, target: Any) -> bool:
+    """Equal as JSON, whatever the order of keys; true is not 1."""
+    return json.dumps(value, sort_keys=True) == json.dumps(target, sort_keys=True)
+
+
+def ask_teacher(graded: Sequence[Graded], teacher: Teacher) -> list[Graded]:
+    """The rows with the teacher's verdicts on valid answers. Where it fails to judge, semantic_pass is unknown."""
+    valid = [each for each in graded if each.row.schema_valid]
+    answers = teacher.ask_many([("judge", _question(each)) for each in valid])
+    found = {id(each): answer for each, answer in zip(valid, answers, strict=True)}
+    return [
+        replace(each, row=_with_verdict(each.row, found[id(each)])) if id(each) in found else each for each in graded
+    ]
+
+
+def _with_verdict(row: EvaluationRow, answer: Any) -> EvaluationRow:
+    if isinstance(answer, TeacherFailure):
+        return replace(row, teacher_error=answer.reason, semantic_pass=None)
+    good = answer["is_good"]
+    rank = RIGHT if good else VALID
+    return replace(row, teacher_verdict=good, teacher_reason=answer["reason"], semantic_pass=good, rank=rank)
+
+
+def _question(graded: Graded) -> Row:
+    request = graded.request
+    return {
+        "schema": request.schema,
+        "query": request.query,
+        "current_date": request.current_date,
+        "answer": graded.value,
+        "reference": request.target,
+        "accepted": request.accepted,
+    }
