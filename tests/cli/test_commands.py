@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import tiny
+from pipeline import recorded_reads
 from test_sft import adapter_weights
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.core.verbs import settings_read
 from schema_student.training import sft
 from schema_student.training.dpo import beta as betas
 from schema_student.training.dpo import train
@@ -52,7 +54,9 @@ def small_flags(place, data, **flags):
 
 def call(monkeypatch, place, command, data, **flags):
     """Run a command in this process, in small; returns its run folder."""
-    VERBS[command](flags_for(command, small_flags(place, data, **flags)))
+    with recorded_reads(stamps=False) as read:
+        VERBS[command](flags_for(command, small_flags(place, data, **flags)))
+    assert read <= set(settings_read(command))
     name = str(flags.get("run", Path(data).stem))
     return place / "out" / "student_runs" / (name if command == "train-sft" else f"{name}-dpo")
 

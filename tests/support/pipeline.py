@@ -80,8 +80,10 @@ def start(script: str, *flags: str) -> subprocess.Popen:
 
 
 @contextmanager
-def recorded_reads() -> Iterator[set[str]]:
+def recorded_reads(stamps: bool = True) -> Iterator[set[str]]:
     """The names of the settings that are read within it, by anything but what checks or copies all of them.
+
+    Those of the groups that a stamp holds count as read, if `stamps`.
 
     `paths` says where all artifacts lie, so that its reads say nothing of a stage, but for what names the run.
     """
@@ -95,7 +97,7 @@ def recorded_reads() -> Iterator[set[str]]:
         return get(group, name)
 
     def recording_dump(self: AnySettings, *names: str) -> dict[str, Any]:
-        if sys._getframe(1).f_code.co_filename != settings.__file__:
+        if stamps and sys._getframe(1).f_code.co_filename != settings.__file__:
             read.update(name for group in names for name in GROUPS[group].model_fields)
         return dump(self, *names)
 
