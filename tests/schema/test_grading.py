@@ -1,6 +1,7 @@
 """What grade must say of an answer: rank, whether it is right, and which of its parts are."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
 from schema_student.schema.compiling import compile_schema
-from schema_student.schema.grading import grade, grade_value
+from schema_student.schema.grading import grade, grade_value, is_right
+from schema_student.schema.judging import judge
 from schema_student.schema.parts import Part, compare_parts
 
 QUERY = compile_schema(QUERY_SCHEMA)
@@ -125,6 +127,50 @@ def test_parts_that_an_alternative_accepts_are_right():
     accepted = {"unit": ["km", "m"], "n": [3], "round": ["", 2]}
     graded = grade('{"unit": "Km", "n": 4}', ANY, {"unit": "m", "n": 3, "round": 2}, accepted)
     assert [(part.path, part.right) for part in graded.parts] == [("/unit", True), ("/n", False)]
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted", "ok"),
+    [
+        ({"a": 1.0}, {"a": [1]}, True),
+        ({"a": True}, {"a": [1]}, False),
+        ({"a": "1"}, {"a": [1]}, False),
+        ({"city": "New York,NY"}, {"city": ["new york, ny"]}, True),
+        ({"city": "Boston"}, {"city": ["new york, ny"]}, False),
+        ({}, {"unit": ["km", ""]}, True),
+        ({}, {"unit": ["km"]}, False),
+        ({"unit": "km", "extra": 1}, {"unit": ["km"]}, False),
+        ({"xs": ["G", "C"]}, {"xs": [["C", "G"], ["G", "C"]]}, True),
+        ({"xs": ["G"]}, {"xs": [["C", "G"], ["G", "C"]]}, False),
+        ({"t": [[1, 2], [3, 4]]}, {"t": [[[1, 2], [3, 4]]]}, True),
+        ({"o": {"k": "v1"}}, {"o": [{"k": ["v0", "V1"], "j": ["", 3]}]}, True),
+        ({"o": {"k": "v2"}}, {"o": [{"k": ["v0", "v1"]}]}, False),
+        ({"l": [{"k": "a"}, {"k": "b"}]}, {"l": [[{"k": ["a"]}, {"k": ["b"]}]]}, True),
+        ([], {"a": [1]}, False),
+    ],
+)
+def test_accepted_alternatives(value, accepted, ok):
+    assert is_right(value, None, {}, accepted) is ok
+
+
+def test_a_match_needs_the_target_or_an_alternative():
+    assert is_right({"a": 1}, {"a": 1.0}, {})
+    assert not is_right({"a": 1}, {"a": 2}, {})
+    assert is_right({"a": 1}, {"a": 2}, {}, {"a": [1, 2]})
+    assert not is_right({"a": 1}, None, {})
+
+
+def test_every_answer_to_a_real_request_is_valid_and_accepted():
+    for row in BFCL_ROWS:
+        verdict = judge(json.dumps(row["answer"]), compile_schema(row["schema"], row["id"]))
+        assert (row["id"], verdict.rank, verdict.violations) == (row["id"], 4, ())
+        assert is_right(verdict.value, None, row["schema"], row["accepted"]), row["id"]
+
+
+def test_no_answer_to_a_real_request_is_accepted_for_another_one():
+    for one, other in pairwise(BFCL_ROWS):
+        if one["answer"] != other["answer"]:
+            assert not is_right(one["answer"], other["answer"], other["schema"], other["accepted"]), one["id"]
 
 
 CONDITIONS = st.lists(st.sampled_from([RED, BLUE, CHEAP]), min_size=1, max_size=3)

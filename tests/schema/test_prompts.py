@@ -104,3 +104,12 @@ def test_a_tagged_union_shows_every_option():
 
 def test_completions_are_compact_and_keep_accents_and_key_order():
     assert completion_text({"b": "é", "a": [1, 2.5, None]}) == '{"b":"é","a":[1,2.5,null]}'
+
+
+def test_what_an_anchor_or_a_place_in_a_list_names_is_rendered():
+    schema = {
+        "properties": {"city": {"$ref": "#name"}, "days": {"$ref": "#/allOf/0"}},
+        "$defs": {"name": {"$anchor": "name", "enum": ["Oslo", "Rome"]}},
+        "allOf": [{"type": "integer"}],
+    }
+    assert render_schema(schema) == "city? Oslo|Rome\ndays? integer"

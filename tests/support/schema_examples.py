@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from hypothesis import strategies as st
+
 from schema_student.core.resources import CHECKOUT, DATA_DIR
 
 BFCL = CHECKOUT / "examples" / "bfcl" / "simple.jsonl"
@@ -40,3 +42,20 @@ def _query_schema() -> dict[str, Any]:
 
 
 QUERY_SCHEMA = _query_schema()
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=10,
+)
+
+
+def query(*conditions: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A query of one step."""
+    steps = [{"name": "s", "conditions": list(conditions), "description": "d"}]
+    return {"prompt": "p", "steps": steps, **more}
+
+
+def condition(field: str, operator: str, value: Any) -> dict[str, Any]:
+    """One condition of a step."""
+    return {"field": field, "operator": operator, "value": value}

@@ -67,7 +67,7 @@ def is_right(value: Any, target: Any, schema: dict[str, Any], accepted: Accepted
 
 
 def _explain(verdict: Verdict) -> str:
-    """What is worst about an answer: the violated path and keyword; of a valid one only its meaning can be wrong."""
+    """Say what decides the rank of an answer: the path and keyword of its worst violation, or its meaning."""
     worst = min(verdict.violations, key=lambda violation: violation.rank, default=None)
     if not verdict.parsed:
         return f"not JSON: {verdict.parse_error}"

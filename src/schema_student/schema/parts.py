@@ -41,7 +41,7 @@ def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part
 
 
 def _compare_properties(value: Any, target: Any, path: tuple[str, ...]) -> Iterator[Part]:
-    """Properties of objects, also of nested ones; a list is one part."""
+    """Compare properties of objects, also of nested ones; a list is one part."""
     if not (isinstance(value, dict) and isinstance(target, dict) and (value or target)):
         yield Part(json_pointer(path), canonical_text(value) == canonical_text(target), True, True)
         return
@@ -85,7 +85,7 @@ def _of_step(step: Any, i: int) -> Iterator[_Piece]:
 
 
 def _compare_queries(given: list[_Piece], expected: list[_Piece]) -> Iterator[Part]:
-    """Equal conditions of a step are right, wherever they stand in it; else those on one field belong together."""
+    """Pair the conditions of each step: equal ones are right, wherever they stand; then those on one field pair."""
     missing = list(expected)
     rights = [_take(missing, piece, lambda p: (p.step, p.text, p.field)) for piece in given]
     for piece, right in zip(given, rights, strict=True):
@@ -94,7 +94,7 @@ def _compare_queries(given: list[_Piece], expected: list[_Piece]) -> Iterator[Pa
 
 
 def _take(pieces: list[_Piece], wanted: _Piece, key: Callable[[_Piece], Any]) -> bool:
-    """Take the first piece with the key of the wanted one out of the list; whether there was one."""
+    """Take the first piece with the key of the wanted one out of the list; return whether there was one."""
     found = next((piece for piece in pieces if key(piece) == key(wanted)), None)
     if found is not None:
         pieces.remove(found)

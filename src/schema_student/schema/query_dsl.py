@@ -13,6 +13,13 @@ from typing import Any
 
 from schema_student.core.resources import DATA_DIR
 
+JsonSchema = dict[str, Any]
+Spec = dict[str, Any]
+Operator = dict[str, str]  # const: its name in the schema; canonical: in the catalog; description
+
+SCALAR = {"type": ["string", "number", "boolean"]}
+LIST = {"type": "array", "minItems": 1}
+
 # Where another operator of the schema could stand in for one, its absence is no clear reason to refuse.
 STAND_INS: dict[str, tuple[str, ...]] = {
     "in": (),
@@ -61,6 +68,9 @@ def is_refusal(answer: Any) -> bool:
 def operator_catalog() -> tuple[dict[str, Any], ...]:
     """Read data/operators.json: {const, synonyms, description, list, types} of each canonical operator."""
     return tuple(json.loads((DATA_DIR / "operators.json").read_text(encoding="utf-8")))
+
+
+# Read a schema back
 
 
 def labels_of(const: str, description: str) -> dict[str, tuple[str, ...]]:
@@ -128,19 +138,7 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if word]
 
 
-JsonSchema = dict[str, Any]
-
-
-Spec = dict[str, Any]
-
-
-Operator = dict[str, str]  # const: its name in the schema; canonical: in the catalog; description
-
-
-SCALAR = {"type": ["string", "number", "boolean"]}
-
-
-LIST = {"type": "array", "minItems": 1}
+# Build a schema
 
 
 @cache

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from schema_student.schema.structure import look_up
+
 INDENT = " "
 
 # Keywords that the compact rendering says in its own words, or that carry no meaning for a writer of instances.
@@ -15,7 +17,9 @@ SAID = {
     *("type", "properties", "required", "items", "enum", "const", "oneOf", "anyOf", "description", "title", "default"),
     *("additionalProperties", "$schema", "$id", "$defs", "definitions", "examples", "format", "allOf", "$ref"),
     *("minimum", "maximum", "minItems", "maxItems", "minLength", "maxLength", "uniqueItems", "deprecated", "$comment"),
+    "$anchor",
 }
+NAMED_FORMATS = ("date", "date-time", "email", "uri", "time", "uuid")  # said in place of "string"
 
 
 def completion_text(value: Any) -> str:
@@ -39,17 +43,22 @@ def render_schema(schema: dict[str, Any], rendering: str = "compact") -> str:
 
 
 def _body(schema: Any, root: dict[str, Any], depth: int, seen: frozenset[str]) -> list[str]:
-    """Lines under a name: what an object holds, what an array's objects hold, which named choices there are."""
+    """Render the lines under a name: what an object holds, what an array's objects hold, which alternatives there are.
+
+    `seen` are the references that were followed on the way here.
+    """
     schema, seen = _resolve(schema, root, seen)
     if not isinstance(schema, dict):
         return []
     if isinstance(schema.get("items"), dict):
         return _body(schema["items"], root, depth, seen)
+    return _properties(schema, root, depth, seen) + _alternatives(schema, root, depth, seen)
+
+
+def _properties(schema: dict[str, Any], root: dict[str, Any], depth: int, seen: frozenset[str]) -> list[str]:
+    """Render a line a property, each followed by its named constants and by what is inside."""
     lines = []
-    guards = _guards(schema)
-    required = set(schema.get("required", ())) | set(
-        schema.get("else", {}).get("required", ()) if "if" in schema else ()
-    )
+    guards, required = _guards(schema), _required(schema)
     for name, child in schema.get("properties", {}).items():
         resolved, child_seen = _resolve(child, root, seen)
         optional = "" if name in required else "?"
@@ -57,27 +66,36 @@ def _body(schema: Any, root: dict[str, Any], depth: int, seen: frozenset[str]) -
         lines.append(head + _default(resolved) + _extra(resolved) + _describe(resolved))
         lines += _choices(resolved, guards if _is_guarded(name, guards) else {}, depth + 1, root)
         lines += _body(resolved, root, depth + 1, child_seen)
-    if not _is_tagged(schema):
-        for i, option in enumerate(schema.get("oneOf") or schema.get("anyOf") or ()):
-            option, option_seen = _resolve(option, root, seen)
-            if isinstance(option, dict) and "properties" in option:
-                lines.append(f"{INDENT * depth}option {i + 1}{_describe(option)}")
-                lines += _body(option, root, depth + 1, option_seen)
+    return lines
+
+
+def _required(schema: dict[str, Any]) -> set[str]:
+    """Names that are required, in any case or unless the schema's own condition holds."""
+    otherwise = schema.get("else", {}).get("required", ()) if "if" in schema else ()
+    return {*schema.get("required", ()), *otherwise}
+
+
+def _alternatives(schema: dict[str, Any], root: dict[str, Any], depth: int, seen: frozenset[str]) -> list[str]:
+    """Render the objects of a oneOf or anyOf."""
+    lines = []
+    for i, option in enumerate(() if _is_tagged(schema) else schema.get("oneOf") or schema.get("anyOf") or ()):
+        option, option_seen = _resolve(option, root, seen)
+        if isinstance(option, dict) and "properties" in option:
+            lines.append(f"{INDENT * depth}option {i + 1}{_describe(option)}")
+            lines += _body(option, root, depth + 1, option_seen)
     return lines
 
 
 def _resolve(schema: Any, root: dict[str, Any], seen: frozenset[str]) -> tuple[Any, frozenset[str]]:
-    """Follow a local $ref once; a recursive one is left as its name, so that rendering ends."""
+    """Follow local $refs; a recursive one is left as its name, so that rendering ends."""
     while isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
         ref = schema["$ref"]
+        siblings = {key: value for key, value in schema.items() if key != "$ref"}
         if ref in seen or not ref.startswith("#"):
-            return {key: value for key, value in schema.items() if key != "$ref"} | {"title": ref}, seen
+            return siblings | {"title": ref}, seen
         seen = seen | {ref}
-        target: Any = root
-        for part in filter(None, ref[1:].split("/")):
-            target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) else {}
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = {**target, **rest} if isinstance(target, dict) else rest
+        target = look_up(ref, root)
+        schema = {**target, **siblings} if isinstance(target, dict) else siblings
     return schema, seen
 
 
@@ -102,10 +120,10 @@ def _type(schema: Any, root: dict[str, Any]) -> str:
     options = schema.get("oneOf") or schema.get("anyOf")
     if options and "type" not in schema:
         return "|".join(dict.fromkeys(_type(_resolve(option, root, frozenset())[0], root) for option in options))
-    kind = (
-        schema.get("format") if schema.get("format") in ("date", "date-time", "email", "uri", "time", "uuid") else None
-    )
-    kinds = kind or schema.get("type", "object" if "properties" in schema else schema.get("title", "any"))
+    if schema.get("format") in NAMED_FORMATS:
+        kinds = schema["format"]
+    else:
+        kinds = schema.get("type", "object" if "properties" in schema else schema.get("title", "any"))
     kinds = "|".join(kinds) if isinstance(kinds, list) else str(kinds)
     return kinds.replace("array", "list") + _bounds(schema)
 
@@ -131,9 +149,8 @@ def _extra(schema: Any) -> str:
     """Whatever else the schema demands, as JSON: nothing that decides a verdict is hidden from the student."""
     if not isinstance(schema, dict):
         return ""
-    rest = {
-        k: v for k, v in schema.items() if k not in SAID and not k.startswith("x-") and k not in ("if", "then", "else")
-    }
+    said = (*SAID, "if", "then", "else")
+    rest = {key: child for key, child in schema.items() if key not in said and not key.startswith("x-")}
     return f" {completion_text(rest)}" if rest else ""
 
 
@@ -182,6 +199,3 @@ def _labelled(option: dict[str, Any]) -> str:
     """A constant after each thing that people call it: a small student finds what follows a word, not what precedes."""
     name, called = _word(option["const"]), str(option.get("description") or "")
     return " / ".join(f"{words}: {name}" for words in called.split(" / ")) if called else name
-
-
-# What the teacher is asked: a role is an instruction, the JSON Schema of its answer, and a payload.

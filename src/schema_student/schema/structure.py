@@ -20,13 +20,14 @@ def resolve(schema: Any, root: dict[str, Any]) -> Any:
     for _ in range(32):
         if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
             return schema
-        target = _lookup(schema["$ref"], root)
+        target = look_up(schema["$ref"], root)
         siblings = {key: child for key, child in schema.items() if key != "$ref"}
         schema = {**target, **siblings} if isinstance(target, dict) else target
     return True
 
 
-def _lookup(ref: str, root: dict[str, Any]) -> Any:
+def look_up(ref: str, root: dict[str, Any]) -> Any:
+    """Find what a local reference names: True, which allows anything, where that is nothing."""
     pointer = ref.removeprefix(root.get("$id", "")) if not ref.startswith("#") else ref
     if pointer.startswith("#") and not pointer.startswith("#/") and pointer != "#":
         definitions = (part for part in root.get("$defs", {}).values() if isinstance(part, dict))

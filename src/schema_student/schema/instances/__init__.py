@@ -1,6 +1,6 @@
-"""A random valid instance of any schema: what the embedded teacher words, and the test that a schema can be satisfied.
+"""Draw random valid instances of any schema, for the embedded teacher to word and to test that it can be satisfied.
 
-Instances are drawn freely, keyword by keyword, and the judge decides what is valid: a draw may fail, a wrong one is
+They are drawn freely, keyword by keyword, and the judge decides what is valid: a draw may fail, a wrong one is
 never given. Modules in reading order:
 
     words       words for free strings and invented names

@@ -1,4 +1,4 @@
-"""Whether a value obeys a part of a schema, and which parts need to be checked at all."""
+"""Check a value against a part of a schema."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NAMED_PARTS = ("properties", "patternProperties", "dependentSchemas")  # keyword
 
 
 def needs_check(schema: Any) -> bool:
-    """Whether a value that was drawn for a schema may miss what the schema asks for."""
+    """Return whether a value drawn for a schema may miss what the schema asks for."""
     return isinstance(schema, dict) and not schema.keys().isdisjoint(CHECKED)
 
 
 def is_found(pattern: str, text: str) -> bool:
-    """Whether a pattern is found in a text, by the validator's reading of patterns (ECMA 262)."""
+    """Return whether a pattern is found in a text, by the validator's reading of patterns (ECMA 262)."""
     return _validator(json.dumps({"pattern": pattern})).is_valid(text)
 
 
@@ -45,7 +45,7 @@ class PartChecker:
         self.compiled: dict[int, tuple[Any, jsonschema_rs.Validator]] = {}
 
     def is_valid(self, schema: Any, value: Any) -> bool:
-        """Whether a value obeys a part of the schema."""
+        """Return whether a value obeys a part of the schema."""
         if id(schema) not in self.compiled:
             inlined = _inline(schema, self.root, frozenset())
             draft = {"$schema": self.root["$schema"]} if "$schema" in self.root else {}

@@ -1,4 +1,4 @@
-"""Why a draw is given up."""
+"""Say why a draw is given up."""
 
 
 class DeadEnd(Exception):

@@ -16,7 +16,10 @@ Condition = dict[str, Any]  # if, then?, else?
 
 
 def flatten(schema: Any, root: dict[str, Any], rng: random.Random) -> tuple[Flat, list[Condition]]:
-    """(one plain schema, its conditions); of oneOf and anyOf an alternative is drawn. Raises DeadEnd for `false`."""
+    """Flatten a schema to (one plain schema, its conditions); of oneOf and anyOf an alternative is drawn.
+
+    Raises DeadEnd where nothing can be valid.
+    """
     schema = resolve(schema, root)
     if schema is False:
         raise DeadEnd
@@ -46,7 +49,7 @@ def take_branch(flat: Flat, condition: Condition, root: dict[str, Any], rng: ran
 
 
 def tested_properties(test: Any) -> set[str]:
-    """Properties that an `if` asks about, also under its own allOf, anyOf, oneOf, not."""
+    """List the properties that an `if` asks about, also under its own allOf, anyOf, oneOf, not."""
     if not isinstance(test, dict):
         return set()
     names = set(test.get("properties", {})) | set(test.get("required", ()))
@@ -58,7 +61,7 @@ def tested_properties(test: Any) -> set[str]:
 
 
 def fix_properties(flat: Flat, value: dict[str, Any], names: set[str]) -> Flat:
-    """A schema whose instances have these properties as the value has them: the same content, or absent."""
+    """Narrow a schema to instances that have these properties as the value has them: the same content, or absent."""
     properties = dict(flat.get("properties", {}))
     for name in sorted(names):
         if name in value:

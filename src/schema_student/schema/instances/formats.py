@@ -1,4 +1,4 @@
-"""A text of each format that JSON Schema names."""
+"""Draw a text of each format that JSON Schema names."""
 
 from __future__ import annotations
 

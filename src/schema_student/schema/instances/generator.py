@@ -38,7 +38,7 @@ INFERRED_TYPES = {
 def example_instance(
     schema: dict[str, Any] | CompiledSchema, rng: random.Random, tries: int = 100, word: Word | None = None
 ) -> Any:
-    """A random valid instance: optional properties by coin, free strings from `word(schema, path)`.
+    """Draw a random valid instance: optional properties by coin, free strings from `word(schema, path)`.
 
     Deterministic in `rng`. Raises SchemaError where no try gives a valid instance.
 
@@ -58,7 +58,7 @@ def example_instance(
 
 
 def draw_word(schema: dict[str, Any], rng: random.Random) -> str:
-    """A free string: now and then an example of the schema, else a word."""
+    """Draw a free string: now and then an example of the schema, else a word."""
     examples = [example for example in schema.get("examples", []) if isinstance(example, str)]
     return rng.choice(examples) if examples and rng.random() < 0.5 else rng.choice(WORDS)
 
@@ -73,7 +73,7 @@ class InstanceGenerator:
         self.nesting = 0
 
     def draw(self, schema: Any, path: str) -> Any:
-        """A value for a schema; draws again where this very level can be seen to fail."""
+        """Draw a value for a schema, again where this very level can be seen to fail."""
         self.nodes += 1
         if self.nodes > MAX_NODES or self.nesting > MAX_NESTING:
             raise OutOfBudget
@@ -121,7 +121,7 @@ class InstanceGenerator:
         return value
 
     def _activate(self, flat: dict[str, Any], conditions: list[dict[str, Any]], value: Any) -> dict[str, Any]:
-        """The flat schema with what its conditions demand of a value."""
+        """Merge into a flat schema what its conditions demand of a value."""
         for condition in conditions:
             branch = "then" if self.checker.is_valid(condition["if"], value) else "else"
             more, inner = flatten(condition.get(branch, True), self.root, self.rng)
@@ -139,7 +139,7 @@ class InstanceGenerator:
         return value
 
     def _invent_names(self, flat: dict[str, Any], count: int, path: str) -> list[str]:
-        """Names for additional properties, only where a minimum demands them."""
+        """Invent names of additional properties, only where a minimum demands them."""
         patterns = list(flat.get("patternProperties", {}))
         names: list[str] = []
         for i in range(max(0, count) * 3):
@@ -165,7 +165,7 @@ class InstanceGenerator:
         return values
 
     def _choose_length(self, flat: dict[str, Any], wanted: int, room: int | None) -> int:
-        """How many items: at least those that `contains` wants, at most `room`."""
+        """Choose how many items: at least those that `contains` wants, at most `room`."""
         low = max(flat.get("minItems", 0), wanted)
         high = min(flat.get("maxItems", low + 3), low + 3 if room is None else room)
         if high < low:
@@ -173,7 +173,7 @@ class InstanceGenerator:
         return low if self.nesting >= SPARSE_NESTING else self.rng.randint(min(max(low, 1), high), high)
 
     def _draw_item(self, schema: Any, path: str, others: list[Any]) -> Any:
-        """An item that equals none of the others."""
+        """Draw an item that equals none of the others."""
         seen = {canonical_text(other) for other in others}
         for _ in range(ITEM_DRAWS):
             value = self.draw(schema, path)
@@ -194,7 +194,7 @@ class InstanceGenerator:
 
 
 def choose_type(flat: dict[str, Any], rng: random.Random) -> str:
-    """One of a flat schema's types; where it names none, that of the values that its keywords speak of."""
+    """Choose one of a flat schema's types; where it names none, that of the values that its keywords speak of."""
     types = flat.get("type") or next((INFERRED_TYPES[key] for key in flat if key in INFERRED_TYPES), None)
     if types is None:
         return rng.choice(("string", "integer", "boolean"))
@@ -205,7 +205,7 @@ def choose_type(flat: dict[str, Any], rng: random.Random) -> str:
 
 
 def split_items(flat: dict[str, Any]) -> tuple[list[Any], Any]:
-    """Schemas of the first items and that of the others; before 2020-12 both were said by `items`."""
+    """Split into schemas of the first items and that of the others; before 2020-12 `items` said both."""
     items = flat.get("items", True)
     if isinstance(items, list):
         return items, flat.get("additionalItems", True)

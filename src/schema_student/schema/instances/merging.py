@@ -1,4 +1,4 @@
-"""The conjunction of two flat schemas: one that allows what both allow."""
+"""Merge two flat schemas into their conjunction, which allows what both allow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES: dict[type, tuple[str, ...]] = {
 
 
 def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """The conjunction of two flat schemas, keyword by keyword; raises DeadEnd where nothing is left.
+    """Merge two flat schemas into their conjunction, keyword by keyword; raises DeadEnd where nothing is left.
 
     >>> merge({"type": "number", "minimum": 1}, {"type": "integer", "minimum": 3})
     {'type': ['integer'], 'minimum': 3}
@@ -39,7 +39,7 @@ def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 
 
 def property_schema(flat: dict[str, Any], name: str) -> Any:
-    """What a flat schema says of the property of a name, whether it lists it or not."""
+    """Find the schema of a property, whether it is listed, fits a pattern, or is additional."""
     if name in flat.get("properties", {}):
         return flat["properties"][name]
     fitting = [part for pattern, part in flat.get("patternProperties", {}).items() if is_found(pattern, name)]

@@ -1,4 +1,4 @@
-"""Which of its properties an object gets."""
+"""Choose which of its properties an object gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def choose_names(flat: dict[str, Any], rng: random.Random, sparse: bool) -> list[str]:
-    """All that is required, some that is optional (none where `sparse`), in the order of the schema."""
+    """Choose all that is required, some that is optional (none where `sparse`), in the order of the schema."""
     possible = [name for name, part in flat.get("properties", {}).items() if part is not False]
     required = list(dict.fromkeys(flat.get("required", ())))
     optional = [name for name in possible if name not in required]

@@ -1,4 +1,4 @@
-"""A number within bounds, as people write numbers."""
+"""Draw a number within bounds, as people write numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Bounds:
 
 
 def draw_number(flat: dict[str, Any], kind: str, rng: random.Random) -> int | float:
-    """A number of a kind ("integer", "number"); raises DeadEnd where the bounds leave none."""
+    """Draw a number of a kind ("integer", "number"); raises DeadEnd where the bounds leave none."""
     bounds = _read_bounds(flat)
     step = flat.get("multipleOf", 1 if kind == "integer" else None)
     if step is None:
@@ -65,7 +65,7 @@ def _draw_multiple(step: float, bounds: _Bounds, rng: random.Random) -> float:
 
 
 def _draw_real(bounds: _Bounds, rng: random.Random) -> float:
-    """Two decimals where the bounds leave room."""
+    """Draw a number, of two decimals where the bounds leave room."""
     drawn = rng.uniform(bounds.low, bounds.high)
     for number in (round(drawn, 2), drawn, bounds.low, bounds.high):
         if bounds.allow(number):

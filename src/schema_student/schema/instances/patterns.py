@@ -1,4 +1,4 @@
-"""A text in which a pattern is found.
+"""Draw a text in which a pattern is found.
 
 Python's parse of the pattern is walked, and one text of it drawn; lookarounds are left to the final judgment.
 """
@@ -21,7 +21,7 @@ PRINTABLE = [chr(code) for code in range(32, 127)]
 
 
 def draw_from_pattern(pattern: str, rng: random.Random) -> str:
-    """A text in which the pattern is found; DeadEnd where Python cannot read it (ECMA 262 differs a little)."""
+    """Draw a text in which the pattern is found; DeadEnd where Python cannot read it (ECMA 262 differs a little)."""
     tail = rng.choice(WORDS) if not pattern.endswith("$") and rng.random() < 0.7 else ""
     try:
         return _draw_pieces(regex_parser.parse(_without_unicode_classes(pattern)), rng) + tail
@@ -30,7 +30,7 @@ def draw_from_pattern(pattern: str, rng: random.Random) -> str:
 
 
 def _without_unicode_classes(pattern: str) -> str:
-    """Unicode classes, which Python does not know, by members of theirs."""
+    """Replace Unicode classes, which Python does not know, by members of theirs."""
     return re.sub(r"\\p\{L[a-z]?\}", "[A-Za-z]", re.sub(r"\\p\{N[a-z]?\}", "[0-9]", pattern))
 
 

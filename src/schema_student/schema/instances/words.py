@@ -1,4 +1,4 @@
-"""Words for free strings and invented property names."""
+"""List words for free strings and invented property names."""
 
 WORDS = (
     *("amber", "basil", "cedar", "delta", "ember", "fern", "grove", "harbor", "indigo"),
