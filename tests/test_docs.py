@@ -7,11 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import report_run
 from nbclient import NotebookClient
 
+import schema_student
 from schema_student.cli.main import ARGUMENTS, VERBS
 from schema_student.core import records
-from schema_student.core.settings import kebab_case
+from schema_student.core.settings import default_settings, kebab_case
 from schema_student.core.verbs import settings_read
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,11 @@ def headings(page):
 
 def test_the_readme_is_read_in_one_go():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_the_readme_imports_what_the_package_shows():
+    (names,) = re.findall(r"from schema_student import (.*)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert sorted(names.split(", ")) == sorted(schema_student.__all__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -117,12 +124,15 @@ def test_the_notebook_holds_no_outputs():
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (tmp_path / "docs").mkdir()
+    report_run.write_run(default_settings(output_dir=str(tmp_path / "outputs")), keys=("base",), prompts=8)
     notebook = nbformat.read(QUICKSTART, as_version=4)
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "docs")}})
     results = [
         cell.outputs[-1].get("data", {}).get("text/plain") for cell in client.execute().cells if cell.get("outputs")
     ]
     assert "keyword='minimum'" in results[0] and "'city': 'Oslo'" in results[2]
+    assert "test_unseen" in results[-1]

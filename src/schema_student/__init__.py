@@ -22,14 +22,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from schema_student.report.frames import read_run
     from schema_student.schema.compiling import compile_schema
     from schema_student.schema.judging import judge
     from schema_student.student.loading import Student
 
 __version__ = "0.1.0"
-__all__ = ["Student", "compile_schema", "judge"]
+__all__ = ["Student", "compile_schema", "judge", "read_run"]
 
-_MODULES = {"Student": "student.loading", "compile_schema": "schema.compiling", "judge": "schema.judging"}
+_MODULES = {
+    "Student": "student.loading",
+    "compile_schema": "schema.compiling",
+    "judge": "schema.judging",
+    "read_run": "report.frames",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
+    frames          a run's rows as pandas frames
     error_analysis  what differs between students, in numbers and examples
     figures         the plots
     pages           report.md, report.html

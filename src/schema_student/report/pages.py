@@ -40,6 +40,7 @@ from schema_student.report.error_analysis import (
     tabulate_failures,
     tabulate_groups,
 )
+from schema_student.report.frames import find_evaluations
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
@@ -122,15 +123,12 @@ def collect(settings: AnySettings) -> Row:
 def read_students(where: Paths, run: str) -> list[Row]:
     """The finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
     found = []
-    for summary in where.evals.glob(f"{run}-*/evaluation_summary.json"):
-        key, told = summary.parent.name.removeprefix(f"{run}-"), read_json(summary)
-        results = summary.with_name("evaluation_results.jsonl")
-        # Run a-b has the evaluation a-b-sft, which is none of run a.
-        if read_meta(results) and (key in STUDENTS or told.get("run") == run):
-            rows = read_rows(results, EvaluationRow)
-            student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
-            student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
-            found.append(student)
+    for key, results in find_evaluations(where, run):
+        told = read_json(results.with_name("evaluation_summary.json"))
+        rows = read_rows(results, EvaluationRow)
+        student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
+        student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
+        found.append(student)
     found.sort(key=lambda student: _place(student["key"]))
     others = itertools.cycle(figures.RUN_COLORS[2:])
     return [{**student, "color": figures.COLORS.get(student["key"]) or next(others)} for student in found]
