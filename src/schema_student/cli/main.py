@@ -1,4 +1,4 @@
-"""`schema-student VERB`: one dict from verb to function, in the order of use.
+"""Run `schema-student VERB`: one dict from verb to function, in the order of use.
 
 schema-student                      # the verbs
 schema-student train --help         # the flags of one, with their defaults

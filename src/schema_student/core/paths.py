@@ -1,4 +1,4 @@
-"""Where each artifact of a run lies."""
+"""Locate the artifacts of a run."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Paths:
     teacher_answers: Path
 
     def eval_dir(self, name: str) -> Path:
-        """Folder of one evaluation: evaluation_results.jsonl and evaluation_summary.json."""
+        """Locate one evaluation: the folder of evaluation_results.jsonl and evaluation_summary.json."""
         return self.evals / name
 
     def jsonl_files(self) -> list[Path]:
-        """The run's JSONL artifacts that are there, in the order of the flow."""
+        """List the run's JSONL artifacts that are there, in the order of the flow."""
         data = [self.domain_specs, self.schemas, self.dataset, self.corpus, self.pairs]
         evaluations = sorted(self.evals.glob(f"{self.run_dir.name}-*/evaluation_results.jsonl"))
         return [path for path in [*data, *evaluations] if path.exists()]
 
 
 def paths(settings: AnySettings) -> Paths:
-    """Where the artifacts of these settings' run lie.
+    """Locate the artifacts of these settings' run.
 
     The d_0* files and the pairs of a named run have folders of their own, so that two runs do not clash.
     """
@@ -81,7 +81,7 @@ def paths(settings: AnySettings) -> Paths:
 
 
 def evaluated(settings: AnySettings) -> tuple[str, str]:
-    """Name and adapter folder of the student that --eval-student and --adapter ask for; adapter "" is the base."""
+    """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base."""
     run, where = resolve_run(settings), paths(settings)
     if settings.evaluated.eval_student == "base" or (
         settings.evaluated.eval_student == "auto" and not settings.student.adapter

@@ -1,4 +1,4 @@
-"""Rows that cross stages: a frozen type a file, its fields said once and in the order in which they are written.
+"""Define the rows that cross stages: a frozen type a file, its fields in the order in which they are written.
 
 A field without a default must be there. What a user's file has beyond the fields stands in `extra` and is written back.
 

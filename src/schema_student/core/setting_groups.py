@@ -1,4 +1,4 @@
-"""The settings in groups: type, meaning and bounds of each, said once; its value stands in config/defaults.json.
+"""Define the settings in groups: type, meaning and bounds of each; its value stands in config/defaults.json.
 
 A group holds what decides the same artifacts, because a stage's stamp is a dump of groups; `section` is its heading in
 --help. Names are those of the flat configuration file and of the flags.
@@ -20,7 +20,7 @@ Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
 def setting(description: str, auto: bool = False, **bounds: Any) -> Any:
-    """A field of a group: its meaning, whether it may be "auto" until it is resolved, its bounds (ge, gt, pattern)."""
+    """Define a field of a group: its meaning, whether it may be "auto" until that is resolved, its bounds."""
     return Field(description=description, json_schema_extra={"auto": True} if auto else None, **bounds)
 
 
@@ -80,7 +80,7 @@ class PromptSettings(Group):
 
 
 class VerdictSettings(Group):
-    """What is taken off an answer before it is judged."""
+    """What is stripped off an answer before it is judged."""
 
     section = "prompt"
 
@@ -165,7 +165,7 @@ class DatasetSettings(Group):
 
 
 class HubSettings(Group):
-    """What the card says."""
+    """What the dataset's card says."""
 
     section = "dataset"
 
@@ -177,7 +177,7 @@ class HubSettings(Group):
 
 
 class PushSettings(Group):
-    """Where the data set is pushed to."""
+    """Where the dataset is uploaded."""
 
     section = "dataset"
 
@@ -211,7 +211,7 @@ class LoadingSettings(Group):
 
 
 class LengthSettings(Group):
-    """The longest sequence."""
+    """How long a sequence may be."""
 
     section = "student"
 
@@ -219,7 +219,7 @@ class LengthSettings(Group):
 
 
 class GenerationSettings(Group):
-    """The longest completion."""
+    """How long a completion may be."""
 
     section = "student"
 
@@ -261,7 +261,7 @@ class SFTSettings(Group):
 
 
 class OptimizerSettings(Group):
-    """What SFT and DPO share."""
+    """The optimizer of SFT and DPO."""
 
     section = "sft"
 
@@ -272,7 +272,7 @@ class OptimizerSettings(Group):
 
 
 class EvaluatedSettings(Group):
-    """Who is evaluated."""
+    """Which student is evaluated."""
 
     section = "eval"
 
@@ -318,7 +318,7 @@ class PairsSettings(Group):
 
 
 class MutationsSettings(Group):
-    """How many of them are made by breaking the right answer."""
+    """How many rejected answers are right ones that were broken."""
 
     section = "pairs"
 
@@ -363,7 +363,7 @@ class BetaSettings(Group):
 
 
 class PublishedSettings(Group):
-    """What is allowed for the sake of published results."""
+    """Bounds that published results need."""
 
     section = "dpo"
 
@@ -398,7 +398,7 @@ class DPOSettings(Group):
 
 
 class RolloutsSettings(Group):
-    """Who answers."""
+    """Who answers the prompts of rollouts."""
 
     section = "rollouts"
 
@@ -408,7 +408,7 @@ class RolloutsSettings(Group):
 
 
 class ScoringSettings(Group):
-    """What scores answers."""
+    """What scores the answers of rollouts."""
 
     section = "rollouts"
 

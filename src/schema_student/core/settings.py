@@ -1,4 +1,4 @@
-"""All settings of a run: from defaults, a file and flags; with "auto", and without.
+"""Read all settings of a run, from defaults, a file and flags; resolve "auto".
 
 A stage is given all groups (setting_groups.py), a function better only those that it reads, and a stamp is a dump of
 groups. Precedence: flag, then --config FILE (any part of the settings), then config/defaults.json.
@@ -34,7 +34,7 @@ S = TypeVar("S", bound="AnySettings")
 
 @dataclass(frozen=True)
 class AnySettings:
-    """All groups: what Settings and ResolvedSettings have in common."""
+    """All groups of settings: what Settings and ResolvedSettings have in common."""
 
     run: groups.RunSettings
     data: groups.DataSettings
@@ -71,19 +71,19 @@ class AnySettings:
     compare: groups.CompareSettings
 
     def flat(self) -> dict[str, Any]:
-        """All settings by name, as a configuration file holds them, but for those that are flags alone."""
+        """Return all settings by name, as a configuration file holds them, but for those that are flags alone."""
         return {name: value for name, value in self.dump(*GROUPS).items() if name not in FLAG_ONLY}
 
     def dump(self, *names: str) -> dict[str, Any]:
-        """The settings of these groups by name: what a stage puts into its stamp."""
+        """Return the settings of these groups by name: what a stage puts into its stamp."""
         return {key: value for name in names for key, value in getattr(self, name).model_dump().items()}
 
     def value(self, name: str) -> Any:
-        """One setting by its flat name."""
+        """Return one setting by its flat name."""
         return getattr(getattr(self, GROUP_OF[name]), name)
 
     def changed(self, **changes: Any) -> Self:
-        """A copy with these settings, validated; raises SettingsError."""
+        """Return a copy with these settings changed and validated; raises SettingsError."""
         return _rebuild(type(self), {**self.dump(*GROUPS), **changes})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -109,12 +109,12 @@ GROUP_OF = {name: group for group, kind in GROUPS.items() for name in kind.model
 
 
 def default_settings(**changes: Any) -> Settings:
-    """The defaults with these changes: settings without a command line (tests, notebooks)."""
+    """Make settings of the defaults and these changes: without a command line, for tests and notebooks."""
     return make_settings({**read_config(CONFIG_DIR / "defaults.json"), **changes}, lambda name: f"setting {name}")
 
 
 def make_settings(values: Mapping[str, Any], origin: Callable[[str], str]) -> Settings:
-    """Settings of these values; the first mistake becomes a SettingsError that begins with origin(name)."""
+    """Make settings of these values; the first mistake becomes a SettingsError that begins with origin(name)."""
     return _build(Settings, values, origin)
 
 
@@ -187,7 +187,7 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a JSON file; raises SettingsError that names the file, and the line or key."""
+    """Read the settings in a JSON file; raises SettingsError that names the file, and the line or key."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object_without_twins)
     except OSError as error:
@@ -217,13 +217,13 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Advice for a name that is unknown: the nearest known one, or where all are listed."""
+    """Suggest the nearest known name in place of an unknown one, or say where all are listed."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else "; --help-all lists all settings"
 
 
 def kebab_case(name: str) -> str:
-    """A setting's name as its flag is written."""
+    """Write a setting's name as in its flag."""
     return name.replace("_", "-")
 
 
@@ -232,7 +232,7 @@ def kebab_case(name: str) -> str:
 
 
 def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
-    """The settings with every "auto" number filled in for a kind of student: "embedded", else as for Gemma.
+    """Fill in every "auto" number for a kind of student: "embedded", else as for Gemma.
 
     The numbers stand in config/auto_embedded.json and config/auto_gemma.json.
     """
@@ -244,7 +244,7 @@ def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
 
 
 def read_auto(kind: str) -> dict[str, Any]:
-    """What "auto" numbers become for a kind of student."""
+    """Read what "auto" numbers become for a kind of student."""
     return read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
 
 
@@ -253,7 +253,7 @@ def read_auto(kind: str) -> dict[str, Any]:
 
 
 def config_schema() -> dict[str, Any]:
-    """JSON Schema of a configuration file (config/schema.json); every key may be left out there."""
+    """Make the JSON Schema of a configuration file (config/schema.json), in which every key is optional."""
     properties = {
         name: {key: value for key, value in part.items() if key not in ("title", "auto")}
         for name, part in _properties().items()
@@ -270,7 +270,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def allowed(name: str) -> str:
-    """What a setting allows, in words.
+    """Say in words what a setting allows.
 
     >>> allowed("sft_batch_size")
     '"auto" or a whole number >= 1'
@@ -279,7 +279,7 @@ def allowed(name: str) -> str:
 
 
 def is_list(name: str) -> bool:
-    """Whether a setting is a list."""
+    """Return whether a setting is a list."""
     return bool(_properties()[name].get("type") == "array")
 
 

@@ -62,7 +62,7 @@ READS = {"run": tuple(dict.fromkeys(group for verb, *_ in STAGES.values() for gr
 
 
 def settings_read(verb: str) -> list[str]:
-    """Names of the settings that a verb reads, in the order of their groups.
+    """List the settings that a verb reads, in the order of their groups.
 
     >>> settings_read("compare")[-1]
     'runs'

@@ -1,4 +1,4 @@
-"""Requests and answers, judged: valid ones are kept as rows of the dataset, the others counted with their reasons."""
+"""Judge requests and answers: keep valid ones as rows of the dataset, count the others with their reasons."""
 
 from __future__ import annotations
 

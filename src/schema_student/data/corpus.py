@@ -1,4 +1,4 @@
-"""Rows of the dataset (d_03) -> prompts and completions to train on (d_04).
+"""Build the corpus: rows of the dataset (d_03) -> prompts and completions to train on (d_04).
 
 Stands between dataset and SFT. Only train and validation rows come in: the test splits stay in d_03, where evaluation
 reads them, and none of their requests or schemas may stand here.
@@ -52,7 +52,7 @@ def write_corpus(settings: AnySettings) -> Path:
 
 
 def build_rows(dataset: Sequence[DatasetRow], rendering: str) -> tuple[list[CorpusRow], Counter[str]]:
-    """Corpus rows of the trained splits, no prompt twice; and how many rows were dropped, by reason."""
+    """Build the corpus rows of the trained splits, no prompt twice; and count what was dropped, by reason."""
     dropped: Counter[str] = Counter()
     kept: dict[str, CorpusRow] = {}
     for row in dataset:

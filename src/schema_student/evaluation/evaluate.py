@@ -1,4 +1,4 @@
-"""A student answers the test requests; each answer gets a verdict -> a row per prompt, and a summary with intervals.
+"""Evaluate a student: answer the test requests, judge each answer -> a row a prompt, and a summary with intervals.
 
 Reads the test splits of d_03; writes student_runs/eval/NAME/: evaluation_results.jsonl and evaluation_summary.json.
 The same prompts, decoding (greedy) and judge for every student, so that base, SFT and DPO stand side by side.
@@ -94,7 +94,7 @@ def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:
 
 
 def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[DatasetRow]:
-    """Valid rows of these splits of d_03, split by split; with a limit, that many of each, evenly spread."""
+    """Read the valid rows of these splits of d_03, split by split; with a limit, that many of each, evenly spread."""
     found = []
     valid = [row for row in read_rows(dataset, DatasetRow) if row.is_valid]
     for split in splits:

@@ -1,4 +1,4 @@
-"""Two adapters' answers, prompt by prompt, compared by the teacher -> win, tie and loss of the first, with intervals.
+"""Have the teacher compare two adapters' answers, prompt by prompt -> win, tie and loss of the first, with intervals.
 
 Both answer the test prompts (evaluation, which is done already where it was done before); then the teacher compares the
 two answers to each prompt twice, with their places swapped. An answer wins where it is better in both places; where the
@@ -134,7 +134,7 @@ def _tie() -> Row:
 
 
 def decide(straight: Any, swapped: Any) -> Row:
-    """The outcome of two verdicts, the second one with the places swapped; null where the teacher failed to judge.
+    """Decide the outcome of two verdicts, the second with the places swapped; null where the teacher failed to judge.
 
     >>> decide({"better": "first", "reason": ""}, {"better": "second", "reason": ""})["outcome"]
     'win'
@@ -154,7 +154,7 @@ def decide(straight: Any, swapped: Any) -> Row:
 
 
 def summarize(rows: Sequence[Row]) -> Row:
-    """Shares of win, tie and loss with Wilson intervals, over all and by split; p is the sign test's."""
+    """Compute the shares of win, tie and loss with Wilson intervals, over all and by split; p is the sign test's."""
     splits = dict.fromkeys(row["split"] for row in rows)
     by_split = {split: _shares([row for row in rows if row["split"] == split]) for split in splits}
     return {"overall": _shares(rows), "splits": by_split}
@@ -173,7 +173,7 @@ def _shares(rows: Sequence[Row]) -> Row:
 
 
 def print_summary(summary: Row) -> None:
-    """The shares, split by split, on the terminal."""
+    """Log the shares, split by split."""
     log.info(f"{summary['first']} against {summary['second']}, judged by {summary['judged_by']}")
     for split, found in {**summary["splits"], "overall": summary["overall"]}.items():
         cells = [

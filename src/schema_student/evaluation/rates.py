@@ -1,4 +1,4 @@
-"""Verdict rows -> rates with Wilson intervals, by split, kind and language."""
+"""Compute rates of verdict rows with Wilson intervals, by split, kind and language."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _share(rows: Iterable[EvaluationRow], holds: Any) -> Row:
 
 
 def rates(rows: Sequence[EvaluationRow]) -> Row:
-    """Every rate of the contract, and the counts beside them, for some rows of evaluation_results."""
+    """Compute every rate and the counts beside them for some rows of evaluation_results."""
     refusable = [row for row in rows if row.should_refuse is not None]
 
     def wrong(row: EvaluationRow) -> bool | None:
@@ -44,7 +44,7 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
 
 
 def summarize(rows: Sequence[EvaluationRow]) -> Row:
-    """evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and how fast it was."""
+    """Compute evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and the speed."""
     seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
     a_second = round(tokens / seconds, 1) if seconds else None
     speed = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
@@ -62,7 +62,7 @@ def _rates_by(rows: Sequence[EvaluationRow], field: str) -> dict[str, Row]:
 
 
 def print_summary(name: str, summary: Row) -> None:
-    """The rates that matter, split by split, on the terminal."""
+    """Log the main rates, split by split."""
     shown = ("schema_valid_rate", "semantic_pass_rate", "exact_match_rate", "wrong_but_valid_rate")
     log.info(
         f"{name:<24}{'prompts':>8}" + "".join(f"{key.removesuffix('_rate').replace('_', ' '):>18}" for key in shown)

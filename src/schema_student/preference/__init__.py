@@ -1,4 +1,4 @@
-"""Answers -> one grade -> chosen and rejected.
+"""Make preference data: answers -> grades -> chosen and rejected.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

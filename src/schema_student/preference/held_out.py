@@ -9,7 +9,7 @@ ONE_IN = 10  # prompts, of which one is held out
 
 
 def is_held_out(prompt: Prompt) -> bool:
-    """Whether DPO never trains on a prompt: one in ONE_IN, by its digest."""
+    """Return whether a prompt is held out of DPO's training: one in ONE_IN, by its digest."""
     return int(prompt_digest(prompt), 16) % ONE_IN == 0
 
 
@@ -19,7 +19,7 @@ def split_of(prompt: Prompt) -> str:
 
 
 def prompt_digest(prompt: Prompt) -> str:
-    """Digest of a prompt, its name in files that need not repeat it; one turn of the user is the same as its text.
+    """Compute the digest of a prompt, its name in files that need not repeat it; a single user turn is its text.
 
     >>> prompt_digest("two nights") == prompt_digest([{"role": "user", "content": "two nights"}])
     True
@@ -29,6 +29,6 @@ def prompt_digest(prompt: Prompt) -> str:
 
 
 def as_text(prompt: Prompt) -> Prompt:
-    """One user turn as its text, so that it is the same prompt however it was written; other messages as they are."""
+    """Write a single user turn as its text, so that it is the same prompt either way; other messages as they are."""
     alone = isinstance(prompt, list) and len(prompt) == 1 and prompt[0]["role"] == "user"
     return prompt[0]["content"] if alone and isinstance(prompt, list) else prompt

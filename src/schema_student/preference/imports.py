@@ -1,4 +1,4 @@
-r"""Preference data of any origin -> the pairs, or the corpus, that the trainers read.
+r"""Import preference data of any origin: the pairs, or the corpus, that the trainers read.
 
 Reads a JSONL file or a data set of the hub (--data-set); writes dpo_pairs.jsonl for DPO, d_04_training_corpus.jsonl
 for SFT, of a run that is named after the data. The first row says by its fields what all of them are:
@@ -47,19 +47,19 @@ class Unusable(Exception):
 
 
 class Tally:
-    """Rows left out: how many for each reason, and the first of them."""
+    """Counts of the rows left out, by reason, with the first of each."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.first: dict[str, str] = {}
 
     def add(self, reason: str, where: str) -> None:
-        """Count one."""
+        """Count a row that is left out."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.first.setdefault(reason, where)
 
     def lines(self) -> list[str]:
-        """One line a reason, for people."""
+        """Write one line a reason, for people."""
         return [f"left out {n}: {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]
 
 
@@ -107,12 +107,12 @@ def _import(settings: AnySettings, path: Path, read: Callable[..., Iterable[Pair
 
 
 def take(rows: Sequence[Any], limit: int) -> Sequence[Any]:
-    """`limit` rows, evenly spread; 0 = all."""
+    """Take `limit` rows, evenly spread; 0 = all."""
     return rows if not 0 < limit < len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def load_rows(source: str) -> list[tuple[str, Row]]:
-    """The rows of a JSONL file or of a hub's data set, each with where it stands."""
+    """Load the rows of a JSONL file or of a hub's data set, each with where it stands."""
     file = Path(source).expanduser()
     if file.is_file() or source.startswith(("/", ".", "~")) or file.suffix in (".jsonl", ".json"):
         return [(f"{file}:{number}", row) for number, row in number_rows(file)]
@@ -144,7 +144,7 @@ def _load_from_hub(source: str) -> Any:
 
 
 def read_pairs(rows: Sequence[tuple[str, Row]], tally: Tally, most: int = 1) -> Iterator[Pair]:
-    """Rows of dpo_pairs.jsonl; `most` of each judged prompt."""
+    """Read rows as those of dpo_pairs.jsonl; `most` of each judged prompt."""
     kind = find_kind(*rows[0])
     if kind == "examples":
         raise UserError(f"{rows[0][0]}: this row has no chosen and rejected answer; train-sft takes such rows")
@@ -158,7 +158,7 @@ def read_pairs(rows: Sequence[tuple[str, Row]], tally: Tally, most: int = 1) -> 
 
 
 def read_examples(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[CorpusRow]:
-    """Rows of d_04_training_corpus.jsonl: the answer, or the chosen one."""
+    """Read rows as those of d_04_training_corpus.jsonl: the answer, or the chosen one."""
     kind = find_kind(*rows[0])
     for where, row in rows:
         try:
@@ -185,7 +185,7 @@ def read_examples(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Cor
 
 
 def find_kind(where: str, row: Row) -> str:
-    """What a data set is, by its first row; raises UserError for one that is nothing of what we read."""
+    """Find the format of a data set by its first row; raises UserError for one that is not read here."""
     has = row.keys()
     if {"summaries", "choice"} & has:
         return "comparisons"
@@ -224,7 +224,7 @@ def _split(row: Row, prompt: Prompt) -> str:
 
 
 def read_pair(row: Row, where: str) -> tuple[Example, Example]:
-    """{prompt, chosen, rejected}, plain or messages."""
+    """Read a pair {prompt, chosen, rejected}, plain or messages."""
     _check_fields(row, ("chosen", "rejected"), where)
     if row.get("prompt") is None and isinstance(row["chosen"], str):
         _check_fields(row, ("prompt",), where)
@@ -233,14 +233,14 @@ def read_pair(row: Row, where: str) -> tuple[Example, Example]:
 
 
 def read_transcripts(row: Row, where: str) -> tuple[Example, Example]:
-    r"""HH-RLHF: two conversations "\n\nHuman: ...\n\nAssistant: ..." that share all but the last answer."""
+    r"""Read HH-RLHF: two conversations "\n\nHuman: ...\n\nAssistant: ..." that share all but the last answer."""
     _check_fields(row, ("chosen", "rejected"), where)
     chosen, rejected = (_split_last(_read_transcript(row[side], f"{where}: {side}")) for side in ("chosen", "rejected"))
     return chosen, rejected
 
 
 def read_comparison(row: Row, where: str) -> tuple[Example, Example]:
-    """TL;DR comparisons: a post and two summaries, of which `choice` (0 or 1) is the better one."""
+    """Read a TL;DR comparison: a post and two summaries, of which `choice` (0 or 1) is the better one."""
     _check_fields(row, ("info", "summaries", "choice"), where)
     info, summaries, choice = row["info"], row["summaries"], row["choice"]
     post = (info.get("post") or info.get("article")) if isinstance(info, dict) else None
@@ -256,7 +256,7 @@ def read_comparison(row: Row, where: str) -> tuple[Example, Example]:
 
 
 def judged_pairs(row: Row, where: str, tally: Tally, most: int) -> list[Row]:
-    """A prompt's best answer against its worst ones, worst first; those that the judge called a tie are no pair."""
+    """Pair a prompt's best answer with its worst ones, worst first; a tie of the judge is no pair."""
     _check_fields(row, ("prompt", "answers"), where)
     answers = row["answers"]
     if not _are_objects(answers) or not all({"text", "score"} <= each.keys() for each in answers):
@@ -293,7 +293,7 @@ READERS: dict[str, Callable[[Row, str], tuple[Example, Example]]] = {
 
 
 def read_example(row: Row, where: str) -> Example:
-    """{prompt, completion}, plain or messages; or {messages}, of which the last answer is learned."""
+    """Read an example {prompt, completion}, plain or messages; or {messages}, of which the last answer is learned."""
     if "messages" in row:
         return _split_last(_read_messages(row["messages"], f"{where}: messages"))
     _check_fields(row, ("prompt", "completion"), where)

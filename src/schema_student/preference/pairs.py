@@ -80,13 +80,13 @@ def build_pairs(given: AnySettings) -> Path:
 
 
 def join_samples(requests: Sequence[Request], samples: Path) -> list[tuple[Request, StudentSamples]]:
-    """Each request with its own answers, in whatever order they were written."""
+    """Join each request with its own answers, in whatever order they were written."""
     answers = {row.prompt_digest: row for row in read_rows(samples, StudentSamples)}
     return [(request, answers[request.digest]) for request in requests]
 
 
 def pair_up(request: Request, samples: StudentSamples, settings: ResolvedSettings, counts: Counter[str]) -> list[Pair]:
-    """The pairs of one prompt, hardest first; what was dropped is counted by reason in `counts`."""
+    """Make the pairs of one prompt, hardest first; what was dropped is counted by reason in `counts`."""
     answers = rank_answers(request, samples, settings)
     chosen = choose(answers)
     if chosen is None:
@@ -104,7 +104,7 @@ def pair_up(request: Request, samples: StudentSamples, settings: ResolvedSetting
 
 
 def rank_answers(request: Request, samples: StudentSamples, settings: ResolvedSettings) -> list[Answer]:
-    """Every different answer, graded: the greedy one, samples by how often they were drawn, the teacher's."""
+    """Grade every different answer: the greedy one, samples by how often they were drawn, the teacher's."""
     greedy, finished = samples.greedy
     sampled = Counter((text, finished) for text, finished in samples.samples)
     drawn = [(greedy, "greedy", 1 + sampled.pop((greedy, finished), 0), finished)]
@@ -122,7 +122,7 @@ def _graded(
 
 
 def choose(answers: Sequence[Answer]) -> Answer | None:
-    """The right answer that the student finds likeliest, else the teacher's; None where none is right."""
+    """Choose the right answer that the student finds likeliest, else the teacher's; None where none is right."""
     right = (answer for answer in answers if answer.rank == RIGHT and answer.finished)
     return next((answer for answer in right if not answer.text.lstrip().startswith("```")), None)
 

@@ -32,7 +32,7 @@ class Request:
 
 
 def draw_requests(dataset: Sequence[DatasetRow], settings: ResolvedSettings) -> list[Request]:
-    """The valid rows that pairs may be made of, with their prompts: in turn one of each schema, in an order by seed."""
+    """Draw the valid rows that pairs may be made of, with their prompts, schema by schema in turn, by seed."""
     valid = [row for row in dataset if row.is_valid]
     rows = [row for row in valid if row.split == "alignment"] or [row for row in valid if row.split == "train"]
     random.Random(f"pairs {settings.run.seed}").shuffle(rows)

@@ -41,7 +41,7 @@ Load = Callable[[], Student]
 def pick_failing(
     settings: ResolvedSettings, requests: Sequence[Request], load: Load, counts: Counter[str]
 ) -> list[Request]:
-    """Up to pair_prompts of the requests, those of a schema together: first those that the student would get wrong.
+    """Pick up to pair_prompts of the requests, those of a schema together, first those that it would get wrong.
 
     These have a token in their right answer that the student gives no more than 1/2; in their own order, lest one
     schema or a faulty answer take all. Then the rest, the least sure first.
@@ -61,7 +61,7 @@ def pick_failing(
 
 
 def read_answers(settings: ResolvedSettings, requests: Sequence[Request], load: Load) -> Path:
-    """How likely the student finds each request's right answer: request_logps.jsonl, {prompt_digest, least_logp}.
+    """Write how likely the student finds each right answer: request_logps.jsonl, {prompt_digest, least_logp}.
 
     least_logp is the log p (nats) of the answer's least likely token, given those before it.
     """
@@ -113,7 +113,7 @@ def _least_logps(loaded: Student, ids: list[Ids], trees: bool, settings: Resolve
 
 
 def sample_answers(settings: ResolvedSettings, requests: Sequence[Request], load: Load) -> Path:
-    """The student's greedy and sampled answers to each request: student_samples.jsonl, one row a prompt."""
+    """Sample the student's answers to each request, greedy and drawn: student_samples.jsonl, one row a prompt."""
     where = paths(settings)
     path = where.pairs.with_name("student_samples.jsonl")
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]

@@ -1,4 +1,4 @@
-"""Report: artifacts -> pages and plots; only reads.
+"""Write reports: artifacts -> pages and plots; only reads.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -1,4 +1,4 @@
-"""The DPO runs of several names -> one page with their logs and evaluations side by side; only reads.
+"""Compare the DPO runs of several names on one page: logs and evaluations side by side; only reads.
 
 After the report, for questions such as "fixed, calibrated or beta_dpo on the same pairs?".
 
@@ -38,7 +38,7 @@ def compare_runs(settings: AnySettings) -> Path:
 
 
 def page_dir(settings: AnySettings) -> Path:
-    """Where the page goes; raises UserError where there are not several runs to compare, or too many to tell apart."""
+    """Locate the page; raises UserError where there are not several runs to compare, or too many to tell apart."""
     runs = settings.compare.runs
     if not 2 <= len(set(runs)) == len(runs) <= len(figures.RUN_COLORS):
         raise UserError(
@@ -48,7 +48,7 @@ def page_dir(settings: AnySettings) -> Path:
 
 
 def read_dpo_run(settings: AnySettings, name: str, color: str) -> Row:
-    """Logs, the means of the last steps, and the evaluations of one run."""
+    """Read logs, the means of the last steps, and the evaluations of one run."""
     where = paths(settings.changed(run=name, adapter="", schemas=""))
     stage = read_stage(where.dpo_dir)
     if stage is None:

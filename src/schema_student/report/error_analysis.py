@@ -1,4 +1,4 @@
-"""Verdict rows of several students on the same prompts -> what differs between them, in numbers and examples.
+"""Analyse the errors of several students on the same prompts: what differs, in numbers and examples.
 
 Pure functions over rows of evaluation_results.jsonl. A student here is {"key", "label", "who", "rows", "summary"}.
 """
@@ -26,7 +26,7 @@ SIGNIFICANT = 0.05
 
 
 def find_transitions(before: Rows, after: Rows) -> Row:
-    """Prompts by what became of them: fixed, broken, right twice, wrong twice; rows of unknown verdict do not count."""
+    """Group prompts by what became of them: fixed, broken, right twice, wrong twice; unknown verdicts do not count."""
     later = {prompt_key(row): row for row in after}
     found: dict[str, list[tuple[EvaluationRow, EvaluationRow]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
     for row in before:
@@ -41,7 +41,7 @@ def find_transitions(before: Rows, after: Rows) -> Row:
 
 
 def count_transitions(before: Rows, after: Rows, splits: Sequence[str]) -> list[Row]:
-    """A line for each split and one for all: counts, and the share of failures that is gone."""
+    """Count transitions for each split and for all, and the share of failures that is gone."""
     lines = []
     for split in (*splits, None):
         mine = [[row for row in rows if split in (None, row.split)] for rows in (before, after)]
@@ -58,7 +58,7 @@ def count_transitions(before: Rows, after: Rows, splits: Sequence[str]) -> list[
 
 
 def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
-    """(keyword, path) of each kind of fault of an answer; indices of arrays become *.
+    """Find the (keyword, path) of each kind of fault of an answer; indices of arrays become *.
 
     A valid answer that is not what was asked fails where its meaning differs from the nearest accepted one's.
     """
@@ -77,12 +77,12 @@ def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
 
 
 def general_path(path: str) -> str:
-    """A JSON Pointer with every index replaced: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
+    """Replace every index of a JSON Pointer: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
     return re.sub(r"/\d+(?=/|$)", "/*", path)
 
 
 def differing_paths(value: Any, target: Any, path: str = "") -> Iterator[str]:
-    """JSON Pointers of the places where two values differ; of lists of conditions see differing_conditions."""
+    """Find the JSON Pointers at which two values differ; of lists of conditions see differing_conditions."""
     if isinstance(value, dict) and isinstance(target, dict):
         for key in sorted({*value, *target}):
             if key not in value or key not in target:
@@ -103,7 +103,7 @@ def _is_condition(value: Any) -> bool:
 
 
 def differing_conditions(value: Sequence[Row], target: Sequence[Row], path: str) -> Iterator[str]:
-    """Where conditions differ, told by their field: wherever they stand, one on another field differs there alone."""
+    """Find where conditions differ, matched by their field, wherever they stand."""
     texts = [{json.dumps(condition, sort_keys=True) for condition in side} for side in (target, value)]
     mine = [condition for condition in value if json.dumps(condition, sort_keys=True) not in texts[0]]
     theirs = [condition for condition in target if json.dumps(condition, sort_keys=True) not in texts[1]]
@@ -122,7 +122,7 @@ def differing_conditions(value: Sequence[Row], target: Sequence[Row], path: str)
 
 
 def tabulate_failures(students: Sequence[Row], most: int = 15) -> list[Row]:
-    """The commonest (keyword, path), with the number of answers of each student that fail there."""
+    """Tabulate the commonest (keyword, path), with the number of answers of each student that fail there."""
     counts = [Counter(fault for row in student["rows"] for fault in find_failures(row)) for student in students]
     total: Counter[tuple[str, str]] = Counter()
     for i, counted in enumerate(counts):
@@ -134,7 +134,7 @@ def tabulate_failures(students: Sequence[Row], most: int = 15) -> list[Row]:
 
 
 def tabulate_groups(students: Sequence[Row], fields: Sequence[str]) -> list[Row]:
-    """The share that is valid and as asked, for each value of the fields taken together."""
+    """Tabulate the share that is valid and as asked, for each value of the fields taken together."""
 
     def group_of(row: EvaluationRow) -> tuple[str, ...]:
         return tuple(str(getattr(row, field) or "") for field in fields)
@@ -151,7 +151,7 @@ def tabulate_groups(students: Sequence[Row], fields: Sequence[str]) -> list[Row]
 
 
 def list_weakest(student: Row, most: int = 8) -> list[Row]:
-    """The schemas on which a student fails most often."""
+    """List the schemas on which a student fails most often."""
     failed = Counter(row.schema_id for row in student["rows"] if row.rank != RIGHT)
     asked = Counter(row.schema_id for row in student["rows"])
     split = {row.schema_id: row.split for row in student["rows"]}
@@ -164,7 +164,7 @@ def list_weakest(student: Row, most: int = 8) -> list[Row]:
 
 
 def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
-    """For each kind of failure a few prompts, of the last student that fails so, with what every student wrote."""
+    """Pick a few prompts for each kind of failure, of the last student that fails so, with what every student wrote."""
     examples = []
     for rank in range(RIGHT):
         for student in reversed(students):
@@ -184,7 +184,7 @@ def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
 
 
 def show(row: EvaluationRow, students: Sequence[Row]) -> Row:
-    """One prompt and every student's answer to it."""
+    """Show one prompt and every student's answer to it."""
     key = prompt_key(row)
     answers = [(s["who"], s["key"], answer) for s in students for answer in s["rows"] if prompt_key(answer) == key]
     shown = ("query", "prompt_text", "current_date", "schema_id", "split")

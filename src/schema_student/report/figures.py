@@ -1,4 +1,4 @@
-"""The plots of a report: rows of the artifacts -> PNG bytes, one function a figure; None without data.
+"""Draw the plots of a report: rows of the artifacts -> PNG bytes, one function a figure; None without data.
 
 One color a student throughout (Okabe and Ito's palette, safe for color-blind eyes), labels beside what they name.
 """
@@ -109,7 +109,7 @@ def _frame(axes: Any, title: str, ylabel: str = "", xlabel: str = "") -> None:
 
 
 def draw_rates(students: Sequence[Row], splits: Sequence[str]) -> bytes | None:
-    """Each rate of each student with its 95% interval, a panel a split."""
+    """Draw each rate of each student with its 95% interval, a panel a split."""
     if not students or not splits:
         return None
     thick = 0.8 / len(students)
@@ -150,7 +150,7 @@ def _bar(axes: Any, y: float, rate: Row, thick: float, student: Row) -> None:
 
 
 def draw_outcomes(students: Sequence[Row], names: Sequence[str]) -> bytes | None:
-    """What became of the prompts, a bar a student: the ranks, worst first."""
+    """Draw what became of the prompts, a bar a student: the ranks, worst first."""
     if not students:
         return None
 
@@ -199,7 +199,7 @@ SHOWN_PANELS = 6
 
 
 def draw_balance(balance: Row) -> bytes | None:
-    """What requests are made of, in shares of training and of tests: one panel a question, from describe()."""
+    """Draw what requests are made of, in shares of training and of tests: one panel a question, from describe()."""
     shown = [name for name in PANELS if name in balance][:SHOWN_PANELS]
     if not shown:
         return None
@@ -237,7 +237,7 @@ def draw_balance(balance: Row) -> bytes | None:
 
 
 def draw_sft(metrics: Sequence[Row]) -> bytes | None:
-    """Loss of training and validation; the learning rate below."""
+    """Draw the losses of training and validation; the learning rate below."""
     if not any("loss" in row for row in metrics):
         return None
 
@@ -258,7 +258,7 @@ def draw_sft(metrics: Sequence[Row]) -> bytes | None:
 
 
 def draw_margins(margins: Sequence[Row]) -> bytes | None:
-    """How far the policy has moved apart what it should prefer and what it should not, free of beta."""
+    """Draw the margins, free of beta: how far the policy has moved chosen and rejected answers apart."""
     if not margins:
         return None
 
@@ -279,7 +279,7 @@ def draw_margins(margins: Sequence[Row]) -> bytes | None:
 
 
 def draw_beta(trace: Sequence[Row], metrics: Sequence[Row], delta: float | None) -> bytes | None:
-    """beta, the threshold tau that the controller holds margins against, and the share of margins above it."""
+    """Draw beta, the threshold tau that the controller holds margins against, and the share of margins above it."""
     steps = [row for row in trace if "step" in row]
     if not steps:
         steps = [{"step": row["step"], "beta": row["beta/effective"]} for row in metrics if "beta/effective" in row]
@@ -311,7 +311,7 @@ def draw_beta(trace: Sequence[Row], metrics: Sequence[Row], delta: float | None)
 
 
 def draw_dpo(metrics: Sequence[Row], chosen_step: int | None) -> bytes | None:
-    """Whether pairs come into order, what becomes of the log-probabilities, and right answers on validation."""
+    """Draw the share of pairs in order, the log-probabilities, and right answers on validation."""
     if not any("rewards/accuracies" in row for row in metrics):
         return None
     has_answers = any("eval_semantic" in row for row in metrics)
@@ -355,7 +355,7 @@ def _plot_answers(axes: Any, metrics: Sequence[Row], chosen_step: int | None) ->
 
 
 def draw_compared_runs(runs: Sequence[Row]) -> bytes:
-    """beta, margins (median, 10% to 90%), pairs in order and log-probabilities of several DPO runs over steps.
+    """Draw beta, margins (median, 10% to 90%), pairs in order and log-probabilities of several DPO runs over steps.
 
     `runs`: {name, color, metrics, margins}.
     """

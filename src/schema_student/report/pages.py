@@ -1,6 +1,6 @@
-"""All artifacts of a run -> reports/<run>/report.md, report.html (one file, nothing fetched) and the plots; only reads.
+"""Write the report of a run: report.md, report.html (one file, nothing fetched) and the plots; only reads.
 
-Last step of the flow. What a run has not made is named as missing, and the report shows the rest.
+Last stage of the flow. What a run has not made is listed as missing, and the report shows the rest.
 
     write_report(settings)   # needs nothing but outputs/
 """
@@ -81,7 +81,7 @@ def write_report(settings: AnySettings) -> Path:
 
 
 def collect(settings: AnySettings) -> Row:
-    """Every fact of the report, from the artifacts that are there."""
+    """Collect every fact of the report from the artifacts that are there."""
     where, run = paths(settings), resolve_run(settings)
     students = read_students(where, run)
     stages = {"sft": read_stage(where.run_dir), "dpo": read_stage(where.dpo_dir)}
@@ -121,7 +121,7 @@ def collect(settings: AnySettings) -> Row:
 
 
 def read_students(where: Paths, run: str) -> list[Row]:
-    """The finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
+    """Read the finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
     found = []
     for key, results in find_evaluations(where, run):
         told = read_json(results.with_name("evaluation_summary.json"))
@@ -142,7 +142,7 @@ def _place(key: str) -> tuple[int, float, str]:
 
 
 def read_stage(run_dir: Path) -> Row | None:
-    """Logs of SFT or DPO: metrics, margins, beta's trace and run_config; None where the stage has not begun."""
+    """Read the logs of SFT or DPO: metrics, margins, beta's trace, run_config; None where the stage has not begun."""
     logs = {
         name: read_jsonl(run_dir / f"{file}.jsonl") if (run_dir / f"{file}.jsonl").exists() else []
         for name, file in (("metrics", "training_metrics"), ("margins", "margins"), ("trace", "beta_trace"))
@@ -161,7 +161,7 @@ def read_stage(run_dir: Path) -> Row | None:
 
 
 def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
-    """What a whole run has and this one lacks, in words."""
+    """List in words what a whole run has and this one lacks."""
     known = {student["key"] for student in students}
     found = [f"the evaluation of {who}" for key, who in WHO.items() if key not in known]
     for key, name in (("sft", "SFT"), ("dpo", "DPO")):
@@ -173,7 +173,7 @@ def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
 
 
 def read_data(where: Paths) -> Row | None:
-    """Counts of d_03 by split, who wrote it, and what it holds."""
+    """Read the counts of d_03 by split, who wrote it, and what it holds."""
     if not where.dataset.exists():
         return None
     rows = read_rows(where.dataset, DatasetRow)
@@ -188,14 +188,14 @@ def read_data(where: Paths) -> Row | None:
 
 
 def teacher_name(model: str | None) -> str:
-    """What a report calls a teacher: the embedded one is never taken for a language model."""
+    """Name a teacher as reports do: the embedded one is never taken for a language model."""
     if model == MODEL:
         return DISPLAY_NAME
     return {"user": "your own answers", None: "unknown"}.get(model, str(model))
 
 
 def read_pairs(where: Paths) -> Row | None:
-    """Pairs made or imported, and why their rejected answers are worse, where that is known."""
+    """Read the pairs made or imported, and why their rejected answers are worse, where that is known."""
     if not where.pairs.exists():
         return None
     rows, meta = read_rows(where.pairs, Pair), read_meta(where.pairs) or {}
@@ -215,7 +215,7 @@ def read_pairs(where: Paths) -> Row | None:
 
 
 def describe_choice(stage: Row | None) -> Row | None:
-    """Which checkpoint of DPO was taken and why; SFT itself is a candidate."""
+    """Describe which checkpoint of DPO was taken and why; SFT itself is a candidate."""
     if stage is None or "checkpoint" not in stage["config"]:
         return None
     config = stage["config"]
@@ -224,7 +224,7 @@ def describe_choice(stage: Row | None) -> Row | None:
 
 
 def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
-    """What ran: names, versions, digests, settings, and when each step ended."""
+    """Describe what ran: names, versions, digests, settings, and when each stage ended."""
     config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
     steps = list_steps(where, students)
     meta = steps[-1]["meta"] if steps else {}
@@ -245,7 +245,7 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
 
 
 def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
-    """The finished artifacts in the order in which they ended, with digests and the seconds since the one before."""
+    """List the finished artifacts in the order of their ends, with digests and the seconds since the one before."""
     data = [where.domain_specs, where.schemas, where.dataset, where.corpus, where.pairs]
     runs = [where.run_dir, where.dpo_dir]
     evaluations = [where.eval_dir(student["summary"]["name"]) / "evaluation_results.jsonl" for student in students]
@@ -273,7 +273,7 @@ def _digest(path: Path, meta: Row) -> str:
 
 
 def write_headline(students: Sequence[Row]) -> Row:
-    """The run in two sentences: what the last student reaches, and from where."""
+    """Write the run in two sentences: what the last student reaches, and from where."""
     if not students:
         return {"text": "Nothing has been evaluated yet: only training logs are shown.", "alignment": None}
     *earlier, last = [(student, student["summary"]["overall"]["semantic_pass_rate"]) for student in students]
@@ -297,7 +297,7 @@ def _when(student: Row) -> str:
 
 
 def judge_alignment(line: Row, choice: Row | None) -> Row:
-    """Whether DPO helped, by the prompts whose verdict changed: {tone, title, text}. Chance is named as chance."""
+    """Judge whether DPO helped, by the prompts whose verdict changed: {tone, title, text}. Chance is called chance."""
     if choice and choice["sft_was_better"]:
         return {
             "tone": "neutral",
@@ -327,7 +327,7 @@ def judge_alignment(line: Row, choice: Row | None) -> Row:
 
 
 def draw(facts: Row) -> dict[str, bytes]:
-    """{file name: PNG} of every figure that has data."""
+    """Draw every figure that has data: {file name: PNG}."""
     students, (sft, dpo) = facts["students"], (facts["stages"]["sft"] or {}, facts["stages"]["dpo"] or {})
     delta = dpo.get("config", {}).get("settings", {}).get("beta_delta")
     chosen = facts["chosen"]["step"] if facts["chosen"] else None
@@ -345,7 +345,7 @@ def draw(facts: Row) -> dict[str, bytes]:
 
 
 def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
-    """A template filled with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
+    """Render a template with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
     is_html = ".html" in template
     environment = open_templates(Path(__file__).parent / "templates", autoescape=is_html)
     environment.filters.update(

@@ -39,7 +39,7 @@ MAX_EDITS = 40  # edits tried a kind
 
 
 def mutate(value: Any, schema: dict[str, Any] | CompiledSchema, rng: random.Random) -> list[tuple[str, str]]:
-    """(text, kind) for each kind of fault that this valid value can be given, in random order.
+    """Break a valid value: (text, kind) for each kind of fault that it can be given, in random order.
 
     The text is compact JSON, cut short for "truncated". Kinds are those of MUTATIONS, and the text's rank is
     MUTATIONS[kind][0]; "other_value" is valid and means something else.

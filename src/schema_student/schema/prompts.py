@@ -1,4 +1,4 @@
-"""What the student reads and writes: the one renderer of a prompt.
+"""Render the student's prompt, in one place.
 
 Every stage that shows a schema and a request to a student calls it, so that the tokens of a prompt are the same in SFT,
 DPO, evaluation and serving. The chat template is applied in one place too: student.tokens.encode_prompt.
@@ -15,7 +15,7 @@ INSTRUCTION = "Write one JSON object that obeys the schema and answers the reque
 
 
 def render_prompt(schema: dict[str, Any], query: str, current_date: str, rendering: str = "compact") -> str:
-    """The user turn: instruction, schema, date, request, in this order so that requests of a schema share a prefix.
+    """Render the user turn: instruction, schema, date, request, so that requests of a schema share a prefix.
 
     >>> print(render_prompt({"type": "object", "properties": {"n": {"type": "integer"}}}, "two", "2026-01-31"))
     Write one JSON object that obeys the schema and answers the request.

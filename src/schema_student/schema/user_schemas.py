@@ -1,4 +1,4 @@
-"""Schemas that a person brings with --schemas: a directory of .json files, one .json file, or JSONL rows.
+"""Load a user's own schemas (--schemas): a directory of .json files, one .json file, or JSONL rows.
 
 A JSONL row is {schema_id, schema, query?, answer?, accepted?}; other keys are ignored. All is checked here, once:
 broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid.
@@ -38,7 +38,7 @@ class SchemaRow:
 
 
 def load_schemas(path: str | Path) -> list[SchemaRow]:
-    """Rows in file order (files by name). Different schemas under one id become id, id-2, id-3.
+    """Load rows in file order (files by name). Different schemas under one id become id, id-2, id-3.
 
     Raises UserError that names file, line and place: missing path, nothing inside, broken JSON, a row without schema_id
     or schema, a schema that compile_schema refuses or that contradicts itself, an answer that its schema refuses.

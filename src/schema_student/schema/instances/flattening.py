@@ -38,7 +38,7 @@ def flatten(schema: Any, root: dict[str, Any], rng: random.Random) -> tuple[Flat
 
 
 def take_branch(flat: Flat, condition: Condition, root: dict[str, Any], rng: random.Random) -> Flat:
-    """Assume that a condition holds, or that it does not; the check of the level finds out."""
+    """Assume that a condition holds, or that it does not; the check of the level decides."""
     holds = rng.random() < 0.5
     for part in [condition["if"], condition.get("then", True)] if holds else [condition.get("else", True)]:
         more, conditions = flatten(part, root, rng)
