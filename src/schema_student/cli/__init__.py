@@ -1,4 +1,4 @@
-"""The command `schema-student VERB`; the scripts and the runners are doors to the same functions.
+"""Run the command `schema-student VERB`; the scripts and the runners are doors to the same functions.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -1,4 +1,4 @@
-"""The verbs that make data: domains -> schemas -> requests with answers -> prompts with completions.
+"""Define the verbs that make data: domains -> schemas -> requests with answers -> prompts with completions.
 
 They import what they run only after the settings are read, as all verbs do: --help and a wrong flag take no second.
 """

@@ -1,4 +1,4 @@
-"""The verbs that look: at a student's answers, at one answer, at two students, at a run, at several."""
+"""Define the verbs that evaluate and report: a student's answers, one answer, two students, a run, several runs."""
 
 from __future__ import annotations
 

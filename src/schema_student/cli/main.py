@@ -124,7 +124,7 @@ def dispatch(words: Sequence[str]) -> None:
 
 
 def describe_verbs() -> str:
-    """The verbs in the order of use, a line each."""
+    """List the verbs in the order of use, a line each."""
     lines = [f"  {verb:<{max(map(len, VERBS))}}  {summary(verb)}" for verb in VERBS]
     return "\n".join(
         [
@@ -140,7 +140,7 @@ def describe_verbs() -> str:
 
 
 def summary(verb: str) -> str:
-    """The first line of a verb's help."""
+    """Return the first line of a verb's help."""
     return (VERBS[verb].__doc__ or "").partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""The verb `run`: every stage from nothing to a report, each in a process of its own, as runAll.sh does."""
+"""Define the verb `run`: every stage from nothing to a report, each in a process of its own, as runAll.sh does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def choose_stages(first: str, last: str) -> list[str]:
-    """The stages from one to another; raises SettingsError for an unknown one, and where they are the wrong way."""
+    """Choose the stages from one to another; raises SettingsError for an unknown one and for the wrong order."""
     names = list(STAGES)
     for name in (first, last):
         if name not in names:

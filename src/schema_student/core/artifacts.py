@@ -98,7 +98,7 @@ def open_artifact(
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
-    """The .meta.json of an artifact; None where it is not finished."""
+    """Read the .meta.json of an artifact; None where it is not finished."""
     meta = _beside(path, "meta")
     return read_json(meta) if meta.exists() else None
 

@@ -39,12 +39,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """The objects of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one."""
+    """Read the objects of a JSONL file, blank lines skipped; raises UserError that names file:line of a broken one."""
     return [row for _, row in number_rows(path)]
 
 
 def number_rows(path: Path) -> list[tuple[int, Row]]:
-    """The rows of a JSONL file, each with the number of its line."""
+    """Read the rows of a JSONL file, each with the number of its line."""
     lines = enumerate(_read_text(path).split("\n"), start=1)
     return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
 

@@ -32,7 +32,7 @@ class Record:
 
     @classmethod
     def from_json(cls, row: Row, where: str = "row", advice: str = "") -> Self:
-        """The row of a JSON object.
+        """Make a row of a JSON object.
 
         Raises UserError that begins with `where` for a missing field, or a required *_json that holds no JSON.
         """
@@ -46,7 +46,7 @@ class Record:
         return cls(**own, extra={name: value for name, value in row.items() if name not in own})
 
     def as_json(self) -> Row:
-        """The JSON object, fields in their order, then what is extra."""
+        """Return the row as a JSON object, fields in their order, then what is extra."""
         return {name: getattr(self, name) for name in self._written()} | self.extra
 
     def _written(self) -> Iterable[str]:
@@ -75,7 +75,7 @@ def _check_nested(text: Any, where: str) -> None:
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """The rows of a JSONL file, each of one type; raises UserError that names file and line of a broken one."""
+    """Read the rows of a JSONL file, each of one type; raises UserError that names file and line of a broken one."""
     advice = name_maker(path)
     return [kind.from_json(row, f"{path}:{number}", advice) for number, row in number_rows(path)]
 
@@ -140,12 +140,12 @@ class DatasetRow(Record):
 
     @cached_property
     def schema(self) -> Any:
-        """The JSON Schema."""
+        """Return the JSON Schema."""
         return json.loads(self.schema_json)
 
     @cached_property
     def target(self) -> Any:
-        """The answer's value."""
+        """Return the answer's value."""
         return json.loads(self.ast_json) if self.ast_json else None
 
 
@@ -254,5 +254,5 @@ class EvaluationRow(Record):
 
 
 def prompt_key(row: DatasetRow | EvaluationRow) -> tuple[str, str, str, str]:
-    """What makes two rows of the same prompt."""
+    """Return what two rows have in common that are of the same prompt."""
     return row.split, row.schema_id, row.current_date, row.query

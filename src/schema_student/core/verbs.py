@@ -1,4 +1,4 @@
-"""Which settings each verb of `schema-student` reads: these are its flags, and what a runner gives each of its stages.
+"""List the settings that each verb of `schema-student` reads: its flags, and what a runner gives each stage.
 
 A name is a group of settings (settings.GROUPS), or one setting of a group: "student.adapter".
 
@@ -77,5 +77,5 @@ def settings_read(verb: str) -> list[str]:
 
 
 def verbs_that_read(name: str) -> list[str]:
-    """The verbs that read a setting, but for those that take what others read."""
+    """List the verbs that read a setting, but for those that take what others read."""
     return [verb for verb in READS if verb not in ("run", "config") and name in settings_read(verb)]

@@ -36,7 +36,7 @@ class Candidate:
     accepted: dict[str, list[Any]] | None = None
 
     def as_row(self) -> DatasetRow:
-        """The row of d_03 that it is where it is valid."""
+        """Make the row of d_03 that it is where it is valid."""
         source, kind, answer = self.quota.source, self.quota.kind, self.answer
         refused = source.is_dsl and is_refusal(answer)
         return DatasetRow(
@@ -94,7 +94,7 @@ class Collector:
         return False
 
     def deduplicate(self, queries: Iterable[str], quota: Quota, current_date: str, most: int) -> list[str]:
-        """The requests, `most` of them, that nobody asked yet: they are taken from here on, the others rejected."""
+        """Take up to `most` requests that are new, and reject the others."""
         kept: list[str] = []
         for query in map(str.strip, queries):
             if not normalized(query) or len(kept) == most:
@@ -107,7 +107,7 @@ class Collector:
         return kept
 
     def reasons(self) -> dict[str, int]:
-        """How many were rejected for each reason, the commonest first."""
+        """Count the rejected by reason, the commonest first."""
         return dict(Counter(str(row.error_type) for row in self.rejected).most_common())
 
 

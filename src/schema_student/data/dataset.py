@@ -128,7 +128,7 @@ class _Writer:
     batches: Counter[str] = field(default_factory=Counter)  # requests asked for so far, by schema
 
     def add_own_rows(self, split: str, rows: Sequence[tuple[Source, SchemaRow]]) -> None:
-        """The user's requests; their answers are the truth, and where one is missing the teacher is asked for it."""
+        """Add the user's requests; their answers are the truth, and where one is missing the teacher is asked."""
         unanswered = [(source, row) for source, row in rows if row.answer is None]
         asks = [("answer", _question(source, str(row.query), self._own_date(row), "en")) for source, row in unanswered]
         written = self.teacher.ask_many(asks, progress="answers")

@@ -1,4 +1,4 @@
-"""How many rows of what: each schema's quota by split, kind and language, and the "auto" numbers behind it."""
+"""Plan how many rows of what: each schema's quota by split, kind and language, and the "auto" numbers behind it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Quota:
 
 
 def size_dataset(settings: AnySettings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> AnySettings:
-    """The settings with their "auto" numbers.
+    """Fill in the settings' "auto" numbers.
 
     Of many schemas of the user's each gets less: about OWN_MODE_ROWS training rows in all, and OWN_PAIR_SHARE requests
     for each prompt that pairs are made of.

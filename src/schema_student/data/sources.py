@@ -1,4 +1,4 @@
-"""The schemas that rows are made for: those of d_02, or the user's own with their requests."""
+"""Read the schemas that rows are made for: those of d_02, or the user's own with their requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def schema_source(settings: AnySettings) -> Path:
 
 
 def read_sources(settings: AnySettings) -> list[Source]:
-    """The schemas of a run."""
+    """Read the schemas of a run."""
     origin = schema_source(settings)
     return read_user_schemas(origin) if settings.run.schemas else read_built_schemas(origin)
 

@@ -1,4 +1,4 @@
-"""A student -> verdict rows -> rates with intervals; two students compared by it.
+"""Evaluate a student -> verdict rows -> rates with intervals; compare two students.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

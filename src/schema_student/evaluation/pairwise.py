@@ -38,7 +38,7 @@ POINTS = {"first": 1, "tie": 0, "second": -1}
 
 
 def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, str]]]:
-    """The settings with the run whose prompts are answered, and (name, adapter) of the two; adapter "" is the base.
+    """Name the two students (name, adapter), adapter "" for the base; and set the run whose prompts they answer.
 
     Raises UserError where --adapters does not name two different students.
     """
@@ -57,7 +57,7 @@ def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, s
 
 
 def pairwise_dir(settings: AnySettings) -> Path:
-    """The folder of the comparison of two students."""
+    """Locate the folder of the comparison of two students."""
     (first, _), (second, _) = name_students(settings)[1]
     return paths(settings).pairwise / f"{first}-vs-{second}"
 
@@ -99,7 +99,7 @@ def _compare_all(
 
 
 def pair_answers(first: Sequence[EvaluationRow], second: Sequence[EvaluationRow]) -> list[AnswerPair]:
-    """The two students' answers to each prompt; raises UserError where they share none."""
+    """Pair the two students' answers to each prompt; raises UserError where they share none."""
     others = {prompt_key(row): row for row in second}
     found = [(row, others[prompt_key(row)]) for row in first if prompt_key(row) in others]
     if not found:
@@ -108,7 +108,7 @@ def pair_answers(first: Sequence[EvaluationRow], second: Sequence[EvaluationRow]
 
 
 def compare(pairs: Sequence[AnswerPair], ask_many: Any, requests: dict[Any, DatasetRow]) -> list[Row]:
-    """A row for each pair: both answers, the verdicts in both places, and the outcome for the first student."""
+    """Compare each pair: a row with both answers, both verdicts, and the outcome for the first student."""
     from schema_student.preference.rollouts import question  # brings torch, which a dry run does not need
 
     asks, rows = [], []

@@ -1,4 +1,4 @@
-"""A student's answers to requests -> rows of evaluation_results: graded against the target, then by the teacher."""
+"""Grade a student's answers to requests, against the target, then by the teacher -> rows of evaluation_results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Graded:
 
 
 def complete(student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: tqdm) -> list[Completion]:
-    """What the student writes to each request of a batch, greedily."""
+    """Complete each request of a batch, greedily."""
     from schema_student.student.generation import generate
 
     prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
@@ -67,7 +67,7 @@ def complete(student: Student, batch: Sequence[DatasetRow], settings: ResolvedSe
 
 
 def grade_completion(request: DatasetRow, written: Completion, strip_fences: bool) -> Graded:
-    """The row of an answer, as far as it is known without the teacher."""
+    """Grade an answer: its row, as far as it is known without the teacher."""
     compiled = compile_schema(request.schema, request.schema_id)
     graded = grade(written.text, compiled, request.target, request.accepted, strip_fences)
     verdict = graded.verdict
@@ -118,7 +118,7 @@ def _same(value: Any, target: Any) -> bool:
 
 
 def ask_teacher(graded: Sequence[Graded], teacher: Teacher) -> list[Graded]:
-    """The rows with the teacher's verdicts on valid answers. Where it fails to judge, semantic_pass is unknown."""
+    """Ask the teacher for verdicts on valid answers. Where it fails to judge, semantic_pass is unknown."""
     valid = [each for each in graded if each.row.schema_valid]
     answers = teacher.ask_many([("judge", _question(each)) for each in valid])
     found = {id(each): answer for each, answer in zip(valid, answers, strict=True)}

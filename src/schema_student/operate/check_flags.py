@@ -1,4 +1,4 @@
-"""What a runner asks before its first stage: is each of its flags read by one of its stages?
+"""Check before a runner's first stage that each of its flags is read by one of its stages.
 
     python -m schema_student.operate.check_flags VERB [VERB ...] -- [FLAG ...]
 

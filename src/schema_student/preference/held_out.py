@@ -1,4 +1,4 @@
-"""Which prompts are held out of preference training: decided here for pairs, imported rows and validation requests."""
+"""Decide which prompts are held out of preference training, for pairs, imported rows and validation requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_held_out(prompt: Prompt) -> bool:
 
 
 def split_of(prompt: Prompt) -> str:
-    """The split of a prompt's pairs."""
+    """Return the split of a prompt's pairs."""
     return "validation" if is_held_out(prompt) else "train"
 
 

@@ -1,4 +1,4 @@
-"""What the SFT student writes, graded -> chosen and rejected answers to the same prompt: dpo_pairs.jsonl.
+"""Build pairs of graded answers of the SFT student: chosen and rejected answers to a prompt, dpo_pairs.jsonl.
 
 chosen is always right (rank 5): the student's own answer where one of them is right, because then the pair differs
 only in what was wrong; else the teacher's. rejected is the student's own wrong answer where there is one, the

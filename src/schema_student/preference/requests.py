@@ -1,4 +1,4 @@
-"""The requests that pairs and rollouts are made of, with their prompts.
+"""Draw the requests that pairs and rollouts are made of, with their prompts.
 
 They come from the alignment split of d_03: training schemas, but requests that SFT has not seen, because a student
 asked what it was trained on makes too few mistakes; and not those of the tests. Without such a split they are the
@@ -50,5 +50,5 @@ def _first(item: tuple[int, Any]) -> int:
 
 
 def take_together(requests: Sequence[Request], count: int) -> list[Request]:
-    """The first `count` requests, those of a schema together: in a chunk of answers they share its computation."""
+    """Take the first `count` requests, those of a schema together: in a chunk they share its computation."""
     return sorted(requests[:count], key=lambda request: request.row.schema_id)

@@ -1,4 +1,4 @@
-"""What the SFT student makes of the requests for pairs: how likely it finds right answers, and what it writes.
+"""Sample the SFT student on the requests for pairs: how likely it finds right answers, and what it writes.
 
 Answers cost a hundred times what reading costs: where there are more requests than pair_prompts, the student first
 reads each with its right answer (request_logps.jsonl), and those that it would get wrong are taken. Then it answers

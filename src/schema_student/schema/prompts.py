@@ -28,5 +28,5 @@ def render_prompt(schema: dict[str, Any], query: str, current_date: str, renderi
 
 
 def render_row_prompt(row: DatasetRow, rendering: str) -> str:
-    """The prompt of a row of d_03."""
+    """Render the prompt of a row of d_03."""
     return render_prompt(row.schema, row.query, str(row.current_date or ""), rendering)

@@ -43,7 +43,7 @@ class TreeMask:
 
     @cached_property
     def reach(self) -> Any:
-        """The window as a tensor; without one, more than any depth."""
+        """Return the window as a tensor; without one, more than any depth."""
         return torch.full((), len(self.ends_T) if self.window is None else self.window, device=self.ends_T.device)
 
     @cached_property

@@ -212,7 +212,7 @@ class _Batch:
         return self._forward(torch.tensor(next_ids)[:, None], self.position_BL.amax(-1, keepdim=True) + 1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """The batch becomes these of its rows, in this order; a row may be named several times."""
+        """Keep these rows of the batch, in this order; a row may be named several times."""
         self.position_BL = self.position_BL[rows]
         for layer in self.cache.layers:
             layer.batch_select_indices(rows.to(self.model.device))

@@ -39,7 +39,7 @@ class TeacherChoice:
 
     @property
     def stamp(self) -> str:
-        """What decides the answers, as far as it is known without asking: the model, and the embedded one's rules."""
+        """Return what decides the answers, as far as is known without asking: the model; the embedded one's rules."""
         return f"{self.model}@{model_digest()[:16]}" if self.embedded else self.model
 
 
