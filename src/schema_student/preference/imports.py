@@ -73,20 +73,28 @@ def import_pairs(settings: AnySettings) -> Path:
     def read(rows: Sequence[tuple[str, Row]], tally: Tally) -> Iterator[Pair]:
         return read_pairs(rows, tally, settings.pairs.pairs_per_prompt)
 
-    return _import(settings, paths(settings).pairs, read, "pair of a chosen and a rejected answer")
+    what = "pair of a chosen and a rejected answer"
+    return _import(settings, paths(settings).pairs, ("data", "pairs"), read, what)
 
 
 def import_corpus(settings: AnySettings) -> Path:
     """Write d_04_training_corpus.jsonl of --data-set: examples, or the chosen answers of preference data."""
-    return _import(settings, paths(settings).corpus, read_examples, "prompt with its answer")
+    return _import(settings, paths(settings).corpus, ("data",), read_examples, "prompt with its answer")
 
 
-def _import(settings: AnySettings, path: Path, read: Callable[..., Iterable[Pair | CorpusRow]], what: str) -> Path:
+def _import(
+    settings: AnySettings,
+    path: Path,
+    deciding: Sequence[str],
+    read: Callable[..., Iterable[Pair | CorpusRow]],
+    what: str,
+) -> Path:
+    """Write the rows that `read` makes of --data-set; `deciding` are the groups of settings of its stamp."""
     source = settings.data.data_set
     if not source:
         raise UserError("give --data-set a JSONL file or the id of a data set of the hub; --help shows what rows hold")
     file = Path(source).expanduser()
-    stamp = make_stamp(settings, "data", "pairs")
+    stamp = make_stamp(settings, *deciding)
     with open_artifact(path, stamp, [file] if file.is_file() else [], settings.run.overwrite) as artifact:
         if artifact.done:
             return path

@@ -48,7 +48,7 @@ from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
 CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
-SAMPLED = ("sampling", "prompt", "data", "rollouts")  # groups of settings that decide the answers
+SAMPLED = ("sampling", "prompt", "rollouts")  # groups of settings that decide the answers
 BY_STUDENT, BY_TEACHER = ("loading", "generation"), ("answers",)  # and further ones, by who answers
 KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  # of a prompt's row
 
@@ -357,6 +357,6 @@ def describe(settings: ResolvedSettings, responses: Path, judged: Path) -> Row:
         "answered_by": (read_meta(responses) or {}).get("model"),
         "judged_by": (read_meta(judged) or {}).get("teacher"),
         "files": {path.name: digest(path) for path in (responses, judged)},
-        "settings": settings.dump(*SAMPLED, *BY_STUDENT, "scoring", "student", "run"),
+        "settings": settings.dump(*SAMPLED, *BY_STUDENT, "data", "scoring", "student", "run"),
         "versions": versions(),
     }

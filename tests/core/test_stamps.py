@@ -1,0 +1,222 @@
+"""Every setting that decides an artifact's content is in the stamp of the stage that makes it, and no other is.
+
+What a stage reads is known from its verb's flags (core.verbs.READS, which tests/cli hold against the code); each such
+setting must change the stamp, unless UNDECIDING or the stage's own list says why it decides nothing.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, get_args, get_origin
+
+import pytest
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.settings import GROUP_OF, GROUPS, default_settings
+from schema_student.core.verbs import settings_read
+from schema_student.data import corpus, dataset, domains, hub
+from schema_student.data.sources import Source
+from schema_student.evaluation import evaluate
+from schema_student.preference import imports, pairs, rollouts, samples
+from schema_student.training import sft
+from schema_student.training.dpo import train as dpo
+
+
+class Stamped(Exception):
+    """Raised in place of making an artifact; holds its stamp."""
+
+
+def stamp_of(make, settings):
+    with pytest.raises(Stamped) as caught:
+        make(settings)
+    return caught.value.args[0]
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    """Stages stop where their artifact would be opened; a base and a teacher are what the settings call them."""
+
+    def stop(path, stamp, *given, **options):
+        raise Stamped(json.loads(json.dumps(stamp)))
+
+    def teacher(settings):
+        named = " ".join(settings.dump("teacher").values())
+        return SimpleNamespace(stamp=named, embedded=True, display_name="", reason="", hosts=())
+
+    def student(settings):
+        return SimpleNamespace(kind="embedded", name="", base=settings.student.base_model, reason="")
+
+    stubs = {"open_artifact": stop, "make_run": stop, "resolve_teacher": teacher, "choose_student": student}
+    stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
+    stubs |= {"check_tracker": lambda settings: None}
+    for module in (domains, dataset, hub, corpus, sft, evaluate, samples, rollouts, imports, dpo, pairs):
+        for name, stub in stubs.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, stub)
+    monkeypatch.setattr(dataset, "read_sources", lambda settings: [Source("s", "d", [], {})])
+    monkeypatch.setattr(dataset, "split_schemas", lambda *given: {"s": "train"})
+    monkeypatch.setattr(pairs, "read_rows", lambda *given: [])
+    monkeypatch.setattr(pairs, "draw_requests", lambda *given: ["a request"])
+    monkeypatch.setattr(pairs, "pick_failing", lambda settings, requests, *given: requests)
+    monkeypatch.setattr(pairs, "sample_answers", lambda *given: Path())
+
+
+STAGES = {
+    "domains": [domains.write_domain_specs],
+    "schemas": [domains.write_schemas],
+    "generate": [dataset.write_dataset, hub.write_hub_dataset],
+    "corpus": [corpus.write_corpus],
+    "train": [sft.train_sft],
+    "evaluate": [lambda settings: evaluate.evaluate_student(settings, "student-base")],
+    "pairs": [
+        lambda settings: samples.read_answers(settings, [], None),
+        lambda settings: samples.sample_answers(settings, [], None),
+        pairs.build_pairs,
+    ],
+    "align": [dpo.train_dpo],
+    "rollouts": [
+        lambda settings: rollouts.sample_responses(settings, []),
+        lambda settings: rollouts.judge_responses(settings, Path("rollout_responses.jsonl")),
+    ],
+}
+PLACE = ("run", "output_dir", "data_dir", "schemas", "data_set", "adapter", "eval_student")  # or an input's digest
+MANNER = ("overwrite", "dry_run", "report_to", "push_to_hub", "hub_public", *GROUPS["server"].model_fields)
+ALLOWANCE = ("beta_published",)  # allows values of others
+COUNTED = ("processes",)  # make_run stamps how many there are
+UNDECIDING = {*PLACE, *MANNER, *ALLOWANCE, *COUNTED}
+
+TEACHER = (*GROUPS["teacher"].model_fields, *GROUPS["answers"].model_fields)
+BATCH = ("eval_batch_size",)  # an answer does not depend on what shares its batch
+ROOM = ("max_seq_length",)  # that the base is loaded with
+STUDENT = ("base_model", *GROUPS["loading"].model_fields, "max_new_tokens")
+CASES = {
+    "domains": ("domains", {}, ()),
+    "schemas": ("schemas", {}, ()),
+    "dataset": ("generate", {"pair_queries": 4}, ("pair_prompts",)),  # what "auto" pair_queries follow
+    "corpus": ("corpus", {}, ()),
+    "sft": ("train", {}, ()),
+    "evaluation": ("evaluate", {}, ()),
+    "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
+    "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
+    "dpo": ("align", {}, (*GROUPS["lora"].model_fields, *BATCH)),  # the adapter has its shape
+    "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
+    "rollouts compared": (
+        "rollouts",
+        {"rollout_scorer": "teacher"},
+        (*ROOM, *BATCH, "reward_model", "strip_fences"),
+    ),
+    "rollouts of the teacher": (
+        "rollouts",
+        {"rollout_source": "teacher", "rollout_scorer": "teacher"},
+        (*STUDENT, *ROOM, *BATCH, "reward_model", "strip_fences"),
+    ),
+}
+SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
+OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
+OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
+OTHERS |= {"run": "other"}
+
+
+def another(settings, name):
+    """Another value that a setting may have."""
+    value, kind = settings.value(name), GROUPS[GROUP_OF[name]].model_fields[name].annotation
+    if name in OTHERS:
+        return OTHERS[name]
+    if get_origin(kind) is Literal:
+        return next(each for each in get_args(kind) if each != value)
+    if value == "auto":
+        return 3
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return f"{value}x"
+    return value + 1 if isinstance(value, int) else value * 0.9 if value else 0.5
+
+
+def deciding_settings(makers, settings):
+    """The settings whose change changes one of the stamps."""
+    stamps = [stamp_of(make, settings) for make in makers]
+    return {
+        name
+        for name in GROUP_OF
+        if [stamp_of(make, settings.changed(**{name: another(settings, name)})) for make in makers] != stamps
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stage_stamps_what_it_reads_and_nothing_else(case, stubbed, tmp_path):
+    verb, changes, undeciding = CASES[case]
+    settings = default_settings(**{**SMALL, **changes}, output_dir=str(tmp_path))
+    deciding = deciding_settings(STAGES[verb], settings) - {*PLACE}
+    assert deciding == {*settings_read(verb)} - UNDECIDING - {*undeciding}
+
+
+def test_imported_data_follow_their_source(stubbed, tmp_path):
+    settings = default_settings(**SMALL, data_set="mine.jsonl", output_dir=str(tmp_path))
+    assert deciding_settings([imports.import_corpus], settings) == {"data_set", "data_limit", "seed"}
+    assert deciding_settings([imports.import_pairs], settings) == {"data_set", "data_limit", "seed", "pairs_per_prompt"}
+
+
+def test_a_reward_model_is_stamped_where_it_scores(stubbed, tmp_path):
+    settings = default_settings(**SMALL, rollout_scorer="reward", reward_model="one", output_dir=str(tmp_path))
+    assert "reward_model" in deciding_settings(STAGES["rollouts"], settings)
+
+
+def test_a_fresh_adapter_s_shape_is_stamped(stubbed, tmp_path):
+    settings = default_settings(**SMALL, data_set="mine.jsonl", output_dir=str(tmp_path))
+    assert deciding_settings([dpo.train_dpo], settings) >= {*GROUPS["lora"].model_fields}
+
+
+# On real artifacts
+
+DATA_STAGES = {
+    "domains": domains.write_domain_specs,
+    "schemas": domains.write_schemas,
+    "generate": dataset.write_dataset,
+    "corpus": corpus.write_corpus,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Domain specs, schemas, dataset and corpus of the embedded teacher."""
+    small = {"train_queries": 2, "eval_queries": 2, "pair_queries": 1, "domains": 4}
+    small |= {"teacher_model": "embedded-teacher", "base_model": "embedded"}
+    settings = default_settings(**small, output_dir=str(tmp_path_factory.mktemp("made")))
+    for write in DATA_STAGES.values():
+        write(settings)
+    return settings
+
+
+def files_of(settings):
+    return {path: path.read_bytes() for path in paths(settings).dataset.parent.glob("d_0*") if path.is_file()}
+
+
+@pytest.mark.parametrize("verb", DATA_STAGES)
+def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting(verb, made):
+    before = files_of(made)
+    others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence"}
+    for name in sorted({*settings_read(verb)} - UNDECIDING - others):
+        with pytest.raises(UserError, match=rf"was made otherwise: .*{name} was .*, now .*--overwrite"):
+            DATA_STAGES[verb](made.changed(**{name: another(made, name)}))
+    assert files_of(made) == before
+
+
+@pytest.mark.parametrize("verb", DATA_STAGES)
+def test_a_finished_artifact_is_left_alone_whatever_the_other_settings_are(verb, made, capsys):
+    others = {*GROUP_OF} - {*settings_read(verb)} | {"teacher_timeout", "teacher_retries", "teacher_concurrency"}
+    unread = others - {*PLACE, *GROUPS["teacher"].model_fields, "teacher_host"}
+    DATA_STAGES[verb](made.changed(**{name: another(made, name) for name in unread}))
+    assert "done already" in capsys.readouterr().out
+
+
+def test_imported_pairs_are_refused_with_another_limit(tmp_path):
+    write_jsonl(tmp_path / "mine.jsonl", [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(4)])
+    settings = default_settings(data_set=str(tmp_path / "mine.jsonl"), output_dir=str(tmp_path))
+    path = imports.import_pairs(settings)
+    for name in ("data_limit", "pairs_per_prompt", "seed"):
+        with pytest.raises(UserError, match=rf"{name} was"):
+            imports.import_pairs(settings.changed(**{name: another(settings, name)}))
+    assert imports.import_pairs(settings.changed(sft_epochs=9.0, teacher_temperature=0.1)) == path
