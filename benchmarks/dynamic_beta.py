@@ -26,12 +26,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -41,8 +42,11 @@ from schema_student.core.jsonl import Row, append_row, read_json, read_jsonl, wr
 from schema_student.core.paths import paths
 from schema_student.core.settings import Settings, default_settings
 from schema_student.evaluation.evaluate import evaluate_student
-from schema_student.training.dpo import train
-from schema_student.training.loop import METRICS
+from schema_student.training.dpo.feeding import ControllerFeed
+from schema_student.training.dpo.objective import DPO
+from schema_student.training.dpo.stage import train_dpo
+from schema_student.training.loop import TrainingLoop
+from schema_student.training.metrics_log import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("test_seen", "test_unseen")
@@ -130,7 +134,7 @@ def run_job(job: Job, base: Settings) -> Row:
     settings, started = settings_of(job, base), time.monotonic()
     run_dir = paths(settings).dpo_dir
     with timed() as spent:
-        train.train_dpo(settings)
+        train_dpo(settings)
     seconds = time.monotonic() - started
     outcomes = evaluate(settings, job.name, str(run_dir / f"checkpoint-{job.steps}"))
     logged = read_jsonl(run_dir / METRICS)
@@ -159,36 +163,31 @@ def mean(rows: Sequence[Row], key: str) -> float:
 def timed() -> Iterator[dict[str, float]]:
     """Seconds of clock time: in the controller, its gathering and its logs; in look-ahead passes; and in whole steps.
 
-    A step is making its batches, look-ahead, forward and backward passes, so that it contains the other two; the
-    optimizer's update, validation and checkpoints are in none. On a GPU, which runs behind, the controller's seconds
-    hold the wait for the margins too.
+    A step is making its batches, look-ahead, forward and backward passes and the optimizer's update, so that it
+    contains the other two; validation and checkpoints are in none. On a GPU, which runs behind, the controller's
+    seconds hold the wait for the margins too.
     """
     spent = {"controller": 0.0, "look_ahead": 0.0, "step": 0.0}
     parts = {
-        "set_beta": "controller",
-        "_look_ahead": "look_ahead",
-        "get_batch_samples": "step",
-        "training_step": "step",
+        "controller": (ControllerFeed, "decide"),
+        "look_ahead": (DPO, "look_ahead"),
+        "step": (TrainingLoop, "_train_step"),
     }
-    real = {name: getattr(train.DPOTrainer, name) for name in parts}
-
-    def wrap(name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return real[name](*args, **kwargs)
-            finally:
-                spent[parts[name]] += time.perf_counter() - started
-
-        return call
-
-    for name in parts:
-        setattr(train.DPOTrainer, name, wrap(name))
-    try:
+    with ExitStack() as stack:
+        for part, (owner, name) in parts.items():
+            stack.enter_context(patch.object(owner, name, _timed(getattr(owner, name), spent, part)))
         yield spent
-    finally:
-        for name, method in real.items():
-            setattr(train.DPOTrainer, name, method)
+
+
+def _timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[part] += time.perf_counter() - started
+
+    return call
 
 
 def evaluate(settings: Settings, name: str, adapter: str) -> dict[str, dict[str, str]]:

@@ -10,7 +10,7 @@ forward, backward, clipping, AdamW). With --warm-up the step before is one of fu
 in the midst of training: the first one touches memory for the first time, which can take as long as to compute.
 The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
-ours   batching.collate, batching.completion_logps, then sft.sft_loss, or train.dpo_margins and dpo_losses
+ours   batching.collate, batching.completion_logps, then sft.sft_loss, or dpo.losses.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
        chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
        one pair at a time (two need more than 24 GiB), accumulated over the same pairs, reference log-probabilities
@@ -309,7 +309,7 @@ def our_steps(job: Job) -> dict[str, Any]:
 
     from schema_student.student import batching
     from schema_student.training import sft
-    from schema_student.training.dpo import train
+    from schema_student.training.dpo.losses import dpo_losses, dpo_margins
 
     model = get_peft_model(make_model(job), lora_config())
     autocast = torch.bfloat16 if job.dtype == "bfloat16" else None
@@ -325,8 +325,8 @@ def our_steps(job: Job) -> dict[str, Any]:
         logps = logps_BC.sum(-1)
         if job.stage == "sft":
             return sft.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
-        margins = train.dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
-        return train.dpo_losses(margins, BETA).mean(), logps
+        margins = dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
+        return dpo_losses(margins, BETA).mean(), logps
 
     steps = [*warm_ups(job), *[draw_rows(job)] * job.steps]
     references = []
@@ -350,7 +350,7 @@ def our_steps(job: Job) -> dict[str, Any]:
         found["losses"].append(loss.item())
         found["gradient_norms"].append(norm.item())
         found["logps"].append([part.mean().item() for part in logps.detach().chunk(2)])
-        del loss, logps  # and their graph, as the Trainer does
+        del loss, logps  # and their graph, as the training loop does
     return {name: values[-job.steps :] for name, values in found.items()}
 
 

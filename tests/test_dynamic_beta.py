@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dpo import dataset_rows, settings_with_pairs
+from training_runs import dataset_rows, settings_with_pairs
 
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
@@ -65,7 +65,7 @@ def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
 def test_the_look_ahead_of_accumulated_steps_is_counted_apart_and_in_the_step(tmp_path):
     few = {"dpo_max_steps": 2, "dpo_eval_every": 2, "dpo_gradient_accumulation": 2}
     with dynamic_beta.timed() as spent:
-        dynamic_beta.train.train_dpo(settings_with_pairs(tmp_path, **few))
+        dynamic_beta.train_dpo(settings_with_pairs(tmp_path, **few))
     assert spent["look_ahead"] > spent["controller"] > 0
     assert spent["look_ahead"] + spent["controller"] < spent["step"]
 

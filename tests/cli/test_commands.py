@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import tiny
 from pipeline import recorded_reads
-from test_sft import adapter_weights
+from training_runs import adapter_weights, killed_in_step
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.verbs import settings_read
-from schema_student.training import sft
+from schema_student.training import sft, trackers
 from schema_student.training.dpo import beta as betas
-from schema_student.training.dpo import train
+from schema_student.training.dpo import stage
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo")
@@ -89,14 +89,14 @@ def test_train_sft_then_train_dpo_goes_on_from_its_adapter(place, monkeypatch, c
 
 def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
     worse = {"checkpoint": "checkpoint-0", "why": "a test", "sft_was_better": True}
-    monkeypatch.setattr(train, "choose_checkpoint", lambda _: worse)
+    monkeypatch.setattr(stage, "choose_checkpoint", lambda _: worse)
     run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl")
     weights = adapter_weights(run_dir / "checkpoint-final")
     assert all(not weight.any() for name, weight in weights.items() if "lora_B" in name)
 
 
 def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
-    with tiny.killed_in_step(monkeypatch, train.DPOTrainer, 4):
+    with killed_in_step(monkeypatch, 4):
         call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="a")
     ours, theirs = (call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run=run) for run in ("a", "b"))
     assert (ours / "margins.jsonl").read_bytes() == (theirs / "margins.jsonl").read_bytes()
@@ -203,25 +203,39 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place
     assert not (place / "out").exists()
 
 
-def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch):
-    from transformers import TrainerCallback
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch, name):
+    class Tracker:
+        def __init__(self, run_name, **options):
+            made.append((run_name, options))
 
-    class Tracker(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            seen.append((args.run_name, logs))
+        def start(self):
+            made.append("started")
 
-    seen = []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(
-        "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)
-    )
-    for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "WANDB_PROJECT"):
-        monkeypatch.setenv(name, "")
+        def log(self, values, step):
+            seen.append((values, step))
+
+        def finish(self):
+            made.append("finished")
+
+    made, seen, find_spec = [], [], importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *given: given == (name,) or find_spec(*given))
+    monkeypatch.setitem(trackers.TRACKERS, name, Tracker)
+    monkeypatch.setenv("WANDB_PROJECT", "")
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl", report_to="wandb")
-    assert "WANDB_MODE" not in os.environ and os.environ["TENSORBOARD_LOGGING_DIR"] == str(run_dir / "tensorboard")
+    run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl", report_to=name)
+    (run_name, options), *told = made
+    assert told == ["started", "finished"]
+    if name == "tensorboard":
+        assert (run_name, options) == ("prefs-dpo", {"logging_dir": run_dir / "tensorboard"})
+    else:
+        assert (run_name, options["name"]) == ("schema-student", "prefs-dpo") and options["config"][
+            "dpo_max_steps"
+        ] == 4
+    if name == "wandb":
+        assert "WANDB_MODE" not in os.environ and options["dir"] == str(run_dir)
     logged = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "checkpoint" not in row]
-    assert seen == [("prefs-dpo", row) for row in logged]
+    assert seen == [({trackers.tracker_name(key): row[key] for key in row}, row["step"]) for row in logged]
 
 
 def test_the_console_scripts_run_each_command(tmp_path):

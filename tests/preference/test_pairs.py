@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_sft import settings_with_corpus
+from training_runs import settings_with_corpus
 
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError

@@ -8,6 +8,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training_runs import computed_tokens
 
 from schema_student.student import batching
 from schema_student.student.tokens import encode_completion, encode_prompt
@@ -75,12 +76,6 @@ def test_batches_use_every_row_once_a_pass_and_are_the_same_for_a_seed():
     assert sorted(i for batch in plan[:7] for i in batch) == list(range(25))
     assert sorted(i for batch in plan[7:] for i in batch) == list(range(25))
     assert plan == planner.plan(14) != batching.Planner(rows, keys, 4, 1000, 2, 2, True).plan(14)
-
-
-def computed_tokens(sequences, trees):
-    """Tokens that the model reads of a batch, padding too."""
-    batch = batching.collate(sequences, 0, trees)
-    return batch["tree"]["ids"].numel() if trees else batch["input_ids"].numel()
 
 
 @hypothesis.settings(deadline=None)

@@ -9,11 +9,8 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-
-import pytest
 
 from schema_student.student.loading import load_student
 
@@ -107,23 +104,6 @@ def tiny_student(folder: Path, adapter: str | None = None, trainable: bool = Fal
     """The tiny base saved under `folder` and loaded as `load_student` loads any base."""
 
     return load_student(tiny_settings(folder), adapter=adapter, trainable=trainable)
-
-
-@contextmanager
-def killed_in_step(monkeypatch, trainer, step: int):
-    """Within it, training ends as by Ctrl-C in the given optimizer step: after its backward pass, before its update."""
-    train = trainer.training_step
-
-    def killed(self, *args, **kwargs):
-        loss = train(self, *args, **kwargs)
-        if self.state.global_step == step - 1:
-            raise KeyboardInterrupt
-        return loss
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "training_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 def run_in_two_processes(*words: str) -> None:

@@ -10,65 +10,32 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_sft import adapter_weights, same_run, settings_with_corpus
+from training_runs import (
+    DPO_STEPS,
+    adapter_weights,
+    dataset_rows,
+    killed_in_step,
+    pair_rows,
+    same_run,
+    settings_with_pairs,
+)
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.settings import Settings
 from schema_student.preference.held_out import is_held_out
 from schema_student.student import batching
 from schema_student.student.loading import load_student
-from schema_student.training import sft
 from schema_student.training.dpo import beta as betas
-from schema_student.training.dpo import train
-
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
-STEPS = 14  # longer than the controller's warm-up
-
-
-def pair_rows(count: int = 8, held_out: int = 2) -> list[dict]:
-    def row(i: int) -> dict:
-        head = {"prompt": f"number {i}", "chosen": json.dumps({"n": i}), "rejected": json.dumps({"m": str(i)})}
-        tail = {"schema_id": "s", "chosen_rank": 5, "rejected_rank": 2, "why": "m required", "source": "mutation"}
-        return {**head, **tail, "split": "train" if i < count else "validation"}
-
-    return [row(i) for i in range(count + held_out)]
-
-
-def dataset_rows() -> list[dict]:
-    head = {
-        "schema_id": "s",
-        "domain": "d",
-        "schema_json": json.dumps(SCHEMA),
-        "current_date": "2026-01-31",
-        "is_valid": True,
-    }
-    rows = [("validation", 3), ("validation", 4), ("test_unseen", 5)]
-    return [{**head, "query": f"number {i}", "ast_json": json.dumps({"n": i}), "split": split} for split, i in rows]
-
-
-def settings_with_pairs(folder: Path, **changes) -> Settings:
-    small = {
-        "sft_max_steps": 2,
-        "dpo_max_steps": STEPS,
-        "dpo_eval_every": 5,
-        "dpo_learning_rate": 0.01,
-        "max_new_tokens": 16,
-    }
-    settings = settings_with_corpus(folder, **{**small, **changes})
-    write_jsonl(paths(settings).pairs, pair_rows())
-    write_jsonl(paths(settings).dataset, dataset_rows())
-    if not paths(settings).sft_checkpoint.exists():
-        sft.train_sft(settings)
-    return settings
+from schema_student.training.dpo import encoding, epsilon, objective, reference, selection, stage
+from schema_student.training.dpo.losses import dpo_losses, dpo_margins, positive_margins, sft_losses
 
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):
     """A whole run of SFT and DPO on the tiny student."""
     settings = settings_with_pairs(tmp_path_factory.mktemp("dpo"))
-    train.train_dpo(settings)
+    stage.train_dpo(settings)
     return settings
 
 
@@ -80,15 +47,15 @@ def test_a_run_leaves_what_the_contract_names(aligned):
         "logps/chosen",
         "logps/rejected",
     }
-    assert all(named <= set(row) for row in rows) and len(rows) == STEPS
+    assert all(named <= set(row) for row in rows) and len(rows) == DPO_STEPS
     assert {"risk/p_hat", "risk/tau", "risk/u", "risk/s"} <= set(rows[-1])
     margins = read_jsonl(run_dir / "margins.jsonl")
     stats = ["n", "mean", "std", "min", "p10", "median", "p90", "max", "pos_frac"]
-    assert [list(row) for row in margins] == [["step", "epoch", *stats, "npy", "sample"]] * STEPS
+    assert [list(row) for row in margins] == [["step", "epoch", *stats, "npy", "sample"]] * DPO_STEPS
     trace = read_jsonl(run_dir / "beta_trace.jsonl")
     assert trace[0]["type"] == "warmup_end" and {"tau_0", "beta_0"} <= set(trace[0])
     assert set(trace[1]) == {"step", "tau", "p_hat", "over", "beta", "u", "s"}
-    assert [row["step"] for row in trace[1:]] == list(range(11, STEPS + 1))
+    assert [row["step"] for row in trace[1:]] == list(range(11, DPO_STEPS + 1))
 
 
 def test_step_1_starts_from_the_sft_student(aligned):
@@ -109,14 +76,12 @@ def test_the_loss_log_is_the_loss_of_the_logged_margins_and_beta(aligned):
     losses = [row for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
     for logged, row in zip(losses, read_jsonl(run_dir / "margins.jsonl"), strict=True):
         margins = torch.tensor(row["sample"])
-        assert float(train.dpo_losses(margins, logged["beta/effective"]).mean()) == pytest.approx(
-            logged["loss"], rel=1e-5
-        )
+        assert float(dpo_losses(margins, logged["beta/effective"]).mean()) == pytest.approx(logged["loss"], rel=1e-5)
 
 
 def test_the_trace_replays_to_the_last_digit_and_a_change_is_found(aligned, tmp_path):
     run_dir = paths(aligned).dpo_dir
-    assert betas.replay_run(run_dir) == STEPS - 9
+    assert betas.replay_run(run_dir) == DPO_STEPS - 9
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("run_config.json", "margins.jsonl", "margins"):
@@ -134,9 +99,9 @@ def test_the_trace_replays_to_the_last_digit_and_a_change_is_found(aligned, tmp_
 @pytest.mark.parametrize("kill_at", [3, 8, 13])
 def test_killed_and_run_again_it_equals_an_undisturbed_run(aligned, tmp_path, monkeypatch, kill_at):
     settings = settings_with_pairs(tmp_path)
-    with tiny.killed_in_step(monkeypatch, train.DPOTrainer, kill_at):
-        train.train_dpo(settings)
-    train.train_dpo(settings)
+    with killed_in_step(monkeypatch, kill_at):
+        stage.train_dpo(settings)
+    stage.train_dpo(settings)
     ours, theirs = paths(settings).dpo_dir, paths(aligned).dpo_dir
     same_run(ours, theirs)
     for name in ("margins.jsonl", "beta_trace.jsonl"):
@@ -147,9 +112,9 @@ def test_micro_batches_share_one_beta_and_equal_one_batch(tmp_path):
     few = {"dpo_max_steps": 12, "dpo_eval_every": 12}
     whole = settings_with_pairs(tmp_path / "a", dpo_batch_size=8, **few)
     parts = settings_with_pairs(tmp_path / "b", dpo_batch_size=4, **few)
-    train.train_dpo(whole)
+    stage.train_dpo(whole)
     parts = parts.changed(dpo_gradient_accumulation=2)
-    train.train_dpo(parts)
+    stage.train_dpo(parts)
     ours, theirs = (read_jsonl(paths(s).dpo_dir / "margins.jsonl") for s in (whole, parts))
     assert [row["n"] for row in theirs] == [8] * 12
     for one, other in zip(ours, theirs, strict=True):
@@ -195,8 +160,8 @@ def test_logps_margins_loss_and_gradients_equal_trls(tmp_path, trees):
     with torch.no_grad():
         reference_logps = batching.completion_logps(reference, batch).sum(-1)
     policy_logps = batching.completion_logps(policy, batch).sum(-1)
-    margins = train.dpo_margins(*torch.cat([policy_logps, reference_logps]).reshape(4, -1))
-    ours = train.dpo_losses(margins, 0.3).mean()
+    margins = dpo_margins(*torch.cat([policy_logps, reference_logps]).reshape(4, -1))
+    ours = dpo_losses(margins, 0.3).mean()
     ours.backward()
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
     assert policy_logps.tolist() == pytest.approx(their_logps.tolist(), rel=1e-5)
@@ -218,7 +183,7 @@ def test_the_checkpoint_with_the_most_right_answers_is_chosen(tmp_path):
         {"step": 20, "eval_semantic": 0.7, "eval_valid": 0.9},
         {"step": 30, "eval_semantic": 0.6, "eval_valid": 1.0},
     ]
-    chosen = train.choose_checkpoint(metrics_of(tmp_path, rows, [10, 20, 30]))
+    chosen = selection.choose_checkpoint(metrics_of(tmp_path, rows, [10, 20, 30]))
     assert chosen == {
         "checkpoint": "checkpoint-20",
         "why": "right answers 70.0% on validation (SFT 50.0%)",
@@ -230,7 +195,7 @@ def test_a_tie_with_sft_goes_to_sft_and_the_best_of_dpo_is_told(tmp_path):
     rows = [{"step": step, "eval_semantic": 0.7, "eval_valid": 0.9, "eval_loss": 0.7 - step / 100} for step in (0, 10)]
     rows[0]["eval_rewards/accuracies"], rows[1]["eval_rewards/accuracies"] = 0.0, 0.8
     rows.append({**rows[1], "step": 20, "eval_semantic": 0.6})
-    chosen = train.choose_checkpoint(metrics_of(tmp_path, rows, [10, 20]))
+    chosen = selection.choose_checkpoint(metrics_of(tmp_path, rows, [10, 20]))
     assert chosen["sft_was_better"] and chosen["checkpoint"] == "checkpoint-0"
     scores = "right answers 70.0% on validation (SFT 70.0%), valid ones 90.0% on validation (SFT 90.0%)"
     assert chosen["why"] == f"no DPO checkpoint was better than SFT: {scores}"
@@ -243,7 +208,7 @@ def test_a_gain_that_chance_explains_leaves_the_sft_student(fixed, broken, chose
         {"step": step, "eval_semantic": bits.count("1") / 20, "eval_valid": 1.0, "eval_right": bits}
         for step, bits in ((0, then), (10, now))
     ]
-    made = train.choose_checkpoint(metrics_of(tmp_path, rows, [10]))
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows, [10]))
     assert made["checkpoint"] == f"checkpoint-{chosen}" and made["sft_was_better"] == (chosen == 0)
     assert f"{fixed} fixed, {broken} broken" in made["why"] and ("beyond chance" in made["why"]) == (chosen == 0)
 
@@ -256,8 +221,8 @@ def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch
         right = next(scores)
         return [(True, i < right) for i in range(10)]
 
-    monkeypatch.setattr(train, "grade_answers", judged)
-    train.train_dpo(settings)
+    monkeypatch.setattr(selection, "grade_answers", judged)
+    stage.train_dpo(settings)
     run_dir = paths(settings).dpo_dir
     said = "no DPO checkpoint was better than SFT: right answers 80.0% on validation (SFT 90.0%)"
     assert said in capsys.readouterr().out
@@ -270,21 +235,21 @@ def test_where_sft_was_better_it_is_kept_and_said(aligned, tmp_path, monkeypatch
 
 def test_reference_logps_are_kept_for_later_runs_on_the_same_pairs(aligned, tmp_path, monkeypatch, capsys):
     settings = settings_with_pairs(tmp_path, dpo_max_steps=1)
-    train.train_dpo(settings)
-    real = train.DPOTrainer._reference_rows
+    stage.train_dpo(settings)
+    real = reference.compute_reference_logps
 
-    def count(trainer, rows):
+    def count(rows, batches):
         made.append(len(rows))
-        return real(trainer, rows)
+        return real(rows, batches)
 
     made: list[int] = []
-    monkeypatch.setattr(train.DPOTrainer, "_reference_rows", count)
+    monkeypatch.setattr(reference, "compute_reference_logps", count)
     again = settings.changed(beta=0.3, beta_controller="fixed", dpo_learning_rate=0.001, overwrite=True)
-    train.train_dpo(again)
+    stage.train_dpo(again)
     assert made == [] and "computed before" in capsys.readouterr().out
     rows = pair_rows()
     write_jsonl(paths(settings).pairs, [{**rows[0], "rejected": '{"k":1}'}, *rows[1:]])
-    train.train_dpo(again)
+    stage.train_dpo(again)
     assert made == [2, 8]
 
 
@@ -294,7 +259,7 @@ def test_the_reference_is_another_with_another_dtype_adapter_setting_backend_or_
     def name(settings=aligned, backend="transformers"):
         student = load_student(settings.changed(load_in_4bit=False))
         student.choice = replace(student.choice, backend=backend)
-        return train.name_reference(student, adapter, settings)
+        return reference.name_reference(student, adapter, settings)
 
     names = [name(), name(aligned.changed(dtype="bfloat16")), name(aligned.changed(load_in_4bit=True))]
     names.append(name(backend="unsloth"))
@@ -313,7 +278,7 @@ def runs(tmp_path_factory):
     made = {}
     for kind in ("fixed", "hoeffding", "beta_dpo", "epsilon"):
         made[kind] = settings_with_pairs(tmp_path_factory.mktemp(kind), beta_controller=kind, **SHORT)
-        train.train_dpo(made[kind])
+        stage.train_dpo(made[kind])
     return made
 
 
@@ -360,7 +325,7 @@ def test_the_loss_of_beta_dpo_is_the_mean_over_the_pairs_it_keeps(runs):
     for loss, row, traced in zip(losses, margins, trace, strict=True):
         kept = torch.tensor([row["sample"][i] for i in traced["kept"]])
         assert len(kept) == 3
-        assert float(train.dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
+        assert float(dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_loss_of_epsilon_has_a_beta_for_each_pair(runs):
@@ -371,26 +336,26 @@ def test_the_loss_of_epsilon_has_a_beta_for_each_pair(runs):
     assert any(any(row["signs"]) for row in margins)
     for loss, row, traced in zip(losses, margins, trace, strict=True):
         pair_betas = traced["beta"] / (1 + 0.01 * torch.tensor(row["signs"]))
-        assert float(train.dpo_losses(torch.tensor(row["sample"]), pair_betas).mean()) == pytest.approx(loss, rel=1e-5)
+        assert float(dpo_losses(torch.tensor(row["sample"]), pair_betas).mean()) == pytest.approx(loss, rel=1e-5)
 
 
 def test_perturbed_logps_are_those_of_the_moved_logits():
     rng = torch.Generator().manual_seed(0)
     policy, reference = torch.randn(2, 5, 7, generator=rng, dtype=torch.float64)
     ids, mask = torch.tensor([1, 6, 0, 3, 0]), torch.tensor([1, 1, 1, 1, 0])
-    found = train.perturbed_logps(policy, reference, ids, mask, 0.2)
+    found = epsilon.perturbed_logps(policy, reference, ids, mask, 0.2)
     for logp, side in zip(found, (-0.2, 0.0, 0.2), strict=True):
         moved = ((1 + side) * policy - side * reference).softmax(-1)  # as the paper writes it
         assert logp == pytest.approx(sum(float(moved[i, ids[i]].log()) for i in range(4)), rel=1e-12)
-    assert len(set(train.perturbed_logps(policy, policy, ids, mask, 0.2))) == 1
+    assert len(set(epsilon.perturbed_logps(policy, policy, ids, mask, 0.2))) == 1
 
 
 @pytest.mark.parametrize("kind", ["beta_dpo", "epsilon"])
 def test_any_controller_killed_and_run_again_equals_an_undisturbed_run(runs, tmp_path, monkeypatch, kind):
     settings = settings_with_pairs(tmp_path, beta_controller=kind, **SHORT)
-    with tiny.killed_in_step(monkeypatch, train.DPOTrainer, 5):
-        train.train_dpo(settings)
-    train.train_dpo(settings)
+    with killed_in_step(monkeypatch, 5):
+        stage.train_dpo(settings)
+    stage.train_dpo(settings)
     ours, theirs = paths(settings).dpo_dir, paths(runs[kind]).dpo_dir
     same_run(ours, theirs)
     for name in ("margins.jsonl", "beta_trace.jsonl"):
@@ -400,13 +365,13 @@ def test_any_controller_killed_and_run_again_equals_an_undisturbed_run(runs, tmp
 def test_beta_dpo_takes_the_global_batch_of_the_step_whatever_its_micro_batches(tmp_path):
     settings = settings_with_pairs(tmp_path, beta_controller="beta_dpo", **{**SHORT, "dpo_max_steps": 3})
     settings = settings.changed(dpo_gradient_accumulation=2)
-    train.train_dpo(settings)
+    stage.train_dpo(settings)
     trace = read_jsonl(paths(settings).dpo_dir / "beta_trace.jsonl")
     assert [len(row["kept"]) for row in trace] == [int(8 * 0.8)] * 3
     losses = [row["loss"] for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
     for loss, row, traced in zip(losses, read_jsonl(paths(settings).dpo_dir / "margins.jsonl"), trace, strict=True):
         kept = torch.tensor([row["sample"][i] for i in traced["kept"]])
-        assert float(train.dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
+        assert float(dpo_losses(kept, traced["beta"]).mean()) == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "passes"), [("fixed", 6), ("calibrated", 12)])
@@ -414,21 +379,21 @@ def test_micro_batches_are_read_twice_only_where_beta_needs_their_margins(tmp_pa
     steps = {"dpo_max_steps": 3, "dpo_eval_every": 3, "dpo_batch_size": 4, "beta_controller": kind}
     settings = settings_with_pairs(tmp_path, **steps, dpo_gradient_accumulation=2, gradient_accumulation=3)
     write_jsonl(paths(settings).pairs, pair_rows(held_out=0))
-    real, seen = train.DPOTrainer.margins_of, []
-    monkeypatch.setattr(train.DPOTrainer, "margins_of", lambda *given: seen.append(1) or real(*given))
-    train.train_dpo(settings)
+    real, seen = objective.DPO.margins_of, []
+    monkeypatch.setattr(objective.DPO, "margins_of", lambda *given: seen.append(1) or real(*given))
+    stage.train_dpo(settings)
     assert len(seen) == passes
     run_dir = paths(settings).dpo_dir
     assert betas.replay_run(run_dir) == (3 if kind == "fixed" else 0)
     losses = [row["loss"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
     for loss, row in zip(losses, read_jsonl(run_dir / "margins.jsonl"), strict=True):
         assert row["n"] == 8
-        assert float(train.dpo_losses(torch.tensor(row["sample"]), 0.1).mean()) == pytest.approx(loss, rel=1e-5)
+        assert float(dpo_losses(torch.tensor(row["sample"]), 0.1).mean()) == pytest.approx(loss, rel=1e-5)
 
 
 def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
     settings, seen = settings_with_pairs(tmp_path, **SHORT), []
-    validate = train.DPOTrainer.validate
+    validate = objective.DPO.validate
 
     def watched(self):
         before = json.dumps(self.controller.state_dict())
@@ -436,8 +401,8 @@ def test_validation_leaves_the_controller_as_it_was(tmp_path, monkeypatch):
         seen.append(json.dumps(self.controller.state_dict()) == before)
         return metrics
 
-    monkeypatch.setattr(train.DPOTrainer, "validate", watched)
-    train.train_dpo(settings)
+    monkeypatch.setattr(objective.DPO, "validate", watched)
+    stage.train_dpo(settings)
     assert seen == [True] * 3
 
 
@@ -455,7 +420,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     config.write_text(json.dumps(two.flat()))
     tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
     one = one.changed(dpo_gradient_accumulation=2)
-    train.train_dpo(one)
+    stage.train_dpo(one)
     ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir
     assert betas.replay_run(ours) == betas.replay_run(theirs)
     for name in ("beta_trace.jsonl", "margins.jsonl", "training_metrics.jsonl"):
@@ -481,66 +446,66 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
 
 def test_a_margin_that_is_not_finite_stops_the_run_before_the_controller(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path)
-    real = train.dpo_margins
+    real = dpo_margins
 
     def spoiled(*parts):
         margins = real(*parts)
         return torch.cat([margins[:1] * float("nan"), margins[1:]]) if parts[0].requires_grad else margins
 
-    monkeypatch.setattr(train, "dpo_margins", spoiled)
+    monkeypatch.setattr(objective, "dpo_margins", spoiled)
     with pytest.raises(UserError, match=r"margin is not finite at step 1 of dpo_pairs.jsonl:\d+;"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
     assert not (paths(settings).dpo_dir / "margins.jsonl").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path, **SHORT)
-    real, calls = train.dpo_losses, []
+    real, calls = dpo_losses, []
 
     def spoiled(margins, beta):
         calls.append(margins.requires_grad)
         return real(margins, beta) / (sum(calls) < 3)
 
-    monkeypatch.setattr(train, "dpo_losses", spoiled)
+    monkeypatch.setattr(objective, "dpo_losses", spoiled)
     with pytest.raises(UserError, match=r"loss is not finite at step 3 of (dpo_pairs.jsonl:\d+(, )?){4};"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
     assert [row["step"] for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl")][-1] == 2
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf"])
 def test_a_reference_that_is_not_finite_is_refused_with_its_rows(tmp_path, monkeypatch, value):
     settings = settings_with_pairs(tmp_path)
-    real = train.DPOTrainer.sequence_logps
+    real = encoding.sequence_logps
 
-    def spoiled(self, model, batch):
+    def spoiled(batch, batches):
         bad = torch.tensor([name.endswith(":3") for name in batch["names"]] * 2)
-        return real(self, model, batch).masked_fill(bad, float(value))
+        return real(batch, batches).masked_fill(bad, float(value))
 
-    monkeypatch.setattr(train.DPOTrainer, "sequence_logps", spoiled)
+    monkeypatch.setattr(reference, "sequence_logps", spoiled)
     with pytest.raises(UserError, match=r"reference are not finite for dpo_pairs.jsonl:3 \(1 in all\)"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
 
 
 def test_a_validation_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path, **SHORT)
-    real = train.DPOTrainer.margins_of
+    real = objective.DPO.margins_of
 
-    def spoiled(self, model, batch):
-        margins, parts = real(self, model, batch)
-        return margins * (float("nan") if self.state.global_step and not torch.is_grad_enabled() else 1), parts
+    def spoiled(self, batch):
+        margins, parts = real(self, batch)
+        return margins * (float("nan") if self.logps and not torch.is_grad_enabled() else 1), parts
 
-    monkeypatch.setattr(train.DPOTrainer, "margins_of", spoiled)
+    monkeypatch.setattr(objective.DPO, "margins_of", spoiled)
     with pytest.raises(UserError, match=r"eval_loss, eval_margin not finite in the validation at step 3;"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
 
 
 def test_margins_that_stay_exactly_0_stop_the_run(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path, **SHORT)
-    real = train.dpo_margins
-    monkeypatch.setattr(train, "dpo_margins", lambda *parts: real(*parts) * 0)  # as if all labels were masked
+    real = dpo_margins
+    monkeypatch.setattr(objective, "dpo_margins", lambda *parts: real(*parts) * 0)  # as if all labels were masked
     for _ in range(2):  # resumed after step 3 it counts on
         with pytest.raises(UserError, match=r"all margins are exactly 0 at step 4 and the 2 before.*a mask is wrong"):
-            train.train_dpo(settings)
+            stage.train_dpo(settings)
     assert len(read_jsonl(paths(settings).dpo_dir / "margins.jsonl")) == 3
 
 
@@ -552,7 +517,7 @@ def alike_rows() -> list[dict]:
 def test_chosen_answers_that_become_less_likely_raise_an_alarm_once_and_are_logged(tmp_path, capsys):
     settings = settings_with_pairs(tmp_path, **SHORT, dpo_chosen_fall=1e-4, beta_controller="fixed")
     write_jsonl(paths(settings).pairs, alike_rows())
-    train.train_dpo(settings)
+    stage.train_dpo(settings)
     state = json.loads((paths(settings).dpo_dir / "checkpoint-6" / "stage_state.json").read_text())
     rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
     alarms = [row.get("alarm/chosen_fall") for row in rows]
@@ -567,14 +532,14 @@ def test_chosen_answers_that_become_less_likely_raise_an_alarm_once_and_are_logg
 
 def test_dpo_positive_penalizes_a_chosen_answer_below_its_reference_only():
     chosen, reference = torch.tensor([-3.0, -1.0], requires_grad=True), torch.tensor([-2.0, -2.0])
-    margins = train.positive_margins(torch.tensor([0.5, 0.5]), chosen, reference, 50.0)
+    margins = positive_margins(torch.tensor([0.5, 0.5]), chosen, reference, 50.0)
     assert margins.tolist() == [0.5 - 50.0, 0.5]
     margins.sum().backward()
     assert chosen.grad.tolist() == [50.0, 0.0]
 
 
 def test_an_sft_loss_on_the_chosen_is_nats_a_token():
-    assert train.sft_losses(torch.tensor([-6.0, -2.0]), torch.tensor([3, 4])).tolist() == [2.0, 0.5]
+    assert sft_losses(torch.tensor([-6.0, -2.0]), torch.tensor([3, 4])).tolist() == [2.0, 0.5]
 
 
 @pytest.mark.parametrize("guard", ["dpo_sft_weight", "dpo_positive_weight"])
@@ -583,7 +548,7 @@ def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
     for weight in (0.0, 5.0):
         settings = settings_with_pairs(tmp_path / str(weight), **SHORT, beta_controller="fixed", **{guard: weight})
         write_jsonl(paths(settings).pairs, alike_rows())
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
         rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
         ends.append(sum(row["logps/chosen"] for row in rows[-2:]))
         assert betas.replay_run(paths(settings).dpo_dir) == 6  # the controller is fed the margin itself
@@ -593,49 +558,49 @@ def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
 def test_bad_input_is_named(aligned, tmp_path):
     settings = settings_with_pairs(tmp_path)
     with pytest.raises(UserError, match="no adapter at"):
-        train.train_dpo(settings.changed(adapter=str(tmp_path / "nowhere")))
+        stage.train_dpo(settings.changed(adapter=str(tmp_path / "nowhere")))
     other = tmp_path / "other_base"
     tiny.save_tiny(other, seed=5)
     with pytest.raises(UserError, match="was trained on"):
-        train.train_dpo(settings.changed(base_model=str(other)))
+        stage.train_dpo(settings.changed(base_model=str(other)))
     same = [{**row, "rejected": row["chosen"]} for row in pair_rows()]
     write_jsonl(paths(settings).pairs, same)
     with pytest.raises(UserError, match="no pair to train on"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
     write_jsonl(paths(settings).pairs, [])
     with pytest.raises(UserError, match="no pair to train on"):
-        train.train_dpo(settings.changed(overwrite=True))
+        stage.train_dpo(settings.changed(overwrite=True))
 
 
 def test_a_resume_with_other_settings_or_another_base_is_refused(aligned, monkeypatch):
     with pytest.raises(UserError, match=r"beta_controller was \"calibrated\", now \"fixed\""):
-        train.train_dpo(aligned.changed(beta_controller="fixed"))
-    monkeypatch.setattr(train, "base_digest", lambda base: f"new weights in {base}")
-    monkeypatch.setattr(train, "check_adapter", lambda *_: None)
+        stage.train_dpo(aligned.changed(beta_controller="fixed"))
+    monkeypatch.setattr(stage, "base_digest", lambda base: f"new weights in {base}")
+    monkeypatch.setattr(stage, "check_adapter", lambda *_: None)
     with pytest.raises(UserError, match="base_digest was"):
-        train.train_dpo(aligned)
+        stage.train_dpo(aligned)
 
 
 def test_a_resume_with_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     settings = settings_with_pairs(tmp_path, **SHORT)
-    with tiny.killed_in_step(monkeypatch, train.DPOTrainer, 4):
-        train.train_dpo(settings)
+    with killed_in_step(monkeypatch, 4):
+        stage.train_dpo(settings)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="begun otherwise: processes was 1, now 2"):
-        train.train_dpo(settings)
+        stage.train_dpo(settings)
 
 
 def test_a_warm_up_as_long_as_the_run_is_said_at_the_start(tmp_path, capsys):
     settings = settings_with_pairs(tmp_path, beta_controller="risk", dpo_max_steps=2)
-    train.train_dpo(settings)
+    stage.train_dpo(settings)
     assert "the risk warm-up of 120 steps is not shorter than the run" in capsys.readouterr().out
 
 
 def test_a_ceiling_that_leaves_calibrated_no_room_is_said_at_the_start(tmp_path, capsys):
     settings = settings_with_pairs(tmp_path, dpo_max_steps=1)
-    train.train_dpo(settings.changed(beta=0.5))
+    stage.train_dpo(settings.changed(beta=0.5))
     assert "under 4 times beta" not in capsys.readouterr().out
-    train.train_dpo(settings.changed(beta=0.6, overwrite=True))
+    stage.train_dpo(settings.changed(beta=0.6, overwrite=True))
     assert "beta_max 2.0 is under 4 times beta 0.6: calibrated hardly moves" in capsys.readouterr().out
 
 
@@ -644,7 +609,7 @@ def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_ne
     splits = [("validation", 20), ("alignment", 200), ("train", 20), ("test_seen", 20), ("test_unseen", 20)]
     rows = [{**like, "split": split, "query": f"{split} {i}"} for split, count in splits for i in range(count)]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    asked = [row["prompt"] for row in train.read_requests(tmp_path / "rows.jsonl", 16, "compact")]
+    asked = [row["prompt"] for row in selection.read_requests(tmp_path / "rows.jsonl", 16, "compact")]
     of_seen = [prompt for prompt in asked if "Request: alignment" in prompt]
     assert len([prompt for prompt in asked if "Request: validation" in prompt]) == 7  # every third of 20
     assert 5 <= len(of_seen) <= 8 and len(of_seen) + 7 == len(asked)
@@ -653,6 +618,6 @@ def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_ne
 
 def test_adapter_of_dpo_loads(aligned):
     student = load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
-    requests = train.read_requests(paths(aligned).dataset, 8, "compact")
-    verdicts = train.grade_answers(student, requests, aligned)
+    requests = selection.read_requests(paths(aligned).dataset, 8, "compact")
+    verdicts = selection.grade_answers(student, requests, aligned)
     assert len(verdicts) == len(requests) and all(valid or not right for valid, right in verdicts)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_sft import adapter_weights, metrics, settings_with_corpus
+from training_runs import adapter_weights, metrics, settings_with_corpus
 
 from schema_student.core.errors import UserError
 from schema_student.core.paths import paths

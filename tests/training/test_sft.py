@@ -4,62 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from test_batching import computed_tokens
+from training_runs import (
+    SFT_STEPS,
+    adapter_weights,
+    computed_tokens,
+    corpus_rows,
+    killed_in_step,
+    metrics,
+    same_run,
+    settings_with_corpus,
+)
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.student import batching, prompt_tree
 from schema_student.student.loading import load_student
-from schema_student.training import sft
-from schema_student.training.loop import StudentTrainer
-
-STEPS = 6
-
-
-def corpus_rows(count: int = 12, validation: int = 4) -> list[dict]:
-    def row(i: int, split: str) -> dict:
-        completion = json.dumps({"n": i}, separators=(",", ":"))
-        return {
-            "schema_id": "s",
-            "domain": "d",
-            "prompt": f"number {i}",
-            "completion": completion,
-            "is_valid": True,
-            "split": split,
-        }
-
-    return [row(i, "train") for i in range(count)] + [row(100 + i, "validation") for i in range(validation)]
-
-
-def settings_with_corpus(folder: Path, rows: list[dict] | None = None, **changes):
-    settings = tiny.tiny_settings(folder, **{"sft_max_steps": STEPS, "sft_learning_rate": 0.01, **changes})
-    write_jsonl(paths(settings).corpus, corpus_rows() if rows is None else rows)
-    return settings
-
-
-def adapter_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(checkpoint / "adapter_model.safetensors")
-
-
-def metrics(run_dir: Path) -> list[dict]:
-    rows = read_jsonl(run_dir / "training_metrics.jsonl")
-    return [{key: value for key, value in row.items() if key != "eval_runtime"} for row in rows]
-
-
-def same_run(a: Path, b: Path) -> None:
-    assert metrics(a) == metrics(b)
-    ours, theirs = adapter_weights(a / "checkpoint-final"), adapter_weights(b / "checkpoint-final")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+from schema_student.training import loop, sft
+from schema_student.training.loop import TrainingLoop
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +42,7 @@ def test_a_run_leaves_what_the_contract_names(trained):
     rows = read_jsonl(run_dir / "training_metrics.jsonl")
     assert {"step", "epoch", "loss", "grad_norm", "learning_rate"} <= set(rows[1])
     assert {"step", "epoch", "eval_loss", "eval_runtime"} <= set(rows[0])
-    assert [row["step"] for row in rows if "loss" in row] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, SFT_STEPS + 1))
     config = json.loads((run_dir / "run_config.json").read_text())
     assert config["student"]["digest"] and config["versions"]["torch"] and config["checkpoint"] and config["why"]
     best = min((row for row in rows if "eval_loss" in row and row["step"]), key=lambda row: row["eval_loss"])
@@ -120,25 +87,25 @@ def test_other_weights_in_the_same_folder_are_another_base(trained, monkeypatch)
 )
 def test_killed_and_run_again_it_equals_an_undisturbed_run(trained, tmp_path, monkeypatch, moment):
     settings = settings_with_corpus(tmp_path)
-    step, save = sft.SFTTrainer.training_step, StudentTrainer._save_checkpoint
+    train_step, save = TrainingLoop._train_step, loop.save_checkpoint
     kill_at = 2 if moment == "before the first checkpoint" else 4
 
-    def killed_step(self, *args, **kwargs):
-        if self.state.global_step == kill_at - 1 and moment != "while a checkpoint is written":
+    def killed_step(self, number):
+        if number == kill_at and moment != "while a checkpoint is written":
             raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
+        train_step(self, number)
 
-    def killed_save(self, *args, **kwargs):
-        if self.state.global_step == 4 and moment == "while a checkpoint is written":
-            half = self.run_dir / ".partial" / "checkpoint-4"
+    def killed_save(run_dir, step, *args):
+        if step == 4 and moment == "while a checkpoint is written":
+            half = run_dir / ".partial" / "checkpoint-4"
             half.mkdir(parents=True)
             (half / "adapter_config.json").write_text("{")
             raise KeyboardInterrupt
-        return save(self, *args, **kwargs)
+        save(run_dir, step, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft.SFTTrainer, "training_step", killed_step)
-        patch.setattr(StudentTrainer, "_save_checkpoint", killed_save)
+        patch.setattr(TrainingLoop, "_train_step", killed_step)
+        patch.setattr(loop, "save_checkpoint", killed_save)
         with pytest.raises(KeyboardInterrupt):
             sft.train_sft(settings)
     with (paths(settings).run_dir / "training_metrics.jsonl").open("a") as file:
@@ -168,7 +135,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
     sft.train_sft(one)
     ours, theirs = paths(two).run_dir, paths(one).run_dir
     rows, others = metrics(ours), metrics(theirs)
-    assert len(rows) == len(others) and len([row for row in rows if "loss" in row]) == STEPS
+    assert len(rows) == len(others) and len([row for row in rows if "loss" in row]) == SFT_STEPS
     for row, other in zip(rows, others, strict=True):
         assert row.keys() == other.keys()
         for name in {"loss", "grad_norm", "eval_loss"} & row.keys():
@@ -179,7 +146,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
 
 def test_a_resume_with_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path)
-    with tiny.killed_in_step(monkeypatch, sft.SFTTrainer, 3):
+    with killed_in_step(monkeypatch, 3):
         sft.train_sft(settings)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="begun otherwise: processes was 1, now 2"):
@@ -207,13 +174,13 @@ def test_the_loss_equals_trls(tmp_path):
 
 def test_validation_keeps_to_the_budget_too(tmp_path, monkeypatch):
     seen = []
-    real = sft.SFTTrainer.collate
+    real = sft.SFT.collate
 
     def watch(self, rows):
-        seen.append(computed_tokens([row["ids"] for row in rows], self.trees))
+        seen.append(computed_tokens([row["ids"] for row in rows], self.batches.trees))
         return real(self, rows)
 
-    monkeypatch.setattr(sft.SFTTrainer, "collate", watch)
+    monkeypatch.setattr(sft.SFT, "collate", watch)
     for trees in (True, False):
         monkeypatch.setattr(batching, "supports_prompt_trees", lambda model, trees=trees: trees)
         settings = settings_with_corpus(tmp_path / str(trees), sft_max_steps=1, batch_tokens=90, sft_batch_size=9)
@@ -278,26 +245,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_rows(tmp_pat
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path)
-    validate = sft.SFTTrainer.validate
+    validate, calls = sft.SFT.validate, []
 
     def spoiled(self):
-        return {"eval_loss": float("nan") if self.state.global_step == 4 else validate(self)["eval_loss"]}
+        calls.append(self)
+        return {"eval_loss": float("nan") if len(calls) == 3 else validate(self)["eval_loss"]}  # after steps 0, 2, 4
 
-    monkeypatch.setattr(sft.SFTTrainer, "validate", spoiled)
+    monkeypatch.setattr(sft.SFT, "validate", spoiled)
     with pytest.raises(UserError, match=r"eval_loss not finite in the validation at step 4;"):
         sft.train_sft(settings)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_rows_of_the_step(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path, sft_batch_size=2, gradient_accumulation=2)
-    step = sft.SFTTrainer.training_step
+    clip = TrainingLoop._clip_gradients
 
-    def spoiled(self, model, *args, **kwargs):
-        loss = step(self, model, *args, **kwargs)
-        next(weight for weight in model.parameters() if weight.grad is not None).grad.fill_(float("inf"))
-        return loss
+    def spoiled(self, number, names):
+        next(weight for weight in self.parameters if weight.grad is not None).grad.fill_(float("inf"))
+        return clip(self, number, names)
 
-    monkeypatch.setattr(sft.SFTTrainer, "training_step", spoiled)
+    monkeypatch.setattr(TrainingLoop, "_clip_gradients", spoiled)
     with pytest.raises(
         UserError, match=r"gradient is not finite at step 1 of (d_04_training_corpus.jsonl:\d+(, )?){4};"
     ):

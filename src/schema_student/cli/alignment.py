@@ -78,7 +78,7 @@ def align(argv: Sequence[str]) -> None:
         from schema_student.training.local_workers import share_cores
 
         with share_cores(settings, where.dpo_dir, "dpo_gradient_accumulation", "dpo_batch_size") as share:
-            from schema_student.training.dpo.train import train_dpo
+            from schema_student.training.dpo.stage import train_dpo
 
             train_dpo(share)
         log.info(f"aligned student: {where.dpo_checkpoint}")
@@ -105,12 +105,13 @@ def _align_on_any_data(settings: AnySettings) -> None:
 
         with share_cores(settings, where.dpo_dir, "dpo_gradient_accumulation", "dpo_batch_size") as share:
             from schema_student.preference import imports
-            from schema_student.training.dpo import train
-            from schema_student.training.loop import check_tracker, main_process_first
+            from schema_student.training.distributed import main_process_first
+            from schema_student.training.dpo.stage import train_dpo
+            from schema_student.training.trackers import check_tracker
 
             check_tracker(share)
             main_process_first(lambda: imports.import_pairs(share))
-            log.info(f"aligned student: {train.train_dpo(share)}")
+            log.info(f"aligned student: {train_dpo(share)}")
 
 
 def replay_beta(argv: Sequence[str]) -> None:

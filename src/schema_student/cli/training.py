@@ -65,7 +65,8 @@ def train_on_any_data(argv: Sequence[str]) -> None:
         with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
             from schema_student.preference import imports
             from schema_student.training import sft
-            from schema_student.training.loop import check_tracker, main_process_first
+            from schema_student.training.distributed import main_process_first
+            from schema_student.training.trackers import check_tracker
 
             check_tracker(share)
             main_process_first(lambda: imports.import_corpus(share))

@@ -80,7 +80,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
 def is_first_process() -> bool:
     """Whether this is the only process of the run, or the one of several (torchrun) that writes its files."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return process_index() == 0
+
+
+def process_index() -> int:
+    """The number of this process among those of the run (torchrun), from 0."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def process_count() -> int:

@@ -35,7 +35,7 @@ IMPORTS = (
     "torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.gemma3.modeling_gemma3",
-    "transformers.trainer",
+    "accelerate",
     "peft",
     "schema_student.student.generation",
     "schema_student.training.sft",

@@ -3,7 +3,15 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     local_workers  several processes of one training script on a CPU
-    loop           run folders, planned batches, checkpoints, resume
+    distributed    values and gradients of all processes of a run
+    checks         a stop at what is not finite
+    trackers       TensorBoard, Weights & Biases, trackio
+    metrics_log    a row a step: to the file, the tracker, the terminal
+    checkpoints    save, find, load, publish
+    optimization   steps, AdamW, learning rate
+    batches        rows -> batches on the device
+    loop           optimizer steps, validation, checkpoints, resume
+    stage          the lock of a run's folder, run_config.json
     sft            corpus -> adapter
     dpo            pairs + controller -> aligned adapter
     pretraining    how the embedded student was made

@@ -1,404 +1,193 @@
-"""What SFT and DPO share: run folders, processes, and the Trainer that takes planned batches, saves and resumes.
+"""The training loop of every stage: planned batches, one optimizer step after the other, validation, checkpoints.
 
-Built on transformers.Trainer rather than trl's trainers: trl 1.14.0 tokenizes by itself (so prompts could differ from
-those of generation), takes one fixed beta inside a loss of 300 lines, and copies an adapter to be its reference. Our
-losses are a few lines each and equal trl's (tests/test_sft.py and tests/test_alignment.py hold that).
+A stage gives an Objective: its rows, how they become a batch, and the losses of a step's micro-batches. `losses` is a
+generator, and the loop runs the backward pass of each loss before it asks for the next one, so that an objective may
+do what it needs before the first loss of a step: DPO reads the margins of the whole step, feeds its controller, and
+only then gives losses.
+
+Our own loop rather than transformers.Trainer, whose private hooks it had to override, and rather than trl's trainers,
+which tokenize by themselves (so that prompts could differ from those of generation) and take one fixed beta. Losses
+equal trl's (tests/training).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
+from accelerate.utils import set_seed
 
-from schema_student.core.artifacts import open_artifact
-from schema_student.core.errors import UserError
-from schema_student.core.jsonl import append_row, read_json, truncate_log, write_json
+from schema_student.core.jsonl import truncate_log
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
-from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.core.stamps import digest, versions
+from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
-from schema_student.student.loading import Student, write_adapter_record
-from schema_student.training import local_workers
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-METRICS = "training_metrics.jsonl"
-
-# Of several processes on a CPU accelerate calls the device cpu:0, cpu:1 ..., to which torch.load knows no way.
-torch.serialization.register_package(5, lambda _: None, lambda storage, place: storage if place[:4] == "cpu:" else None)
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints
-
-
-def last_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint-N; each is whole, because it was renamed into place when it was."""
-    found = [path for path in run_dir.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
-    return max(found, key=lambda path: int(path.name.split("-")[-1]), default=None)
-
-
-def publish_adapter(source: Path, run_dir: Path, student: Student) -> Path:
-    """Make checkpoint-final of an adapter; atomic."""
-    draft, final = run_dir / ".checkpoint-final", run_dir / "checkpoint-final"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name in ADAPTER_FILES:
-        shutil.copyfile(source / name, draft / name)
-    write_adapter_record(draft, student)
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
-    return final
-
-
-def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:
-    """What run_config.json says of any stage: settings, student, digests of the data, versions."""
-    choice = student.choice
-    who = {"name": choice.name, "kind": choice.kind, "base": choice.base, "backend": choice.backend}
-    return {
-        "stage": stage,
-        "settings": settings.flat(),
-        "student": {**who, "digest": student.digest, "reason": choice.reason},
-        "data": {path.name: digest(path) for path in data},
-        "versions": versions(),
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Processes
-
-
-def broadcast(value: Any) -> Any:
-    """The first process's value, in every process."""
-    if process_count() == 1 or local_workers.idle:
-        return value
-    PartialState(cpu=not torch.cuda.is_available())
-    return broadcast_object_list([value])[0]
-
-
-def main_process_first(action: Callable[[], Any]) -> None:
-    """Do it in the first process; the others wait until it is done."""
-    if is_first_process():
-        action()
-    broadcast(None)
-
-
-def make_run(
-    run_dir: Path, stamp: dict[str, Any], inputs: Sequence[Path], overwrite: bool, train: Callable[[], dict[str, Any]]
-) -> Path:
-    """Have all processes `train`, unless the run folder is finished; returns its checkpoint-final.
-
-    The first process holds the lock and writes; the others hear from it whether there is anything to do. How many they
-    are decides a step's batch, so a run goes on with as many as began it.
-    """
-    stamp = {**stamp, "processes": process_count()}
-    with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
-        if not broadcast(artifact.done if artifact else None):
-            facts = train()
-            if artifact:
-                artifact.finish(facts)
-    return run_dir / "checkpoint-final"
-
-
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Each process's gradients become their mean over all processes."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The loop
-
-
-def check_tracker(settings: AnySettings) -> None:
-    """Raise UserError, before anything is loaded, where the package of --report-to is not installed."""
-    package = settings.tracker.report_to
-    if package != "none" and importlib.util.find_spec(package) is None:
-        advice = f"pip install {package} (with uv: uv pip install --python {sys.executable} {package})"
-        raise UserError(f"--report-to {package} needs a package that is not installed here: {advice}")
-
-
-def _open_tracker(run_dir: Path, settings: ResolvedSettings) -> dict[str, Any]:
-    """transformers' arguments for --report-to; the files of a tracker lie in the run's folder."""
-    if settings.tracker.report_to == "none":
-        return {"report_to": []}
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")  # transformers has no argument for it
-    os.environ["WANDB_DIR"] = str(run_dir)
-    os.environ.setdefault("WANDB_PROJECT", "schema-student")
-    if os.environ.get("WANDB_MODE") == "disabled":
-        del os.environ["WANDB_MODE"]  # the flag asks for it by name
-    # Nothing is published: trackio would else make a page of the hub at the end.
-    local = {"project": "schema-student", "trackio_static_space_id": False}
-    return {"report_to": [settings.tracker.report_to], "run_name": run_dir.name, **local}
+from schema_student.training.batches import Batch, Batches, Row, inference_mode
+from schema_student.training.checkpoints import (
+    last_checkpoint,
+    load_checkpoint,
+    remove_drafts,
+    save_checkpoint,
+    step_of,
+)
+from schema_student.training.checks import require_finite, require_finite_metrics
+from schema_student.training.distributed import average_gradients, gather, own_share, wait_for_everyone
+from schema_student.training.metrics_log import METRICS, MetricsLog
+from schema_student.training.optimization import Schedule, make_optimizer, make_scheduler
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: in optimizer steps."""
+class Step:
+    """One optimizer step as its objective sees it."""
 
-    steps: int
-    learning_rate: float
-    batch_size: int
-    accumulation: int  # batches of a process in a step
-    eval_every: int
-    save_every: int
+    number: int  # from 1
+    epoch: float  # passes over the rows by its end
+    denominator: float  # what each loss is divided by, so that gradients that processes average are those of the step
 
 
-def make_arguments(
-    run_dir: Path, settings: ResolvedSettings, schedule: Schedule, device: torch.device
-) -> TrainingArguments:
-    """transformers' arguments. Checkpoints go to .partial and are renamed from there."""
-    return TrainingArguments(
-        output_dir=str(run_dir / ".partial"),
-        max_steps=schedule.steps,
-        per_device_train_batch_size=schedule.batch_size,
-        gradient_accumulation_steps=schedule.accumulation,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(settings.optimizer.warmup_ratio * schedule.steps),
-        weight_decay=settings.optimizer.weight_decay,
-        max_grad_norm=settings.optimizer.max_grad_norm,
-        optim="adamw_torch_fused",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        seed=settings.run.seed,
-        use_cpu=device.type == "cpu",
-        disable_tqdm=True,
-        **_open_tracker(run_dir, settings),
-        remove_unused_columns=False,
-    )
+class Objective(Protocol):
+    """What a stage trains: the loop's only view of it."""
 
+    rows: Sequence[Row]  # to train on; the `key` of each (its schema) says which ones belong together
+    rows_per_key: int  # rows of one key that follow each other and share its computation
+    logs: Sequence[str]  # files of the run's folder with a row a step, which a resume cuts back
 
-class _Flow(TrainerCallback):
-    """Validate every so many steps and at the end; save then and every so many steps."""
+    def sequences(self, row: Row) -> list[batching.Ids]:
+        """The token sequences of a row, which share a batch."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """A batch of rows; its `names` say which they are."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step, last = state.global_step, state.global_step == self.schedule.steps
-        control.should_evaluate = last or step % self.schedule.eval_every == 0
-        control.should_save = control.should_evaluate or step % self.schedule.save_every == 0
+    def loss_denominator(self, batch: Batch) -> int:
+        """What a batch adds to the denominator of its step's loss: tokens, or pairs."""
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_evaluate = control.should_save = False  # else the last step's would be done twice
+    def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """The loss of each micro-batch of a step in turn, divided by the step's denominator."""
 
-
-class StudentTrainer(Trainer):
-    """transformers.Trainer with planned batches, whole checkpoints, a metrics file, and a stop at what is not finite.
-
-    A stage gives `loss_denominator` (what a step's loss is divided by), `compute_loss` and `validate`.
-    """
-
-    def __init__(
-        self,
-        student: Student,
-        dataset: Sequence[dict[str, Any]],
-        sequences: Sequence[Sequence[batching.Ids]],
-        together: int,
-        run_dir: Path,
-        settings: ResolvedSettings,
-        schedule: Schedule,
-        trees: bool,
-    ) -> None:
-        transformers_logging.set_verbosity_error()
-        self.student, self.run_dir, self.schedule = student, run_dir, schedule
-        self.autocast = batching.autocast_dtype(settings, student.model.device)
-        self.trees = trees
-        self.extra_logs: dict[str, float] = {}
-        self.names: list[list[str]] = []  # of the rows of this step, by micro-batch
-        self.started, self.first_step = time.monotonic(), 0
-        arguments = make_arguments(run_dir, settings, schedule, student.model.device)
-        super().__init__(model=student.model, args=arguments, train_dataset=dataset, data_collator=self.collate)
-        self.remove_callback(PrinterCallback)
-        self.add_callback(_Flow(schedule))
-        self.model_accepts_loss_kwargs = True  # our losses are divided by the step's own weight, not by micro-batches
-        batches = schedule.steps * schedule.accumulation * self.args.world_size
-        self.batch_tokens = settings.batching.batch_tokens
-        self.plan = batching.Planner(
-            rows=sequences,
-            keys=[row["key"] for row in dataset],
-            batch_size=schedule.batch_size,
-            batch_tokens=settings.batching.batch_tokens,
-            together=together,
-            seed=settings.run.seed,
-            trees=trees,
-        ).plan(batches)
-
-    # What a stage gives
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def loss_denominator(self, batch: dict[str, Any]) -> int:
-        raise NotImplementedError
+    def step_metrics(self, step: Step) -> dict[str, float]:
+        """What the last step adds to its row of the log."""
 
     def validate(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Metrics of validation, named eval_...; nothing of training moves."""
 
-    # Batches
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the objective itself."""
 
-    def in_batches(
-        self, rows: Sequence[dict[str, Any]], sequences: Sequence[Sequence[batching.Ids]]
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Rows in their order, in batches that keep to the same limits as those of training."""
-        order, size = range(len(rows)), self.schedule.batch_size
-        for batch in batching.cut_batches(sequences, order, size, self.batch_tokens, self.trees):
-            yield [rows[i] for i in batch]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
 
-    def in_shares(
-        self, rows: Sequence[dict[str, Any]], sequences: Sequence[Sequence[batching.Ids]]
-    ) -> list[list[dict[str, Any]]]:
-        """This process's share of those batches."""
-        return list(self.in_batches(rows, sequences))[self.args.process_index :: self.args.world_size]
 
-    def get_train_dataloader(self) -> DataLoader:
-        mine = self.plan[self.args.process_index :: self.args.world_size]
-        return DataLoader(self.train_dataset, batch_sampler=mine, collate_fn=self.collate)
+class TrainingLoop:
+    """A run of one objective, from its last whole checkpoint to its last step."""
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, torch.Tensor]:
-        """The micro-batches of one optimizer step, and what their loss is divided by, over all processes."""
-        batches = [next(epoch_iterator) for _ in range(num_batches)]
-        self.names = [batch["names"] for batch in batches]
-        weight = torch.tensor(sum(map(self.loss_denominator, batches)), device=device)
-        return batches, self.accelerator.gather(weight).sum() / self.args.world_size
-
-    # Steps
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.check_finite("loss", loss, inputs["names"])
-        return loss
-
-    def _clip_grad_norm(self, model: Any) -> Any:
-        if self.trees and self.args.world_size > 1:  # trees go past the wrapper that averages gradients
-            average_gradients(model.parameters())
-        norm = super()._clip_grad_norm(model)
-        self.check_finite("gradient", norm, [name for batch in self.names for name in batch])
-        return norm
-
-    def check_finite(self, what: str, value: Any, names: Sequence[str]) -> None:
-        """Stop before a value that is not finite reaches the weights."""
-        if not bool(torch.isfinite(torch.as_tensor(value)).all()):
-            of = f" of {', '.join(names)}" if names else ""
-            raise UserError(
-                f"{what} is not finite at step {self.state.global_step + 1}{of}; "
-                "lower the learning rate, or look at these rows. The weights of the last checkpoint are untouched"
-            )
-
-    # Logs
-
-    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """One row of training_metrics.jsonl, and now and then a line for people."""
-        if "train_runtime" in logs:
-            return
-        step = self.state.global_step
-        row = {"step": step, "epoch": self.epoch_of(step), **logs}
-        if "loss" in logs:
-            row |= self.extra_logs
-            self.extra_logs = {}
-        if self.is_world_process_zero():
-            append_row(self.run_dir / METRICS, row)
-            if "loss" not in logs or step % 10 == 0 or step == self.schedule.steps:
-                log.info(self._line(row))
-        numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
-        self.callback_handler.on_log(self.args, self.state, self.control, numbers)  # the tracker, where there is one
-
-    def epoch_of(self, step: int) -> float:
-        """Passes over the data by the end of a step."""
-        micro_batches = step * self.args.gradient_accumulation_steps * self.args.world_size
-        return round(sum(map(len, self.plan[:micro_batches])) / len(self.train_dataset), 4)
-
-    def _line(self, row: dict[str, Any]) -> str:
-        shown = (
-            "loss",
-            "eval_loss",
-            "eval_semantic",
-            "eval_valid",
-            "learning_rate",
-            "rewards/accuracies",
-            "beta/effective",
-        )
-        values = "  ".join(f"{key} {row[key]:.4g}" for key in shown if key in row)
-        done = row["step"] - self.first_step
-        left = (time.monotonic() - self.started) / done * (self.schedule.steps - row["step"]) if done else 0
-        return f"  step {row['step']}/{self.schedule.steps}  {values}" + (f"  {left:.0f} s left" if left else "")
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation as the stage does it; nothing of training moves."""
-        started = time.monotonic()
-        self.model.eval()
-        with torch.no_grad():
-            metrics = self.validate()
-        if bad := [name for name, value in metrics.items() if not isinstance(value, str) and not math.isfinite(value)]:
-            raise UserError(
-                f"{', '.join(bad)} not finite in the validation at step {self.state.global_step}; "
-                "lower the learning rate, or look at the validation rows. The last checkpoint is untouched"
-            )
-        metrics["eval_runtime"] = round(time.monotonic() - started, 2)
-        self.log(metrics)
-        return metrics
-
-    # Checkpoints
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """transformers writes checkpoint-N bit by bit: let it do so in .partial, then rename the whole."""
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if not self.is_world_process_zero():
-            return
-        name = f"checkpoint-{self.state.global_step}"
-        draft = self.run_dir / ".partial" / name
-        (draft / "training_args.bin").unlink(missing_ok=True)
-        (draft / "README.md").unlink(missing_ok=True)
-        write_adapter_record(draft, self.student)
-        write_json(draft / "stage_state.json", self.stage_state())
-        shutil.rmtree(self.run_dir / name, ignore_errors=True)
-        draft.rename(self.run_dir / name)
-
-    def stage_state(self) -> dict[str, Any]:
-        """What a stage keeps in a checkpoint beside the adapter, the optimizer, the schedule and the random state."""
-        return {}
-
-    def load_stage_state(self, state: dict[str, Any]) -> None:
-        pass
+    def __init__(
+        self, objective: Objective, batches: Batches, run_dir: Path, settings: ResolvedSettings, schedule: Schedule
+    ) -> None:
+        set_seed(settings.run.seed)
+        self.objective, self.run_dir, self.settings, self.schedule = objective, run_dir, settings, schedule
+        self.student = batches.student
+        self.parameters = [weight for weight in self.student.model.parameters() if weight.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, settings, schedule.learning_rate)
+        self.scheduler = make_scheduler(self.optimizer, settings, schedule.steps)
+        self.micro_batches = schedule.accumulation * process_count()  # of a step, over all processes
+        self.plan = batching.Planner(
+            rows=[objective.sequences(row) for row in objective.rows],
+            keys=[row["key"] for row in objective.rows],
+            batch_size=batches.batch_size,
+            batch_tokens=batches.batch_tokens,
+            together=objective.rows_per_key,
+            seed=settings.run.seed,
+            trees=batches.trees,
+        ).plan(schedule.steps * self.micro_batches)
 
     def run(self) -> None:
         """Train from the last whole checkpoint, else from the start, to the end."""
+        first = self._resume()
+        self.log = MetricsLog(self.run_dir, self.settings, self.schedule.steps, first)
+        if first == 0:
+            self._validate(0)
+        self.log.start_clock()
+        for number in range(first + 1, self.schedule.steps + 1):
+            self._train_step(number)
+            if self.schedule.validates_after(number):
+                self._validate(number)
+            if self.schedule.saves_after(number):
+                self._save(number)
+        self.log.close()
+        remove_drafts(self.run_dir)
+
+    def epoch_of(self, number: int) -> float:
+        """Passes over the rows by the end of a step."""
+        done = self.plan[: number * self.micro_batches]
+        return round(sum(map(len, done)) / len(self.objective.rows), 4)
+
+    def _train_step(self, number: int) -> None:
+        batches = self._collate_step(number)
+        step = Step(number, self.epoch_of(number), self._denominator(batches))
+        self.student.model.train()
+        total = torch.zeros((), device=self.student.model.device)
+        for loss, batch in zip(self.objective.losses(step, batches), batches, strict=True):
+            require_finite("loss", loss, number, batch["names"])
+            loss.backward()
+            total += loss.detach()
+        norm = self._clip_gradients(number, [name for batch in batches for name in batch["names"]])
+        learning_rate = self._update_weights()
+        losses = gather([float(total)])
+        row = {"step": number, "epoch": step.epoch, "loss": sum(losses) / len(losses), "grad_norm": float(norm)}
+        self.log.write({**row, "learning_rate": learning_rate, **self.objective.step_metrics(step)})
+
+    def _collate_step(self, number: int) -> list[Batch]:
+        """The micro-batches that this process has of a step."""
+        planned = self.plan[(number - 1) * self.micro_batches : number * self.micro_batches]
+        return [self.objective.collate([self.objective.rows[i] for i in indices]) for indices in own_share(planned)]
+
+    def _denominator(self, batches: Sequence[Batch]) -> float:
+        return sum(gather([sum(map(self.objective.loss_denominator, batches))])) / process_count()
+
+    def _clip_gradients(self, number: int, names: Sequence[str]) -> torch.Tensor:
+        """Average gradients over processes and scale them to max_grad_norm; returns the norm they had."""
+        if process_count() > 1:
+            average_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.optimizer.max_grad_norm or math.inf)
+        require_finite("gradient", norm, number, names)
+        return norm
+
+    def _update_weights(self) -> float:
+        """Move the weights; returns the learning rate that moved them."""
+        self.optimizer.step()
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return learning_rate
+
+    def _validate(self, number: int) -> None:
+        started = time.monotonic()
+        with inference_mode(self.student.model):
+            metrics = self.objective.validate()
+        require_finite_metrics(metrics, number)
+        seconds = round(time.monotonic() - started, 2)
+        self.log.write({"step": number, "epoch": self.epoch_of(number), **metrics, "eval_runtime": seconds})
+
+    def _save(self, number: int) -> None:
+        state = self.objective.state_dict()
+        save_checkpoint(self.run_dir, number, self.student, self.optimizer, self.scheduler, state)
+
+    def _resume(self) -> int:
+        """Load the last checkpoint and cut the logs back to it; returns its step, 0 where there is none."""
         checkpoint = last_checkpoint(self.run_dir)
-        self.first_step = int(checkpoint.name.split("-")[-1]) if checkpoint else 0
-        if self.is_world_process_zero():
-            shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
-            for name in (METRICS, "margins.jsonl", "beta_trace.jsonl"):
-                truncate_log(self.run_dir / name, self.first_step if checkpoint else -1)
-        self.accelerator.wait_for_everyone()
+        first = step_of(checkpoint) if checkpoint else 0
+        if is_first_process():
+            for name in (METRICS, *self.objective.logs):
+                truncate_log(self.run_dir / name, first if checkpoint else -1)
+        remove_drafts(self.run_dir)
         if checkpoint:
             log.info(f"  continuing after {checkpoint}")
-            self.load_stage_state(read_json(checkpoint / "stage_state.json"))
-        else:
-            self.evaluate()
-        self.started = time.monotonic()
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self.accelerator.wait_for_everyone()
-        shutil.rmtree(self.run_dir / ".partial", ignore_errors=True)
+            state = load_checkpoint(checkpoint, self.student, self.optimizer, self.scheduler)
+            self.objective.load_state_dict(state)
+        wait_for_everyone()
+        return first

@@ -8,12 +8,12 @@ Under torchrun the processes share each step's batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import gather_object
+import torch
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_json
@@ -25,19 +25,18 @@ from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_
 from schema_student.core.stamps import make_stamp
 from schema_student.student import batching
 from schema_student.student.choice import base_digest, choose_student
-from schema_student.student.loading import Student, attach_lora, load_student
-from schema_student.training.loop import (
-    METRICS,
-    Schedule,
-    StudentTrainer,
-    check_tracker,
-    make_run,
-    publish_adapter,
-    run_facts,
-)
+from schema_student.student.loading import attach_lora, load_student
+from schema_student.training.batches import Batch, Batches, Row
+from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
+from schema_student.training.distributed import gather
+from schema_student.training.loop import Step, TrainingLoop
+from schema_student.training.metrics_log import METRICS
+from schema_student.training.optimization import Schedule
+from schema_student.training.stage import make_run, run_facts
+from schema_student.training.trackers import check_tracker
 
 DECIDING = ("loading", "length", "generation", "batching", "lora", "sft", "optimizer")  # groups of settings
-TOGETHER = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
+ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
 
 def sft_loss(logps_BC: Any, tokens: Any) -> Any:
@@ -62,8 +61,9 @@ def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str,
     trees = batching.supports_prompt_trees(loaded.model)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     counts: dict[str, int] = {}
-    train = encode_rows(rows, "train", loaded.tokenizer, settings, counts, corpus)
-    validation = encode_rows(rows, "validation", loaded.tokenizer, settings, counts, corpus)
+    train, validation = (
+        encode_rows(rows, split, loaded.tokenizer, settings, counts, corpus) for split in ("train", "validation")
+    )
     for fault, count in counts.items():
         log.info(f"  left out {count} rows: {fault}")
     if not train:
@@ -75,7 +75,8 @@ def _train(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str,
     facts = run_facts("sft", settings, loaded, [corpus])
     facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    SFTTrainer(loaded, train, validation, run_dir, settings, schedule, trees).run()
+    batches = Batches.of(loaded, settings, schedule.batch_size, trees)
+    TrainingLoop(SFT(batches, train, validation), batches, run_dir, settings, schedule).run()
     if not is_first_process():
         return {}
     facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
@@ -92,7 +93,7 @@ def encode_rows(
     settings: ResolvedSettings,
     counts: dict[str, int],
     corpus: Path,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
     found = []
     for number, row in enumerate(rows, start=1):
@@ -105,65 +106,74 @@ def encode_rows(
     return found
 
 
-def plan_sft(settings: ResolvedSettings, rows: Sequence[dict[str, Any]], trees: bool) -> Schedule:
+def plan_sft(settings: ResolvedSettings, rows: Sequence[Row], trees: bool) -> Schedule:
     """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
-    steps = settings.sft.sft_max_steps
+    sft, steps = settings.sft, settings.sft.sft_max_steps
     if not steps:
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
-        size, budget = settings.sft.sft_batch_size, settings.batching.batch_tokens
-        batches = batching.Planner(sequences, keys, size, budget, TOGETHER, settings.run.seed, trees).count()
-        a_step = settings.sft.gradient_accumulation * process_count()
-        steps = max(1, math.ceil(batches * settings.sft.sft_epochs / a_step))
-    size, accumulation = settings.sft.sft_batch_size, settings.sft.gradient_accumulation
+        limits = sft.sft_batch_size, settings.batching.batch_tokens
+        batches = batching.Planner(sequences, keys, *limits, ROWS_PER_KEY, settings.run.seed, trees).count()
+        steps = max(1, math.ceil(batches * sft.sft_epochs / (sft.gradient_accumulation * process_count())))
     return Schedule(
-        steps, settings.sft.sft_learning_rate, size, accumulation, settings.sft.eval_every, settings.sft.save_every
+        steps, sft.sft_learning_rate, sft.sft_batch_size, sft.gradient_accumulation, sft.eval_every, sft.save_every
     )
 
 
-class SFTTrainer(StudentTrainer):
-    """Batches of rows {ids, name, key}; the loss of completions."""
+class SFT:
+    """The objective of SFT: cross-entropy of completions, over rows {ids, name, key}."""
 
-    def __init__(
-        self,
-        student: Student,
-        train: Sequence[dict[str, Any]],
-        validation: Sequence[dict[str, Any]],
-        run_dir: Path,
-        settings: ResolvedSettings,
-        schedule: Schedule,
-        trees: bool,
-    ) -> None:
+    rows_per_key = ROWS_PER_KEY
+    logs: Sequence[str] = ()
+
+    def __init__(self, batches: Batches, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        self.batches = batches
+        self.rows: Sequence[Row] = train
         self.validation = sorted(validation, key=lambda row: (row["key"], len(row["ids"])))
-        super().__init__(student, train, [[row["ids"]] for row in train], TOGETHER, run_dir, settings, schedule, trees)
 
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = batching.collate([row["ids"] for row in rows], self.student.tokenizer.pad_token_id, self.trees)
-        return {**batch, "names": [row["name"] for row in rows]}
+    def sequences(self, row: Row) -> list[batching.Ids]:
+        """The one sequence of a row."""
+        return [row["ids"]]
 
-    def loss_denominator(self, batch: dict[str, Any]) -> int:
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """A batch of rows, and their names."""
+        return self.batches.collate([row["ids"] for row in rows], names=[row["name"] for row in rows])
+
+    def loss_denominator(self, batch: Batch) -> int:
+        """Supervised tokens."""
         return int(batch["completion_mask"].sum())
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], *args: Any, num_items_in_batch: Any = None, **kwargs: Any
-    ) -> Any:
-        return sft_loss(batching.completion_logps(model, inputs, self.autocast), num_items_in_batch)
+    def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """The loss of each micro-batch."""
+        for batch in batches:
+            yield sft_loss(self.batches.completion_logps(batch), step.denominator)
 
-    def validate(self) -> dict[str, float]:
+    def step_metrics(self, step: Step) -> dict[str, float]:
+        """Nothing beyond what the loop logs."""
+        return {}
+
+    def validate(self) -> dict[str, Any]:
         """eval_loss: mean over all supervised tokens of the validation rows."""
         if not self.validation:
             return {}
         total, tokens = 0.0, 0
-        for rows in self.in_shares(self.validation, [[row["ids"]] for row in self.validation]):
-            batch = self._prepare_inputs(self.collate(rows))
-            total -= float(batching.completion_logps(self.model, batch, self.autocast).sum())
+        for rows in self.batches.own_batches(self.validation, list(map(self.sequences, self.validation))):
+            batch = self.collate(rows)
+            total -= float(self.batches.completion_logps(batch).sum())
             tokens += self.loss_denominator(batch)
-        totals, counts = zip(*gather_object([(total, tokens)]), strict=True)
+        totals, counts = zip(*gather([(total, tokens)]), strict=True)
         return {"eval_loss": sum(totals) / sum(counts)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing beyond what the loop keeps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to put back."""
 
 
 def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
     """The checkpoint with the least validation loss and why; the last one where there is no validation."""
-    saved = {int(path.name.split("-")[1]) for path in run_dir.glob("checkpoint-[0-9]*")}
+    saved = {step_of(path) for path in find_checkpoints(run_dir)}
     if not has_validation:
         return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
     rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]

@@ -2,6 +2,14 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    beta   the controllers; pure Python, no torch
-    train  pairs + controller -> aligned adapter
+    beta       the controllers; pure Python, no torch
+    losses     margins and losses
+    encoding   pairs as token ids and as batches
+    reference  log-probabilities of the reference, and their store on disk
+    epsilon    the signs that epsilon-DPO needs of pairs
+    metrics    what a step logs; the alarm
+    feeding    margins of a step, over processes -> controller -> beta and weight of each pair
+    selection  choice of the checkpoint by answers to validation requests
+    objective  margins, then beta, then the losses
+    stage      pairs + controller -> aligned adapter
 """

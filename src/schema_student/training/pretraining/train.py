@@ -119,7 +119,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from schema_student.core.processes import process_count
     from schema_student.student.embedded import new_embedded_model, train_embedded_tokenizer
     from schema_student.student.loading import load_tokenizer
-    from schema_student.training.loop import average_gradients
+    from schema_student.training.distributed import average_gradients
 
     world, rank = process_count(), int(os.environ.get("RANK", "0"))
     if world > 1:

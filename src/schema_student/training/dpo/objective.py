@@ -1,0 +1,146 @@
+"""The objective of DPO: the margins of a step, then beta, then the losses of its pairs.
+
+Shapes: B pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schema_student.core.settings import ResolvedSettings
+from schema_student.student import batching
+from schema_student.training.batches import Batch, Batches, Row, inference_mode
+from schema_student.training.distributed import gather, gather_micro_batches
+from schema_student.training.dpo.beta import make_controller
+from schema_student.training.dpo.encoding import collate_pairs, pair_length, pair_sequences, sequence_logps
+from schema_student.training.dpo.epsilon import PairSigns
+from schema_student.training.dpo.feeding import ControllerFeed, Share
+from schema_student.training.dpo.losses import dpo_losses, dpo_margins, positive_margins, sft_losses
+from schema_student.training.dpo.metrics import MARGINS, TRACE, ChosenFallAlarm, step_metrics
+from schema_student.training.dpo.selection import validate_answers
+from schema_student.training.loop import Step
+
+
+class DPO:
+    """The objective of DPO over rows {chosen, rejected, name, key, split, reference}; beta is decided once a step."""
+
+    rows_per_key = 4
+    logs: Sequence[str] = (MARGINS, TRACE)
+
+    def __init__(
+        self, batches: Batches, pairs: Sequence[Row], requests: Sequence[Row], run_dir: Path, settings: ResolvedSettings
+    ) -> None:
+        pairs = sorted(pairs, key=lambda row: (row["key"], pair_length(row)))
+        self.rows: Sequence[Row] = [row for row in pairs if row["split"] == "train"]
+        self.held_out = [row for row in pairs if row["split"] != "train"]
+        self.batches, self.requests, self.settings = batches, requests, settings
+        self.controller = make_controller(settings)
+        self.feed = ControllerFeed(self.controller, run_dir, batches.student.model.device)
+        self.alarm = ChosenFallAlarm(settings.dpo.dpo_chosen_fall)
+        self.signs = PairSigns(batches, settings.beta.beta_epsilon) if self.controller.wants_signs else None
+        self.beta = settings.beta.beta
+        self.logps: list[torch.Tensor] = []  # of the last step's micro-batches (4, B)
+        switch_off_dropout(batches.student.model)
+
+    def sequences(self, row: Row) -> list[batching.Ids]:
+        """The chosen and the rejected sequence of a pair."""
+        return pair_sequences(row)
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Chosen sequences first, then rejected ones: 2 B rows."""
+        return collate_pairs(rows, self.batches)
+
+    def loss_denominator(self, batch: Batch) -> int:
+        """Pairs."""
+        return len(batch["names"])
+
+    def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """Margins of the whole step, then beta, then the loss of each micro-batch.
+
+        With several micro-batches their margins are needed before the first loss: one more forward pass of each. With
+        signs to find: one of the policy and one of the reference. With a beta that no margin moves: none.
+        """
+        names = [batch["names"] for batch in batches]
+        margins: list[torch.Tensor] = []
+        self.logps = []
+        shares = self.feed.undecided(len(batches))
+        ahead = self.controller.wants_signs or (self.controller.wants_margins and len(batches) > 1)
+        if ahead:
+            self.beta, shares = self.feed.decide(step, *self.look_ahead(batches), names)
+        for batch in batches:
+            of_batch, logps_4B = self.margins_of(batch)
+            margins.append(of_batch.detach())
+            if not ahead and len(margins) == len(batches):
+                self.beta, shares = self.feed.decide(step, margins, (), names)
+            loss = self.pair_losses(batch, of_batch, logps_4B, shares[len(self.logps)]).sum() / step.denominator
+            self.logps.append(logps_4B.detach())
+            yield loss
+
+    def margins_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Margins (B,), and policy and reference log p of chosen and rejected (4, B)."""
+        logps_4B = torch.cat([sequence_logps(batch, self.batches), batch["reference_logps"]]).reshape(4, -1)
+        return dpo_margins(*logps_4B), logps_4B
+
+    def look_ahead(self, batches: Sequence[Batch]) -> tuple[list[torch.Tensor], list[list[int]]]:
+        """Margins of a step's micro-batches, and the signs of their pairs where the controller wants them."""
+        with inference_mode(self.batches.student.model):
+            if self.signs is None:
+                return [self.margins_of(batch)[0] for batch in batches], []
+            margins, signs = zip(*map(self.signs.margins_and_signs, batches), strict=True)
+            return list(margins), list(signs)
+
+    def pair_losses(self, batch: Batch, margins: torch.Tensor, logps_4B: torch.Tensor, share: Share) -> torch.Tensor:
+        """The weighted loss of each pair (B,), with the terms that keep chosen answers likely."""
+        betas, weights = share
+        settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings.dpo, logps_4B
+        if settings.dpo_positive_weight:
+            chosen = policy_chosen_logps, reference_chosen_logps
+            margins = positive_margins(margins, *chosen, settings.dpo_positive_weight)
+        losses = dpo_losses(margins, betas)
+        if settings.dpo_sft_weight:
+            tokens = batch["completion_mask"][: len(losses)].sum(-1)
+            losses = losses + settings.dpo_sft_weight * sft_losses(policy_chosen_logps, tokens)
+        return weights * losses
+
+    def step_metrics(self, step: Step) -> dict[str, float]:
+        """Rewards, log-probabilities and beta of the step, and an alarm where chosen answers fall."""
+        pairs = [
+            pair for batch in gather_micro_batches([part.double().T.tolist() for part in self.logps]) for pair in batch
+        ]
+        logps_4B = torch.tensor(pairs, dtype=torch.float64).T
+        return step_metrics(logps_4B, self.beta, self.controller.trace) | self.alarm.update(logps_4B, step.number)
+
+    def validate(self) -> dict[str, Any]:
+        """Greedy answers to validation requests, and held-out pairs at beta_0; the controller is not fed."""
+        metrics: dict[str, Any] = {}
+        if self.requests:
+            metrics = validate_answers(self.batches.student, self.requests, self.settings)
+        if self.held_out:
+            parts = self.batches.own_batches(self.held_out, list(map(pair_sequences, self.held_out)))
+            margins = torch.tensor(
+                gather([m for rows in parts for m in self.margins_of(self.collate(rows))[0].tolist()])
+            )
+            metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta.beta).mean())
+            metrics["eval_margin"] = float(margins.mean())
+            metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """The controller, and what the guards count."""
+        return {**self.feed.state_dict(), "fallen": self.alarm.fallen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.feed.load_state_dict(state)
+        self.alarm.fallen = state["fallen"]
+
+
+def switch_off_dropout(model: Any) -> None:
+    """Drop nothing out: the reference was computed without it, and with it a margin would be noise at step 0."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0

@@ -1,0 +1,111 @@
+"""Choose DPO's checkpoint by greedy answers to validation requests; step 0, the student that it began with, is one too.
+
+A low DPO loss does not mean better answers. Without requests the held-out pairs decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.jsonl import Row, read_jsonl
+from schema_student.core.records import DatasetRow, read_rows
+from schema_student.core.settings import ResolvedSettings
+from schema_student.core.statistics import sign_test
+from schema_student.preference.held_out import is_held_out
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.grading import grade
+from schema_student.schema.prompts import render_row_prompt
+from schema_student.student.generation import generate
+from schema_student.student.loading import Student
+from schema_student.training.checkpoints import find_checkpoints, step_of
+from schema_student.training.distributed import gather, own_share
+from schema_student.training.metrics_log import METRICS
+
+CHANCE = 0.1  # above it DPO's gain on validation requests may as well be none
+ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}
+
+
+def read_requests(dataset: Path, limit: int, rendering: str) -> list[Row]:
+    """Up to `limit` valid rows of d_03 that choose the checkpoint: {prompt, schema, target, accepted}.
+
+    Half are of validation schemas, half those requests for pairs on training schemas that are held out of them: the
+    tests have both kinds of schemas too, and DPO may help on one and harm on the other. Each evenly spread.
+    """
+    kinds: dict[str, list[Row]] = {"validation": [], "alignment": []}
+    for row in read_rows(dataset, DatasetRow):
+        if row.split not in kinds or not row.is_valid:
+            continue
+        prompt = render_row_prompt(row, rendering)
+        if row.split == "validation" or is_held_out(prompt):
+            answer = {"target": row.target, "accepted": row.accepted}
+            kinds[row.split].append({"prompt": prompt, "schema": row.schema, **answer})
+    return [row for rows in kinds.values() for row in rows[:: max(1, -(-len(rows) // (limit // 2)))]]
+
+
+def grade_answers(student: Student, requests: Sequence[Row], settings: ResolvedSettings) -> list[tuple[bool, bool]]:
+    """Whether the greedy answer to each request is valid, and whether it is right."""
+    prompts = [request["prompt"] for request in requests]
+    answers = generate(student, prompts, settings.generation.max_new_tokens, settings.decoding.eval_batch_size)
+    found = []
+    for request, (answer,) in zip(requests, answers, strict=True):
+        known = compile_schema(request["schema"]), request["target"], request["accepted"]
+        graded = grade(answer.text, *known, settings.verdict.strip_fences)
+        found.append((graded.verdict.schema_valid, graded.right))
+    return found
+
+
+def validate_answers(student: Student, requests: Sequence[Row], settings: ResolvedSettings) -> dict[str, Any]:
+    """Shares of valid and of right answers; eval_right has a character a request, 1 where it was answered right."""
+    verdicts = gather(grade_answers(student, own_share(list(requests)), settings))
+    valid, right = zip(*verdicts, strict=True)
+    shares = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
+    return {**shares, "eval_right": "".join(str(int(answer)) for answer in right)}
+
+
+def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """The step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
+
+    A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. So does a gain that
+    chance explains (a two-sided sign test over the requests that were fixed and broken, p above CHANCE): some tens of
+    requests let the best of several checkpoints look better than it is. Without validation
+    requests the held-out pairs decide; without either the last checkpoint is taken.
+    """
+    saved = {0, *map(step_of, find_checkpoints(run_dir))}
+    rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_runtime" in row and row["step"] in saved]
+    best, start = max(rows, key=_merit), rows[0]
+    trained = max((row for row in rows if row["step"]), key=_merit)
+    kept, scores = best is start, _describe_scores(best, trained, start)
+    why = f"no DPO checkpoint was better than SFT: {scores}" if kept else scores
+    if not kept and "eval_right" in best:
+        fixed, broken = _count_changes(best["eval_right"], start["eval_right"])
+        p, why = sign_test(fixed, broken), f"{scores}; {fixed} fixed, {broken} broken"
+        if p > CHANCE:
+            best, kept = start, True
+            why = f"no DPO checkpoint was better than SFT beyond chance: {why}, p = {p:.2f}"
+    return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": kept}
+
+
+def _merit(row: Row) -> tuple[float, ...]:
+    """What checkpoints are ordered by, most important first."""
+    answers, is_start = [row.get(name, 0.0) for name in ANSWERS], "eval_semantic" in row and row["step"] == 0
+    return (*answers, is_start, row.get("eval_rewards/accuracies", 0.0), -row.get("eval_loss", -row["step"]))
+
+
+def _describe_scores(best: Row, trained: Row, start: Row) -> str:
+    """The scores that decided: those of the best trained checkpoint, and of SFT."""
+    if "eval_semantic" in best:
+        shown = ANSWERS if trained["eval_semantic"] == start["eval_semantic"] else {"eval_semantic": "right answers"}
+        return ", ".join(
+            f"{name} {trained[key]:.1%} on validation (SFT {start[key]:.1%})" for key, name in shown.items()
+        )
+    if "eval_loss" in best:
+        return "by held-out pairs, as there are no validation requests"
+    return "the last one: there are no validation requests, nor held-out pairs"
+
+
+def _count_changes(now: str, then: str) -> tuple[int, int]:
+    """How many requests are right now and were not, and the other way round."""
+    now_then = list(zip(now, then, strict=True))
+    return now_then.count(("1", "0")), now_then.count(("0", "1"))

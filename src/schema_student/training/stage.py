@@ -1,0 +1,45 @@
+"""What training stages share around their loop: the lock of the run's folder, run_config.json, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.artifacts import open_artifact
+from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.settings import ResolvedSettings
+from schema_student.core.stamps import digest, versions
+from schema_student.student.loading import Student
+from schema_student.training.distributed import broadcast
+
+
+def make_run(
+    run_dir: Path, stamp: dict[str, Any], inputs: Sequence[Path], overwrite: bool, train: Callable[[], dict[str, Any]]
+) -> Path:
+    """Have all processes `train`, unless the run folder is finished; returns its checkpoint-final.
+
+    The first process holds the lock and writes; the others hear from it whether there is anything to do. How many they
+    are decides a step's batch, so a run goes on with as many as began it.
+    """
+    stamp = {**stamp, "processes": process_count()}
+    with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
+        if not broadcast(artifact.done if artifact else None):
+            facts = train()
+            if artifact:
+                artifact.finish(facts)
+    return run_dir / "checkpoint-final"
+
+
+def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:
+    """What run_config.json says of any stage: settings, student, digests of the data, versions."""
+    choice = student.choice
+    who = {"name": choice.name, "kind": choice.kind, "base": choice.base, "backend": choice.backend}
+    return {
+        "stage": stage,
+        "settings": settings.flat(),
+        "student": {**who, "digest": student.digest, "reason": choice.reason},
+        "data": {path.name: digest(path) for path in data},
+        "versions": versions(),
+    }
