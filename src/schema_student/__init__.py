@@ -4,7 +4,7 @@ Packages from the ground up; each imports only from those above it, and teacher 
 (tests/test_architecture.py holds that):
 
     core        settings, flags, errors, names and paths of a run, JSONL, artifacts, statistics, processes
-    schema      JSON Schema alone: compile, judge, explain, meaning, the query DSL, rendering, instances, mutations
+    schema      JSON Schema alone: compile, judge, grade, the query DSL, rendering, instances, mutations
     teacher     a language-model server: transport, APIs, dispatch, cache, client, roles; embedded/ the rule-based one
     student     a local model: choose and load it, tokens, prompt trees and their attention, generation
     data        schemas -> requests and answers -> judged rows -> corpus

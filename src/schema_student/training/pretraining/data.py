@@ -14,7 +14,14 @@ from typing import Any
 
 from schema_student.core.resources import DATA_DIR
 from schema_student.schema.prompts import render_prompt
-from schema_student.schema.query_dsl import build_schema, labels_of, operator_catalog, operators_for, read_dsl
+from schema_student.schema.query_dsl import (
+    build_schema,
+    is_query_dsl,
+    labels_of,
+    operator_catalog,
+    operators_for,
+    read_dsl,
+)
 from schema_student.schema.rendering import completion_text
 from schema_student.teacher.embedded.bank import Bank, Request, finish, join, load_bank
 from schema_student.teacher.embedded.objects import word_object
@@ -358,11 +365,12 @@ def read_glossary(schema: dict[str, Any], language: str) -> Glossary:
 
     A label that two names share is left out.
     """
-    properties = schema["properties"]
-    if "steps" in properties and "refusal" in properties:
+    if is_query_dsl(schema):
         named = [pair for field in read_dsl(schema).fields for pair in ((field.const, field.labels), *field.choices)]
     else:
-        options = [option for part in properties.values() for option in part.get("items", {}).get("oneOf", ())]
+        options = [
+            option for part in schema["properties"].values() for option in part.get("items", {}).get("oneOf", ())
+        ]
         named = [(option["const"], labels_of(option["const"], option["description"])) for option in options]
     names: dict[str, set[str]] = {}
     for name, labels in named:
