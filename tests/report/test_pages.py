@@ -14,16 +14,9 @@ from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
 from schema_student.preference import imports
 from schema_student.report import figures
-from schema_student.report.pages import (
-    SHOWN_RATES,
-    _block,
-    _cell,
-    _interval,
-    _percent,
-    collect,
-    judge_alignment,
-    write_report,
-)
+from schema_student.report.headline import judge_alignment
+from schema_student.report.pages import SHOWN_RATES, collect, write_report
+from schema_student.report.rendering import block, cell, interval, percent
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +77,13 @@ def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown
         (table,) = re.findall(rf"^### {split.replace('_', ' ')}\n(.*?)\| prompts", markdown, re.M | re.S)
         for key, name in SHOWN_RATES.items():
             rates = [student["summary"]["splits"][split][key] for student in facts["students"]]
-            cells = [f"{_percent(rate['rate'])} ({_interval(rate)})" if rate["n"] else "-" for rate in rates]
+            cells = [f"{percent(rate['rate'])} ({interval(rate)})" if rate["n"] else "-" for rate in rates]
             assert f"| {name} | {' | '.join(cells)} |" in table
-            told = [f"{_percent(rate['rate'])} {_interval(rate)}".strip() for rate in rates]
+            told = [f"{percent(rate['rate'])} {interval(rate)}".strip() for rate in rates]
             assert f" {name} {' '.join(told)} " in page
     for weak in facts["weakest"]:
         split = weak["split"].replace("_", " ")
-        assert f"| {_cell(weak['schema_id'])} | {split} | {weak['failed']} | {weak['asked']} |" in markdown
+        assert f"| {cell(weak['schema_id'])} | {split} | {weak['failed']} | {weak['asked']} |" in markdown
         assert f" {weak['schema_id']} {split} {weak['failed']} {weak['asked']} " in page
     assert "## What DPO broke\n" in markdown and " What DPO broke " in page
     pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
@@ -208,5 +201,5 @@ def test_sft_that_was_better_is_called_so(tmp_path):
 
 
 def test_text_in_markdown_cannot_leave_its_place():
-    assert _cell("a|b\n`c` <d>") == r"a\|b \`c\` \<d\>"
-    assert _block("x\n```\ny").startswith("````\n")
+    assert cell("a|b\n`c` <d>") == r"a\|b \`c\` \<d\>"
+    assert block("x\n```\ny").startswith("````\n")

@@ -5,6 +5,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     frames          a run's rows as pandas frames
     error_analysis  what differs between students, in numbers and examples
     figures         the plots
+    rendering       templates and their filters
+    run_artifacts   what a run has made
+    headline        the run in a few sentences
     pages           report.md, report.html
     compare_runs    several runs of DPO side by side
 """

@@ -14,7 +14,8 @@ from schema_student.core.jsonl import Row, write_text
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.report import figures
-from schema_student.report.pages import read_stage, read_students, render
+from schema_student.report.rendering import render
+from schema_student.report.run_artifacts import read_stage, read_students
 
 LAST = 10  # steps that the table's means are of
 RATES = {"schema_valid_rate": "valid", "semantic_pass_rate": "valid and as asked"}

@@ -1,0 +1,178 @@
+"""Collect what a run has made: students with their rows, training logs, data, pairs, and what made them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from schema_student.core.artifacts import read_meta
+from schema_student.core.jsonl import Row, read_json, read_jsonl
+from schema_student.core.paths import Paths
+from schema_student.core.records import DatasetRow, EvaluationRow, Pair, read_rows
+from schema_student.core.resources import CONFIG_DIR
+from schema_student.core.settings import read_auto, read_config
+from schema_student.core.stamps import digest
+from schema_student.data.dataset import count_rows
+from schema_student.report import figures
+from schema_student.report.error_analysis import (
+    general_path,
+)
+from schema_student.report.frames import find_evaluations
+from schema_student.report.rendering import shorten
+from schema_student.schema.ranks import RANK_NAMES, RIGHT
+from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
+
+STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
+WHO = {"base": "the base student", "sft": "the student after SFT", "dpo": "the student after DPO"}
+
+
+def read_students(where: Paths, run: str) -> list[Row]:
+    """Read the finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
+    found = []
+    for key, results in find_evaluations(where, run):
+        told = read_json(results.with_name("evaluation_summary.json"))
+        rows = read_rows(results, EvaluationRow)
+        student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
+        student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
+        found.append(student)
+    found.sort(key=lambda student: _place(student["key"]))
+    others = itertools.cycle(figures.RUN_COLORS[2:])
+    return [{**student, "color": figures.COLORS.get(student["key"]) or next(others)} for student in found]
+
+
+def _place(key: str) -> tuple[int, float, str]:
+    """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
+    stage, _, step = key.partition("-checkpoint-")
+    order = {"base": 0, "sft": 2, "dpo": 3}.get(stage, 1)
+    return order, int(step) if step.isdigit() else math.inf, key
+
+
+def read_stage(run_dir: Path) -> Row | None:
+    """Read the logs of SFT or DPO: metrics, margins, beta's trace, run_config; None where the stage has not begun."""
+    logs = {
+        name: read_jsonl(run_dir / f"{file}.jsonl") if (run_dir / f"{file}.jsonl").exists() else []
+        for name, file in (("metrics", "training_metrics"), ("margins", "margins"), ("trace", "beta_trace"))
+    }
+    if not logs["metrics"]:
+        return None
+    config = run_dir / "run_config.json"
+    steps = [row["step"] for row in logs["metrics"] if "step" in row]
+    done = read_meta(run_dir) is not None
+    return {
+        **logs,
+        "config": read_json(config) if config.exists() else {},
+        "finished": done,
+        "steps": max(steps, default=0),
+    }
+
+
+def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
+    """List in words what a whole run has and this one lacks."""
+    known = {student["key"] for student in students}
+    found = [f"the evaluation of {who}" for key, who in WHO.items() if key not in known]
+    for key, name in (("sft", "SFT"), ("dpo", "DPO")):
+        if stages[key] is None:
+            found.append(f"{name} training")
+        elif not stages[key]["finished"]:
+            found.append(f"the end of {name} training (it stopped after step {stages[key]['steps']})")
+    return found
+
+
+def read_data(where: Paths) -> Row | None:
+    """Read the counts of d_03 by split, who wrote it, and what it holds."""
+    if not where.dataset.exists():
+        return None
+    rows = read_rows(where.dataset, DatasetRow)
+    writers = Counter(row.teacher_model for row in rows)
+    statistics = where.hub_dataset / "description.json"
+    return {
+        "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
+        "writers": {teacher_name(name): n for name, n in writers.most_common()},
+        "rejected": (read_meta(where.dataset) or {}).get("rejected", {}),
+        "statistics": read_json(statistics) if statistics.exists() else None,
+    }
+
+
+def teacher_name(model: str | None) -> str:
+    """Name a teacher as reports do: the embedded one is never taken for a language model."""
+    if model == MODEL:
+        return DISPLAY_NAME
+    return {"user": "your own answers", None: "unknown"}.get(model, str(model))
+
+
+def read_pairs(where: Paths) -> Row | None:
+    """Read the pairs made or imported, and why their rejected answers are worse, where that is known."""
+    if not where.pairs.exists():
+        return None
+    rows, meta = read_rows(where.pairs, Pair), read_meta(where.pairs) or {}
+    known = range(len(RANK_NAMES))  # an imported pair may have none, or another's
+    ranks = Counter(rank for row in rows if (rank := row.rejected_rank) is not None and rank in known)
+    whys = Counter(
+        shorten(general_path(str(row.why).split(":")[0].replace(" ", "  ", 1)), 60) for row in rows if row.why
+    )
+    return {
+        "total": len(rows),
+        "splits": dict(Counter(row.split for row in rows)),
+        "ranks": [(RANK_NAMES[rank], n) for rank, n in sorted(ranks.items())],
+        "sources": Counter(str(row.source).split(":")[0] for row in rows).most_common(),
+        "whys": whys.most_common(10),
+        "dropped": meta.get("counts") or meta.get("left_out") or {},
+    }
+
+
+def describe_choice(stage: Row | None) -> Row | None:
+    """Describe which checkpoint of DPO was taken and why; SFT itself is a candidate."""
+    if stage is None or "checkpoint" not in stage["config"]:
+        return None
+    config = stage["config"]
+    step = int(str(config["checkpoint"]).rsplit("-", 1)[-1])
+    return {"step": step, "why": config.get("why", ""), "sft_was_better": bool(config.get("sft_was_better"))}
+
+
+def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
+    """Describe what ran: names, versions, digests, settings, and when each stage ended."""
+    config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
+    steps = list_steps(where, students)
+    meta = steps[-1]["meta"] if steps else {}
+    known, auto = read_config(CONFIG_DIR / "defaults.json"), read_auto(config.get("student", {}).get("kind", ""))
+    auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
+    settings = config.get("settings", {})
+    return {
+        "student": config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"},
+        "teacher": students[-1]["summary"].get("judged_by", "?") if students else None,
+        "writer": (read_meta(where.dataset) or {}).get("teacher_info", {}),
+        "versions": {name: version for name, version in meta.get("versions", {}).items() if version},
+        "commit": meta.get("git_commit"),
+        "seed": settings.get("seed", meta.get("seed")),
+        "steps": steps,
+        "changed": {name: value for name, value in settings.items() if value not in (known.get(name), auto.get(name))},
+        "settings": settings,
+    }
+
+
+def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
+    """List the finished artifacts in the order of their ends, with digests and the seconds since the one before."""
+    data = [where.domain_specs, where.schemas, where.dataset, where.corpus, where.pairs]
+    runs = [where.run_dir, where.dpo_dir]
+    evaluations = [where.eval_dir(student["summary"]["name"]) / "evaluation_results.jsonl" for student in students]
+    found = []
+    for path in (*data, *runs, *evaluations):
+        meta = read_meta(path)
+        if meta and "finished_at" in meta:
+            name = path.name if path in data else str(path.relative_to(where.evals.parent))
+            found.append({"name": name, "meta": meta, "digest": _digest(path, meta), "at": meta["finished_at"]})
+    found.sort(key=lambda step: step["at"])
+    for before, step in zip([None, *found], found, strict=False):
+        span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
+        step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
+    return found
+
+
+def _digest(path: Path, meta: Row) -> str:
+    """The start of an artifact's digest; of a training that of its adapter."""
+    weights = path / "checkpoint-final" / "adapter_model.safetensors"
+    return str(meta.get("digest") or (digest(weights) if weights.exists() else ""))[:16]
