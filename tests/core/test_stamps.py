@@ -21,7 +21,7 @@ from schema_student.data.sources import Source
 from schema_student.evaluation import evaluate
 from schema_student.preference import imports, pairs, rollouts, samples
 from schema_student.training import sft
-from schema_student.training.dpo import train as dpo
+from schema_student.training.dpo import stage as dpo
 
 
 class Stamped(Exception):

@@ -206,7 +206,8 @@ class MarginRow(Record):
     max: float
     pos_frac: float
     npy: str | None = field(default=None, metadata=OPTIONAL)
-    sample: list[float] | None = field(default=None, metadata=OPTIONAL)
+    sample: list[float] = field(default_factory=list)
+    signs: list[int] | None = field(default=None, metadata=OPTIONAL)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

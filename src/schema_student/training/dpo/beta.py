@@ -27,6 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_json, read_jsonl
+from schema_student.core.records import MarginRow, read_rows
 from schema_student.core.settings import AnySettings, default_settings
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -454,13 +455,13 @@ def replay(
 def replay_run(run_dir: Path) -> int:
     """Recompute a run's beta_trace.jsonl from its margins; number of rows. Raises UserError at the first difference."""
     settings = default_settings(**read_json(run_dir / "run_config.json")["settings"])
-    steps = read_jsonl(run_dir / "margins.jsonl")
+    steps = read_rows(run_dir / "margins.jsonl", MarginRow)
     logged = read_jsonl(run_dir / "beta_trace.jsonl")
     for number, row in enumerate(steps, start=1):
-        if row["step"] != number:
-            raise UserError(f"{run_dir / 'margins.jsonl'}:{number}: of step {row['step']}, where step {number} was due")
+        if row.step != number:
+            raise UserError(f"{run_dir / 'margins.jsonl'}:{number}: of step {row.step}, where step {number} was due")
     margins = [_read_margins(run_dir, row) for row in steps]
-    computed = replay(make_controller(settings), margins, [row.get("signs", ()) for row in steps])
+    computed = replay(make_controller(settings), margins, [row.signs or () for row in steps])
     for number, (ours, theirs) in enumerate(zip(computed, logged, strict=False), start=1):
         if ours != theirs:
             raise UserError(f"{run_dir / 'beta_trace.jsonl'}:{number}: logged {theirs}, but the margins give {ours}")
@@ -469,17 +470,17 @@ def replay_run(run_dir: Path) -> int:
     return len(logged)
 
 
-def _read_margins(run_dir: Path, row: Row) -> list[float]:
+def _read_margins(run_dir: Path, row: MarginRow) -> list[float]:
     """All margins of a step: from its .npy, which must agree with the row, or from the row where that shows all."""
     import numpy as np  # the margins' files; the controllers themselves need nothing
 
-    path = run_dir / row["npy"]
-    if not path.exists() and len(row["sample"]) == row["n"]:
-        return list(row["sample"])
+    path = run_dir / str(row.npy)
+    if not path.exists() and len(row.sample) == row.n:
+        return list(row.sample)
     try:
         margins = np.load(path, allow_pickle=False).tolist()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the margins of step {row['step']} cannot be read: {error}") from None
-    if len(margins) != row["n"] or margins[: len(row["sample"])] != row["sample"]:
-        raise UserError(f"{path}: these are not the margins that margins.jsonl logged for step {row['step']}")
+        raise UserError(f"{path}: the margins of step {row.step} cannot be read: {error}") from None
+    if len(margins) != row.n or margins[: len(row.sample)] != row.sample:
+        raise UserError(f"{path}: these are not the margins that margins.jsonl logged for step {row.step}")
     return list(margins)

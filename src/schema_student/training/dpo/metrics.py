@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from schema_student.core.jsonl import Row, append_row
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
+from schema_student.core.records import MarginRow
 from schema_student.training.dpo.beta import quantile
 from schema_student.training.dpo.losses import dpo_margins
 from schema_student.training.loop import Step
@@ -19,7 +21,7 @@ SHOWN = 8  # margins of a step that margins.jsonl shows (all of them are in the 
 TRACED = ("p_hat", "tau", "u", "s")  # of a controller's trace, logged as risk/...
 
 
-def describe_margins(margins: Sequence[float]) -> dict[str, float]:
+def describe_margins(margins: Sequence[float]) -> dict[str, Any]:
     """The statistics of margins.jsonl; the deviation is the population's."""
     n = len(margins)
     mean = sum(margins) / n
@@ -37,10 +39,15 @@ def log_margins(
     path = run_dir / "margins" / f"step_{step.number:06d}.npy"
     path.parent.mkdir(exist_ok=True)
     np.save(path, np.array(margins))
-    row: Row = {"step": step.number, "epoch": step.epoch, **describe_margins(margins)}
-    row |= {"npy": str(path.relative_to(run_dir)), "sample": list(margins[:SHOWN])}
-    row |= {"signs": list(signs)} if signs else {}
-    append_row(run_dir / MARGINS, row)
+    row = MarginRow(
+        step=step.number,
+        epoch=step.epoch,
+        **describe_margins(margins),
+        npy=str(path.relative_to(run_dir)),
+        sample=list(margins[:SHOWN]),
+        signs=list(signs) or None,
+    )
+    append_row(run_dir / MARGINS, row.as_json())
     for traced in trace:
         append_row(run_dir / TRACE, traced)
 
