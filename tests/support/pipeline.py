@@ -15,12 +15,12 @@ from typing import Any
 from unittest.mock import patch
 
 from schema_student.core import settings
-from schema_student.core.flags import flags_for
 from schema_student.core.setting_groups import Group
 from schema_student.core.settings import GROUP_OF, GROUPS, AnySettings
 
 ROOT = Path(__file__).parents[2]
 DATA_STAGES = ("generate_domain_specs", "build_schemas", "generate_dataset", "build_training_corpus")
+UNDER_A_RUNNER = {"SCHEMA_STUDENT_RUNNER": "a test"}
 ALIGNMENT = Path("student_runs") / "alignment"
 
 
@@ -59,11 +59,11 @@ def verb_of(script: str) -> str:
 
 
 def run(script: str, *flags: str) -> Ended:
-    """One script to its end, in this process, with those of the flags that it reads, as a runner gives it."""
-    flags = flags_for(verb_of(script), [str(flag) for flag in flags])
+    """One script to its end, in this process, as under a runner: it may be given flags of other stages."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     code = 0
-    with patch.object(sys, "argv", [script, *flags]), redirect_stdout(out), redirect_stderr(err):
+    given = patch.object(sys, "argv", [script, *map(str, flags)]), patch.dict(os.environ, UNDER_A_RUNNER)
+    with given[0], given[1], redirect_stdout(out), redirect_stderr(err):
         try:
             runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
         except SystemExit as left:
@@ -73,10 +73,9 @@ def run(script: str, *flags: str) -> Ended:
 
 def start(script: str, *flags: str) -> subprocess.Popen:
     """One script in a process of its own, to be killed."""
-    flags = flags_for(verb_of(script), [str(flag) for flag in flags])
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *flags]
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=os.environ, text=True, **streams)
+    return subprocess.Popen(command, env={**os.environ, **UNDER_A_RUNNER}, text=True, **streams)
 
 
 @contextmanager

@@ -63,8 +63,6 @@ def parse_command(
     argv: Sequence[str], description: str | None, verb: str, own: Own, **defaults: Any
 ) -> tuple[Settings, argparse.Namespace]:
     """Read the settings of a verb's command line, and the arguments of its own; otherwise as load_settings."""
-    if "SCHEMA_STUDENT_RUNNER" in os.environ:  # whose stages are all given the same flags
-        argv = flags_for(verb, argv)
     values = {**read_config(CONFIG_DIR / "defaults.json"), **defaults}
     parser = build_parser(verb, description or "", own, values, show_all="--help-all" in argv)
     arguments, unknown = parser.parse_known_args(list(argv))
@@ -79,7 +77,10 @@ def parse_command(
     if arguments.print_config:
         log.info(json.dumps(settings.flat(), indent=2))
         raise SystemExit(0)
-    refuse_unread([verb], argv)
+    if (
+        "SCHEMA_STUDENT_RUNNER" not in os.environ
+    ):  # whose stages are given each other's flags; the first checks them all
+        refuse_unread([verb], argv)
     return settings, arguments
 
 
