@@ -71,19 +71,23 @@ def alone(monkeypatch):
 
 
 def shared(monkeypatch, folder, **changes):
-    commands, before = [], os.environ.get("WORLD_SIZE")
+    counts, shares, before = [], [], os.environ.get("WORLD_SIZE")
 
     @contextmanager
-    def run_beside(given):
-        commands.extend(given)
+    def workers(_train, _share, count):
+        counts.append(count)
         yield
 
-    monkeypatch.setattr(local_workers, "_run_beside", run_beside)
+    def train(share):
+        shares.append(share)
+        assert os.environ.get("WORLD_SIZE") == (str(counts[0]) if counts else before)
+
+    monkeypatch.setattr(local_workers, "_workers", workers)
     given = default_settings(base_model="embedded", **changes)
-    with local_workers.share_cores(given, folder / "run", "gradient_accumulation", "sft_batch_size") as made:
-        assert os.environ.get("WORLD_SIZE") == (str(len(commands) + 1) if commands else before)
+    local_workers.train_in_workers(train, given, folder / "run", "gradient_accumulation", "sft_batch_size")
     assert os.environ.get("WORLD_SIZE") == before  # what runs later in this process is alone again
-    return len(commands) + 1, made.sft.gradient_accumulation, made.sft.sft_batch_size
+    (made,) = shares
+    return (counts or [1])[0], made.sft.gradient_accumulation, made.sft.sft_batch_size
 
 
 @pytest.mark.parametrize(
@@ -109,21 +113,34 @@ def test_torchrun_comes_first(alone, monkeypatch, tmp_path):
     assert shared(monkeypatch, tmp_path, processes=2, gradient_accumulation=2, sft_batch_size=8) == (1, 2, 8)
 
 
-def test_a_helper_that_fails_says_why(alone):
-    failing = [sys.executable, "-c", "import sys; sys.exit('error: its row 3 is broken')"]
+def fail(_):
+    raise UserError("its row 3 is broken")
+
+
+def sleep(_):
+    time.sleep(600)
+
+
+def test_a_process_that_fails_says_why(alone):
     said = "in another process of this run: its row 3 is broken"
-    with pytest.raises(UserError, match=said), local_workers._run_beside([failing]):
+    with pytest.raises(UserError, match=said), local_workers._workers(fail, default_settings(), 2):
         raise RuntimeError("Connection closed by peer")
-    with pytest.raises(RuntimeError, match="of our own"), local_workers._run_beside([]):
+    with pytest.raises(RuntimeError, match="of our own"), local_workers._workers(fail, default_settings(), 1):
         raise RuntimeError("of our own")
 
 
-def test_helpers_end_with_the_run(alone):
-    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+def test_the_other_processes_end_with_the_run(alone):
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), local_workers._run_beside([sleeping]):
+    with pytest.raises(KeyboardInterrupt), local_workers._workers(sleep, default_settings(), 2):
         raise KeyboardInterrupt
     assert time.monotonic() - started < 60
+
+
+def test_only_a_process_that_has_computed_nothing_is_forked(monkeypatch):
+    assert "torch" in sys.modules and local_workers._choose_start().get_start_method() == "spawn"
+    monkeypatch.setenv(local_workers.IMPORTED_AHEAD, "1")
+    method = "fork" if sys.platform == "linux" else "spawn"
+    assert local_workers._choose_start().get_start_method() == method
 
 
 @needs_two_cores

@@ -10,7 +10,10 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import AnySettings
+from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.training.local_workers import train_in_workers
+
+DPO_STEP = ("dpo_gradient_accumulation", "dpo_batch_size")  # the settings by which a step is shared
 
 DPO = f"""Align by DPO with a fixed beta on any preference data -> student_runs/RUN-dpo/checkpoint-final.
 
@@ -75,12 +78,7 @@ def align(argv: Sequence[str]) -> None:
     settings = load_settings(argv, align.__doc__, "align")
     where = paths(settings)
     if not dry_run(settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
-        from schema_student.training.local_workers import share_cores
-
-        with share_cores(settings, where.dpo_dir, "dpo_gradient_accumulation", "dpo_batch_size") as share:
-            from schema_student.training.dpo.stage import train_dpo
-
-            train_dpo(share)
+        train_in_workers(_train_dpo, settings, where.dpo_dir, *DPO_STEP)
         log.info(f"aligned student: {where.dpo_checkpoint}")
 
 
@@ -101,17 +99,24 @@ def _align_on_any_data(settings: AnySettings) -> None:
     require_data_set(settings)
     where = paths(settings)
     if not dry_run(settings, reads=[], writes=[where.pairs, where.dpo_dir]):
-        from schema_student.training.local_workers import share_cores
+        train_in_workers(_import_and_align, settings, where.dpo_dir, *DPO_STEP)
 
-        with share_cores(settings, where.dpo_dir, "dpo_gradient_accumulation", "dpo_batch_size") as share:
-            from schema_student.preference import imports
-            from schema_student.training.distributed import main_process_first
-            from schema_student.training.dpo.stage import train_dpo
-            from schema_student.training.trackers import check_tracker
 
-            check_tracker(share)
-            main_process_first(lambda: imports.import_pairs(share))
-            log.info(f"aligned student: {train_dpo(share)}")
+def _train_dpo(settings: ResolvedSettings) -> None:
+    from schema_student.training.dpo.stage import train_dpo
+
+    train_dpo(settings)
+
+
+def _import_and_align(settings: ResolvedSettings) -> None:
+    from schema_student.preference import imports
+    from schema_student.training.distributed import main_process_first
+    from schema_student.training.dpo.stage import train_dpo
+    from schema_student.training.trackers import check_tracker
+
+    check_tracker(settings)
+    main_process_first(lambda: imports.import_pairs(settings))
+    log.info(f"aligned student: {train_dpo(settings)}")
 
 
 def replay_beta(argv: Sequence[str]) -> None:

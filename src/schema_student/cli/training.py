@@ -11,7 +11,10 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, load_settings, parse_command
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import AnySettings
+from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.training.local_workers import train_in_workers
+
+SFT_STEP = ("gradient_accumulation", "sft_batch_size")  # the settings by which a step is shared among processes
 
 ROWS = """\
 --data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
@@ -45,12 +48,7 @@ def train(argv: Sequence[str]) -> None:
     settings = load_settings(argv, train.__doc__, "train")
     where = paths(settings)
     if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
-        from schema_student.training.local_workers import share_cores
-
-        with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
-            from schema_student.training.sft import train_sft
-
-            train_sft(share)
+        train_in_workers(_train_sft, settings, where.run_dir, *SFT_STEP)
         log.info(f"SFT student: {where.run_dir / 'checkpoint-final'}")
 
 
@@ -60,17 +58,24 @@ def train_on_any_data(argv: Sequence[str]) -> None:
     require_data_set(settings)
     where = paths(settings)
     if not dry_run(settings, reads=[], writes=[where.corpus, where.run_dir]):
-        from schema_student.training.local_workers import share_cores
+        train_in_workers(_import_and_train, settings, where.run_dir, *SFT_STEP)
 
-        with share_cores(settings, where.run_dir, "gradient_accumulation", "sft_batch_size") as share:
-            from schema_student.preference import imports
-            from schema_student.training import sft
-            from schema_student.training.distributed import main_process_first
-            from schema_student.training.trackers import check_tracker
 
-            check_tracker(share)
-            main_process_first(lambda: imports.import_corpus(share))
-            log.info(f"student: {sft.train_sft(share)}")
+def _train_sft(settings: ResolvedSettings) -> None:
+    from schema_student.training.sft import train_sft
+
+    train_sft(settings)
+
+
+def _import_and_train(settings: ResolvedSettings) -> None:
+    from schema_student.preference import imports
+    from schema_student.training import sft
+    from schema_student.training.distributed import main_process_first
+    from schema_student.training.trackers import check_tracker
+
+    check_tracker(settings)
+    main_process_first(lambda: imports.import_corpus(settings))
+    log.info(f"student: {sft.train_sft(settings)}")
 
 
 def pretrain(argv: Sequence[str]) -> None:

@@ -13,8 +13,6 @@ must be imported before transformers.
 
 from __future__ import annotations
 
-import gc
-import importlib
 import os
 import runpy
 import select
@@ -28,18 +26,10 @@ from typing import IO, Any
 
 from schema_student.core.log import log, log_to_terminal
 from schema_student.core.processes import end_with_parent, prepare_environment
+from schema_student.training.local_workers import import_ahead
 
 AT_WORK = 1.5  # seconds after which a stage was not finished already
 LOAD_A_STUDENT = {"train_student.py", "evaluate_student.py", "build_alignment_pairs.py", "train_alignment_dpo.py"}
-IMPORTS = (
-    "torch",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.gemma3.modeling_gemma3",
-    "accelerate",
-    "peft",
-    "schema_student.student.generation",
-    "schema_student.training.sft",
-)
 
 
 @dataclass
@@ -105,7 +95,7 @@ class StageServer:
         os.close(writing)
         self.requests.close()
         self.stage = 0
-        _import_ahead()
+        import_ahead()
         with open(reading, "rb", buffering=0) as requests:
             return StageServer(requests, self.answers).serve() or []
 
@@ -143,13 +133,6 @@ def _exit_code(child: int) -> int | None:
     pid, status = os.waitpid(child, os.WNOHANG)
     code = os.waitstatus_to_exitcode(status)
     return (128 - code if code < 0 else code) if pid else None
-
-
-def _import_ahead() -> None:
-    for module in IMPORTS:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # else a stage's first collection copies the memory that it shares
 
 
 def _read_requests(requests: IO[bytes]) -> Iterator[list[str]]:

@@ -1,41 +1,68 @@
-"""Train in several processes on a CPU, as under torchrun, but started by the script itself.
+"""Several processes of one training stage on a CPU, as torchrun makes them, but started by the stage itself.
 
 The matrices of a small student are too small for two threads: one process a core is nearly twice as fast as one process
-on two cores. A script calls `share_cores` first of all; the first process is the script, the others are the same
-command again. They write nothing, end with the first, and end it if they fail.
+on two cores. The first process is the stage's own; the others are forks of it, made when it has imported torch and
+computed nothing. They write nothing, end with the first, and end it if they fail.
+
+    train_in_workers(train_sft, settings, run_dir, "gradient_accumulation", "sft_batch_size")
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.context import ForkContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO
 
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
+from schema_student.core.processes import run_script
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.student.choice import choose_student, has_cuda
 
+Train = Callable[[ResolvedSettings], None]
+
 PATIENCE = 20  # seconds in which a process notices by itself that another one is gone
+IMPORTS = (  # what a process that loads a student needs, as far as it takes long
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.gemma3.modeling_gemma3",
+    "accelerate",
+    "peft",
+    "schema_student.student.generation",
+    "schema_student.training.loop",
+)
+IMPORTED_AHEAD = "SCHEMA_STUDENT_IMPORTED_AHEAD"
 idle = False  # there is nothing to train: the other processes were not started
 
 
-@contextmanager
-def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_size: str) -> Iterator[ResolvedSettings]:
-    """Run settings.student.processes, no more than there are cores; yields the settings of one of them.
+def import_ahead() -> None:
+    """Import what training needs, before this process is forked; nothing is computed, which forks do not outlive."""
+    for module in IMPORTS:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # else the first collection of a fork copies the memory that it shares
+    os.environ[IMPORTED_AHEAD] = str(os.getpid())
 
-    Each takes its share of every step: fewer micro-batches (`accumulation` names the setting), else smaller ones
-    (`batch_size`), so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the script
-    stays one process. Call it before torch is imported, which counts its threads then. Raises UserError with the last
-    words of a process that fails.
+
+def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumulation: str, batch_size: str) -> None:
+    """Have settings.student.processes train, no more than there are cores; each is given the settings of its share.
+
+    A share has fewer micro-batches of every step (`accumulation` names the setting), else smaller ones (`batch_size`),
+    so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the stage stays one
+    process. `train` is a function of a module. Raises UserError with the last words of a process that fails.
     """
     global idle
     resolved = resolve_auto(settings, choose_student(settings).kind)
@@ -43,71 +70,135 @@ def share_cores(settings: AnySettings, run_dir: Path, accumulation: str, batch_s
     count = min(int(resolved.student.processes), cores)
     shared = next((name for name in (accumulation, batch_size) if resolved.value(name) % count == 0), "")
     if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
-        yield resolved
+        train(resolved)
         return
     share = resolved.value(shared) // count
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": cores // count}
-    before = {name: os.environ.get(name) for name in place}
-    os.environ.update({name: str(value) for name, value in place.items()})
     idle = read_meta(run_dir) is not None and not resolved.run.overwrite
     if not idle:
         log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
-        os.environ["SCHEMA_STUDENT_HELPERS"] = str(count - 1)  # whose memory core.processes.run_script adds
-    program = ["-m", "schema_student"] if Path(sys.argv[0]).name == "__main__.py" else sys.argv[:1]
-    command = [sys.executable, *program, *sys.argv[1:], f"--{shared.replace('_', '-')}", str(share)]
+        place["SCHEMA_STUDENT_HELPERS"] = count - 1  # whose memory run_script adds
     try:
-        with _run_beside([] if idle else [command] * (count - 1)):
-            yield resolved.changed(**{shared: share})
+        with _environment(place), _workers(train, resolved.changed(**{shared: share}), 1 if idle else count):
+            train(resolved.changed(**{shared: share}))
     finally:
         idle = False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _environment(values: Mapping[str, object]) -> Iterator[None]:
+    """Set variables for a while, but for the count of processes, whose memory is said at the end."""
+    before = {name: os.environ.get(name) for name in values if name != "SCHEMA_STUDENT_HELPERS"}
+    os.environ.update({name: str(value) for name, value in values.items()})
+    try:
+        yield
+    finally:
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The other processes
+
+
+@dataclass
+class _Worker:
+    """One of the other processes, and the file of what it says."""
+
+    process: BaseProcess
+    words: Path
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Its exit code; None where it still runs after so long."""
+        connection.wait([self.process.sentinel], seconds)
+        with self.lock:  # two threads wait
+            self.process.join(0 if seconds is not None else None)
+            return self.process.exitcode
+
+    def last_words(self) -> str:
+        lines = [line.strip() for line in self.words.read_text().splitlines() if line.strip()]
+        nothing = f"it said nothing (exit code {self.process.exitcode})"
+        return f"in another process of this run: {lines[-1].removeprefix('error: ') if lines else nothing}"
+
+
 @contextmanager
-def _run_beside(commands: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Run the commands as the processes after this one, until all are done or this one fails."""
-    over, started = threading.Event(), []
+def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None]:
+    """Run the processes after this one, until all are done or this one fails; this one has its share of threads."""
+    if count == 1:
+        yield
+        return
+    start = _choose_start()
+    if isinstance(start, ForkContext) and IMPORTED_AHEAD not in os.environ:
+        import_ahead()
+    over = threading.Event()
     with ExitStack() as stack:
-        for rank, command in enumerate(commands, start=1):
-            words = stack.enter_context(tempfile.TemporaryFile("w+"))
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
-            helper = subprocess.Popen(command, env={**os.environ, **place}, stdout=subprocess.DEVNULL, stderr=words)
-            stack.callback(helper.wait)
-            stack.callback(helper.kill)
-            stack.callback(over.set)
-            threading.Thread(target=_watch, args=(helper, words, over), daemon=True).start()
-            started.append((helper, words))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workers: list[_Worker] = []
+        for rank in range(1, count):
+            words = folder / str(rank)
+            words.touch()
+            process = start.Process(target=_work, args=(train, share, rank, words))
+            process.start()
+            workers.append(_Worker(process, words))
+            stack.callback(workers[-1].wait)
+            stack.callback(process.kill)
+        stack.callback(over.set)
+        for worker in workers:
+            threading.Thread(target=_watch, args=(worker, over), daemon=True).start()
+        _limit_threads()
         try:
             yield
         except RuntimeError as error:  # so says torch where another process is gone
-            for helper, words in started:
-                try:
-                    failed = helper.wait(PATIENCE / 2) != 0
-                except subprocess.TimeoutExpired:
-                    continue
-                if failed:
-                    raise UserError(_last_words(helper, words)) from error
+            _blame(workers, error)
             raise
-        for helper, _ in started:
-            helper.wait()
+        for worker in workers:
+            worker.wait()
 
 
-def _watch(helper: subprocess.Popen[bytes], words: IO[str], over: threading.Event) -> None:
-    """End this process where a helper failed and it does not notice: it may be waiting for it for half an hour."""
-    if helper.wait() != 0 and not over.wait(PATIENCE):
-        log.error(f"error: {_last_words(helper, words)}")
+def _choose_start() -> ForkContext | SpawnContext:
+    """fork where this process has computed nothing; a new interpreter elsewhere, and where the system does not fork."""
+    fresh = "torch" not in sys.modules or IMPORTED_AHEAD in os.environ
+    may_fork = sys.platform == "linux" and fresh
+    return multiprocessing.get_context("fork") if may_fork else multiprocessing.get_context("spawn")
+
+
+def _work(train: Train, share: ResolvedSettings, rank: int, words: Path) -> None:
+    """Be the process of this rank: silent, but for its last words."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "SCHEMA_STUDENT_RUNNER": str(os.getppid())}
+    for stream, path in ((1, os.devnull), (2, words)):
+        file = open(path, "w", buffering=1)  # noqa: SIM115
+        os.dup2(file.fileno(), stream)
+        setattr(sys, "stdout" if stream == 1 else "stderr", file)
+    _limit_threads()
+    run_script(lambda: train(share))
+
+
+def _limit_threads() -> None:
+    """Give this process its threads: a fork has not read OMP_NUM_THREADS."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def _blame(workers: Sequence[_Worker], error: RuntimeError) -> None:
+    """Raise UserError with the last words of a process that has failed, if one has."""
+    for worker in workers:
+        if worker.wait(PATIENCE / 2):
+            raise UserError(worker.last_words()) from error
+
+
+def _watch(worker: _Worker, over: threading.Event) -> None:
+    """End this process where another one failed and it does not notice: it may be waiting for it for half an hour."""
+    if worker.wait() != 0 and not over.wait(PATIENCE):
+        log.error(f"error: {worker.last_words()}")
         os._exit(1)
-
-
-def _last_words(helper: subprocess.Popen[bytes], words: IO[str]) -> str:
-    words.seek(0)
-    lines = [line.strip() for line in words if line.strip()]
-    said = lines[-1].removeprefix("error: ") if lines else f"it said nothing (exit code {helper.returncode})"
-    return f"in another process of this run: {said}"
