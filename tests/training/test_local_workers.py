@@ -67,6 +67,7 @@ def alone(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("SCHEMA_STUDENT_HELPERS", "0")
+    monkeypatch.setenv(local_workers.IMPORTED_AHEAD, "")  # forks are quick, and compute nothing here
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
 
 
