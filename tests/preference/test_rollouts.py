@@ -12,7 +12,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.stamps import digest
-from schema_student.preference import imports, rollouts
+from schema_student.preference import imports, rollouts, scoring
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
 
@@ -23,7 +23,7 @@ RIGHT, OTHER, INVALID, BROKEN = '{"nights":2,"city":"Lyon"}', '{"city":"Paris"}'
 def judged_row(*texts, **facts):
     row = {"prompt": "p", "schema_id": "form", "schema": FORM, "query": "q", "current_date": "2026-01-31"}
     answers = [{"text": text, "finished": True} for text in texts]
-    return rollouts._distinct({**row, "target": TARGET, "answers": answers, **facts})
+    return scoring.distinct_answers({**row, "target": TARGET, "answers": answers, **facts})
 
 
 def scores(row):
@@ -57,14 +57,14 @@ def answering(monkeypatch, *texts):
 def test_the_schema_scores_by_rank_and_leaves_what_was_cut_off(settings):
     row = judged_row(RIGHT, OTHER, INVALID, "no", BROKEN)
     row["answers"][4]["finished"] = False
-    rollouts.score_by_schema([row], settings)
+    scoring.score_by_schema([row], settings)
     assert scores(row) == [5, 4, 3, 0, None]
     assert [answer.get("why") for answer in row["answers"]][1:3] == ["meaning", "/city enum"]
 
 
 def test_without_a_target_a_valid_answer_has_rank_4(settings):
     row = judged_row(RIGHT, target=None)
-    rollouts.score_by_schema([row], settings)
+    scoring.score_by_schema([row], settings)
     assert scores(row) == [4]
 
 
@@ -81,7 +81,7 @@ def by_length(asks):
 
 def test_the_teacher_compares_every_two_answers_once_and_ties_are_kept_apart(settings):
     row = judged_row("a", "ccc", "bb", "dd", "ccc", "?")
-    rollouts.score_by_teacher([row], by_length, settings)
+    scoring.score_by_teacher([row], by_length, settings)
     assert [answer["count"] for answer in row["answers"]] == [1, 2, 1, 1, 1]
     assert scores(row) == [0.0, 1.0, 0.5, 0.5, None]
     assert row["ties"] == [[2, 3]] and row["errors"] == ["no"] * 4
@@ -93,7 +93,7 @@ def test_the_order_shown_is_shuffled_by_a_seeded_hash(settings):
     def firsts(seed):
         rows = [judged_row("a", "b", prompt=str(i), schema_id="s") for i in range(40)]
         shown = []
-        rollouts.score_by_teacher(
+        scoring.score_by_teacher(
             rows, lambda asks: shown.extend(a["first"] for _, a in asks) or by_length(asks), settings.changed(seed=seed)
         )
         return shown
@@ -115,23 +115,23 @@ def save_reward_model(folder, labels=1):
 def test_a_reward_model_scores_prompt_and_answer_together(tmp_path):
     import torch
 
-    model, tokenizer = rollouts.load_reward_model(str(save_reward_model(tmp_path / "rm")))
+    model, tokenizer = scoring.load_reward_model(str(save_reward_model(tmp_path / "rm")))
     row = judged_row("yes", "no")
-    rollouts.score_by_reward([row], model, tokenizer)
+    scoring.score_by_reward([row], model, tokenizer)
     text = "<bos><start_of_turn>user\np<end_of_turn>\n<start_of_turn>model\nyes<end_of_turn>\n"
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
     assert scores(row)[0] == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
     assert scores(row)[0] != scores(row)[1]
     tokenizer.chat_template = None
-    rollouts.score_by_reward([row], model, tokenizer)
+    scoring.score_by_reward([row], model, tokenizer)
     assert scores(row)[0] != scores(row)[1]
 
 
 def test_a_reward_model_that_is_missing_or_is_a_classifier_is_refused(tmp_path, settings):
     with pytest.raises(UserError, match="has 3 labels, not one score"):
-        rollouts.load_reward_model(str(save_reward_model(tmp_path / "rm", labels=3)))
+        scoring.load_reward_model(str(save_reward_model(tmp_path / "rm", labels=3)))
     with pytest.raises(UserError, match=r"reward model .*nowhere cannot be loaded"):
-        rollouts.load_reward_model(str(tmp_path / "nowhere"))
+        scoring.load_reward_model(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="--rollout-scorer reward needs --reward-model"):
         rollouts.make_rollouts(settings.changed(rollout_scorer="reward"))
 

@@ -25,6 +25,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
+from schema_student.preference.scoring import question
 from schema_student.student.choice import choose_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
@@ -109,8 +110,6 @@ def pair_answers(first: Sequence[EvaluationRow], second: Sequence[EvaluationRow]
 
 def compare(pairs: Sequence[AnswerPair], ask_many: Any, requests: dict[Any, DatasetRow]) -> list[Row]:
     """Compare each pair: a row with both answers, both verdicts, and the outcome for the first student."""
-    from schema_student.preference.rollouts import question  # brings torch, which a dry run does not need
-
     asks, rows = [], []
     for ours, theirs in pairs:
         texts = ours.raw_output, theirs.raw_output

@@ -7,5 +7,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     samples   what the student makes of them: likelihoods, answers
     pairs     its answers, graded -> pairs
     imports   preference data of any origin -> pairs or corpus
+    scoring   what an answer of a rollout is worth
     rollouts  k answers a prompt, scored
 """
