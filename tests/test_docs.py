@@ -65,6 +65,16 @@ def test_a_path_that_a_page_names_is_there(page):
         assert there or page == OF_ITS_DAY, path
 
 
+CODE = sorted(path for folder in ("src", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+NAMED = re.compile(r"(?<![\w/.-])(?:tests|docs|benchmarks|examples)/[\w/-]+\.\w+")
+
+
+@pytest.mark.parametrize("module", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_test_or_document_that_the_code_names_is_there(module):
+    for path in NAMED.findall(module.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
+
+
 def verbs_of(program):
     """The verbs that a program runs: a script one, a runner those of its stages."""
     folder = ROOT / "scripts"

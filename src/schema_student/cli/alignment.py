@@ -1,4 +1,4 @@
-"""The verbs of preferences: the student's answers -> pairs -> DPO, of the pipeline's pairs or of any data."""
+"""Define the verbs of preferences: the student's answers -> pairs -> DPO, of the pipeline's pairs or of any data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs of supervised fine-tuning: of the pipeline's corpus, of any data, and how the embedded student was made."""
+"""Define the verbs of supervised fine-tuning and of pretraining the embedded student."""
 
 from __future__ import annotations
 

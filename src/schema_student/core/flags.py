@@ -1,4 +1,4 @@
-"""The command line: one flag a setting, generated from its field; a verb takes those of the settings that it reads.
+"""Read a verb's command line: one flag a setting that it reads, generated from the setting's field.
 
 settings = load_settings(argv, "Train.", "train")       # refuses --domains 4, as nothing that "train" runs reads it
 flags_for("train", ["--domains", "4", "--seed", "1"])   # ["--seed", "1"]: what a runner gives to a stage
@@ -52,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def load_settings(argv: Sequence[str], description: str | None, verb: str = "config", **defaults: Any) -> Settings:
-    """The settings of a verb's command line; `defaults` are the verb's own, before those of config/defaults.json.
+    """Read the settings of a verb's command line; its own `defaults` come before config/defaults.json.
 
     Raises SettingsError; leaves by SystemExit(0) after --help, --help-all and --print-config.
     """
@@ -116,7 +116,7 @@ def _flag_value(name: str, value: Any) -> Any:
 
 
 def flags_for(verb: str, argv: Sequence[str]) -> list[str]:
-    """The words of a command line but for flags of settings that a verb does not read."""
+    """Drop a command line's flags of settings that a verb does not read."""
     reads = {*settings_read(verb), ""}
     return [word for setting, words in _split_flags(argv) if setting in reads for word in words]
 
@@ -132,7 +132,7 @@ def refuse_unread(verbs: Iterable[str], argv: Sequence[str]) -> None:
 
 
 def without(own: Own, argv: Sequence[str]) -> list[str]:
-    """The words of a command line but for a verb's own flags, each of which has a value."""
+    """Drop a verb's own flags, each of which has a value, from a command line."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name, options in own.items():
         parser.add_argument(name, **options)
@@ -174,7 +174,7 @@ def _field(name: str) -> FieldInfo:
 def build_parser(
     verb: str, description: str, own: Own, defaults: Mapping[str, Any], show_all: bool = False
 ) -> argparse.ArgumentParser:
-    """The parser of a verb. It knows the flags of all settings, and shows those that the verb reads."""
+    """Build the parser of a verb. It knows the flags of all settings, and shows those that the verb reads."""
     program = Path(sys.argv[0]).name
     positional = "".join(f"{o.get('metavar', name)} " for name, o in own.items() if not name.startswith("-"))
     parser = _Parser(

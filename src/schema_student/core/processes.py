@@ -1,4 +1,4 @@
-"""What a program does where it starts and ends: exit codes, words on failure, and which of several processes it is."""
+"""Start and end a program: its environment, its exit code, its words on failure, its place among several processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 def prepare_environment() -> None:
-    """Set what the libraries read when they are loaded; whoever has set a key keeps what was set."""
+    """Set the environment variables that libraries read when they are loaded; those that are set already stay."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -73,13 +73,15 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
         own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        helpers = int(os.environ.get("SCHEMA_STUDENT_HELPERS", "0"))  # of cores.py; what they share counts for each
+        helpers = int(
+            os.environ.get("SCHEMA_STUDENT_HELPERS", "0")
+        )  # of local_workers; what they share counts for each
         log.info(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process of the run, or the one of several (torchrun) that writes its files."""
+    """Return whether this process writes the run's files: the only one, or the first of several (torchrun)."""
     return process_index() == 0
 
 
@@ -89,5 +91,5 @@ def process_index() -> int:
 
 
 def process_count() -> int:
-    """Processes of the run (torchrun): they share each optimizer step."""
+    """Count the processes of the run (torchrun): they share each optimizer step."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""One loop, several objectives: SFT, DPO with a dynamic beta, and how the embedded student was made.
+"""Train in one loop with several objectives: SFT, DPO with a dynamic beta, pretraining of the embedded student.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -25,7 +25,7 @@ def broadcast(value: Any) -> Any:
 
 
 def main_process_first(action: Callable[[], Any]) -> None:
-    """Do it in the first process; the others wait until it is done."""
+    """Run an action in the first process; the others wait until it is done."""
     if is_first_process():
         action()
     broadcast(None)

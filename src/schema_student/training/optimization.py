@@ -15,7 +15,7 @@ from schema_student.core.settings import ResolvedSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: in optimizer steps."""
+    """How long and how fast to train, in optimizer steps."""
 
     steps: int
     learning_rate: float

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the training corpus -> a LoRA adapter that writes what the teacher wrote.
+"""Fine-tune a student: the training corpus -> a LoRA adapter that writes what the teacher wrote.
 
 Reads d_04_training_corpus.jsonl; writes student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation),
 training_metrics.jsonl, run_config.json. Killed and run again, it continues after the last checkpoint.
@@ -40,7 +40,7 @@ ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its comp
 
 
 def sft_loss(logps_BC: Any, tokens: Any) -> Any:
-    """Cross-entropy of the supervised tokens over the number of them in the optimizer step."""
+    """Compute the cross-entropy of the supervised tokens over the number of them in the optimizer step."""
     return -logps_BC.sum() / tokens
 
 
@@ -94,7 +94,7 @@ def encode_rows(
     counts: dict[str, int],
     corpus: Path,
 ) -> list[Row]:
-    """The valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
+    """Encode the valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
     found = []
     for number, row in enumerate(rows, start=1):
         if row.split != split or not row.is_valid:
@@ -107,7 +107,7 @@ def encode_rows(
 
 
 def plan_sft(settings: ResolvedSettings, rows: Sequence[Row], trees: bool) -> Schedule:
-    """Steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
+    """Plan the steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
     sft, steps = settings.sft, settings.sft.sft_max_steps
     if not steps:
         sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
@@ -152,7 +152,7 @@ class SFT:
         return {}
 
     def validate(self) -> dict[str, Any]:
-        """eval_loss: mean over all supervised tokens of the validation rows."""
+        """Compute eval_loss: the mean over all supervised tokens of the validation rows."""
         if not self.validation:
             return {}
         total, tokens = 0.0, 0
@@ -172,7 +172,7 @@ class SFT:
 
 
 def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
-    """The checkpoint with the least validation loss and why; the last one where there is no validation."""
+    """Choose the checkpoint with the least validation loss; the last one where there is no validation."""
     saved = {step_of(path) for path in find_checkpoints(run_dir)}
     if not has_validation:
         return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
@@ -183,5 +183,5 @@ def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
 
 
 def teachers(rows: Sequence[CorpusRow]) -> list[str]:
-    """Who wrote the corpus, where its rows say so."""
+    """Name who wrote the corpus, where its rows say so."""
     return sorted({str(row.extra["teacher_model"]) for row in rows if row.extra.get("teacher_model")})

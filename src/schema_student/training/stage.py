@@ -33,7 +33,7 @@ def make_run(
 
 
 def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:
-    """What run_config.json says of any stage: settings, student, digests of the data, versions."""
+    """Collect what run_config.json says of any stage: settings, student, digests of the data, versions."""
     choice = student.choice
     who = {"name": choice.name, "kind": choice.kind, "base": choice.base, "backend": choice.backend}
     return {

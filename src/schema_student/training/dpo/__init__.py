@@ -1,4 +1,4 @@
-"""Direct preference optimization with a dynamic beta.
+"""Train by direct preference optimization with a dynamic beta.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 

@@ -19,7 +19,7 @@ SIDES = ("chosen", "rejected")
 def encode_pairs(
     pairs: Sequence[Pair], tokenizer: Any, settings: ResolvedSettings, counts: dict[str, int], path: Path, trees: bool
 ) -> list[Row]:
-    """Pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room are counted."""
+    """Encode pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room count."""
     rows = []
     for number, pair in enumerate(pairs, start=1):
         chosen, rejected = (batching.encode(tokenizer, pair.prompt, side) for side in (pair.chosen, pair.rejected))
@@ -40,7 +40,7 @@ def pair_sequences(row: Row) -> list[batching.Ids]:
 
 
 def pair_length(row: Row) -> int:
-    """Tokens of a pair's two sequences."""
+    """Count the tokens of a pair's two sequences."""
     return len(row["chosen"]) + len(row["rejected"])
 
 
@@ -54,5 +54,5 @@ def collate_pairs(rows: Sequence[Row], batches: Batches) -> Batch:
 
 
 def sequence_logps(batch: Batch, batches: Batches) -> torch.Tensor:
-    """log p of whole completions, chosen then rejected (2 B,)."""
+    """Compute log p of whole completions, chosen then rejected (2 B,)."""
     return batches.completion_logps(batch).sum(-1)

@@ -13,7 +13,7 @@ import torch
 def dpo_margins(
     policy_chosen_logps: Any, policy_rejected_logps: Any, reference_chosen_logps: Any, reference_rejected_logps: Any
 ) -> Any:
-    """M = (log pi - log ref)(chosen) - (log pi - log ref)(rejected), each summed over completion tokens; (B,)."""
+    """Compute M = (log pi - log ref)(chosen) - (log pi - log ref)(rejected), summed over completion tokens; (B,)."""
     return (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
 
 
@@ -26,7 +26,7 @@ def dpo_losses(margins: Any, beta: Any) -> Any:
 
 
 def positive_margins(margins: Any, policy_chosen_logps: Any, reference_chosen_logps: Any, weight: float) -> Any:
-    """M less a penalty for a chosen answer that has become less likely: DPO-positive; (B,).
+    """Take a penalty off M where the chosen answer has become less likely: DPO-positive; (B,).
 
     M - lambda max(0, log ref(chosen) - log pi(chosen)), Pal et al. 2024, arXiv 2402.13228; weight is their lambda.
     """
@@ -34,5 +34,5 @@ def positive_margins(margins: Any, policy_chosen_logps: Any, reference_chosen_lo
 
 
 def sft_losses(policy_chosen_logps: Any, chosen_tokens: Any) -> Any:
-    """-log pi(chosen) a token, added to DPO's loss with a weight (Pang et al. 2024, arXiv 2404.19733); (B,)."""
+    """Compute -log pi(chosen) a token, added to DPO's loss with a weight (Pang et al. 2024, arXiv 2404.19733); (B,)."""
     return -policy_chosen_logps / chosen_tokens

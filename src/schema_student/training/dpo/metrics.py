@@ -22,7 +22,7 @@ TRACED = ("p_hat", "tau", "u", "s")  # of a controller's trace, logged as risk/.
 
 
 def describe_margins(margins: Sequence[float]) -> dict[str, Any]:
-    """The statistics of margins.jsonl; the deviation is the population's."""
+    """Compute the statistics of margins.jsonl; the deviation is the population's."""
     n = len(margins)
     mean = sum(margins) / n
     found = {"n": n, "mean": mean, "std": (sum((m - mean) ** 2 for m in margins) / n) ** 0.5, "min": min(margins)}

@@ -51,7 +51,7 @@ class DPO:
         return pair_sequences(row)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Chosen sequences first, then rejected ones: 2 B rows."""
+        """Collate a batch: chosen sequences first, then rejected ones, 2 B rows."""
         return collate_pairs(rows, self.batches)
 
     def loss_denominator(self, batch: Batch) -> int:
@@ -81,7 +81,7 @@ class DPO:
             yield loss
 
     def margins_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Margins (B,), and policy and reference log p of chosen and rejected (4, B)."""
+        """Compute margins (B,), and policy and reference log p of chosen and rejected (4, B)."""
         logps_4B = torch.cat([sequence_logps(batch, self.batches), batch["reference_logps"]]).reshape(4, -1)
         return dpo_margins(*logps_4B), logps_4B
 
@@ -115,7 +115,7 @@ class DPO:
         return step_metrics(logps_4B, self.beta, self.controller.trace) | self.alarm.update(logps_4B, step.number)
 
     def validate(self) -> dict[str, Any]:
-        """Greedy answers to validation requests, and held-out pairs at beta_0; the controller is not fed."""
+        """Validate on greedy answers to requests and on held-out pairs at beta_0; the controller is not fed."""
         metrics: dict[str, Any] = {}
         if self.requests:
             metrics = validate_answers(self.batches.student, self.requests, self.settings)

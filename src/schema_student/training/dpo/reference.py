@@ -22,7 +22,7 @@ NAMED = 8  # bad rows that are named
 
 
 def name_reference(student: Student, adapter: Path, settings: ResolvedSettings) -> str:
-    """Digest of what decides the reference's log-probabilities: base and adapter, and how they are loaded."""
+    """Compute the digest of what decides the reference's log p: base and adapter, and how they are loaded."""
     files = [digest(adapter / name) for name in ADAPTER_FILES]
     loaded = [student.choice.backend, str(student.model.dtype), settings.loading.load_in_4bit]
     return digest([student.digest, *files, *loaded])

@@ -28,7 +28,7 @@ ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}
 
 
 def read_requests(dataset: Path, limit: int, rendering: str) -> list[Row]:
-    """Up to `limit` valid rows of d_03 that choose the checkpoint: {prompt, schema, target, accepted}.
+    """Read up to `limit` valid rows of d_03 that choose the checkpoint: {prompt, schema, target, accepted}.
 
     Half are of validation schemas, half those requests for pairs on training schemas that are held out of them: the
     tests have both kinds of schemas too, and DPO may help on one and harm on the other. Each evenly spread.
@@ -45,7 +45,7 @@ def read_requests(dataset: Path, limit: int, rendering: str) -> list[Row]:
 
 
 def grade_answers(student: Student, requests: Sequence[Row], settings: ResolvedSettings) -> list[tuple[bool, bool]]:
-    """Whether the greedy answer to each request is valid, and whether it is right."""
+    """Grade the greedy answer to each request: whether it is valid, and whether it is right."""
     prompts = [request["prompt"] for request in requests]
     answers = generate(student, prompts, settings.generation.max_new_tokens, settings.decoding.eval_batch_size)
     found = []
@@ -65,7 +65,7 @@ def validate_answers(student: Student, requests: Sequence[Row], settings: Resolv
 
 
 def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """The step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
+    """Choose the step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
 
     A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. So does a gain that
     chance explains (a two-sided sign test over the requests that were fixed and broken, p above CHANCE): some tens of

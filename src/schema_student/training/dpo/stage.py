@@ -1,4 +1,4 @@
-"""Alignment: validity-ranked pairs + a beta controller -> an adapter that prefers what is valid and was asked.
+"""Align a student: validity-ranked pairs + a beta controller -> an adapter that prefers what is valid and was asked.
 
 DPO (Rafailov et al. 2023, arXiv 2305.18290) that goes on training the SFT adapter; the reference is the SFT student,
 whose log-probabilities are computed once before the first step and kept for later runs (alignment/reference_logps/).
@@ -146,7 +146,7 @@ def _warn_of_beta(settings: ResolvedSettings, steps: int) -> None:
 
 
 def plan_dpo(settings: ResolvedSettings) -> Schedule:
-    """DPO's steps; each validation is a checkpoint too."""
+    """Plan DPO's steps; each validation is a checkpoint too."""
     dpo, every = settings.dpo, settings.dpo.dpo_eval_every
     batches = dpo.dpo_batch_size, dpo.dpo_gradient_accumulation
     return Schedule(dpo.dpo_max_steps, dpo.dpo_learning_rate, *batches, every, every)

@@ -1,6 +1,6 @@
 """Make the embedded student: a base model of 2.6 million parameters that reads schemas, in about five hours on 2 cores.
 
-One schema of `pretraining_data` with several (request, answer) pairs is one packed row, a prompt tree: every pair sees
+One schema of `data.draw_group` with several (request, answer) pairs is one packed row, a prompt tree: every pair sees
 the schema and itself. Hints in the same tree teach to look a word up in the schema.
 
     scripts/pretrain_embedded_student.py
@@ -26,7 +26,7 @@ from schema_student.training.pretraining.data import Glossary, Rng, Words, draw_
 
 
 def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 0) -> Iterator[list[Tree]]:
-    """One batch a step, from step `begin` on, the same for the same recipe and process.
+    """Yield one batch a step, from step `begin` on, the same for the same recipe and process.
 
     A row is a schema and its pairs; longer ones than recipe.tokens_per_batch are left out.
     """
@@ -52,7 +52,7 @@ def endless_batches(tokenizer: Any, recipe: Recipe, begin: int = 0, rank: int = 
 
 
 def find_hints(tokenizer: Any, prompt: list[int], glossary: Glossary) -> list[tuple[list[int], list[int]]]:
-    """For each label in the request: the prompt up to the label's end, and the first token of the name behind it.
+    """Find, for each label in the request, the prompt up to its end, and the first token of the name behind it.
 
     Pairs for the same tree, where they cost no token. A name must be found in two steps, from a place in the
     answer to a word of the request, and from there to the schema; neither is of use without the other, and so neither
@@ -100,7 +100,7 @@ class Recipe:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, constant, then linear cool-down to a twentieth over the last share of steps."""
+    """Compute the rate's factor: linear warm-up, constant, then linear cool-down to a twentieth."""
     cooldown = recipe.steps * recipe.cooldown_share
     return min(1.0, (step + 1) / recipe.warmup_steps, max(0.05, (recipe.steps - step) / cooldown))
 
@@ -177,7 +177,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
 
 
 def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:
-    """What the tokenizer learns from: drawn prompts and completions, and every real word twenty times."""
+    """Yield what the tokenizer learns from: drawn prompts and completions, and every real word twenty times."""
     for _ in range(4000):
         for prompt, completion, _ in draw_group(words, rng, 3):
             yield from (prompt, completion)
@@ -199,7 +199,7 @@ def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, fl
 
 
 def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
-    """Mean cross-entropy of predicted tokens (nats), forward in bfloat16."""
+    """Compute the mean cross-entropy of predicted tokens (nats), forward in bfloat16."""
     import torch
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -207,7 +207,7 @@ def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def save_base(model: Any, tokenizer: Any, out: Path) -> None:
-    """Weights in bfloat16 (safetensors), configuration and tokenizer, as `from_pretrained` reads them."""
+    """Save weights in bfloat16 (safetensors), configuration and tokenizer, as `from_pretrained` reads them."""
     import copy
 
     import torch
