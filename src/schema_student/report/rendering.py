@@ -43,20 +43,20 @@ def interval(found: Row) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A duration for people: 41 s, 3 min 05 s."""
+    """Write a duration for people: 41 s, 3 min 05 s."""
     if seconds is None:
         return ""
     return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """A text of a model, cut where it is too long to be read, with invisible characters shown."""
+    """Cut a model's text where it is too long to be read, and show invisible characters."""
     shown = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in str(text))
     return shown if len(shown) <= longest else f"{shown[:longest]} ... ({len(shown) - longest} more characters)"
 
 
 def cell(text: Any) -> str:
-    """Text for a cell or line of Markdown."""
+    """Write text for a cell or line of Markdown."""
     plain = " ".join(shorten(str(text)).split())
     for mark in "\\`*_|[]<>":
         plain = plain.replace(mark, "\\" + mark)
@@ -64,7 +64,7 @@ def cell(text: Any) -> str:
 
 
 def block(text: Any) -> str:
-    """A fenced block of Markdown that its text cannot close."""
+    """Write a fenced block of Markdown that its text cannot close."""
     shown = shorten(str(text))
     fence = "```"
     while fence in shown:

@@ -34,29 +34,29 @@ class Batches:
 
     @classmethod
     def of(cls, student: Student, settings: ResolvedSettings, batch_size: int, trees: bool) -> Batches:
-        """The batches of a stage with these settings."""
+        """Make the batches of a stage with these settings."""
         autocast = batching.autocast_dtype(settings, student.model.device)
         return cls(student, batch_size, settings.batching.batch_tokens, trees, autocast)
 
     def collate(self, sequences: Sequence[batching.Ids], **more: Any) -> Batch:
-        """One batch of these sequences, with what else the stage keeps beside them, on the model's device."""
+        """Collate one batch of these sequences, with what else the stage keeps beside them, on the model's device."""
         batch = batching.collate(sequences, self.student.tokenizer.pad_token_id, self.trees)
         moved: Batch = send_to_device({**batch, **more}, self.student.model.device)
         return moved
 
     def completion_logps(self, batch: Batch) -> torch.Tensor:
-        """log p of each completion token (B, C), 0 where padded."""
+        """Compute log p of each completion token (B, C), 0 where padded."""
         return batching.completion_logps(self.student.model, batch, self.autocast)
 
     def own_batches(self, rows: Sequence[Row], sequences: Sequence[Sequence[batching.Ids]]) -> list[list[Row]]:
-        """This process's share of the rows in their order, cut into batches that keep to the limits."""
+        """Cut this process's share of the rows, in their order, into batches that keep to the limits."""
         cut = batching.cut_batches(sequences, range(len(rows)), self.batch_size, self.batch_tokens, self.trees)
         return own_share([[rows[i] for i in batch] for batch in cut])
 
 
 @contextmanager
 def inference_mode(model: Any) -> Iterator[None]:
-    """Within it the model drops nothing out and keeps no gradient; then it is in the mode that it was in."""
+    """Put a model into inference mode: no dropout, no gradient; afterwards it is in the mode that it was in."""
     was_training = model.training
     model.eval()
     try:

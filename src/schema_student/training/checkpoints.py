@@ -26,17 +26,17 @@ STATE = "stage_state.json"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint-N was saved."""
+    """Return the step after which a checkpoint-N was saved."""
     return int(checkpoint.name.split("-")[-1])
 
 
 def find_checkpoints(run_dir: Path) -> list[Path]:
-    """Every checkpoint-N in order of steps; each is whole, because it was renamed into place when it was."""
+    """Find every checkpoint-N in order of steps; each is whole, because it was renamed into place when it was."""
     return sorted((path for path in run_dir.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()), key=step_of)
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint-N, None where there is none."""
+    """Find the newest checkpoint-N, None where there is none."""
     return next(reversed(find_checkpoints(run_dir)), None)
 
 
@@ -79,7 +79,7 @@ def load_checkpoint(checkpoint: Path, student: Student, optimizer: Any, schedule
 
 
 def random_state() -> dict[str, Any]:
-    """The state of the generators that training draws from: dropout, and what a stage samples."""
+    """Return the state of the generators that training draws from: dropout, and what a stage samples."""
     state = {"python": random.getstate(), "cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 

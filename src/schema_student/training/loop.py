@@ -1,4 +1,4 @@
-"""The training loop of every stage: planned batches, one optimizer step after the other, validation, checkpoints.
+"""Run the training loop of every stage: planned batches, optimizer steps, validation, checkpoints.
 
 A stage gives an Objective: its rows, how they become a batch, and the losses of a step's micro-batches. `losses` is a
 generator, and the loop runs the backward pass of each loss before it asks for the next one, so that an objective may
@@ -58,25 +58,25 @@ class Objective(Protocol):
     logs: Sequence[str]  # files of the run's folder with a row a step, which a resume cuts back
 
     def sequences(self, row: Row) -> list[batching.Ids]:
-        """The token sequences of a row, which share a batch."""
+        """Return the token sequences of a row, which share a batch."""
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """A batch of rows; its `names` say which they are."""
+        """Collate a batch of rows; its `names` say which they are."""
 
     def loss_denominator(self, batch: Batch) -> int:
-        """What a batch adds to the denominator of its step's loss: tokens, or pairs."""
+        """Count what a batch adds to the denominator of its step's loss: tokens, or pairs."""
 
     def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
-        """The loss of each micro-batch of a step in turn, divided by the step's denominator."""
+        """Yield the loss of each micro-batch of a step in turn, divided by the step's denominator."""
 
     def step_metrics(self, step: Step) -> dict[str, float]:
-        """What the last step adds to its row of the log."""
+        """Return what the last step adds to its row of the log."""
 
     def validate(self) -> dict[str, Any]:
-        """Metrics of validation, named eval_...; nothing of training moves."""
+        """Compute the metrics of validation, named eval_...; no state of training changes."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the objective itself."""
+        """Return what a checkpoint keeps of the objective itself."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
@@ -122,7 +122,7 @@ class TrainingLoop:
         remove_drafts(self.run_dir)
 
     def epoch_of(self, number: int) -> float:
-        """Passes over the rows by the end of a step."""
+        """Compute the passes over the rows by the end of a step."""
         done = self.plan[: number * self.micro_batches]
         return round(sum(map(len, done)) / len(self.objective.rows), 4)
 

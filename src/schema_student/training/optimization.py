@@ -1,4 +1,4 @@
-"""How long and how fast a stage trains: steps, AdamW, and a learning rate that rises and falls linearly."""
+"""Plan how long and how fast a stage trains: steps, AdamW, and a learning rate that rises and falls linearly."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Schedule:
     save_every: int
 
     def validates_after(self, step: int) -> bool:
-        """Whether the step is followed by a validation."""
+        """Return whether the step is followed by a validation."""
         return step == self.steps or step % self.eval_every == 0
 
     def saves_after(self, step: int) -> bool:
-        """Whether the step is followed by a checkpoint: after every validation too."""
+        """Return whether the step is followed by a checkpoint: after every validation too."""
         return self.validates_after(step) or step % self.save_every == 0
 
 
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], settings: ResolvedSettings, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Fused AdamW with weight decay on matrices alone, neither on biases nor on norms."""
+    """Make a fused AdamW with weight decay on matrices alone, neither on biases nor on norms."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.optimizer.weight_decay},
@@ -46,11 +46,11 @@ def make_optimizer(
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, settings: ResolvedSettings, steps: int) -> LambdaLR:
-    """Linear warm-up over warmup_ratio of the steps, then a linear way down to 0."""
+    """Make the schedule: linear warm-up over warmup_ratio of the steps, then a linear decay to 0."""
     warmup = math.ceil(settings.optimizer.warmup_ratio * steps)
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """The share of the learning rate that is used in the step after `step` steps."""
+    """Compute the share of the learning rate that is used in the step after `step` steps."""
     return step / warmup if step < warmup else max(0, steps - step) / max(1, steps - warmup)

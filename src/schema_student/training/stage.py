@@ -1,4 +1,4 @@
-"""What training stages share around their loop: the lock of the run's folder, run_config.json, what is left out."""
+"""Lock the run's folder of a training stage, write its run_config.json, report what is left out."""
 
 from __future__ import annotations
 

@@ -50,5 +50,5 @@ def log_to_tracker(tracker: GeneralTracker, row: dict[str, Any]) -> None:
 
 
 def tracker_name(name: str) -> str:
-    """eval_loss -> eval/loss, loss -> train/loss."""
+    """Name a metric for a tracker: eval_loss -> eval/loss, loss -> train/loss."""
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"

@@ -1,4 +1,4 @@
-"""Preference pairs as token ids, and as batches: the chosen sequences first, then the rejected ones."""
+"""Encode preference pairs as token ids and as batches: the chosen sequences first, then the rejected ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def encode_pairs(
 
 
 def pair_sequences(row: Row) -> list[batching.Ids]:
-    """The two sequences of a pair, which share a batch."""
+    """Return the two sequences of a pair, which share a batch."""
     return [row[side] for side in SIDES]
 
 
@@ -45,7 +45,7 @@ def pair_length(row: Row) -> int:
 
 
 def collate_pairs(rows: Sequence[Row], batches: Batches) -> Batch:
-    """A batch of pairs: 2 B sequences, and where they are known the reference's log p of each (2 B,)."""
+    """Collate a batch of pairs: 2 B sequences, and where they are known the reference's log p of each (2 B,)."""
     known = "reference" in rows[0]
     reference = {"reference_logps": torch.tensor([row["reference"] for row in rows]).T.reshape(-1)} if known else {}
     return batches.collate(

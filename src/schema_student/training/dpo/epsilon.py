@@ -1,4 +1,4 @@
-"""What epsilon-DPO needs of each pair: s, whether its log-ratio is monotone where the policy's logits are moved.
+"""Compute epsilon-DPO's s of each pair: whether its log-ratio is monotone where the policy's logits are moved.
 
 Shapes: B pairs, C columns of completion, V vocabulary.
 """
@@ -18,7 +18,7 @@ from schema_student.training.dpo.losses import dpo_margins
 
 
 def perturbed_logps(policy_CV: Any, reference_CV: Any, ids_C: Any, mask_C: Any, epsilon: float) -> list[float]:
-    """log p of a completion where the policy's logits are epsilon toward the reference, here, and away.
+    """Compute log p of a completion with the policy's logits epsilon toward the reference, as they are, and away.
 
     In float64: near the reference, float32 would round the move away.
     """
@@ -39,7 +39,7 @@ class PairSigns:
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
-        """The model with the adapter that it began with; for passes without gradient."""
+        """Use the model with the adapter that it began with, for passes without gradient."""
         trained = [weight.data for weight, _ in self.at_start]
         try:
             for weight, before in self.at_start:
@@ -50,7 +50,7 @@ class PairSigns:
                 weight.data = now
 
     def margins_and_signs(self, batch: Batch) -> tuple[torch.Tensor, list[int]]:
-        """Margins (B,), and s of each pair."""
+        """Compute margins (B,), and s of each pair."""
         model, autocast = self.batches.student.model, self.batches.autocast
         with torch.autocast(model.device.type, autocast) if autocast else nullcontext():
             policy = batching.completion_logits(model, batch)

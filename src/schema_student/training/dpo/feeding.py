@@ -31,7 +31,7 @@ class ControllerFeed:
         self.zero_steps = 0
 
     def undecided(self, count: int) -> list[Share]:
-        """The shares of `count` micro-batches where no margin moves beta: its start, and weight 1."""
+        """Return the shares of `count` micro-batches where no margin moves beta: its start, and weight 1."""
         return [(self.controller.beta, 1.0)] * count
 
     def decide(
@@ -76,7 +76,7 @@ class ControllerFeed:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """Return what a checkpoint keeps of it."""
         return {"controller": self.controller.state_dict(), "zero_steps": self.zero_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

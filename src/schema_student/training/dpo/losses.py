@@ -1,4 +1,4 @@
-"""The formulas of DPO: margins, losses, and two terms that keep the chosen answers likely.
+"""Compute the formulas of DPO: margins, losses, and two terms that keep the chosen answers likely.
 
 Shapes: B pairs.
 """
@@ -18,7 +18,7 @@ def dpo_margins(
 
 
 def dpo_losses(margins: Any, beta: Any) -> Any:
-    """-log sigmoid(beta M), equation 7 of Rafailov et al. 2023, arXiv 2305.18290; (B,).
+    """Compute -log sigmoid(beta M), equation 7 of Rafailov et al. 2023, arXiv 2305.18290; (B,).
 
     beta (one, or one a pair) carries no gradient.
     """

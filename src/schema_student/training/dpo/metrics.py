@@ -1,4 +1,4 @@
-"""What DPO logs of a step: margins.jsonl with its .npy, beta_trace.jsonl, trl's metrics, and an alarm."""
+"""Log a step of DPO: margins.jsonl with its .npy, beta_trace.jsonl, trl's metrics, and an alarm."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def log_margins(
 
 
 def step_metrics(logps_4B: torch.Tensor, beta: float, trace: Sequence[Row]) -> dict[str, float]:
-    """trl's names for what a step saw; risk/* from the controller's trace, where it has one.
+    """Compute the metrics of a step under trl's names; risk/* from the controller's trace, where it has one.
 
     `logps_4B` are policy chosen and rejected, reference chosen and rejected, of the pairs of all processes.
     """
@@ -79,7 +79,7 @@ class ChosenFallAlarm:
         self.fallen = False
 
     def update(self, logps_4B: torch.Tensor, step: int) -> dict[str, float]:
-        """The alarm's metric while it lasts; it is said once, where it begins."""
+        """Return the alarm's metric while it lasts; it is logged once, where it begins."""
         chosen, _, reference_chosen, _ = logps_4B
         fall = float((reference_chosen - chosen).mean())
         was, self.fallen = self.fallen, fall > self.threshold

@@ -1,4 +1,4 @@
-"""The objective of DPO: the margins of a step, then beta, then the losses of its pairs.
+"""Define the objective of DPO: the margins of a step, then beta, then the losses of its pairs.
 
 Shapes: B pairs.
 """
@@ -47,7 +47,7 @@ class DPO:
         switch_off_dropout(batches.student.model)
 
     def sequences(self, row: Row) -> list[batching.Ids]:
-        """The chosen and the rejected sequence of a pair."""
+        """Return the chosen and the rejected sequence of a pair."""
         return pair_sequences(row)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -55,11 +55,11 @@ class DPO:
         return collate_pairs(rows, self.batches)
 
     def loss_denominator(self, batch: Batch) -> int:
-        """Pairs."""
+        """Count the pairs."""
         return len(batch["names"])
 
     def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
-        """Margins of the whole step, then beta, then the loss of each micro-batch.
+        """Compute the margins of the whole step, then beta; then yield the loss of each micro-batch.
 
         With several micro-batches their margins are needed before the first loss: one more forward pass of each. With
         signs to find: one of the policy and one of the reference. With a beta that no margin moves: none.
@@ -86,7 +86,7 @@ class DPO:
         return dpo_margins(*logps_4B), logps_4B
 
     def look_ahead(self, batches: Sequence[Batch]) -> tuple[list[torch.Tensor], list[list[int]]]:
-        """Margins of a step's micro-batches, and the signs of their pairs where the controller wants them."""
+        """Compute the margins of a step's micro-batches, and their pairs' signs where the controller wants them."""
         with inference_mode(self.batches.student.model):
             if self.signs is None:
                 return [self.margins_of(batch)[0] for batch in batches], []
@@ -94,7 +94,7 @@ class DPO:
             return list(margins), list(signs)
 
     def pair_losses(self, batch: Batch, margins: torch.Tensor, logps_4B: torch.Tensor, share: Share) -> torch.Tensor:
-        """The weighted loss of each pair (B,), with the terms that keep chosen answers likely."""
+        """Compute the weighted loss of each pair (B,), with the terms that keep chosen answers likely."""
         betas, weights = share
         settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings.dpo, logps_4B
         if settings.dpo_positive_weight:
@@ -107,7 +107,7 @@ class DPO:
         return weights * losses
 
     def step_metrics(self, step: Step) -> dict[str, float]:
-        """Rewards, log-probabilities and beta of the step, and an alarm where chosen answers fall."""
+        """Compute rewards, log-probabilities and beta of the step, and an alarm where chosen answers fall."""
         pairs = [
             pair for batch in gather_micro_batches([part.double().T.tolist() for part in self.logps]) for pair in batch
         ]
@@ -130,7 +130,7 @@ class DPO:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The controller, and what the guards count."""
+        """Return the controller's state, and what the guards count."""
         return {**self.feed.state_dict(), "fallen": self.alarm.fallen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

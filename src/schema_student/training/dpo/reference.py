@@ -1,4 +1,4 @@
-"""The reference's log-probabilities of all pairs: computed once before the first step, and kept for later runs."""
+"""Compute the reference's log-probabilities of all pairs once before the first step, and keep them for later runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_reference_logps(parts: Sequence[Sequence[Row]], batches: Batches, folder
 
 
 def compute_reference_logps(rows: Sequence[Row], batches: Batches) -> list[Row]:
-    """{name, chosen, rejected} of each pair; raises UserError where one is not finite."""
+    """Compute {name, chosen, rejected} of each pair; raises UserError where one is not finite."""
     found: list[Row] = []
     for part in batches.own_batches(rows, list(map(pair_sequences, rows))):
         with inference_mode(batches.student.model):

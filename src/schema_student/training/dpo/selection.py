@@ -57,7 +57,7 @@ def grade_answers(student: Student, requests: Sequence[Row], settings: ResolvedS
 
 
 def validate_answers(student: Student, requests: Sequence[Row], settings: ResolvedSettings) -> dict[str, Any]:
-    """Shares of valid and of right answers; eval_right has a character a request, 1 where it was answered right."""
+    """Compute the shares of valid and of right answers; eval_right has a character a request, 1 where it was right."""
     verdicts = gather(grade_answers(student, own_share(list(requests)), settings))
     valid, right = zip(*verdicts, strict=True)
     shares = {"eval_valid": sum(valid) / len(valid), "eval_semantic": sum(right) / len(right)}
