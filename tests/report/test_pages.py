@@ -187,7 +187,7 @@ def test_the_headline_on_alignment_is_honest():
 
 def test_held_out_pairs_are_drawn_from_the_first_step_on(monkeypatch):
     drawn = {}
-    monkeypatch.setattr(figures, "_line", lambda axes, rows, key, *_, **__: drawn.update({key: rows}))
+    monkeypatch.setattr(figures, "plot_line", lambda axes, rows, key, *_, **__: drawn.update({key: rows}))
     rows = [{"step": step, "eval_rewards/accuracies": 0.8, "rewards/accuracies": 0.8} for step in (0, 10)]
     figures.draw_dpo(rows, None)
     assert drawn["eval_rewards/accuracies"] == rows[1:]

@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     frames          a run's rows as pandas frames
     error_analysis  what differs between students, in numbers and examples
+    plotting        matplotlib: style, axes, lines with their names
     figures         the plots
     rendering       templates and their filters
     run_artifacts   what a run has made

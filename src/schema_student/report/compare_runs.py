@@ -13,7 +13,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, write_text
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
-from schema_student.report import figures
+from schema_student.report import figures, plotting
 from schema_student.report.rendering import render
 from schema_student.report.run_artifacts import read_stage, read_students
 
@@ -26,7 +26,7 @@ def compare_runs(settings: AnySettings) -> Path:
     folder = page_dir(settings)
     runs = [
         read_dpo_run(settings, name, color)
-        for name, color in zip(settings.compare.runs, figures.RUN_COLORS, strict=False)
+        for name, color in zip(settings.compare.runs, plotting.RUN_COLORS, strict=False)
     ]
     picture = figures.draw_compared_runs(runs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,9 +41,9 @@ def compare_runs(settings: AnySettings) -> Path:
 def page_dir(settings: AnySettings) -> Path:
     """Locate the page; raises UserError where there are not several runs to compare, or too many to tell apart."""
     runs = settings.compare.runs
-    if not 2 <= len(set(runs)) == len(runs) <= len(figures.RUN_COLORS):
+    if not 2 <= len(set(runs)) == len(runs) <= len(plotting.RUN_COLORS):
         raise UserError(
-            f"give --runs 2 to {len(figures.RUN_COLORS)} different names with commas, for example fixed,calibrated"
+            f"give --runs 2 to {len(plotting.RUN_COLORS)} different names with commas, for example fixed,calibrated"
         )
     return Path(settings.run.output_dir) / "reports" / "-vs-".join(runs)
 

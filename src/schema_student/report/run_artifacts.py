@@ -17,7 +17,7 @@ from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import read_auto, read_config
 from schema_student.core.stamps import digest
 from schema_student.data.dataset import count_rows
-from schema_student.report import figures
+from schema_student.report import plotting
 from schema_student.report.error_analysis import (
     general_path,
 )
@@ -40,8 +40,8 @@ def read_students(where: Paths, run: str) -> list[Row]:
         student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
         found.append(student)
     found.sort(key=lambda student: _place(student["key"]))
-    others = itertools.cycle(figures.RUN_COLORS[2:])
-    return [{**student, "color": figures.COLORS.get(student["key"]) or next(others)} for student in found]
+    others = itertools.cycle(plotting.RUN_COLORS[2:])
+    return [{**student, "color": plotting.COLORS.get(student["key"]) or next(others)} for student in found]
 
 
 def _place(key: str) -> tuple[int, float, str]:
