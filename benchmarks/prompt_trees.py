@@ -262,7 +262,10 @@ def make_model(job: Job) -> Any:
         attn_implementation="sdpa",
     )
     torch.manual_seed(0)
-    return Gemma3ForCausalLM(config).to(job.device, getattr(torch, job.weights))
+    model = Gemma3ForCausalLM(config).to(job.device, getattr(torch, job.weights))
+    # The angles of positions too are in that type now: 1,300 tokens along, they are radians off. Loading keeps float32.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(job.device)
+    return model
 
 
 def lora_config() -> Any:
@@ -513,13 +516,14 @@ def generate(job: Job) -> dict[str, Any]:
 
 
 def find_gaps(job: Job, differing: list[tuple[int, list[int], int, int]]) -> list[float]:
-    """How far below the greatest logit the lesser of two tokens is, after the same tokens of a row; float32.
+    """How far below the greatest logit the lesser of two tokens is, after the same tokens of a row.
 
-    `differing` has row, tokens before, and the two tokens.
+    The same weights (rounded where the job's are) computed in float32. `differing` has row, tokens before, and the two
+    tokens.
     """
     import torch
 
-    model = make_model(replace(job, weights="float32")).eval()
+    model = make_model(job).float().eval()
     rows, gaps = draw_rows(job), []
     for row, before, one, other in differing:
         ids = torch.tensor([[*rows[row][0], *before]], device=job.device)
