@@ -196,7 +196,7 @@ def test_wrong_usage_is_said(place, monkeypatch):
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
 def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place, monkeypatch, tracker):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(sft, "choose_student", lambda _: pytest.fail("a student was chosen"))
+    monkeypatch.setattr(sft, "resolve_student", lambda _: pytest.fail("a student was chosen"))
     for command in COMMANDS:
         with pytest.raises(UserError, match=f"--report-to {tracker} needs a package .*: pip install {tracker}"):
             call(monkeypatch, place, command, "prefs.jsonl", report_to=tracker)

@@ -14,7 +14,7 @@ import pytest
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.settings import GROUP_OF, GROUPS, default_settings
+from schema_student.core.settings import GROUP_OF, GROUPS, default_settings, resolve_auto
 from schema_student.core.verbs import settings_read
 from schema_student.data import corpus, dataset, domains, hub
 from schema_student.data.sources import Source
@@ -49,6 +49,7 @@ def stubbed(monkeypatch):
         return SimpleNamespace(kind="embedded", name="", base=settings.student.base_model, reason="")
 
     stubs = {"open_artifact": stop, "make_run": stop, "resolve_teacher": teacher, "choose_student": student}
+    stubs["resolve_student"] = lambda settings: (student(settings), resolve_auto(settings, "embedded"))
     stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
     stubs |= {"check_tracker": lambda settings: None}
     for module in (domains, dataset, hub, corpus, sft, evaluate, samples, rollouts, imports, dpo, pairs):

@@ -22,11 +22,11 @@ from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.verdicts import ask_teacher, complete, grade_completion
-from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.choice import base_digest, resolve_student
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
@@ -40,8 +40,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
 
     Raises UserError for an adapter that is missing or of another base, and for splits without rows.
     """
-    choice = choose_student(given)
-    settings = resolve_auto(given, choice.kind)
+    choice, settings = resolve_student(given)
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     summary = results.with_name("evaluation_summary.json")

@@ -22,7 +22,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, Pair, StudentSamples, read_rows
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import make_stamp
 from schema_student.preference.held_out import split_of
 from schema_student.preference.requests import Request, draw_requests
@@ -32,7 +32,7 @@ from schema_student.schema.grading import grade
 from schema_student.schema.mutations import mutate
 from schema_student.schema.ranks import RIGHT, WRONG_VALUE
 from schema_student.schema.rendering import completion_text
-from schema_student.student.choice import choose_student
+from schema_student.student.choice import resolve_student
 from schema_student.student.loading import check_adapter, load_student
 
 PAIRED = ("verdict", "pairs", "mutations", "prompt")  # groups of settings
@@ -52,8 +52,7 @@ class Answer:
 
 def build_pairs(given: AnySettings) -> Path:
     """Make dpo_pairs.jsonl; raises UserError where no pair can be made."""
-    choice = choose_student(given)
-    settings = resolve_auto(given, choice.kind)
+    choice, settings = resolve_student(given)
     where = paths(settings)
     check_adapter(str(where.sft_checkpoint), choice)
     requests = draw_requests(read_rows(where.dataset, DatasetRow), settings)

@@ -28,14 +28,14 @@ from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.preference.held_out import prompt_digest
 from schema_student.preference.imports import load_rows, take
 from schema_student.preference.requests import draw_requests, take_together
 from schema_student.preference.scoring import as_messages, distinct_answers, draw_seed, open_scorer
 from schema_student.schema.prompts import render_prompt
-from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.choice import base_digest, choose_student, resolve_student
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.teacher.chat import Chat, open_chat
@@ -49,8 +49,7 @@ KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  #
 
 def make_rollouts(given: AnySettings) -> Path:
     """Sample and judge; returns rollout_judged.jsonl. Raises UserError for prompts that cannot be scored so."""
-    choice = choose_student(given)
-    settings = resolve_auto(given, choice.kind)
+    _, settings = resolve_student(given)
     if settings.scoring.rollout_scorer == "reward" and not settings.scoring.reward_model:
         raise UserError("--rollout-scorer reward needs --reward-model, a folder or hub id")
     prompts = read_prompts(settings)

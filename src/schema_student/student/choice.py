@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from schema_student.core.resources import EMBEDDED_STUDENT
-from schema_student.core.settings import AnySettings
+from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest
 
 GEMMA = "unsloth/gemma-3-270m-it"
@@ -43,6 +43,12 @@ def choose_student(settings: AnySettings) -> StudentChoice:
     if missing:
         return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", f"auto: {missing}")
     return StudentChoice("gemma", GEMMA, backend, f"auto: CUDA GPU and {GEMMA} in reach")
+
+
+def resolve_student(given: AnySettings) -> tuple[StudentChoice, ResolvedSettings]:
+    """Choose the student, and resolve the settings left at "auto" for it: how each stage with a student begins."""
+    choice = choose_student(given)
+    return choice, resolve_auto(given, choice.kind)
 
 
 @cache

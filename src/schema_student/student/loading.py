@@ -15,10 +15,10 @@ from typing import Any
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json
 from schema_student.core.resources import EMBEDDED_STUDENT
-from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.student.ask import Answer, ask_student
-from schema_student.student.choice import StudentChoice, base_digest, choose_student
+from schema_student.student.choice import StudentChoice, base_digest, resolve_student
 from schema_student.student.tokens import END_OF_TURN
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -85,13 +85,12 @@ def load_student(settings: AnySettings, adapter: str | None = None, trainable: b
 
     >>> student = load_student(settings, adapter="outputs/student_runs/student/checkpoint-final")   # doctest: +SKIP
     """
-    choice = choose_student(settings)
+    choice, resolved = resolve_student(settings)
     if adapter is not None:
         check_adapter(adapter, choice)
     model, tokenizer = (
         _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
     )
-    resolved = resolve_auto(settings, choice.kind)
     student = Student(model, tokenizer, choice, base_digest(choice.base), resolved, adapter)
     if END_OF_TURN not in tokenizer.get_vocab() and tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {choice.base} has no token that ends a turn; give an instruction-tuned base")

@@ -21,10 +21,10 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import CorpusRow, read_rows
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import make_stamp
 from schema_student.student import batching
-from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.choice import base_digest, resolve_student
 from schema_student.student.loading import attach_lora, load_student
 from schema_student.training.batches import Batch, Batches, Row
 from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
@@ -47,8 +47,7 @@ def sft_loss(logps_BC: Any, tokens: Any) -> Any:
 def train_sft(given: AnySettings) -> Path:
     """Train the student's adapter on the corpus; returns checkpoint-final."""
     check_tracker(given)
-    choice = choose_student(given)
-    settings = resolve_auto(given, choice.kind)
+    choice, settings = resolve_student(given)
     where = paths(settings)
     stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base))
     train = partial(_train, settings, where.corpus, where.run_dir)

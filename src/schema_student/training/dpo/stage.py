@@ -24,10 +24,10 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import Pair, read_rows
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import make_stamp
 from schema_student.student import batching
-from schema_student.student.choice import base_digest, choose_student
+from schema_student.student.choice import base_digest, resolve_student
 from schema_student.student.loading import Student, attach_lora, check_adapter, load_student
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import publish_adapter
@@ -52,8 +52,7 @@ VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more tha
 def train_dpo(given: AnySettings) -> Path:
     """Align the SFT adapter on the pairs; returns checkpoint-final."""
     check_tracker(given)
-    choice = choose_student(given)
-    settings = resolve_auto(given, choice.kind)
+    choice, settings = resolve_student(given)
     where = paths(settings)
     own = bool(settings.data.data_set)
     dataset = None if own else where.dataset
