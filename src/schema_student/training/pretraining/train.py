@@ -8,9 +8,7 @@ the schema and itself. Hints in the same tree teach to look a word up in the sch
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -115,65 +113,89 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     from torch import distributed
     from tqdm import tqdm
 
-    from schema_student.core.jsonl import truncate_log
-    from schema_student.core.processes import process_count
-    from schema_student.student.embedded import new_embedded_model, train_embedded_tokenizer
-    from schema_student.student.loading import load_tokenizer
-    from schema_student.training.distributed import average_gradients
+    from schema_student.core.jsonl import append_row, truncate_log
+    from schema_student.core.processes import process_count, process_index
 
-    world, rank = process_count(), int(os.environ.get("RANK", "0"))
+    world, rank = process_count(), process_index()
     if world > 1:
         distributed.init_process_group("gloo")
     torch.manual_seed(recipe.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "tokenizer.json").exists() and rank == 0:
-        texts = tokenizer_texts(Words(), random.Random(recipe.seed))
-        train_embedded_tokenizer(texts, recipe.vocabulary).save_pretrained(out)
-    if world > 1:
-        distributed.barrier()
-    tokenizer = load_tokenizer(str(out))
-    model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.0),
-        torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
-    rates = [recipe.muon_lr, recipe.adamw_lr]
+    tokenizer = _make_tokenizer(recipe, out)
+    model, optimizers = _make_model(tokenizer, recipe)
     begin, seen, before = _resume(out / "resume.pt", model, optimizers)
+    log = out / "pretraining_log.jsonl"
     if rank == 0:
-        truncate_log(out / "pretraining_log.jsonl", begin - 1)
+        truncate_log(log, begin - 1)
     batches = endless_batches(tokenizer, recipe, begin, rank)
     started = time.monotonic() - before
     progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
     for step in progress:
         batch = pack_trees(next(batches))
-        loss = packed_loss(model, batch)
-        loss.backward()
-        if world > 1:
-            average_gradients(model.parameters())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, rate in zip(optimizers, rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * learning_rate_factor(step, recipe)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        loss = _train_step(model, optimizers, batch, step, recipe)
         seen += batch["ids"].numel() * world  # the batches of the other processes are about as large
         seconds, last = time.monotonic() - started, step == recipe.steps - 1
         if rank == 0 and (step % 25 == 0 or last):
-            row = {"step": step, "loss": round(loss.item(), 5), "tokens": seen, "seconds": round(seconds, 1)}
-            with (out / "pretraining_log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-            progress.set_postfix(loss=f"{loss.item():.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
+            append_row(log, {"step": step, "loss": round(loss, 5), "tokens": seen, "seconds": round(seconds, 1)})
+            progress.set_postfix(loss=f"{loss:.4f}", tokens_per_s=int(seen / max(seconds, 1e-9)))
         if rank == 0 and (step % 250 == 249 or last):
             save_base(model, tokenizer, out)
-            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-            torch.save(state | {"step": step + 1, "tokens": seen, "seconds": seconds}, out / "resume.tmp")
-            (out / "resume.tmp").replace(out / "resume.pt")
+            _save(out / "resume.pt", model, optimizers, {"step": step + 1, "tokens": seen, "seconds": seconds})
     if world > 1:
         distributed.destroy_process_group()
+
+
+def _make_tokenizer(recipe: Recipe, out: Path) -> Any:
+    """Make the tokenizer in `out`, by the first process alone, unless it is there; all processes load it."""
+    from torch import distributed
+
+    from schema_student.core.processes import is_first_process, process_count
+    from schema_student.student.embedded import train_embedded_tokenizer
+    from schema_student.student.loading import load_tokenizer
+
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "tokenizer.json").exists() and is_first_process():
+        texts = tokenizer_texts(Words(), random.Random(recipe.seed))
+        train_embedded_tokenizer(texts, recipe.vocabulary).save_pretrained(out)
+    if process_count() > 1:
+        distributed.barrier()
+    return load_tokenizer(str(out))
+
+
+def _make_model(tokenizer: Any, recipe: Recipe) -> tuple[Any, list[Any]]:
+    """A model of random weights, and its optimizers: Muon for matrices, AdamW for embeddings and norms."""
+    import torch
+
+    from schema_student.student.embedded import new_embedded_model
+
+    model = new_embedded_model(tokenizer, recipe.hidden_size, recipe.layers)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return model, [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def _train_step(model: Any, optimizers: list[Any], batch: dict[str, Any], step: int, recipe: Recipe) -> float:
+    """One step on a batch of each process; returns the loss of this one. A loss that is not finite stops the run."""
+    import torch
+
+    from schema_student.core.processes import process_count
+    from schema_student.training.distributed import average_gradients
+
+    loss = packed_loss(model, batch)
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+    loss.backward()
+    if process_count() > 1:
+        average_gradients(model.parameters())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer, rate in zip(optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * learning_rate_factor(step, recipe)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return float(loss.item())
 
 
 def tokenizer_texts(words: Words, rng: Rng) -> Iterator[str]:
@@ -196,6 +218,15 @@ def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, fl
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return state["step"], state["tokens"], state["seconds"]
+
+
+def _save(path: Path, model: Any, optimizers: list[Any], progress: dict[str, Any]) -> None:
+    """Save what _resume continues from; atomic."""
+    import torch
+
+    state = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+    torch.save(state | progress, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def packed_loss(model: Any, batch: dict[str, Any]) -> Any:
