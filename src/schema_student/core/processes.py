@@ -86,7 +86,7 @@ def is_first_process() -> bool:
 
 
 def process_index() -> int:
-    """The number of this process among those of the run (torchrun), from 0."""
+    """Return the number of this process among those of the run (torchrun), from 0."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -23,7 +23,7 @@ from schema_student.teacher.faults import TeacherFailure
 
 
 def distinct_answers(row: Row) -> Row:
-    """The row with each answer once, and how often it was drawn."""
+    """Keep each answer of a row once, with how often it was drawn."""
     drawn = Counter((answer["text"], answer["finished"]) for answer in row["answers"])
     answers = [{"text": text, "finished": finished, "count": n, "score": None} for (text, finished), n in drawn.items()]
     return {**row, "answers": answers, "ties": [], "errors": []}
@@ -31,7 +31,7 @@ def distinct_answers(row: Row) -> Row:
 
 @contextmanager
 def open_scorer(settings: ResolvedSettings) -> Iterator[Callable[[list[Row]], None]]:
-    """What gives the answers of some rows their scores."""
+    """Open what gives the answers of some rows their scores."""
     if settings.scoring.rollout_scorer == "schema":
         yield lambda rows: score_by_schema(rows, settings)
     elif settings.scoring.rollout_scorer == "reward":
@@ -52,7 +52,7 @@ def score_by_schema(rows: Sequence[Row], settings: ResolvedSettings) -> None:
 
 
 def load_reward_model(name: str) -> tuple[Any, Any]:
-    """A sequence classification model with one label, and its tokenizer; raises UserError for any other."""
+    """Load a sequence classification model with one label, and its tokenizer; raises UserError for any other."""
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -87,7 +87,7 @@ def score_by_reward(rows: Sequence[Row], model: Any, tokenizer: Any) -> None:
 def score_by_teacher(
     rows: Sequence[Row], ask_many: Callable[[list[Any]], list[Any]], settings: ResolvedSettings
 ) -> None:
-    """Every two answers of a prompt are compared once; score = the share of comparisons won, a tie counting half."""
+    """Have every two answers of a prompt compared once; score = the share of comparisons won, a tie counting half."""
     pairs = []
     for row in rows:
         finished = [i for i, answer in enumerate(row["answers"]) if answer["finished"]]
@@ -113,7 +113,7 @@ def score_by_teacher(
 
 
 def question(row: Row, first: str, second: str) -> Row:
-    """What the teacher is asked of two answers: with the schema and the known target, where the prompt has them."""
+    """Ask about two answers: the payload of the teacher's role compare, with the schema and the known target, where the prompt has them."""
     known = ("schema", "query", "current_date", "accepted")
     told = {key: row[key] for key in known if row.get(key) is not None} | (
         {"reference": row["target"]} if row.get("target") is not None else {}
