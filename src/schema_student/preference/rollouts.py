@@ -60,7 +60,7 @@ def make_rollouts(given: AnySettings) -> Path:
 
 
 def read_prompts(settings: ResolvedSettings) -> list[Row]:
-    """Read up to pair_prompts rows {prompt, schema_id} and what is known of each: schema, query, current_date, target."""
+    """Read up to pair_prompts rows {prompt, schema_id}, with what is known of each: schema, query, date, target."""
     if not settings.data.data_set:
         dataset = paths(settings).dataset
         requests = take_together(

@@ -113,7 +113,7 @@ def score_by_teacher(
 
 
 def question(row: Row, first: str, second: str) -> Row:
-    """Ask about two answers: the payload of the teacher's role compare, with the schema and the known target, where the prompt has them."""
+    """Make the question which of two answers is better, with the schema and the target where they are known."""
     known = ("schema", "query", "current_date", "accepted")
     told = {key: row[key] for key in known if row.get(key) is not None} | (
         {"reference": row["target"]} if row.get("target") is not None else {}
