@@ -10,7 +10,7 @@ forward, backward, clipping, AdamW). With --warm-up the step before is one of fu
 in the midst of training: the first one touches memory for the first time, which can take as long as to compute.
 The ways are measured in turns; a ratio is the median of the ratios of the turns.
 
-ours   batching.collate, batching.completion_logps, then sft.sft_loss, or dpo.losses.dpo_margins and dpo_losses
+ours   batching.collate, batching.completion_logps, then fine_tuning.sft_loss, or dpo.losses.dpo_margins and dpo_losses
 trl    SFTTrainer.train() or DPOTrainer.train() with trl's defaults (bfloat16 autocast, gradient checkpointing, in SFT
        chunked_nll) but for: max_length=None, as 1024 would cut off the completions; precompute_ref_log_probs=True; DPO
        one pair at a time (two need more than 24 GiB), accumulated over the same pairs, reference log-probabilities
@@ -311,7 +311,7 @@ def our_steps(job: Job) -> dict[str, Any]:
     from peft import get_peft_model
 
     from schema_student.student import batching
-    from schema_student.training import sft
+    from schema_student.training import fine_tuning
     from schema_student.training.dpo.losses import dpo_losses, dpo_margins
 
     model = get_peft_model(make_model(job), lora_config())
@@ -327,7 +327,7 @@ def our_steps(job: Job) -> dict[str, Any]:
         logps_BC = batching.completion_logps(model, batch := collate(rows), autocast)
         logps = logps_BC.sum(-1)
         if job.stage == "sft":
-            return sft.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
+            return fine_tuning.sft_loss(logps_BC, batch["completion_mask"].sum()), logps
         margins = dpo_margins(*torch.cat([logps, reference_logps]).reshape(4, -1))
         return dpo_losses(margins, BETA).mean(), logps
 

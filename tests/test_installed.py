@@ -43,7 +43,7 @@ def imported_packages():
 
 def test_the_dependencies_are_what_the_package_imports():
     imported = imported_packages() - names(PROJECT["optional-dependencies"]["gpu"])
-    assert names(PROJECT["dependencies"]) - {"pandas"} == imported - {"pandas"}
+    assert names(PROJECT["dependencies"]) == imported
 
 
 def test_the_pinned_requirements_hold_each_dependency():
@@ -82,6 +82,14 @@ def test_no_module_sets_environment_variables_or_registers_anything_on_import(pa
 
 def _assigns(line):
     return isinstance(line, ast.Assign) and "os.environ" in ast.unparse(line.targets[0])
+
+
+@pytest.mark.parametrize(
+    "module", ["cli.main", "training.sft", "training.dpo.stage", "preference.pairs", "evaluation.evaluate"]
+)
+def test_a_stage_that_is_finished_says_so_before_torch_is_imported(module):
+    program = f"import sys, schema_student.{module}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False\n"
 
 
 # ---- a wheel

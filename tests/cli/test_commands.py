@@ -19,8 +19,8 @@ from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.verbs import settings_read
 from schema_student.training import sft, trackers
+from schema_student.training.dpo import alignment
 from schema_student.training.dpo import beta as betas
-from schema_student.training.dpo import stage
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo")
@@ -89,7 +89,7 @@ def test_train_sft_then_train_dpo_goes_on_from_its_adapter(place, monkeypatch, c
 
 def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
     worse = {"checkpoint": "checkpoint-0", "why": "a test", "sft_was_better": True}
-    monkeypatch.setattr(stage, "choose_checkpoint", lambda _: worse)
+    monkeypatch.setattr(alignment, "choose_checkpoint", lambda _: worse)
     run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl")
     weights = adapter_weights(run_dir / "checkpoint-final")
     assert all(not weight.any() for name, weight in weights.items() if "lora_B" in name)
@@ -220,7 +220,7 @@ def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch, name):
 
     made, seen, find_spec = [], [], importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda *given: given == (name,) or find_spec(*given))
-    monkeypatch.setitem(trackers.TRACKERS, name, Tracker)
+    monkeypatch.setattr(f"accelerate.tracking.{trackers.TRACKERS[name]}", Tracker)
     monkeypatch.setenv("WANDB_PROJECT", "")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl", report_to=name)

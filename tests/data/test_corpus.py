@@ -13,7 +13,7 @@ from schema_student.core.records import CorpusRow, DatasetRow
 from schema_student.core.settings import default_settings
 from schema_student.data.corpus import build_rows, write_corpus
 from schema_student.schema.prompts import render_prompt
-from schema_student.training.sft import teachers
+from schema_student.training.fine_tuning import teachers
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 OTHER = {"type": "object", "properties": {"m": {"type": "integer"}}, "required": ["m"]}

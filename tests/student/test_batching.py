@@ -12,7 +12,7 @@ from training_runs import computed_tokens
 
 from schema_student.student import batching
 from schema_student.student.tokens import encode_completion, encode_prompt
-from schema_student.training import sft
+from schema_student.training import fine_tuning
 
 
 def test_training_ids_are_those_of_generation():
@@ -51,7 +51,7 @@ def test_trees_change_no_gradient():
     for trees in (False, True):
         model = tiny.tiny_model()
         batch = batching.collate(sequences, tokenizer.pad_token_id, trees)
-        sft.sft_loss(batching.completion_logps(model, batch), 40).backward()
+        fine_tuning.sft_loss(batching.completion_logps(model, batch), 40).backward()
         grads.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert batch["tree"]["ids"].numel() < batching.collate(sequences, 0)["input_ids"].numel()
     assert all(torch.allclose(grads[0][name], grads[1][name], atol=1e-6) for name in grads[0])

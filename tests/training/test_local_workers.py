@@ -67,7 +67,7 @@ def alone(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("SCHEMA_STUDENT_HELPERS", "0")
-    monkeypatch.setenv(local_workers.IMPORTED_AHEAD, "")  # forks are quick, and compute nothing here
+    monkeypatch.setattr(local_workers, "PATIENCE", 240)  # what tests start is a new interpreter each
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
 
 

@@ -25,7 +25,7 @@ from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.student import batching, prompt_tree
 from schema_student.student.loading import load_student
-from schema_student.training import loop, sft
+from schema_student.training import fine_tuning, loop, sft
 from schema_student.training.loop import TrainingLoop
 
 
@@ -60,7 +60,7 @@ def test_sft_lowers_the_validation_loss(trained):
 def test_the_adapter_loads_and_its_loss_is_the_logged_one(trained):
     run_dir = paths(trained).run_dir
     student = load_student(trained, adapter=str(run_dir / "checkpoint-final"))
-    rows = sft.encode_rows(
+    rows = fine_tuning.encode_rows(
         read_rows(paths(trained).corpus, CorpusRow), "validation", student.tokenizer, trained, {}, paths(trained).corpus
     )
     with torch.no_grad():
@@ -168,19 +168,19 @@ def test_the_loss_equals_trls(tmp_path):
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     theirs = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     batch = batching.collate(sequences, tokenizer.pad_token_id)
-    ours = sft.sft_loss(batching.completion_logps(model, batch), batch["completion_mask"].sum())
+    ours = fine_tuning.sft_loss(batching.completion_logps(model, batch), batch["completion_mask"].sum())
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
 
 
 def test_validation_keeps_to_the_budget_too(tmp_path, monkeypatch):
     seen = []
-    real = sft.SFT.collate
+    real = fine_tuning.SFT.collate
 
     def watch(self, rows):
         seen.append(computed_tokens([row["ids"] for row in rows], self.batches.trees))
         return real(self, rows)
 
-    monkeypatch.setattr(sft.SFT, "collate", watch)
+    monkeypatch.setattr(fine_tuning.SFT, "collate", watch)
     for trees in (True, False):
         monkeypatch.setattr(batching, "supports_prompt_trees", lambda model, trees=trees: trees)
         settings = settings_with_corpus(tmp_path / str(trees), sft_max_steps=1, batch_tokens=90, sft_batch_size=9)
@@ -238,20 +238,20 @@ def test_a_corpus_without_training_rows_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_rows(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path)
-    monkeypatch.setattr(sft, "sft_loss", lambda logps, tokens: logps.sum() * float("nan"))
+    monkeypatch.setattr(fine_tuning, "sft_loss", lambda logps, tokens: logps.sum() * float("nan"))
     with pytest.raises(UserError, match=r"not finite at step 1 of d_04_training_corpus.jsonl:\d+"):
         sft.train_sft(settings)
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path)
-    validate, calls = sft.SFT.validate, []
+    validate, calls = fine_tuning.SFT.validate, []
 
     def spoiled(self):
         calls.append(self)
         return {"eval_loss": float("nan") if len(calls) == 3 else validate(self)["eval_loss"]}  # after steps 0, 2, 4
 
-    monkeypatch.setattr(sft.SFT, "validate", spoiled)
+    monkeypatch.setattr(fine_tuning.SFT, "validate", spoiled)
     with pytest.raises(UserError, match=r"eval_loss not finite in the validation at step 4;"):
         sft.train_sft(settings)
 

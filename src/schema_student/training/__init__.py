@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     batches        rows -> batches on the device
     loop           optimizer steps, validation, checkpoints, resume
     stage          the lock of a run's folder, run_config.json
+    fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter
     dpo            pairs + controller -> aligned adapter
     pretraining    how the embedded student was made

@@ -1,4 +1,4 @@
-"""Several processes of one training stage on a CPU, as torchrun makes them, but started by the stage itself.
+"""Train in several processes on a CPU, as under torchrun, but started by the stage itself.
 
 The matrices of a small student are too small for two threads: one process a core is nearly twice as fast as one process
 on two cores. The first process is the stage's own; the others are forks of it, made when it has imported torch and
@@ -29,8 +29,8 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.core.processes import run_script
-from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
-from schema_student.student.choice import choose_student, has_cuda
+from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.student.choice import has_cuda, resolve_student
 
 Train = Callable[[ResolvedSettings], None]
 
@@ -65,7 +65,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
     process. `train` is a function of a module. Raises UserError with the last words of a process that fails.
     """
     global idle
-    resolved = resolve_auto(settings, choose_student(settings).kind)
+    _, resolved = resolve_student(settings)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(int(resolved.student.processes), cores)
     shared = next((name for name in (accumulation, batch_size) if resolved.value(name) % count == 0), "")
@@ -112,14 +112,14 @@ def _environment(values: Mapping[str, object]) -> Iterator[None]:
 
 @dataclass
 class _Worker:
-    """One of the other processes, and the file of what it says."""
+    """Hold one of the other processes, and the file of what it says."""
 
     process: BaseProcess
     words: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Its exit code; None where it still runs after so long."""
+        """Return its exit code; None where it still runs after so long."""
         connection.wait([self.process.sentinel], seconds)
         with self.lock:  # two threads wait
             self.process.join(0 if seconds is not None else None)
@@ -166,7 +166,7 @@ def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None
 
 
 def _choose_start() -> ForkContext | SpawnContext:
-    """fork where this process has computed nothing; a new interpreter elsewhere, and where the system does not fork."""
+    """Choose fork where this process has computed nothing; a new interpreter elsewhere, and where the system does not fork."""
     fresh = "torch" not in sys.modules or IMPORTED_AHEAD in os.environ
     may_fork = sys.platform == "linux" and fresh
     return multiprocessing.get_context("fork") if may_fork else multiprocessing.get_context("spawn")

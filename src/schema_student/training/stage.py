@@ -12,7 +12,7 @@ from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest, versions
 from schema_student.student.loading import Student
-from schema_student.training.distributed import broadcast
+from schema_student.training import local_workers
 
 
 def make_run(
@@ -25,11 +25,20 @@ def make_run(
     """
     stamp = {**stamp, "processes": process_count()}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
-        if not broadcast(artifact.done if artifact else None):
+        if not _is_done(artifact.done if artifact else None):
             facts = train()
             if artifact:
                 artifact.finish(facts)
     return run_dir / "checkpoint-final"
+
+
+def _is_done(known: bool | None) -> bool:
+    """Tell every process what the first one knows."""
+    if process_count() == 1 or local_workers.idle:
+        return bool(known)
+    from schema_student.training.distributed import broadcast  # loads torch
+
+    return bool(broadcast(known))
 
 
 def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
-
-from accelerate.tracking import GeneralTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+from typing import TYPE_CHECKING, Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.settings import AnySettings, ResolvedSettings
 
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
 PROJECT = "schema-student"
-TRACKERS: dict[str, Any] = {"tensorboard": TensorBoardTracker, "wandb": WandBTracker, "trackio": TrackioTracker}
+TRACKERS = {"tensorboard": "TensorBoardTracker", "wandb": "WandBTracker", "trackio": "TrackioTracker"}  # accelerate's
 
 
 def check_tracker(settings: AnySettings) -> None:
@@ -38,7 +39,9 @@ def start_tracker(run_dir: Path, settings: ResolvedSettings) -> GeneralTracker |
         "wandb": {"run_name": os.environ.get("WANDB_PROJECT") or PROJECT, "dir": str(run_dir), **run},
         "trackio": {"run_name": PROJECT, **run},
     }
-    tracker: GeneralTracker = TRACKERS[name](**arguments[name])
+    from accelerate import tracking
+
+    tracker: GeneralTracker = getattr(tracking, TRACKERS[name])(**arguments[name])
     tracker.start()
     return tracker
 

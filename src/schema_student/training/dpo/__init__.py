@@ -11,5 +11,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     feeding    margins of a step, over processes -> controller -> beta and weight of each pair
     selection  choice of the checkpoint by answers to validation requests
     objective  margins, then beta, then the losses
+    alignment  what DPO does: encode, align, choose the checkpoint
     stage      pairs + controller -> aligned adapter
 """

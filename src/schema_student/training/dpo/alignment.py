@@ -1,0 +1,118 @@
+"""Align an adapter on pairs by DPO: encode them, run the loop, publish the checkpoint that is best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row, append_row, write_json
+from schema_student.core.log import log
+from schema_student.core.paths import paths
+from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.records import Pair, read_rows
+from schema_student.core.settings import ResolvedSettings
+from schema_student.student import batching
+from schema_student.student.loading import Student, attach_lora, load_student
+from schema_student.training.batches import Batches
+from schema_student.training.checkpoints import publish_adapter
+from schema_student.training.distributed import main_process_first
+from schema_student.training.dpo.beta import make_controller
+from schema_student.training.dpo.encoding import encode_pairs
+from schema_student.training.dpo.metrics import TRACE
+from schema_student.training.dpo.objective import DPO
+from schema_student.training.dpo.reference import add_reference_logps, name_reference
+from schema_student.training.dpo.selection import choose_checkpoint, read_requests
+from schema_student.training.loop import TrainingLoop
+from schema_student.training.metrics_log import METRICS
+from schema_student.training.optimization import Schedule
+from schema_student.training.stage import run_facts
+
+VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
+
+
+def align(
+    settings: ResolvedSettings, pairs: Path, dataset: Path | None, adapter: Path | None, run_dir: Path
+) -> dict[str, Any]:
+    """Align the adapter, or a fresh one, into the run's folder; returns which checkpoint is the final one."""
+    loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
+    loaded = loaded if adapter else attach_lora(loaded, settings)
+    trees = batching.supports_prompt_trees(loaded.model, make_controller(settings).wants_signs)
+    counts: dict[str, int] = {}
+    rows = _encode(pairs, loaded, settings, counts, trees)
+    count = sum(row["split"] == "train" for row in rows)
+    requests = read_requests(dataset, VALIDATION_PROMPTS, settings.prompt.schema_rendering) if dataset else []
+    schedule = plan_dpo(settings)
+    held_out = f"{len(rows) - count} held out"
+    log.info(f"  {count} pairs, {held_out}, {len(requests)} validation requests, {schedule.steps} steps")
+    _warn_of_beta(settings, schedule.steps)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    facts = run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
+    facts["adapter"] = str(adapter) if adapter else None
+    facts |= {"pairs": count, "left_out": counts, "steps": schedule.steps}
+    write_json(run_dir / "run_config.json", facts)
+    if adapter is None:
+        adapter = run_dir / "start"
+        main_process_first(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
+    batches = Batches.of(loaded, settings, schedule.batch_size, trees)
+    objective = DPO(batches, rows, requests, run_dir, settings)
+    reference = name_reference(loaded, adapter, settings)
+    add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
+    (run_dir / TRACE).touch()  # a beta that never moved has a trace too: an empty one
+    loop = TrainingLoop(objective, batches, run_dir, settings, schedule)
+    loop.run()
+    if not is_first_process():
+        return {}
+    chosen = choose_checkpoint(run_dir)
+    publish_adapter(adapter if chosen["sft_was_better"] else run_dir / chosen["checkpoint"], run_dir, loaded)
+    write_json(run_dir / "run_config.json", facts | chosen)
+    append_row(run_dir / METRICS, {"step": schedule.steps, "epoch": loop.epoch_of(schedule.steps), **chosen})
+    log.info(f"  checkpoint-final is {chosen['checkpoint']}: {chosen['why']}")
+    return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
+
+
+def _encode(
+    pairs: Path, loaded: Student, settings: ResolvedSettings, counts: dict[str, int], trees: bool
+) -> Sequence[Row]:
+    """The pairs that can be trained on; raises UserError where there are too few."""
+    rows = encode_pairs(read_rows(pairs, Pair), loaded.tokenizer, settings, counts, pairs, trees)
+    for fault, count in counts.items():
+        log.info(f"  left out {count} pairs: {fault}")
+    to_train = sum(row["split"] == "train" for row in rows)
+    if not to_train:
+        more = "sample more (--pair-prompts, --samples-per-prompt)"
+        advice = batching.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
+        raise UserError(f"{pairs} has no pair to train on; {advice}")
+    _check_enough(to_train, settings, pairs)
+    return rows
+
+
+def _check_enough(pairs: int, settings: ResolvedSettings, path: Path) -> None:
+    """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
+    batches = settings.dpo.dpo_gradient_accumulation * process_count()
+    step = settings.dpo.dpo_batch_size * batches
+    if pairs < step:
+        what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
+        raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
+
+
+def _warn_of_beta(settings: ResolvedSettings, steps: int) -> None:
+    """Say where the settings leave the controller no room to move beta."""
+    warmup, beta = getattr(make_controller(settings), "warmup", 0), settings.beta
+    if warmup >= steps:
+        stays = f"beta will stay at {beta.beta}"
+        log.info(f"  the {beta.beta_controller} warm-up of {warmup} steps is not shorter than the run: {stays}")
+    if beta.beta_controller == "calibrated" and 4 * beta.beta > beta.beta_max:
+        bounds = f"beta_max {beta.beta_max} is under 4 times beta {beta.beta}"
+        log.info(
+            f"  {bounds}: calibrated hardly moves (not at all where they are equal); raise --beta-max, or lower --beta"
+        )
+
+
+def plan_dpo(settings: ResolvedSettings) -> Schedule:
+    """Plan DPO's steps; each validation is a checkpoint too."""
+    dpo, every = settings.dpo, settings.dpo.dpo_eval_every
+    batches = dpo.dpo_batch_size, dpo.dpo_gradient_accumulation
+    return Schedule(dpo.dpo_max_steps, dpo.dpo_learning_rate, *batches, every, every)

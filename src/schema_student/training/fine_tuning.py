@@ -1,0 +1,166 @@
+"""Fine-tune an adapter on corpus rows: encode them, run the loop, publish the checkpoint of the least loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_json
+from schema_student.core.log import log
+from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.records import CorpusRow, read_rows
+from schema_student.core.settings import ResolvedSettings
+from schema_student.student import batching
+from schema_student.student.loading import attach_lora, load_student
+from schema_student.training.batches import Batch, Batches, Row
+from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
+from schema_student.training.distributed import gather
+from schema_student.training.loop import Step, TrainingLoop
+from schema_student.training.metrics_log import METRICS
+from schema_student.training.optimization import Schedule
+from schema_student.training.stage import run_facts
+
+ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
+
+
+def sft_loss(logps_BC: Any, tokens: Any) -> Any:
+    """Compute the cross-entropy of the supervised tokens over the number of them in the optimizer step."""
+    return -logps_BC.sum() / tokens
+
+
+def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str, Any]:
+    """Train the adapter into the run's folder; returns which checkpoint is the final one."""
+    rows = read_rows(corpus, CorpusRow)
+    loaded = attach_lora(load_student(settings), settings)
+    trees = batching.supports_prompt_trees(loaded.model)
+    log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
+    counts: dict[str, int] = {}
+    train, validation = (
+        encode_rows(rows, split, loaded.tokenizer, settings, counts, corpus) for split in ("train", "validation")
+    )
+    for fault, count in counts.items():
+        log.info(f"  left out {count} rows: {fault}")
+    if not train:
+        advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
+        raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
+    schedule = plan_sft(settings, train, trees)
+    log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    facts = run_facts("sft", settings, loaded, [corpus])
+    facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
+    write_json(run_dir / "run_config.json", facts)
+    batches = Batches.of(loaded, settings, schedule.batch_size, trees)
+    TrainingLoop(SFT(batches, train, validation), batches, run_dir, settings, schedule).run()
+    if not is_first_process():
+        return {}
+    facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
+    publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
+    write_json(run_dir / "run_config.json", facts)
+    log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    return {"checkpoint": facts["checkpoint"]}
+
+
+def encode_rows(
+    rows: Sequence[CorpusRow],
+    split: str,
+    tokenizer: Any,
+    settings: ResolvedSettings,
+    counts: dict[str, int],
+    corpus: Path,
+) -> list[Row]:
+    """Encode the valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if row.split != split or not row.is_valid:
+            continue
+        ids, name = batching.encode(tokenizer, row.prompt, row.completion), f"{corpus.name}:{number}"
+        fault = "no supervised token" if not row.completion else batching.find_fault(ids, settings)
+        if batching.keep_whole(fault, name, counts, settings):
+            found.append({"ids": ids, "name": name, "key": row.schema_id})
+    return found
+
+
+def plan_sft(settings: ResolvedSettings, rows: Sequence[Row], trees: bool) -> Schedule:
+    """Plan the steps by sft_max_steps, else as many as sft_epochs passes over the rows take."""
+    sft, steps = settings.sft, settings.sft.sft_max_steps
+    if not steps:
+        sequences, keys = [[row["ids"]] for row in rows], [row["key"] for row in rows]
+        limits = sft.sft_batch_size, settings.batching.batch_tokens
+        batches = batching.Planner(sequences, keys, *limits, ROWS_PER_KEY, settings.run.seed, trees).count()
+        steps = max(1, math.ceil(batches * sft.sft_epochs / (sft.gradient_accumulation * process_count())))
+    return Schedule(
+        steps, sft.sft_learning_rate, sft.sft_batch_size, sft.gradient_accumulation, sft.eval_every, sft.save_every
+    )
+
+
+class SFT:
+    """The objective of SFT: cross-entropy of completions, over rows {ids, name, key}."""
+
+    rows_per_key = ROWS_PER_KEY
+    logs: Sequence[str] = ()
+
+    def __init__(self, batches: Batches, train: Sequence[Row], validation: Sequence[Row]) -> None:
+        self.batches = batches
+        self.rows: Sequence[Row] = train
+        self.validation = sorted(validation, key=lambda row: (row["key"], len(row["ids"])))
+
+    def sequences(self, row: Row) -> list[batching.Ids]:
+        """The one sequence of a row."""
+        return [row["ids"]]
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """A batch of rows, and their names."""
+        return self.batches.collate([row["ids"] for row in rows], names=[row["name"] for row in rows])
+
+    def loss_denominator(self, batch: Batch) -> int:
+        """Supervised tokens."""
+        return int(batch["completion_mask"].sum())
+
+    def losses(self, step: Step, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """The loss of each micro-batch."""
+        for batch in batches:
+            yield sft_loss(self.batches.completion_logps(batch), step.denominator)
+
+    def step_metrics(self, step: Step) -> dict[str, float]:
+        """Nothing beyond what the loop logs."""
+        return {}
+
+    def validate(self) -> dict[str, Any]:
+        """Compute eval_loss: the mean over all supervised tokens of the validation rows."""
+        if not self.validation:
+            return {}
+        total, tokens = 0.0, 0
+        for rows in self.batches.own_batches(self.validation, list(map(self.sequences, self.validation))):
+            batch = self.collate(rows)
+            total -= float(self.batches.completion_logps(batch).sum())
+            tokens += self.loss_denominator(batch)
+        totals, counts = zip(*gather([(total, tokens)]), strict=True)
+        return {"eval_loss": sum(totals) / sum(counts)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing beyond what the loop keeps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to put back."""
+
+
+def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
+    """Choose the checkpoint with the least validation loss; the last one where there is no validation."""
+    saved = {step_of(path) for path in find_checkpoints(run_dir)}
+    if not has_validation:
+        return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
+    rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]
+    best = min(rows, key=lambda row: row["eval_loss"])
+    why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
+    return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
+
+
+def teachers(rows: Sequence[CorpusRow]) -> list[str]:
+    """Name who wrote the corpus, where its rows say so."""
+    return sorted({str(row.extra["teacher_model"]) for row in rows if row.extra.get("teacher_model")})
