@@ -166,7 +166,7 @@ def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None
 
 
 def _choose_start() -> ForkContext | SpawnContext:
-    """Choose fork where this process has computed nothing; a new interpreter elsewhere, and where the system does not fork."""
+    """Choose fork where this process has computed nothing and the system is Linux; elsewhere a new interpreter."""
     fresh = "torch" not in sys.modules or IMPORTED_AHEAD in os.environ
     may_fork = sys.platform == "linux" and fresh
     return multiprocessing.get_context("fork") if may_fork else multiprocessing.get_context("spawn")
