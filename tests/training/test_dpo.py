@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from training_runs import (
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.settings import resolve_auto
 from schema_student.preference.held_out import is_held_out
 from schema_student.student import batching
 from schema_student.student.loading import load_student
+from schema_student.training.batches import Batches
 from schema_student.training.dpo import beta as betas
 from schema_student.training.dpo import encoding, epsilon, objective, reference, selection, stage
 from schema_student.training.dpo.losses import dpo_losses, dpo_margins, positive_margins, sft_losses
@@ -348,6 +351,19 @@ def test_perturbed_logps_are_those_of_the_moved_logits():
         moved = ((1 + side) * policy - side * reference).softmax(-1)  # as the paper writes it
         assert logp == pytest.approx(sum(float(moved[i, ids[i]].log()) for i in range(4)), rel=1e-12)
     assert len(set(epsilon.perturbed_logps(policy, policy, ids, mask, 0.2))) == 1
+
+
+def test_the_trained_adapter_is_back_after_a_pass_of_the_reference_that_fails(runs):
+    settings = resolve_auto(runs["epsilon"], "embedded")
+    student = load_student(settings, adapter=str(paths(settings).sft_checkpoint), trainable=True)
+    signs = epsilon.PairSigns(Batches.of(student, settings, 4, trees=False), 0.01)
+    weight = next(weight for weight in student.model.parameters() if weight.requires_grad)
+    before, trained = weight.data.clone(), weight.data + 1
+    weight.data = trained
+    with suppress(RuntimeError), signs.as_reference():
+        assert torch.equal(weight, before)
+        raise RuntimeError("out of memory")
+    assert torch.equal(weight, trained)
 
 
 @pytest.mark.parametrize("kind", ["beta_dpo", "epsilon"])
