@@ -1,7 +1,8 @@
-"""Imports point one way: between packages by the package's docstring, inside a package by its own plan."""
+"""Imports point one way, between packages and inside them, by their plans; functions and classes are short."""
 
 import ast
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,23 @@ def test_a_module_imports_no_private_name_of_another(module):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_under_thirty_lines(script):
     assert len(script.read_text().splitlines()) < 30
+
+
+def lengths(*kinds):
+    """Lines of each definition of these kinds in the package, by its name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds):
+                found[f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"] = node.end_lineno - node.lineno + 1
+    return found
+
+
+def test_functions_are_short():
+    lines = lengths(ast.FunctionDef, ast.AsyncFunctionDef)
+    assert not {name: n for name, n in lines.items() if n > 50}
+    assert statistics.median(lines.values()) <= 8
+
+
+def test_classes_are_short():
+    assert not {name: n for name, n in lengths(ast.ClassDef).items() if n > 150}

@@ -5,7 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     data        domains, schemas, generate, corpus; export-answers, import-answers
     training    train, train-sft; pretrain
     alignment   pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
-    looking     evaluate, pairwise, judge, report, compare, pretty
+    evaluation  evaluate, pairwise, judge, report, compare, pretty
     pipeline    run: all stages from nothing to a report
     main        the verbs in the order of use; config, completion
 """

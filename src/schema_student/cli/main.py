@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, looking, pipeline, training
+from schema_student.cli import alignment, data, evaluation, pipeline, training
 from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, build_parser, parse_command
@@ -69,19 +69,19 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "generate": data.generate,
     "corpus": data.corpus,
     "train": training.train,
-    "evaluate": looking.evaluate,
+    "evaluate": evaluation.evaluate,
     "pairs": alignment.pairs,
     "align": alignment.align,
-    "report": looking.report,
-    "judge": looking.judge,
+    "report": evaluation.report,
+    "judge": evaluation.judge,
     "rollouts": alignment.rollouts,
-    "pairwise": looking.pairwise,
-    "compare": looking.compare,
+    "pairwise": evaluation.pairwise,
+    "compare": evaluation.compare,
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,
     "replay-beta": alignment.replay_beta,
-    "pretty": looking.pretty,
+    "pretty": evaluation.pretty,
     "export-answers": data.export_answers,
     "import-answers": data.import_answers,
     "pretrain": training.pretrain,
@@ -90,7 +90,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
-    "judge": looking.JUDGE,
+    "judge": evaluation.JUDGE,
     "pretrain": training.PRETRAIN,
     "config": CONFIG,
     "completion": COMPLETION,
