@@ -60,6 +60,8 @@ def same_run(a: Path, b: Path) -> None:
 
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+# A run of DPO of six steps: long enough to save, validate and go on.
+SHORT = {"dpo_max_steps": 6, "dpo_eval_every": 3, "dpo_batch_size": 4, "beta_warmup": 2}
 DPO_STEPS = 14  # longer than the controller's warm-up
 
 

@@ -1,0 +1,119 @@
+"""What stops a DPO run or raises an alarm: values that are not finite, margins that stay 0, chosen answers falling."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from training_runs import (
+    SHORT,
+    pair_rows,
+    settings_with_pairs,
+)
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.training.dpo import beta as betas
+from schema_student.training.dpo import encoding, objective, reference, stage
+from schema_student.training.dpo.losses import dpo_losses, dpo_margins
+
+
+def test_a_margin_that_is_not_finite_stops_the_run_before_the_controller(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path)
+    real = dpo_margins
+
+    def spoiled(*parts):
+        margins = real(*parts)
+        return torch.cat([margins[:1] * float("nan"), margins[1:]]) if parts[0].requires_grad else margins
+
+    monkeypatch.setattr(objective, "dpo_margins", spoiled)
+    with pytest.raises(UserError, match=r"margin is not finite at step 1 of dpo_pairs.jsonl:\d+;"):
+        stage.train_dpo(settings)
+    assert not (paths(settings).dpo_dir / "margins.jsonl").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path, **SHORT)
+    real, calls = dpo_losses, []
+
+    def spoiled(margins, beta):
+        calls.append(margins.requires_grad)
+        return real(margins, beta) / (sum(calls) < 3)
+
+    monkeypatch.setattr(objective, "dpo_losses", spoiled)
+    with pytest.raises(UserError, match=r"loss is not finite at step 3 of (dpo_pairs.jsonl:\d+(, )?){4};"):
+        stage.train_dpo(settings)
+    assert [row["step"] for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl")][-1] == 2
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_a_reference_that_is_not_finite_is_refused_with_its_rows(tmp_path, monkeypatch, value):
+    settings = settings_with_pairs(tmp_path)
+    real = encoding.sequence_logps
+
+    def spoiled(batch, batches):
+        bad = torch.tensor([name.endswith(":3") for name in batch["names"]] * 2)
+        return real(batch, batches).masked_fill(bad, float(value))
+
+    monkeypatch.setattr(reference, "sequence_logps", spoiled)
+    with pytest.raises(UserError, match=r"reference are not finite for dpo_pairs.jsonl:3 \(1 in all\)"):
+        stage.train_dpo(settings)
+
+
+def test_a_validation_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path, **SHORT)
+    real = objective.DPO.margins_of
+
+    def spoiled(self, batch):
+        margins, parts = real(self, batch)
+        return margins * (float("nan") if self.logps and not torch.is_grad_enabled() else 1), parts
+
+    monkeypatch.setattr(objective.DPO, "margins_of", spoiled)
+    with pytest.raises(UserError, match=r"eval_loss, eval_margin not finite in the validation at step 3;"):
+        stage.train_dpo(settings)
+
+
+def test_margins_that_stay_exactly_0_stop_the_run(tmp_path, monkeypatch):
+    settings = settings_with_pairs(tmp_path, **SHORT)
+    real = dpo_margins
+    monkeypatch.setattr(objective, "dpo_margins", lambda *parts: real(*parts) * 0)  # as if all labels were masked
+    for _ in range(2):  # resumed after step 3 it counts on
+        with pytest.raises(UserError, match=r"all margins are exactly 0 at step 4 and the 2 before.*a mask is wrong"):
+            stage.train_dpo(settings)
+    assert len(read_jsonl(paths(settings).dpo_dir / "margins.jsonl")) == 3
+
+
+def alike_rows() -> list[dict]:
+    """Pairs that differ in one character: pushing the rejected answer down takes the chosen one along."""
+    return [{**row, "chosen": row["rejected"].replace('"}', '0"}')} for row in pair_rows()]
+
+
+def test_chosen_answers_that_become_less_likely_raise_an_alarm_once_and_are_logged(tmp_path, capsys):
+    settings = settings_with_pairs(tmp_path, **SHORT, dpo_chosen_fall=1e-4, beta_controller="fixed")
+    write_jsonl(paths(settings).pairs, alike_rows())
+    stage.train_dpo(settings)
+    state = json.loads((paths(settings).dpo_dir / "checkpoint-6" / "stage_state.json").read_text())
+    rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
+    alarms = [row.get("alarm/chosen_fall") for row in rows]
+    assert min(filter(None, alarms)) > 1e-4
+    falls = [step for step, alarm in enumerate(alarms) if alarm and (step == 0 or not alarms[step - 1])]
+    assert len(falls) < len(list(filter(None, alarms)))  # else "once" could not be told from "each step"
+    assert state["fallen"] == bool(alarms[-1])  # so that a resumed run does not raise it again
+    printed = capsys.readouterr().out
+    assert printed.count("ALARM: at step") == len(falls)
+    assert "--dpo-positive-weight" in printed
+
+
+@pytest.mark.parametrize("guard", ["dpo_sft_weight", "dpo_positive_weight"])
+def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
+    ends = []
+    for weight in (0.0, 5.0):
+        settings = settings_with_pairs(tmp_path / str(weight), **SHORT, beta_controller="fixed", **{guard: weight})
+        write_jsonl(paths(settings).pairs, alike_rows())
+        stage.train_dpo(settings)
+        rows = [row for row in read_jsonl(paths(settings).dpo_dir / "training_metrics.jsonl") if "loss" in row]
+        ends.append(sum(row["logps/chosen"] for row in rows[-2:]))
+        assert betas.replay_run(paths(settings).dpo_dir) == 6  # the controller is fed the margin itself
+    assert ends[1] > ends[0]
