@@ -268,6 +268,40 @@ def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
     assert "train_student.py" in log.read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_the_stage_and_its_server_end_with_a_killed_runner(checkout):
+    hang = checkout / "hangs"
+    env = {**os.environ, "HANG_AT": "train_student", "HANG_FILE": str(hang)}
+    runner = subprocess.Popen(["./runTraining.sh"], cwd=checkout, env=env, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (hang.exists() and hang.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    runner.kill()
+    runner.communicate(timeout=20)  # the pipe ends with its last holder: the server and the stage are gone
+    stage = Path(f"/proc/{hang.read_text()}/cmdline")
+    assert not stage.exists() or not stage.read_bytes()  # gone, or dead and not yet reaped
+
+
+def test_a_killed_stage_has_the_exit_code_of_its_signal(checkout):
+    (checkout / "scripts" / "train_student.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    done = run(checkout, "./runTraining.sh")
+    assert done.returncode == 137 and "stage sft ended with exit code 137" in done.stdout
+
+
+def test_a_runner_works_without_mapfile_and_sha256sum_through_a_link_by_sh_and_from_a_path_with_odd_letters(checkout):
+    odd = checkout.with_name("a $(touch broken) 'path")
+    checkout.rename(odd)
+    set_up(odd)
+    elsewhere = odd.with_name("elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "start").symlink_to(odd / "runTraining.sh")
+    (elsewhere / "old").write_text("enable -n mapfile readarray\nsha256sum() { return 127; }\n")
+    for shell in (["sh"], ["bash", "--posix"], ["env", "POSIXLY_CORRECT=1", "sh"], []):
+        done = run(elsewhere, *shell, "./start", BASH_ENV=str(elsewhere / "old"))
+        assert done.returncode == 0 and ran(done.stdout) == ["train_student.py"], done.stdout
+    assert not list(odd.parent.rglob("broken"))
+
+
 def test_a_stage_ends_with_its_killed_runner(tmp_path):
     script = tmp_path / "stage.py"
     script.write_text(
