@@ -77,9 +77,8 @@ def parse_command(
     if arguments.print_config:
         log.info(json.dumps(settings.flat(), indent=2))
         raise SystemExit(0)
-    if (
-        "SCHEMA_STUDENT_RUNNER" not in os.environ
-    ):  # whose stages are given each other's flags; the first checks them all
+    # A runner gives its stages each other's flags: it has refused what none of them reads.
+    if "SCHEMA_STUDENT_RUNNER" not in os.environ:
         refuse_unread([verb], argv)
     return settings, arguments
 
