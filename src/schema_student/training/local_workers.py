@@ -120,9 +120,10 @@ class _Worker:
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Return its exit code; None where it still runs after so long."""
-        connection.wait([self.process.sentinel], seconds)
+        if not connection.wait([self.process.sentinel], seconds):
+            return None
         with self.lock:  # two threads wait
-            self.process.join(0 if seconds is not None else None)
+            self.process.join()  # its end of the pipe is closed a moment before its exit code is there
             return self.process.exitcode
 
     def last_words(self) -> str:
