@@ -23,5 +23,6 @@ class TerminalHandler(logging.Handler):
 def log_to_terminal() -> None:
     """Let the logger speak on the terminal; a second call changes nothing."""
     log.setLevel(logging.INFO)
+    log.propagate = False  # a library that has given the root logger a handler, as Unsloth has, would say all twice
     if not any(isinstance(handler, TerminalHandler) for handler in log.handlers):
         log.addHandler(TerminalHandler())
