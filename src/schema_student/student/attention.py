@@ -3,9 +3,9 @@
 One attention function serves training and generation. `use_attention` registers it with transformers and sets it for a
 model; nothing else about the model changes, nor what is saved of it. What it does depends on the mask:
 
-    TreeMask, of packed trees                 each token attends to its path; costs what the tree costs and not its square
-    a tensor, on a CPU or without gradients   queries that share a head of keys are folded together, and keys are not repeated
-    anything else                             transformers' own `sdpa`
+    TreeMask, of packed trees           each token attends to its path; costs what the tree costs, not its square
+    a tensor, on a CPU or without grad  queries that share a head of keys are folded together, keys not repeated
+    anything else                       transformers' own `sdpa`
 
 Shapes: B rows, T tokens, L keys, H heads, D size of a head; of a block mask N tiles, Q of queries and K of keys.
 """
@@ -139,7 +139,7 @@ def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *
     if isinstance(attention_mask, TreeMask):
         along = _attend_by_blocks if query.is_cuda else _attend_by_branches
         made = along(query, key, value, attention_mask, options["scaling"])
-    elif isinstance(attention_mask, torch.Tensor) and (query.device.type == "cpu" or not torch.is_grad_enabled()):
+    elif isinstance(attention_mask, torch.Tensor) and not (query.is_cuda and torch.is_grad_enabled()):
         made = _attend_folded(query, key, value, attention_mask, options["scaling"])
     else:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
