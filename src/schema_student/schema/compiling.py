@@ -14,7 +14,7 @@ from jsonschema_rs import ValidationError
 from schema_student.core.errors import UserError
 from schema_student.schema.explaining import explain_error, json_type
 from schema_student.schema.rules import RULES, Rule
-from schema_student.schema.structure import unescape_pointer
+from schema_student.schema.structure import REFERRING, encode_references, references_of, unescape_pointer
 
 DRAFTS = (
     "http://json-schema.org/draft-04/schema",
@@ -59,6 +59,7 @@ def compile_schema(schema: Any, name: str = "schema") -> CompiledSchema:
 @lru_cache(maxsize=4096)
 def _compile(text: str) -> CompiledSchema:
     schema = json.loads(text)
+    encode_references(schema)
     _check_draft(schema.get("$schema", DRAFTS[-1]))
     try:
         validator = jsonschema_rs.validator_for(schema, validate_formats=True, offline=True)
@@ -77,21 +78,34 @@ def _check_draft(draft: Any) -> None:
 
 def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
     """Say where in the schema the fault lies; for a $ref, which one and that nothing was fetched."""
-    for path, ref in _references(schema, "") if error.kind.name == "$ref" else ():
-        target, _, pointer = ref.partition("#")
-        if target and target in error.message:
-            advice = "put its target under $defs and refer to it as #/$defs/..."
-            return f'{path}: "{ref}" is not in this schema and nothing is fetched; {advice}'
-        if not target and pointer in error.message:
-            return f'{path}: "{ref}" points at nothing in this schema'
+    if error.kind.name == "$ref":
+        references = references_of(schema)
+        for path, keyword, node in _references(schema, ""):
+            missing = keyword != "$ref" or not references.names_something(node)
+            if missing and _is_blamed(node[keyword], error.message):
+                return f"{path}/{keyword}: {_describe_missing(node[keyword])}"
     first = explain_error(error)[0]
     return f"not a JSON Schema: {first.path or '/'}: {first.message}"
 
 
-def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:
+def _is_blamed(ref: str, message: str) -> bool:
+    """Whether the compiler's message, which quotes a reference as it was resolved, speaks of this one."""
+    base, _, fragment = ref.partition("#")
+    return (base or fragment).rsplit("/", 1)[-1] in message
+
+
+def _describe_missing(ref: str) -> str:
+    if ref.startswith("#"):
+        return f'"{ref}" points at nothing in this schema'
+    advice = "put its target under $defs and refer to it as #/$defs/..."
+    return f'"{ref}" is not in this schema and nothing is fetched; {advice}'
+
+
+def _references(node: Any, path: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """List the objects that refer to something: JSON Pointer, keyword, object."""
+    if isinstance(node, dict):
+        yield from ((path, keyword, node) for keyword in REFERRING if isinstance(node.get(keyword), str))
     for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if key in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(child, str):
-            yield f"{path}/{key}", child
         yield from _references(child, f"{path}/{key}")
 
 

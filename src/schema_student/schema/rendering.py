@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from schema_student.schema.structure import look_up
+from schema_student.schema.structure import references_of
 
 INDENT = " "
 
@@ -94,7 +94,7 @@ def _resolve(schema: Any, root: dict[str, Any], seen: frozenset[str]) -> tuple[A
         if ref in seen or not ref.startswith("#"):
             return siblings | {"title": ref}, seen
         seen = seen | {ref}
-        target = look_up(ref, root)
+        target = references_of(root).target(schema)
         schema = {**target, **siblings} if isinstance(target, dict) else siblings
     return schema, seen
 

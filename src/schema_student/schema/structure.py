@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import quote, unquote
+
+from referencing import Registry, Resource, Specification
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT201909, DRAFT202012, specification_with
+
+REFERRING = ("$ref", "$dynamicRef", "$recursiveRef")
+CONSTANTS = ("const", "enum", "default", "examples")  # keywords whose values are no schemas
+# Keywords that decide no verdict.
+ANNOTATIONS = {
+    *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "example"),
+    *("$schema", "$id", "id", "$anchor", "$defs", "definitions", "$vocabulary", "nullable"),
+}
+SPEAKING_TOGETHER = (
+    {"properties", "patternProperties", "additionalProperties", "unevaluatedProperties"},
+    {"items", "prefixItems", "additionalItems", "unevaluatedItems", "contains", "minContains", "maxContains"},
+    {"if", "then", "else"},
+)
+MAX_INDEXED = 64
+# By id of the schema, which is held so that its id stays its own.
+_INDEXED: dict[int, tuple[dict[str, Any], References]] = {}
 
 
 def unescape_pointer(part: str) -> str:
@@ -16,27 +38,126 @@ def json_pointer(parts: Any) -> str:
 
 
 def resolve(schema: Any, root: dict[str, Any]) -> Any:
-    """Follow local $refs ("#", "#/$defs/x", "#anchor") to what they name; keywords beside a $ref stay."""
-    for _ in range(32):
-        if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
-            return schema
-        target = look_up(schema["$ref"], root)
-        siblings = {key: child for key, child in schema.items() if key != "$ref"}
-        schema = {**target, **siblings} if isinstance(target, dict) else target
-    return True
+    """Follow $refs to what they name: True, which allows anything, where that is nothing.
+
+    Keywords beside a $ref stay as far as the draft reads them; where one of them and one of the target's speak of the
+    same thing, the target stands in an allOf.
+    """
+    followed: set[int] = set()
+    while isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+        if id(schema) in followed:
+            return True
+        followed.add(id(schema))
+        references = references_of(root)
+        schema = _beside(references.target(schema), references.siblings(schema))
+    return schema
 
 
-def look_up(ref: str, root: dict[str, Any]) -> Any:
-    """Find what a local reference names: True, which allows anything, where that is nothing."""
-    pointer = ref.removeprefix(root.get("$id", "")) if not ref.startswith("#") else ref
-    if pointer.startswith("#") and not pointer.startswith("#/") and pointer != "#":
-        definitions = (part for part in root.get("$defs", {}).values() if isinstance(part, dict))
-        return next((part for part in definitions if part.get("$anchor") == pointer[1:]), True)
-    node: Any = root
-    for part in filter(None, pointer.lstrip("#").split("/")):
-        part = unescape_pointer(part)
-        node = node.get(part, True) if isinstance(node, dict) else node[int(part)] if isinstance(node, list) else True
-    return node
+def _beside(target: Any, siblings: dict[str, Any]) -> Any:
+    """The conjunction of a $ref's target and the keywords beside it."""
+    if not siblings or not isinstance(target, dict):
+        return target if target is False or not siblings else siblings
+    if siblings.keys() <= ANNOTATIONS:
+        return {**target, **siblings}
+    own, others = (part.keys() - ANNOTATIONS for part in (siblings, target))
+    if own & others or any(own & group and others & group for group in SPEAKING_TOGETHER):
+        return {**siblings, "allOf": [*siblings.get("allOf", ()), target]}
+    return {**target, **siblings}
+
+
+class References:
+    """What each $ref of a schema names, as its draft reads $id, anchors and pointers; nothing is ever fetched."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.specification = _specification(root)
+        resource = self.specification.create_resource(root)
+        base = resource.id() or ""
+        self.resolver = Registry().with_resource(base, resource).crawl().resolver(base)
+        self.targets: dict[int, Any] = {}  # by id of the object that holds the $ref
+        self._index(resource)
+
+    def _index(self, resource: Resource[Any]) -> None:
+        """Walk all that the draft reads as schemas, and what their references name, each with its base URI."""
+        waiting: list[tuple[Resource[Any], Any]] = [(resource, self.resolver)]
+        seen = set()
+        while waiting:
+            resource, resolver = waiting.pop()
+            node = resource.contents
+            if not isinstance(node, dict) or id(node) in seen:
+                continue
+            seen.add(id(node))
+            found = _look_up(node["$ref"], resolver) if isinstance(node.get("$ref"), str) else None
+            if found is not None:
+                self.targets[id(node)] = found.contents
+                waiting.append((self.specification.create_resource(found.contents), found.resolver))
+            waiting += [(sub, resolver.in_subresource(sub)) for sub in resource.subresources()]
+
+    def target(self, node: dict[str, Any]) -> Any:
+        """Find what the $ref of an object names: True where that is nothing."""
+        if id(node) in self.targets:
+            return self.targets[id(node)]
+        found = _look_up(node["$ref"], self.resolver)  # of an object that a caller has put together
+        return True if found is None else found.contents
+
+    def names_something(self, node: dict[str, Any]) -> bool:
+        """Return whether the $ref of an object of the schema names a part of the schema."""
+        return id(node) in self.targets
+
+    def siblings(self, node: dict[str, Any]) -> dict[str, Any]:
+        """List the keywords beside a $ref that count: before 2019-09 those that decide nothing."""
+        counts = self.specification in (DRAFT201909, DRAFT202012)
+        return {key: child for key, child in node.items() if key != "$ref" and (counts or key in ANNOTATIONS)}
+
+
+def _look_up(ref: str, resolver: Any) -> Any:
+    """Find what a reference names, with the base URI there, or None."""
+    base, _, fragment = encode_reference(ref).partition("#")
+    anchor = fragment if fragment.startswith("/") else unquote(fragment)
+    try:
+        return resolver.lookup(f"{base}#{anchor}" if anchor else base or "#")
+    except (Unresolvable, LookupError, ValueError, TypeError):
+        return None
+
+
+def references_of(root: dict[str, Any]) -> References:
+    """Index the references of a schema, once for each of the last schemas; a schema that was indexed is not changed."""
+    held = _INDEXED.get(id(root))
+    if held is None:
+        while len(_INDEXED) >= MAX_INDEXED:
+            _INDEXED.pop(next(iter(_INDEXED)), None)
+        held = _INDEXED[id(root)] = root, References(root)
+    return held[1]
+
+
+def _specification(root: dict[str, Any]) -> Specification[Any]:
+    named = root.get("$schema")
+    return specification_with(named, default=DRAFT202012) if isinstance(named, str) else DRAFT202012
+
+
+def encode_reference(ref: str) -> str:
+    """Percent-encode what a URI reference may not hold, as generators write it: "#/$defs/Page<Order>".
+
+    >>> encode_reference("#/$defs/Page<Order>")
+    '#/$defs/Page%3COrder%3E'
+    """
+    base, hash_sign, fragment = ref.partition("#")
+    return "".join((_encode(base), hash_sign, _encode(fragment)))
+
+
+def _encode(text: str) -> str:
+    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text), safe="/?:@!$&'()*+,;=%-._~")
+
+
+def encode_references(schema: dict[str, Any]) -> None:
+    """Percent-encode the references of a schema, in place, where they are not encoded."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            node |= {k: encode_reference(node[k]) for k in REFERRING if isinstance(node.get(k), str)}
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(child, (dict, list)) and key not in CONSTANTS:
+                waiting.append(child)
 
 
 def shape(schema: Any) -> Any:
