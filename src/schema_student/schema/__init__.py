@@ -5,7 +5,11 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ranks         how far from right an answer is, and what each rank is called
     parsing       text -> JSON value, strictly by RFC 8259
     structure     what a $ref names; shape; order of properties
-    explaining    why a value is not valid: path, keyword, message, rank
+    violations    what is wrong with a value: path, keyword, message, rank
+    subschemas    the parts of a schema, each with its validator
+    unions        which alternative of a union tells best why none is obeyed
+    applicators   what is wrong with a value keyword by keyword
+    explaining    why a value is not valid, within a budget
     rules         what JSON Schema cannot say: x-rules
     compiling     compile a schema once, or say why it cannot be used
     judging       judge(text, schema) -> Verdict

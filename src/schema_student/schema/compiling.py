@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +12,10 @@ import jsonschema_rs
 from jsonschema_rs import ValidationError
 
 from schema_student.core.errors import UserError
-from schema_student.schema.explaining import explain_error, json_type
 from schema_student.schema.rules import RULES, Rule
-from schema_student.schema.structure import REFERRING, encode_references, references_of, unescape_pointer
+from schema_student.schema.structure import REFERRING, encode_references, json_pointer, references_of, unescape_pointer
+from schema_student.schema.subschemas import Subschemas
+from schema_student.schema.violations import json_type, list_options, shorten
 
 DRAFTS = (
     "http://json-schema.org/draft-04/schema",
@@ -36,6 +37,7 @@ class CompiledSchema:
     schema: dict[str, Any]
     validator: jsonschema_rs.Validator
     rules: tuple[Rule, ...]
+    parts: Subschemas = field(repr=False, compare=False)
 
 
 def compile_schema(schema: Any, name: str = "schema") -> CompiledSchema:
@@ -67,7 +69,7 @@ def _compile(text: str) -> CompiledSchema:
         raise SchemaError(_compile_message(schema, error)) from error
     except ValueError as error:
         raise SchemaError(f"cannot be compiled: {error}") from error
-    return CompiledSchema(schema, validator, _read_rules(schema.get("x-rules", [])))
+    return CompiledSchema(schema, validator, _read_rules(schema.get("x-rules", [])), Subschemas(schema))
 
 
 def _check_draft(draft: Any) -> None:
@@ -84,8 +86,11 @@ def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
             missing = keyword != "$ref" or not references.names_something(node)
             if missing and _is_blamed(node[keyword], error.message):
                 return f"{path}/{keyword}: {_describe_missing(node[keyword])}"
-    first = explain_error(error)[0]
-    return f"not a JSON Schema: {first.path or '/'}: {first.message}"
+    while context := error.kind.as_dict().get("context"):  # the first alternative of the meta-schema of the right type
+        error = next((branch[0] for branch in context if branch and branch[0].kind.name != "type"), context[0][0])
+    options = error.kind.as_dict().get("options")
+    message = shorten(error.message) if options is None else list_options(error.instance, options)
+    return f"not a JSON Schema: {json_pointer(error.instance_path) or '/'}: {message}"
 
 
 def _is_blamed(ref: str, message: str) -> bool:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema_student.schema.compiling import CompiledSchema
-from schema_student.schema.explaining import Violation, explain_error
+from schema_student.schema.explaining import explain
 from schema_student.schema.parsing import parse_strict
 from schema_student.schema.ranks import NOT_JSON, VALID
 from schema_student.schema.rules import RULES
+from schema_student.schema.violations import Violation
 
 FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
@@ -59,5 +60,4 @@ def find_violations(value: Any, schema: CompiledSchema) -> tuple[Violation, ...]
     broken = tuple(violation for rule in schema.rules if (violation := RULES[rule.name](value, rule)))
     if schema.validator.is_valid(value):
         return broken
-    found = [violation for error in schema.validator.iter_errors(value) for violation in explain_error(error)]
-    return tuple(dict.fromkeys(found)) + broken
+    return explain(schema.parts, value) + broken

@@ -6,8 +6,8 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
-from schema_student.schema.explaining import Violation
 from schema_student.schema.structure import json_pointer
+from schema_student.schema.violations import Violation
 
 
 @dataclass(frozen=True)

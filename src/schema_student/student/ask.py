@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from schema_student.core.errors import UserError
 from schema_student.core.settings import ResolvedSettings
 from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.explaining import Violation
 from schema_student.schema.judging import judge
 from schema_student.schema.prompts import render_prompt
+from schema_student.schema.violations import Violation
 from schema_student.student.tokens import encode_prompt
 
 if TYPE_CHECKING:
