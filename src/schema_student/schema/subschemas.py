@@ -11,7 +11,7 @@ from jsonschema_rs import ValidationError
 
 from schema_student.schema.structure import ANNOTATIONS, json_pointer, references_of
 
-BASE = "urn:schema-student:root"
+BASE = "json-schema:///root"  # hierarchical, so that an $id may be relative to it
 ASSERTIONS = {
     *("type", "enum", "const", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType"),
@@ -53,7 +53,7 @@ class Subschemas:
         self.dialect = {"$schema": root["$schema"]} if "$schema" in root else {}
         name = jsonschema_rs.validator_cls_for(self.dialect).__name__
         self.draft = int(name.removeprefix("Draft").removesuffix("Validator"))  # 4, 6, 7, 201909, 202012
-        self._registry = jsonschema_rs.Registry([(BASE, root)])
+        self._registry: jsonschema_rs.Registry | None = None
         self._validators: dict[str, jsonschema_rs.Validator] = {}
         self._pointers: dict[int, str] = {}
 
@@ -122,6 +122,7 @@ class Subschemas:
 
     def _compile(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         try:
+            self._registry = self._registry or jsonschema_rs.Registry([(BASE, self.root.schema)])
             return jsonschema_rs.validator_for(
                 self.dialect | schema, registry=self._registry, validate_formats=True, offline=True
             )
