@@ -86,11 +86,14 @@ def test_fences_are_stripped_only_on_demand():
         (query([BLUE, RED]), query([RED]), ["+/steps/0/conditions/0", f"{FIRST}1"]),
         (query([BLUE]), query([RED, CHEAP]), ["!/steps/0/conditions/0", "-/steps/0/conditions/1"]),
         (query([CHEAP]), query([RED]), ["+/steps/0/conditions/0", "-/steps/0/conditions/0"]),
-        (query([RED], [RED]), query([RED, RED]), [f"{FIRST}0", "+/steps/1/conditions/0", "-/steps/0/conditions/1"]),
+        (query([RED], [CHEAP]), query([RED, CHEAP]), [f"{FIRST}0", "+/steps/1/conditions/0", "-/steps/0/conditions/1"]),
+        (query([RED, RED]), query([RED]), [f"{FIRST}0"]),
         (query([RED], timeframe=DAYS), query([RED], timeframe=DAYS), [f"{FIRST}0", "=/timeframe"]),
         (query([RED], timeframe=DAYS), query([RED]), [f"{FIRST}0", "+/timeframe"]),
         (query([RED], timeframe=LATER), query([RED], timeframe=DAYS), [f"{FIRST}0", "!/timeframe"]),
-        (REFUSED, REFUSED | {"refusal": {"reason": "x", "suggestion": "y"}}, ["=/refusal"]),
+        (REFUSED, REFUSED | {"refusal": {"reason": "r", "suggestion": "y"}}, ["=/refusal"]),
+        (REFUSED, REFUSED | {"refusal": {"reason": "x", "suggestion": "s"}}, ["!/refusal"]),
+        (REFUSED | {"prompt": "q"}, REFUSED, ["=/refusal", "!/prompt"]),
         (REFUSED, query([RED]), ["+/refusal", "-/steps/0/conditions/0"]),
         (query([RED]), REFUSED, ["+/steps/0/conditions/0", "-/refusal"]),
         ({"steps": [3, {"conditions": [None]}]}, query([RED]), ["+/steps/1/conditions/0", "-/steps/0/conditions/0"]),
@@ -207,3 +210,43 @@ def test_every_part_of_a_real_answer_is_right():
     for row in BFCL_ROWS:
         graded = grade(json.dumps(row["answer"]), compile_schema(row["schema"]), row["answer"], row["accepted"])
         assert graded.rank == 5 and graded.parts and all(part.right for part in graded.parts), row["id"]
+
+
+ALTITUDE = {"prompt": "Reefers above 3 in altitude", "refusal": {"reason": "no field for altitude", "suggestion": "s"}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "right"),
+    [
+        ("no field for altitude", True),
+        ("The schema has no field for the Altitude.", True),
+        ("no field for reefer", False),
+        ("no field for appointments", False),
+        ("no operator for altitude", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_is_right_where_its_reason_names_what_is_missing(reason, right):
+    graded = grade_value(ALTITUDE | {"refusal": {"reason": reason, "suggestion": "s"}}, QUERY, ALTITUDE)
+    assert (graded.right, [part.right for part in graded.parts]) == (right, [right])
+
+
+def test_a_query_that_garbles_the_request_is_not_right():
+    target = query([RED]) | {"prompt": "Cars in red, à Paris"}
+    assert grade_value(target | {"prompt": "cars in red,  à paris"}, QUERY, target).right
+    for garbled in ("Cars in red, a Paris", "Cars in red", "", "Cars in red, à Paris Paris"):
+        assert not grade_value(target | {"prompt": garbled}, QUERY, target).right
+
+
+@pytest.mark.parametrize("value", [0, -1, 10**6, 9007199254740993, 123456789012345678901234567890])
+def test_numbers_that_a_double_merges_are_told_apart(value):
+    texts = (f'{{"n": {value}}}', f'{{"n": {value}.0}}', f'{{"n": {value + 1}}}', f'{{"n": {value + 1}.0}}')
+    assert [grade(text, ANY, {"n": value}).right for text in texts] == [True, True, False, False]
+
+
+def test_a_repeated_condition_and_another_name_of_a_zone_say_the_same():
+    moments = [{"start": f"2024-03-01T09:00:00{zone}", "end": "2024-03-02"} for zone in ("Z", "+00:00", "+01:00")]
+    one, same, other = (
+        query([RED, *repeated], timeframe=moment) for repeated, moment in zip(([], [RED], [RED]), moments, strict=True)
+    )
+    assert is_right(same, one, QUERY_SCHEMA) and not is_right(other, one, QUERY_SCHEMA)

@@ -209,7 +209,7 @@ def test_a_refusal_must_suggest_something_that_can_be_answered():
     truth = json.loads(reply(role_messages("answer", question(QUERY, query)), None))
     asked = {"schema": SCHEMA, "query": query, "reference": truth, "answer": truth}
     assert give_verdict(asked)["is_good"]
-    bad = {"prompt": query, "refusal": {"reason": "no", "suggestion": "ask by moon phase"}}
+    bad = {"prompt": query, "refusal": truth["refusal"] | {"suggestion": "ask by moon phase"}}
     assert "names no field" in give_verdict({**asked, "answer": bad})["reason"]
 
 

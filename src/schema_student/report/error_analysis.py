@@ -70,10 +70,15 @@ def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
         return sorted({(v["keyword"], general_path(v["path"])) for v in row.violations})
     ours, target = (json.loads(str(text)) for text in (row.student_canonical, row.target_canonical))
     nearest = nearest_target(ours, target, row.accepted)
-    paths = {general_path(path) for path in differing_paths(ours, nearest)} or {""}
+    paths = {general_path(path) for path in differing_paths(ours, nearest)} or {_wording(ours)}
     if "/refusal" in paths:
         paths = {"/refusal"}  # all else differs because of it
     return [("not as asked", path) for path in sorted(paths)]
+
+
+def _wording(said: Any) -> str:
+    """Where an answer that says what was asked is not right: a query's words are no part of its canonical form."""
+    return "/refusal/reason" if isinstance(said, dict) and "refusal" in said else "/prompt"
 
 
 def general_path(path: str) -> str:

@@ -1,13 +1,14 @@
 """Compare a value with the alternatives that a request's author accepts: {property: [alternatives]}.
 
 "" among the alternatives says that the property may be left out; properties of nested objects have alternatives of
-their own. Strings are compared as the Berkeley Function Calling Leaderboard (BFCL) compares them.
+their own. Strings are compared nearly as the Berkeley Function Calling Leaderboard (BFCL) does it: see free_text.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
+
+from schema_student.schema.free_text import standardize
 
 Accepted = dict[str, list[Any]]
 
@@ -31,7 +32,7 @@ def is_accepted(value: Any, alternatives: Any) -> bool:
             and all(is_accepted(v, a) for v, a in zip(value, alternatives, strict=True))
         )
     if isinstance(value, str) and isinstance(alternatives, str):
-        return _standardize(value) == _standardize(alternatives)
+        return standardize(value) == standardize(alternatives)
     return isinstance(value, bool) == isinstance(alternatives, bool) and bool(value == alternatives)
 
 
@@ -51,8 +52,3 @@ def nearest_target(value: Any, target: Any, accepted: Accepted | None) -> Any:
 def _is_property_accepted(value: dict[str, Any], key: str, options: Any) -> bool:
     options = options if isinstance(options, list) else [options]
     return any(is_accepted(value[key], option) for option in options) if key in value else "" in options
-
-
-def _standardize(text: str) -> str:
-    """BFCL's standardize_string: without spaces and , . / - _ * ^, in lower case, with one kind of quote."""
-    return re.sub(r"[ ,./\-_*^]", "", text).lower().replace("'", '"')

@@ -9,7 +9,8 @@ from schema_student.schema.accepted import Accepted, is_accepted, nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.schema.judging import Verdict, judge, judge_value
-from schema_student.schema.parts import Part, compare_parts
+from schema_student.schema.parts import Part, compare_parts, echoes_alike, refuses_alike
+from schema_student.schema.query_dsl import is_query_dsl, is_refusal
 from schema_student.schema.ranks import RIGHT
 
 
@@ -58,12 +59,18 @@ def _grade(verdict: Verdict, schema: CompiledSchema, target: Any, accepted: Acce
 def is_right(value: Any, target: Any, schema: dict[str, Any], accepted: Accepted | None = None) -> bool:
     """Return whether a valid value says what the target says, or has every property among the accepted alternatives.
 
+    A query also echoes the request as the target does, and a refusal names what the target's reason says to be missing.
+
     >>> is_right({"unit": "Km"}, None, {}, {"unit": ["km"], "round": ["", 2]})
     True
     """
     if target is not None and canonical(value, schema) == canonical(target, schema):
-        return True
+        return not is_query_dsl(schema) or _is_worded_alike(value, target)
     return accepted is not None and is_accepted(value, accepted)
+
+
+def _is_worded_alike(value: Any, target: Any) -> bool:
+    return echoes_alike(value, target) and (not is_refusal(value) or refuses_alike(value, target))
 
 
 def _explain(verdict: Verdict) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 MAX_DEPTH = 200  # jsonschema-rs overflows the stack, and so ends the process, on instances nested 50,000 deep.
+MAX_DIGITS = 400  # of a whole number that is written with a point or an exponent
 
 
 def parse_strict(text: str) -> tuple[Any, str | None]:
@@ -44,11 +46,18 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(digits: str) -> float:
+def _finite(digits: str) -> float | int:
+    """Read a number with a point or an exponent: as a double, but as the whole number that it is where that is another.
+
+    "9007199254740993.0" is such a one; 1e23 is what a double that is near it is written as.
+    """
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"number out of range: {digits[:40]}")
-    return number
+    if abs(number) < 2**53 or len(digits) > MAX_DIGITS:
+        return number
+    exact = Decimal(digits)
+    return int(exact) if exact == exact.to_integral_value() and exact != Decimal(repr(number)) else number
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from schema_student.schema.canonical import canonical_condition, canonical_text, without_defaults
+from schema_student.schema.canonical import canonical_condition, canonical_text, meaning_text, without_defaults
+from schema_student.schema.free_text import names_what_is_missing, same_request
 from schema_student.schema.query_dsl import is_query_dsl, is_refusal
 from schema_student.schema.structure import json_pointer
 
@@ -32,7 +33,7 @@ def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part
     [('/unit', True), ('/n', False)]
     """
     if is_query_dsl(schema):
-        return tuple(_compare_queries(_list_pieces(value), _list_pieces(target)))
+        return tuple(_compare_answers(value, target))
     value, target = (without_defaults(side, schema, schema) for side in (value, target))
     return tuple(_compare_properties(value, target, ()))
 
@@ -43,7 +44,7 @@ def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part
 def _compare_properties(value: Any, target: Any, path: tuple[str, ...]) -> Iterator[Part]:
     """Compare properties of objects, also of nested ones; a list is one part."""
     if not (isinstance(value, dict) and isinstance(target, dict) and (value or target)):
-        yield Part(json_pointer(path), canonical_text(value) == canonical_text(target), True, True)
+        yield Part(json_pointer(path), meaning_text(value) == meaning_text(target), True, True)
         return
     for key in dict.fromkeys((*value, *target)):
         if key in value and key in target:
@@ -65,23 +66,49 @@ class _Piece:
     text: str
 
 
+def _compare_answers(value: Any, target: Any) -> Iterator[Part]:
+    """Compare what the DSL says; the echo of the request is a part where it is garbled."""
+    if is_refusal(value) and is_refusal(target):
+        yield Part("/refusal", refuses_alike(value, target), True, True)
+    else:
+        yield from _compare_queries(_list_pieces(value), _list_pieces(target))
+    if not echoes_alike(value, target):
+        yield Part("/prompt", False, True, True)
+
+
+def echoes_alike(value: Any, target: Any) -> bool:
+    """Return whether two answers echo one request; what has no echo garbles none."""
+    known = all(isinstance(side, dict) and "prompt" in side for side in (value, target))
+    return not known or same_request(value["prompt"], target["prompt"])
+
+
+def refuses_alike(value: Any, target: Any) -> bool:
+    """Return whether the reason of a refusal names what that of the target says to be missing."""
+    reason, expected = (side["refusal"].get("reason") for side in (value, target))
+    return names_what_is_missing(reason, expected, target.get("prompt"))
+
+
 def _list_pieces(query: Any) -> list[_Piece]:
     if is_refusal(query):
-        return [_Piece("/refusal", "", "refusal", "")]  # whatever its words
+        return [_Piece("/refusal", "", "refusal", "")]
     if not isinstance(query, dict):
         return []
     steps = query.get("steps")
     pieces = [piece for i, step in enumerate(steps if isinstance(steps, list) else ()) for piece in _of_step(step, i)]
     if "timeframe" in query:
-        pieces.append(_Piece("/timeframe", "", "timeframe", canonical_text(query["timeframe"])))
+        pieces.append(_Piece("/timeframe", "", "timeframe", meaning_text(query["timeframe"])))
     return pieces
 
 
 def _of_step(step: Any, i: int) -> Iterator[_Piece]:
     conditions = step.get("conditions") if isinstance(step, dict) else None
+    said = set()
     for j, condition in enumerate(conditions if isinstance(conditions, list) else ()):
         field = canonical_text(condition.get("field") if isinstance(condition, dict) else condition)
-        yield _Piece(f"/steps/{i}/conditions/{j}", str(i), field, canonical_text(canonical_condition(condition)))
+        text = meaning_text(canonical_condition(condition))
+        if text not in said:
+            said.add(text)
+            yield _Piece(f"/steps/{i}/conditions/{j}", str(i), field, text)
 
 
 def _compare_queries(given: list[_Piece], expected: list[_Piece]) -> Iterator[Part]:

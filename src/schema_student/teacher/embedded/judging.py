@@ -10,6 +10,7 @@ from schema_student.schema.accepted import nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade, grade_value
+from schema_student.schema.parts import echoes_alike
 from schema_student.schema.query_dsl import is_refusal, names_a_field
 from schema_student.schema.ranks import RIGHT
 from schema_student.schema.rendering import completion_text
@@ -46,6 +47,10 @@ def difference(answer: Any, reference: Any, schema: dict[str, Any]) -> str:
         return "it refuses what the schema can express"
     if is_refusal(reference) and not is_refusal(answer):
         return "the schema cannot express this: it should refuse"
+    if not echoes_alike(answer, reference):
+        return "it garbles the request that it echoes"
+    if is_refusal(reference):
+        return "its reason does not name what is missing"
     ours, theirs = (set(_leaves(json.loads(canonical(value, schema)))) for value in (answer, reference))
     sides = (("has", ours - theirs), ("lacks", theirs - ours))
     return "; ".join(f"{word} {', '.join(sorted(some))}" for word, some in sides if some) or "it differs in structure"
