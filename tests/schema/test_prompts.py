@@ -5,6 +5,7 @@ import json
 import pytest
 
 from schema_student.schema.prompts import render_prompt
+from schema_student.schema.query_dsl import build_schema, operator_catalog
 from schema_student.schema.rendering import completion_text, render_schema
 
 SHOP = {
@@ -34,7 +35,9 @@ def test_compact_rendering_says_type_bounds_default_and_nesting_on_a_line_each()
         "tags? list of string",
         "to? object",
         " city string",
+        " * any",
         'code? string {"pattern":"^[A-Z]{3}$"}',
+        "* any",
     ]
 
 
@@ -54,18 +57,16 @@ def test_requests_of_one_schema_share_everything_up_to_date_and_request():
     assert first.removesuffix("buy milk") == second.removesuffix("buy bread")
 
 
-def test_a_guarded_choice_shows_the_type_that_its_guard_demands():
-    schema = {
-        "type": "object",
-        "properties": {"field": {"oneOf": [{"const": "price", "description": "cost"}]}, "value": {}},
-        "allOf": [
-            {
-                "if": {"properties": {"field": {"const": "price"}}},
-                "then": {"properties": {"value": {"type": ["number", "array"], "items": {"type": "number"}}}},
-            }
-        ],
-    }
-    assert " cost: price number" in render_schema(schema).splitlines()
+def test_a_field_of_the_query_dsl_shows_the_type_of_its_values():
+    fields = [
+        {"const": "price", "description": "cost", "type": "number"},
+        {"const": "kind", "description": "", "type": "enum", "enum": [{"const": "a", "description": "one"}]},
+    ]
+    spec = {"domain": "shop", "description": "", "noun": {}, "fields": fields}
+    operators = [{**operator_catalog()[0], "canonical": operator_catalog()[0]["const"]}]
+    lines = render_schema(build_schema(spec, operators)).splitlines()
+    assert lines[:2] == ["shop", "prompt string # the request as asked"]
+    assert "   cost: price number" in lines and "   kind (one: a)" in lines
 
 
 def test_named_choices_stand_after_what_people_call_them_within_lists_too():
@@ -78,7 +79,7 @@ def test_named_choices_stand_after_what_people_call_them_within_lists_too():
     }
     schema = {"type": "object", "properties": {"size": size, "sizes": {"type": "array", "items": size}}}
     choices = [" small: s / petit: s", " large: l", " x"]
-    assert render_schema(schema).splitlines() == ["size? one of", *choices, "sizes? list of one of", *choices]
+    assert render_schema(schema).splitlines() == ["size? one of", *choices, "sizes? list of one of", *choices, "* any"]
 
 
 def test_a_recursive_schema_renders_and_ends():
@@ -99,7 +100,7 @@ def test_a_tagged_union_shows_every_option():
             {"type": "object", "properties": {"b": {"type": "null"}}},
         ]
     }
-    assert render_schema(schema).splitlines() == ["option 1", " a? x", "option 2", " b? null"]
+    assert render_schema(schema).splitlines() == ["option 1", " a? x", " * any", "option 2", " b? null", " * any"]
 
 
 def test_completions_are_compact_and_keep_accents_and_key_order():
@@ -110,6 +111,8 @@ def test_what_an_anchor_or_a_place_in_a_list_names_is_rendered():
     schema = {
         "properties": {"city": {"$ref": "#name"}, "days": {"$ref": "#/allOf/0"}},
         "$defs": {"name": {"$anchor": "name", "enum": ["Oslo", "Rome"]}},
-        "allOf": [{"type": "integer"}],
+        "allOf": [{"type": "object"}],
+        "additionalProperties": False,
     }
-    assert render_schema(schema) == "city? Oslo|Rome\ndays? integer"
+    expected = ["@root: any", " city? Oslo|Rome", " days? @allOf0", " all of", "  part 1 @allOf0", "@allOf0: object"]
+    assert render_schema(schema).splitlines() == expected

@@ -19,6 +19,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     accepted      alternatives to the target of a request
     parts         an answer and its target, condition by condition or property by property
     grading       grade(text, schema, target) -> Grade: the one judgement of an answer to a request
+    compact       a schema as lines from which its verdicts can be told
     rendering     how a prompt shows a schema
     prompts       the prompt of a student
     instances     a random valid instance of any schema

@@ -8,10 +8,11 @@ from urllib.parse import quote, unquote
 
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT201909, DRAFT202012, specification_with
+from referencing.jsonschema import DRAFT4, DRAFT201909, DRAFT202012, specification_with
 
 REFERRING = ("$ref", "$dynamicRef", "$recursiveRef")
 CONSTANTS = ("const", "enum", "default", "examples")  # keywords whose values are no schemas
+NAMING = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
 # Keywords that decide no verdict.
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "example"),
@@ -131,7 +132,18 @@ def references_of(root: dict[str, Any]) -> References:
 
 def _specification(root: dict[str, Any]) -> Specification[Any]:
     named = root.get("$schema")
-    return specification_with(named, default=DRAFT202012) if isinstance(named, str) else DRAFT202012
+    found = specification_with(named, default=DRAFT202012) if isinstance(named, str) else DRAFT202012
+    return _LENIENT_DRAFT_4 if found == DRAFT4 else found
+
+
+# The validator takes booleans for schemas in draft 4 as well.
+_LENIENT_DRAFT_4: Specification[Any] = Specification(  # type: ignore[call-arg]  # its fields are made by attrs
+    name=DRAFT4.name,
+    id_of=DRAFT4.id_of,
+    subresources_of=lambda node: (part for part in DRAFT4.subresources_of(node) if isinstance(part, dict)),
+    anchors_in=lambda _, node: DRAFT4.anchors_in(node),
+    maybe_in_subresource=DRAFT4.maybe_in_subresource,
+)
 
 
 def encode_reference(ref: str) -> str:
@@ -150,14 +162,23 @@ def _encode(text: str) -> str:
 
 def encode_references(schema: dict[str, Any]) -> None:
     """Percent-encode the references of a schema, in place, where they are not encoded."""
-    waiting: list[Any] = [schema]
+    for node in list_nodes(schema):
+        node |= {key: encode_reference(node[key]) for key in REFERRING if isinstance(node.get(key), str)}
+
+
+def list_nodes(schema: Any) -> list[dict[str, Any]]:
+    """List the JSON objects in a schema, but for those inside constants, defaults and examples."""
+    waiting, found = [(schema, False)], []
     while waiting:
-        node = waiting.pop()
+        node, holds_names = waiting.pop()
+        if isinstance(node, list):
+            waiting += [(child, False) for child in node]
         if isinstance(node, dict):
-            node |= {k: encode_reference(node[k]) for k in REFERRING if isinstance(node.get(k), str)}
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            if isinstance(child, (dict, list)) and key not in CONSTANTS:
-                waiting.append(child)
+            found.append(node)
+            waiting += [
+                (c, not holds_names and k in NAMING) for k, c in node.items() if holds_names or k not in CONSTANTS
+            ]
+    return found
 
 
 def shape(schema: Any) -> Any:
