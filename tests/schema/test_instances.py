@@ -1,9 +1,10 @@
 """An example instance is always valid, whatever the schema; where none exists, that is said."""
 
 import random
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
@@ -214,3 +215,165 @@ def test_words_come_from_the_caller():
 def test_where_nothing_is_valid_that_is_said(schema):
     with pytest.raises(SchemaError, match="no valid instance found in 20 tries"):
         example_instance(schema, random.Random(0), tries=20)
+
+
+def required_levels(depth):
+    schema = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def chained(count, schema):
+    """Definitions of which each is what `schema` makes of a reference to the next one."""
+    chain = {f"d{i}": schema({"$ref": f"#/$defs/d{i + 1}"}) for i in range(count)}
+    return {"$ref": "#/$defs/d0", "$defs": chain | {f"d{count}": {"type": "integer"}}}
+
+
+def to(name):
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def of_several_names(ref):
+    return {"type": "object", "properties": {"a": ref, "b": ref}}
+
+
+MUTUAL = {f"t{i}": {"properties": {f"p{j}": {"$ref": f"#/$defs/t{j}"} for j in range(8)}} for i in range(8)}
+PASSWORD = "^(?=.*[a-z])(?=.*[A-Z])(?=.*\\d)(?=.*[@$!%*?&])[A-Za-z\\d@$!%*?&]{8,}$"
+POSSIBLE = {
+    "chained definitions": chained(1600, lambda ref: {"type": "object", "properties": {"a": ref}}),
+    "doubling references": chained(22, of_several_names),
+    "doubling allOf": chained(22, lambda ref: {"allOf": [ref, ref]}),
+    "types that refer to each other": {"$ref": "#/$defs/t0", "$defs": MUTUAL},
+    "references that name each other": {"$ref": "#/$defs/a", "$defs": {"a": to("b"), "b": to("a")}},
+    "thirty levels": required_levels(30),
+    "ninety levels": required_levels(90),
+    "beyond a double": {"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 1},
+    "a number beyond a double": {"type": "number", "minimum": 2**53 + 1, "maximum": 2**53 + 1},
+    "minimum 10^400": {"type": "integer", "minimum": 10**400},
+    "maximum -10^400": {"type": "number", "maximum": -(10**400)},
+    "multipleOf 1e-310": {"type": "number", "multipleOf": 1e-310},
+    "multipleOf 5e-324": {"type": "number", "multipleOf": 5e-324, "minimum": 3},
+    "propertyNames true": {"type": "object", "propertyNames": True, "minProperties": 2},
+    "propertyNames false": {"type": "object", "propertyNames": False},
+    "named by reference": {"minProperties": 2, "propertyNames": to("n"), "$defs": {"n": {"pattern": "^x_"}}},
+    "a password": {"type": "string", "pattern": PASSWORD, "minLength": 8, "maxLength": 32},
+    "a pattern and a length": {"minItems": 5, "items": {"type": "string", "pattern": "^[a-z]+$", "minLength": 12}},
+    "a format and a pattern": {"type": "string", "format": "date", "pattern": "^20\\d{2}-(0[1-9]|1[0-2])-"},
+    "a short URI": {"type": "string", "format": "uri", "maxLength": 10},
+    "a long URI": {"type": "string", "format": "uri", "minLength": 60, "maxLength": 64},
+    "an enum that is empty, beside others": {"anyOf": [{"enum": []}, {"type": "integer"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_schemas_that_can_be_satisfied_have_an_instance_within_two_seconds(name):
+    compiled = compile_schema(POSSIBLE[name])
+    start = time.perf_counter()
+    value = example_instance(compiled, random.Random(0))
+    assert time.perf_counter() - start < 2
+    assert find_violations(value, compiled) == ()
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "object", "minProperties": 10**7}, "minProperties 10000000 asks for more than the 3000"),
+        ({"type": "object", "minProperties": 10**5, "propertyNames": {"pattern": "^a"}}, "minProperties 100000"),
+        ({"type": "string", "minLength": 10**6, "pattern": "^[a-z]+$"}, "minLength 1000000 asks for more than the"),
+        ({"type": "array", "minItems": 10**9}, "minItems 1000000000"),
+        ({"type": "array", "contains": {"const": 1}, "minContains": 10**6}, "minItems 1000000"),
+        ({"type": "string", "minLength": 10**400}, "minLength of more than 10"),
+        ({"enum": []}, ""),
+        (chained(130, lambda ref: {"type": "object", "properties": {"a": ref}, "required": ["a"]}), "deeper than 100"),
+        (chained(22, lambda ref: {"allOf": [ref | {"title": "a"}, ref | {"title": "b"}]}), "longer than 1.5 s"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_beyond_the_budget_is_named_within_two_seconds(schema, why):
+    start = time.perf_counter()
+    with pytest.raises(SchemaError, match=f"no valid instance found in 100 tries.*{why}"):
+        example_instance(schema, random.Random(0))
+    assert time.perf_counter() - start < 2.5
+
+
+WORDS = st.text("abcxyz019-_ ", min_size=1, max_size=8)
+
+
+@st.composite
+def satisfiable(draw, depth=3):
+    """A schema, as people write them, and a value that it was made around."""
+    kinds = ["string", "integer", "number", "boolean", "enum"] + (
+        ["object", "array", "union", "reference"] if depth else []
+    )
+    kind = draw(st.sampled_from(kinds))
+    if kind == "string":
+        value = draw(WORDS)
+        bounds = {"minLength": draw(st.integers(0, len(value))), "maxLength": len(value) + draw(st.integers(0, 5))}
+        return draw(
+            st.sampled_from([{}, bounds, {"pattern": "^[a-z0-9 _-]+$"}, bounds | {"pattern": "[a-z0-9 _-]"}])
+        ) | {"type": kind}, value
+    if kind in ("integer", "number"):
+        value = draw(st.integers(-(10**6), 10**6)) / (1 if kind == "integer" else 4)
+        near = {"minimum": value - draw(st.integers(0, 9)), "maximum": value + draw(st.integers(0, 9))}
+        return draw(
+            st.sampled_from([{}, near, {"exclusiveMinimum": value - 1}, {"multipleOf": 0.25, "minimum": value}])
+        ) | {"type": kind}, value
+    if kind == "boolean":
+        return {"type": kind}, True
+    if kind == "enum":
+        values = draw(st.lists(WORDS, min_size=1, max_size=4))
+        return {"enum": values}, values[0]
+    if kind == "array":
+        schema, value = draw(satisfiable(depth - 1))
+        return {"type": kind, "items": schema, "minItems": draw(st.integers(0, 3)), "maxItems": 3}, [value]
+    inner = [draw(satisfiable(depth - 1)) for _ in range(draw(st.integers(1, 4)))]
+    if kind == "union":
+        return {
+            draw(st.sampled_from(["anyOf", "oneOf"])): [
+                {"properties": {f"k{i}": s}, "required": [f"k{i}"], "type": "object", "additionalProperties": False}
+                for i, (s, _) in enumerate(inner)
+            ]
+        }, {"k0": inner[0][1]}
+    names = [f"{name}{i}" for i, name in enumerate(draw(st.lists(WORDS, min_size=len(inner), max_size=len(inner))))]
+    properties = {name: schema for name, (schema, _) in zip(names, inner, strict=True)}
+    value = {name: example for name, (_, example) in zip(names, inner, strict=True)}
+    more = draw(
+        st.sampled_from(
+            [
+                {},
+                {"additionalProperties": False},
+                {"minProperties": len(names)},
+                {"dependentRequired": {names[0]: names}},
+            ]
+        )
+    )
+    whole = {
+        "type": "object",
+        "properties": properties,
+        "required": draw(st.lists(st.sampled_from(names), unique=True)),
+        **more,
+    }
+    if kind == "reference":
+        return {"allOf": [whole, {"properties": {names[0]: properties[names[0]]}}], "title": "t"}, value
+    return whole, value
+
+
+SEARCHES = {"found": 0, "failed": 0}
+
+
+@given(satisfiable(), st.integers(0, 99))
+def test_a_satisfiable_schema_has_an_instance_or_a_named_failure_within_two_seconds(made, seed):
+    schema, value = made
+    compiled = compile_schema(schema)
+    assume(find_violations(value, compiled) == ())
+    start = time.perf_counter()
+    try:
+        assert find_violations(example_instance(compiled, random.Random(seed)), compiled) == ()
+        SEARCHES["found"] += 1
+    except SchemaError:
+        SEARCHES["failed"] += 1
+    assert time.perf_counter() - start < 2.5
+
+
+def test_nineteen_of_twenty_satisfiable_schemas_have_an_instance():
+    assert SEARCHES["found"] >= 19 * SEARCHES["failed"] and SEARCHES["found"] > 20

@@ -55,6 +55,11 @@ def judge_value(value: Any, schema: CompiledSchema, fences_stripped: bool = Fals
     return Verdict(True, value, None, not violations, violations, rank, fences_stripped)
 
 
+def is_valid(value: Any, schema: CompiledSchema) -> bool:
+    """Return whether a parsed value has no violations, without looking for them."""
+    return schema.validator.is_valid(value) and not any(RULES[rule.name](value, rule) for rule in schema.rules)
+
+
 def find_violations(value: Any, schema: CompiledSchema) -> tuple[Violation, ...]:
     """Find what is wrong with a parsed value, () if nothing; a union's failure is told by its nearest alternative."""
     broken = tuple(violation for rule in schema.rules if (violation := RULES[rule.name](value, rule)))

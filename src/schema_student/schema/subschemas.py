@@ -64,14 +64,14 @@ class Subschemas:
     def validator(self, part: Subschema) -> jsonschema_rs.Validator:
         """Find the validator of a part; one that cannot be compiled alone takes any value."""
         if part.pointer not in self._validators:
-            self._validators[part.pointer] = self._compile(_refer_to(part))
+            self._validators[part.pointer] = self.compile(refer_to(part))
         return self._validators[part.pointer]
 
     def find_invalid(self, part: Subschema, values: list[Any]) -> Iterator[int]:
         """List the indices of the values that do not obey a part; whole runs of valid ones are passed at once."""
         key = f"{part.pointer} of each"
         if key not in self._validators:
-            self._validators[key] = self._compile({"items": _refer_to(part)})
+            self._validators[key] = self.compile({"items": refer_to(part)})
         for start in range(0, len(values), RUN):
             run = values[start : start + RUN]
             if not self._validators[key].is_valid(run):
@@ -82,7 +82,7 @@ class Subschemas:
         key = f"{part.pointer} by itself"
         if key not in self._validators:
             said = {keyword: child for keyword, child in part.schema.items() if keyword in ASSERTIONS}
-            self._validators[key] = self._compile({} if self._is_reference(part.schema) else said)
+            self._validators[key] = self.compile({} if self._is_reference(part.schema) else said)
         validator = self._validators[key]
         return [] if validator.is_valid(value) else list(validator.iter_errors(value))
 
@@ -90,7 +90,7 @@ class Subschemas:
         """Return whether a pattern is found in a text."""
         key = f"pattern {pattern}"
         if key not in self._validators:
-            self._validators[key] = self._compile({"pattern": pattern})
+            self._validators[key] = self.compile({"pattern": pattern})
         return self._validators[key].is_valid(text)
 
     def resolve(self, part: Subschema) -> Subschema:
@@ -102,6 +102,13 @@ class Subschemas:
             part = target
         return part
 
+    def find(self, schema: Any) -> Subschema | None:
+        """Find the part that is this very object of the root, None where there is none."""
+        if not self._pointers:
+            self._pointers = {id(child.schema): child.pointer for child in _walk(self.root)}
+        pointer = self._pointers.get(id(schema)) if isinstance(schema, dict) else None
+        return None if pointer is None else Subschema(pointer, schema)
+
     def target(self, part: Subschema) -> Subschema | None:
         """Find what a part's $ref names, None where that is not known."""
         if not isinstance(part.schema, dict) or not isinstance(part.schema.get("$ref"), str):
@@ -109,18 +116,15 @@ class Subschemas:
         references = references_of(self.root.schema)
         if not references.names_something(part.schema):
             return None
-        if not self._pointers:
-            self._pointers = {id(child.schema): child.pointer for child in _walk(self.root)}
-        schema = references.target(part.schema)
-        pointer = self._pointers.get(id(schema))
-        return Subschema(pointer, schema) if pointer is not None else None
+        return self.find(references.target(part.schema))
 
     def _is_reference(self, schema: Any) -> bool:
         if not isinstance(schema, dict) or "$ref" not in schema:
             return False
         return self.draft < 201909 or schema.keys() <= {"$ref", *ANNOTATIONS}
 
-    def _compile(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
+    def compile(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
+        """Compile a schema that may refer to parts of the root; one that cannot be compiled takes any value."""
         try:
             self._registry = self._registry or jsonschema_rs.Registry([(BASE, self.root.schema)])
             return jsonschema_rs.validator_for(
@@ -130,7 +134,8 @@ class Subschemas:
             return jsonschema_rs.validator_for({})
 
 
-def _refer_to(part: Subschema) -> dict[str, Any]:
+def refer_to(part: Subschema) -> dict[str, Any]:
+    """Write a schema that refers to a part, for Subschemas.compile."""
     return {"$ref": f"{BASE}#{quote(part.pointer)}"}
 
 

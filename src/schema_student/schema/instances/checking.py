@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
 
-from schema_student.schema.structure import resolve
+from schema_student.schema.subschemas import Subschemas, refer_to
 
 CHECKED = {
     *("not", "oneOf", "allOf", "if", "$ref", "enum", "format", "multipleOf", "pattern", "minLength"),
@@ -28,55 +27,53 @@ def needs_check(schema: Any) -> bool:
 
 def is_found(pattern: str, text: str) -> bool:
     """Return whether a pattern is found in a text, by the validator's reading of patterns (ECMA 262)."""
-    return _validator(json.dumps({"pattern": pattern})).is_valid(text)
-
-
-class PartChecker:
-    """Checks values against parts of one schema, in which recursive references count as obeyed.
-
-    >>> root = {"$defs": {"n": {"type": "integer"}}, "properties": {"n": {"$ref": "#/$defs/n"}}}
-    >>> PartChecker(root).is_valid(root["properties"]["n"], "2")
-    False
-    """
-
-    def __init__(self, root: dict[str, Any]) -> None:
-        self.root = root
-        # By id of the part, which is held beside its validator so that the id stays its own.
-        self.compiled: dict[int, tuple[Any, jsonschema_rs.Validator]] = {}
-
-    def is_valid(self, schema: Any, value: Any) -> bool:
-        """Return whether a value obeys a part of the schema."""
-        if id(schema) not in self.compiled:
-            inlined = _inline(schema, self.root, frozenset())
-            draft = {"$schema": self.root["$schema"]} if "$schema" in self.root else {}
-            text = json.dumps(draft | inlined if isinstance(inlined, dict) else inlined)
-            self.compiled[id(schema)] = schema, _validator(text)
-        return self.compiled[id(schema)][1].is_valid(value)
+    return _pattern_validator(pattern).is_valid(text)
 
 
 @lru_cache(maxsize=4096)
-def _validator(text: str) -> jsonschema_rs.Validator:
-    try:
-        return jsonschema_rs.validator_for(json.loads(text), validate_formats=True, offline=True)
-    except ValueError:  # inlined references may nest deeper than the compiler goes; the end result is judged anyway
-        return jsonschema_rs.validator_for({})
+def _pattern_validator(pattern: str) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for({"pattern": pattern})
 
 
-def _inline(schema: Any, root: dict[str, Any], seen: frozenset[str]) -> Any:
-    """The schema with its references replaced by what they name; a reference inside itself allows anything."""
-    if isinstance(schema, list):
-        return [_inline(child, root, seen) for child in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if isinstance(schema.get("$ref"), str):
-        ref = schema["$ref"]
-        return True if ref in seen else _inline(resolve(schema, root), root, seen | {ref})
-    inlined = {}
-    for key, child in schema.items():
-        if key in ("const", "enum"):
-            inlined[key] = child
-        elif key in NAMED_PARTS:
-            inlined[key] = {name: _inline(part, root, seen) for name, part in child.items()}
-        elif key not in UNCHECKED:
-            inlined[key] = _inline(child, root, seen)
-    return inlined
+class PartChecker:
+    """Checks values against parts of one schema, and against schemas that are put together of them.
+
+    >>> root = {"$defs": {"n": {"type": "integer"}}, "properties": {"n": {"$ref": "#/$defs/n"}}}
+    >>> PartChecker(Subschemas(root)).is_valid({"allOf": [root["properties"]["n"]]}, "2")
+    False
+    """
+
+    def __init__(self, parts: Subschemas) -> None:
+        self.parts = parts
+        # By id of the schema, which is held beside its validator so that the id stays its own.
+        self.compiled: dict[int, tuple[Any, jsonschema_rs.Validator]] = {}
+
+    def is_valid(self, schema: Any, value: Any) -> bool:
+        """Return whether a value obeys a schema."""
+        if id(schema) not in self.compiled:
+            self.compiled[id(schema)] = schema, self._compile(schema)
+        return self.compiled[id(schema)][1].is_valid(value)
+
+    def _compile(self, schema: Any) -> jsonschema_rs.Validator:
+        part = self.parts.find(schema)
+        if part is not None:
+            return self.parts.validator(part)
+        return self.parts.compile(self._refer(schema) if isinstance(schema, dict) else {"allOf": [schema]})
+
+    def _refer(self, schema: Any) -> Any:
+        """The schema with its parts that stand in the root replaced by references to them."""
+        if isinstance(schema, list):
+            return [self._refer(child) for child in schema]
+        part = self.parts.find(schema)
+        if part is not None:
+            return refer_to(part)
+        if not isinstance(schema, dict):
+            return schema
+        return {key: self._refer_below(key, child) for key, child in schema.items() if key not in UNCHECKED}
+
+    def _refer_below(self, key: str, child: Any) -> Any:
+        if key in ("const", "enum", "required", "dependentRequired"):
+            return child
+        if key in NAMED_PARTS and isinstance(child, dict):
+            return {name: self._refer(part) for name, part in child.items()}
+        return self._refer(child)

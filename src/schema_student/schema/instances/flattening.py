@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from schema_student.schema.instances.dead_ends import DeadEnd
+from schema_student.schema.instances.dead_ends import Budget, DeadEnd
 from schema_student.schema.instances.merging import merge
 from schema_student.schema.structure import resolve
 
@@ -15,11 +15,15 @@ Flat = dict[str, Any]
 Condition = dict[str, Any]  # if, then?, else?
 
 
-def flatten(schema: Any, root: dict[str, Any], rng: random.Random) -> tuple[Flat, list[Condition]]:
+def flatten(
+    schema: Any, root: dict[str, Any], rng: random.Random, budget: Budget, said: set[str] | None = None
+) -> tuple[Flat, list[Condition]]:
     """Flatten a schema to (one plain schema, its conditions); of oneOf and anyOf an alternative is drawn.
 
-    Raises DeadEnd where nothing can be valid.
+    `said` are the references whose targets stand in the conjunction already. Raises DeadEnd where nothing can be valid.
     """
+    budget.spend_step()
+    said = set() if said is None else said
     schema = resolve(schema, root)
     if schema is False:
         raise DeadEnd
@@ -32,19 +36,23 @@ def flatten(schema: Any, root: dict[str, Any], rng: random.Random) -> tuple[Flat
     parts = list(schema.get("allOf", ()))
     parts += [rng.choice(schema[key]) for key in ("oneOf", "anyOf") if schema.get(key)]
     for part in parts:
-        more, more_conditions = flatten(part, root, rng)
+        if isinstance(part, dict) and part.keys() == {"$ref"}:
+            if part["$ref"] in said:
+                continue
+            said.add(part["$ref"])
+        more, more_conditions = flatten(part, root, rng, budget, said)
         flat, conditions = merge(flat, more), conditions + more_conditions
     return flat, conditions
 
 
-def take_branch(flat: Flat, condition: Condition, root: dict[str, Any], rng: random.Random) -> Flat:
+def take_branch(flat: Flat, condition: Condition, root: dict[str, Any], rng: random.Random, budget: Budget) -> Flat:
     """Assume that a condition holds, or that it does not; the check of the level decides."""
     holds = rng.random() < 0.5
     for part in [condition["if"], condition.get("then", True)] if holds else [condition.get("else", True)]:
-        more, conditions = flatten(part, root, rng)
+        more, conditions = flatten(part, root, rng, budget)
         flat = merge(flat, more)
         for inner in conditions:
-            flat = take_branch(flat, inner, root, rng)
+            flat = take_branch(flat, inner, root, rng, budget)
     return flat
 
 

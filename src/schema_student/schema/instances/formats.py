@@ -18,6 +18,11 @@ def _draw_time(rng: random.Random) -> str:
     return f"{rng.randrange(24):02}:{rng.randrange(0, 60, 5):02}:00Z"
 
 
+SHORT = {
+    **{"duration": "P1D", "email": "a@b.co", "idn-email": "a@b.co", "hostname": "a", "idn-hostname": "a"},
+    **{"uri": "a:b", "iri": "a:b", "uri-template": "a", "ipv4": "1.1.1.1", "ipv6": "::1", "regex": "a"},
+    **{"relative-json-pointer": "0", "time": "01:00:00Z", "date-time": "2024-01-01T01:00:00Z"},
+}  # the shortest text of a format, "" where none is named
 FORMATS: dict[str, Callable[[random.Random], str]] = {
     "date": _draw_date,
     "time": _draw_time,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +9,28 @@ from typing import Any
 from schema_student.schema.canonical import canonical_text
 from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
 from schema_student.schema.instances.checking import PartChecker, needs_check
-from schema_student.schema.instances.dead_ends import DeadEnd, OutOfBudget
+from schema_student.schema.instances.dead_ends import (
+    MAX_NODES,
+    Budget,
+    DeadEnd,
+    OutOfBudget,
+    OutOfTime,
+    TooDeep,
+    check_size,
+)
 from schema_student.schema.instances.flattening import fix_properties, flatten, take_branch, tested_properties
-from schema_student.schema.instances.formats import FORMATS
 from schema_student.schema.instances.merging import merge, property_schema
 from schema_student.schema.instances.names import choose_names
 from schema_student.schema.instances.numbers import draw_number
 from schema_student.schema.instances.patterns import draw_from_pattern
+from schema_student.schema.instances.strings import draw_string
 from schema_student.schema.instances.words import WORDS
-from schema_student.schema.judging import find_violations
+from schema_student.schema.judging import is_valid
+from schema_student.schema.subschemas import Subschemas
 
 Word = Callable[[dict[str, Any], str], str]
-MAX_NESTING = 24  # levels of arrays and objects
+NESTINGS = (24, 100)  # levels of arrays and objects; the second one where tries with the first got too deep
 SPARSE_NESTING = 6  # from here on only what is required is made, so that recursive schemas end
-MAX_NODES = 3000  # values a try
 DRAWS = 8  # of one value, before the level above it draws again
 ITEM_DRAWS = 12  # of an item that must differ from those before it
 INFERRED_TYPES = {
@@ -40,21 +47,32 @@ def example_instance(
 ) -> Any:
     """Draw a random valid instance: optional properties by coin, free strings from `word(schema, path)`.
 
-    Deterministic in `rng`. Raises SchemaError where no try gives a valid instance.
+    Deterministic in `rng`. Raises SchemaError where no try gives a valid instance within the budget, which says nothing
+    of whether there is one.
 
     >>> example_instance({"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}, random.Random(0))
     {'n': 7}
     """
     compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
     word = word or (lambda part, _path: draw_word(part, rng))
-    for _ in range(tries):
-        try:
-            value = InstanceGenerator(compiled.schema, rng, word).draw(compiled.schema, "")
-        except DeadEnd:
-            continue
-        if not find_violations(value, compiled):
-            return value
-    raise SchemaError(f"no valid instance found in {tries} tries: the schema seems to contradict itself")
+    generator = InstanceGenerator(compiled.parts, rng, word)
+    reasons: dict[type[OutOfBudget], str] = {}
+    for nesting in NESTINGS:
+        for _ in range(tries if nesting == NESTINGS[0] or TooDeep in reasons else 0):
+            generator.begin(nesting)
+            try:
+                value = generator.draw(compiled.schema, "")
+            except OutOfBudget as error:
+                reasons[type(error)] = str(error)
+                if isinstance(error, OutOfTime):
+                    break
+            except (DeadEnd, RecursionError):
+                continue
+            else:
+                if is_valid(value, compiled):
+                    return value
+    why = "".join(f"; {reason}" for reason in reasons.values())
+    raise SchemaError(f"no valid instance found in {tries} tries{why}")
 
 
 def draw_word(schema: dict[str, Any], rng: random.Random) -> str:
@@ -64,19 +82,22 @@ def draw_word(schema: dict[str, Any], rng: random.Random) -> str:
 
 
 class InstanceGenerator:
-    """One try at an instance of `root`: `InstanceGenerator(schema, rng, word).draw(schema, "")`."""
+    """Tries at an instance of a schema: `generator.begin(24)`, then `generator.draw(schema, "")`."""
 
-    def __init__(self, root: dict[str, Any], rng: random.Random, word: Word) -> None:
-        self.root, self.rng, self.word = root, rng, word
-        self.checker = PartChecker(root)
-        self.nodes = 0
+    def __init__(self, parts: Subschemas, rng: random.Random, word: Word) -> None:
+        self.root, self.rng, self.word = parts.root.schema, rng, word
+        self.checker = PartChecker(parts)
+        self.budget = Budget()
+        self.nesting = 0
+
+    def begin(self, max_nesting: int) -> None:
+        """Begin a try whose values nest at most so deep."""
+        self.budget.renew(max_nesting)
         self.nesting = 0
 
     def draw(self, schema: Any, path: str) -> Any:
         """Draw a value for a schema, again where this very level can be seen to fail."""
-        self.nodes += 1
-        if self.nodes > MAX_NODES or self.nesting > MAX_NESTING:
-            raise OutOfBudget
+        self.budget.spend_node(self.nesting)
         nesting = self.nesting
         for _ in range(DRAWS):
             try:
@@ -91,11 +112,13 @@ class InstanceGenerator:
         raise DeadEnd
 
     def _draw_once(self, schema: Any, path: str) -> Any:
-        flat, conditions = flatten(schema, self.root, self.rng)
+        flat, conditions = flatten(schema, self.root, self.rng, self.budget)
         if conditions and choose_type(flat, self.rng) != "object":
             for condition in conditions:
-                flat = take_branch(flat, condition, self.root, self.rng)
+                flat = take_branch(flat, condition, self.root, self.rng, self.budget)
             conditions = []
+        if flat.get("enum") == []:
+            raise DeadEnd
         if "enum" in flat:
             return self.rng.choice(flat["enum"])
         kind = choose_type(flat, self.rng)
@@ -104,7 +127,7 @@ class InstanceGenerator:
         if kind == "array":
             return self._draw_array(flat, path)
         if kind == "string":
-            return self._draw_string(flat, path)
+            return draw_string(flat, self.rng, lambda: self.word(flat, path))
         if kind in ("integer", "number"):
             return draw_number(flat, kind, self.rng)
         return self.rng.choice((True, False)) if kind == "boolean" else None
@@ -124,13 +147,14 @@ class InstanceGenerator:
         """Merge into a flat schema what its conditions demand of a value."""
         for condition in conditions:
             branch = "then" if self.checker.is_valid(condition["if"], value) else "else"
-            more, inner = flatten(condition.get(branch, True), self.root, self.rng)
+            more, inner = flatten(condition.get(branch, True), self.root, self.rng, self.budget)
             flat = merge(flat, more)
             for nested in inner:
-                flat = take_branch(flat, nested, self.root, self.rng)
+                flat = take_branch(flat, nested, self.root, self.rng, self.budget)
         return flat
 
     def _draw_properties(self, flat: dict[str, Any], path: str) -> dict[str, Any]:
+        check_size("minProperties", flat.get("minProperties", 0), MAX_NODES)
         names = choose_names(flat, self.rng, self.nesting >= SPARSE_NESTING)
         names += self._invent_names(flat, flat.get("minProperties", 0) - len(names), path)
         self.nesting += 1
@@ -143,8 +167,8 @@ class InstanceGenerator:
         patterns = list(flat.get("patternProperties", {}))
         names: list[str] = []
         for i in range(max(0, count) * 3):
-            if "propertyNames" in flat:
-                names.append(str(self.draw({"type": "string", **flat["propertyNames"]}, path)))
+            if flat.get("propertyNames", True) is not True:
+                names.append(str(self.draw({"allOf": [{"type": "string"}, flat["propertyNames"]]}, path)))
             elif flat.get("additionalProperties", True) is not False:
                 names.append(f"{self.rng.choice(WORDS)}_{i}")
             elif patterns:
@@ -170,6 +194,7 @@ class InstanceGenerator:
         high = min(flat.get("maxItems", low + 3), low + 3 if room is None else room)
         if high < low:
             raise DeadEnd
+        check_size("minItems", low, MAX_NODES)
         return low if self.nesting >= SPARSE_NESTING else self.rng.randint(min(max(low, 1), high), high)
 
     def _draw_item(self, schema: Any, path: str, others: list[Any]) -> Any:
@@ -180,17 +205,6 @@ class InstanceGenerator:
             if not seen or canonical_text(value) not in seen:
                 return value
         raise DeadEnd
-
-    def _draw_string(self, flat: dict[str, Any], path: str) -> str:
-        low, high = flat.get("minLength", 0), flat.get("maxLength", math.inf)
-        if "pattern" in flat:
-            return draw_from_pattern(flat["pattern"], self.rng)
-        if flat.get("format") in FORMATS:
-            return FORMATS[flat["format"]](self.rng)
-        text = self.word(flat, path)
-        while len(text) < low:
-            text = f"{text} {self.rng.choice(WORDS)}"[: int(min(high, len(text) + 7))]
-        return text if len(text) <= high else text[: int(high)].rstrip().ljust(low, "a")
 
 
 def choose_type(flat: dict[str, Any], rng: random.Random) -> str:

@@ -28,6 +28,19 @@ class _Bounds:
 def draw_number(flat: dict[str, Any], kind: str, rng: random.Random) -> int | float:
     """Draw a number of a kind ("integer", "number"); raises DeadEnd where the bounds leave none."""
     bounds = _read_bounds(flat)
+    try:
+        return _draw_within(bounds, flat, kind, rng)
+    except (
+        OverflowError,
+        ZeroDivisionError,
+    ):  # bounds beyond a double, or a step so small that a double is no multiple
+        allowed = [number for number in (0, bounds.low, bounds.high) if bounds.allow(number)]
+        if not allowed:
+            raise DeadEnd from None
+        return allowed[0]
+
+
+def _draw_within(bounds: _Bounds, flat: dict[str, Any], kind: str, rng: random.Random) -> int | float:
     step = flat.get("multipleOf", 1 if kind == "integer" else None)
     if step is None:
         return _draw_real(bounds, rng)
@@ -55,7 +68,10 @@ def _read_bounds(flat: dict[str, Any]) -> _Bounds:
 
 
 def _draw_multiple(step: float, bounds: _Bounds, rng: random.Random) -> float:
-    first, last = math.ceil(bounds.low / step), math.floor(bounds.high / step)
+    if isinstance(step, int) and isinstance(bounds.low, int) and isinstance(bounds.high, int):
+        first, last = -(-bounds.low // step), bounds.high // step  # exact beyond 2^53
+    else:
+        first, last = math.ceil(bounds.low / step), math.floor(bounds.high / step)
     edges = (first, first + 1, last, last - 1)
     allowed = [n for n in edges if first <= n <= last and bounds.open_low < n * step < bounds.open_high]
     if first > last or not allowed:
@@ -69,5 +85,5 @@ def _draw_real(bounds: _Bounds, rng: random.Random) -> float:
     drawn = rng.uniform(bounds.low, bounds.high)
     for number in (round(drawn, 2), drawn, bounds.low, bounds.high):
         if bounds.allow(number):
-            return float(number)
+            return number if float(number) != number else float(number)
     raise DeadEnd
