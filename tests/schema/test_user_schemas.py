@@ -82,13 +82,24 @@ def test_blank_lines_and_other_keys_are_passed_over(tmp_path):
             row({"type": "object", "required": ["n", "m"], "properties": {"m": {"enum": ["x"], "type": "integer"}}}),
             'x.jsonl:2: the schema contradicts itself: .* the required property "m"',
         ),
-        (row({"type": "string", "pattern": "^a$", "minLength": 4}), "x.jsonl:2: no valid instance found"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path, line, message):
     path = write(tmp_path / "x.jsonl", row(), line)
     with pytest.raises(UserError, match=message):
         load_schemas(path)
+
+
+def test_a_schema_that_no_instance_was_found_for_is_taken_with_a_warning(tmp_path, caplog):
+    assert load_schemas(write(tmp_path / "x.jsonl", row(), row({"type": "string", "pattern": "^a$", "minLength": 4})))
+    (warning,) = caplog.messages
+    assert "x.jsonl:2: no valid instance found" in warning and "contradicts" not in warning
+
+
+def test_a_chain_of_definitions_that_overflows_the_proof_is_loaded(tmp_path):
+    chain = {f"d{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(2000)}
+    schema = {"$ref": "#/$defs/d0", "$defs": chain | {"d2000": {}}}
+    assert load_schemas(write(tmp_path / "x.jsonl", row(schema)))
 
 
 def test_a_schema_that_no_instance_was_found_for_passes_with_a_valid_answer(tmp_path):

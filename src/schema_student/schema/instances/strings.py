@@ -45,6 +45,7 @@ def _fit(text: str, low: int, high: float, rng: random.Random) -> str:
 
 
 def _other_texts(flat: dict[str, Any], low: int, rng: random.Random) -> Iterator[str]:
+    most = min(flat.get("maxLength", MAX_CHARACTERS), MAX_CHARACTERS)
     if flat.get("format") in FORMATS:
         texts = [SHORT.get(flat["format"], ""), *(FORMATS[flat["format"]](rng) for _ in range(DRAWS))]
         yield from texts
@@ -55,9 +56,14 @@ def _other_texts(flat: dict[str, Any], low: int, rng: random.Random) -> Iterator
             for draw in (draw_from_pattern, draw_with_lookaheads):
                 for _ in range(DRAWS):
                     try:
-                        yield draw(flat["pattern"], rng, reach)
+                        text = draw(flat["pattern"], rng, reach)
                     except DeadEnd:
                         break
+                    yield from (
+                        text,
+                        text[:most].ljust(low, text[-1:] or "a"),
+                        text[-most:].rjust(low, text[:1] or "a"),
+                    )
 
 
 @lru_cache(maxsize=4096)
