@@ -83,7 +83,12 @@ def test_the_command_starts_without_torch_and_ends_with_the_code_of_its_verb():
 
 def test_no_dry_run_loads_torch(tmp_path):
     (tmp_path / "prefs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
-    further = {"judge": ["s.json", "{}"], "pairwise": ["--adapters", "a/b,base"], "compare": ["--runs", "a,b"]}
+    further = {
+        "judge": ["s.json", "{}"],
+        "show-prompt": ["s.json"],
+        "pairwise": ["--adapters", "a/b,base"],
+        "compare": ["--runs", "a,b"],
+    }
     further |= {verb: ["--data-set", "prefs.jsonl"] for verb in ("train-sft", "train-dpo", "train-beta-dpo")}
     words = [[verb, "--dry-run", *further.get(verb, [])] for verb in VERBS if verb not in ("run", "completion")]
     code = "import sys\nfrom schema_student.cli.main import dispatch\n"

@@ -91,12 +91,13 @@ UNDECIDING = {*PLACE, *MANNER, *ALLOWANCE, *COUNTED}
 TEACHER = (*GROUPS["teacher"].model_fields, *GROUPS["answers"].model_fields)
 BATCH = ("eval_batch_size",)  # an answer does not depend on what shares its batch
 ROOM = ("max_seq_length",)  # that the base is loaded with
+FITTING = ("base_model", "max_seq_length", "max_new_tokens")  # which prompts are said to be too long
 STUDENT = ("base_model", *GROUPS["loading"].model_fields, "max_new_tokens")
 CASES = {
     "domains": ("domains", {}, ()),
     "schemas": ("schemas", {}, ()),
-    "dataset": ("generate", {"pair_queries": 4}, ("pair_prompts",)),  # what "auto" pair_queries follow
-    "corpus": ("corpus", {}, ()),
+    "dataset": ("generate", {"pair_queries": 4}, ("pair_prompts", "schema_rendering", *FITTING)),  # "auto" pair_queries
+    "corpus": ("corpus", {}, FITTING),
     "sft": ("train", {}, ()),
     "evaluation": ("evaluate", {}, ()),
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
@@ -198,7 +199,8 @@ def files_of(settings):
 @pytest.mark.parametrize("verb", DATA_STAGES)
 def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting(verb, made):
     before = files_of(made)
-    others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence"}
+    others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence", *FITTING}
+    others |= {"schema_rendering"} if verb == "generate" else set()
     for name in sorted({*settings_read(verb)} - UNDECIDING - others):
         with pytest.raises(UserError, match=rf"was made otherwise: .*{name} was .*, now .*--overwrite"):
             DATA_STAGES[verb](made.changed(**{name: another(made, name)}))

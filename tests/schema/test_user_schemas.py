@@ -6,6 +6,8 @@ import pytest
 from schema_examples import BFCL, BFCL_ROWS
 
 from schema_student.core.errors import UserError
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.rendering import render_schema
 from schema_student.schema.user_schemas import load_schemas
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -135,3 +137,51 @@ def test_an_empty_directory_an_empty_file_and_another_kind_of_file_are_refused(t
         load_schemas(write(tmp_path / "x.jsonl", "", ""))
     with pytest.raises(UserError, match=r"not a \.json or \.jsonl file"):
         load_schemas(write(tmp_path / "x.yaml", "a: 1"))
+
+
+def test_the_files_of_a_folder_are_loaded_together(tmp_path):
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    write(tmp_path / "address.json", {"$id": "https://example.com/address.json", **city})
+    order = {"type": "object", "properties": {"to": {"$ref": "address.json"}, "kind": {"$ref": "parts.json#/$defs/K"}}}
+    write(tmp_path / "order.json", {"$id": "https://example.com/order.json", **order})
+    write(tmp_path / "parts.json", {"$defs": {"K": {"enum": ["a"]}, "L": {}}})
+    rows = {row.schema_id: row.schema for row in load_schemas(tmp_path)}
+    assert list(rows) == ["address", "order"]  # parts.json only serves others
+    validator = compile_schema(rows["order"]).validator
+    assert validator.is_valid({"to": {"city": "Oslo"}, "kind": "a"}) and not validator.is_valid({"to": {}})
+    assert not validator.is_valid({"kind": "b"})
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_envelopes_are_opened_and_said(tmp_path, suffix, capsys):
+    tool = {"name": "f", "inputSchema": NUMBER}
+    path = write(tmp_path / f"x.{suffix}", tool if suffix == "json" else row(tool))
+    assert load_schemas(path)[0].schema == {"title": "f", **NUMBER}
+    assert "taken out of an MCP tool" in capsys.readouterr().out
+
+
+def test_what_is_no_schema_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"x\.json: no keyword of JSON Schema among compilerOptions"):
+        load_schemas(write(tmp_path / "x.json", {"compilerOptions": {}, "include": []}))
+
+
+def test_nullable_is_said_and_translated_where_asked(tmp_path, capsys):
+    schema = {"type": "object", "properties": {"until": {"type": "string", "nullable": True}}, "required": ["until"]}
+    path = write(tmp_path / "x.jsonl", row(schema, query="q", answer={"until": None}))
+    with pytest.raises(UserError, match=r"/until: .*; --openapi-nullable allows null"):
+        load_schemas(path)
+    assert '"nullable" stands 1 times and says nothing' in capsys.readouterr().err
+    assert load_schemas(path, openapi_nullable=True)[0].schema["properties"]["until"]["type"] == ["string", "null"]
+
+
+def test_references_are_encoded_where_they_are_not(tmp_path):
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/Page<X>"}}, "$defs": {"Page<X>": {"enum": [1]}}}
+    loaded = load_schemas(write(tmp_path / "x.json", schema))[0].schema
+    assert loaded["properties"]["x"]["$ref"] == "#/$defs/Page%3CX%3E"
+
+
+@pytest.mark.parametrize("boolean", [True, False])
+def test_boolean_conditions_are_rendered(boolean):
+    number = {"properties": {"n": {"minimum": 5}}}
+    for schema in ({"if": number, "then": number, "else": boolean}, {"allOf": [{"if": boolean, "then": number}]}):
+        assert render_schema({**NUMBER, **schema})

@@ -11,13 +11,18 @@ from pathlib import Path
 
 from schema_student.core.artifacts import dry_run
 from schema_student.core.flags import Own, load_settings, parse_command
-from schema_student.core.jsonl import read_json
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
 
 JUDGE: Own = {
     "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema"},
     "answer": {"metavar": "ANSWER", "help": "the answer itself, a file that holds it, or - for standard input"},
+}
+
+
+SHOW_PROMPT: Own = {
+    "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema, or with what holds one (docs/own_schemas.md)"},
+    "request": {"metavar": "REQUEST", "nargs": "?", "default": "", "help": "a request to show with it"},
 }
 
 
@@ -50,8 +55,10 @@ def judge(argv: Sequence[str]) -> None:
         return
 
     from schema_student.schema import compiling, judging
+    from schema_student.schema.user_schemas import read_schema
 
-    schema = compiling.compile_schema(read_json(Path(arguments.schema)), arguments.schema)
+    opened = read_schema(Path(arguments.schema), settings.own_schemas.openapi_nullable)
+    schema = compiling.compile_schema(opened, arguments.schema)
     text = arguments.answer
     if is_file:
         text = Path(text).read_text(encoding="utf-8")
@@ -61,6 +68,30 @@ def judge(argv: Sequence[str]) -> None:
     log.info(json.dumps(asdict(verdict), indent=2, ensure_ascii=False))
     if not verdict.schema_valid:
         raise SystemExit(1)
+
+
+def show_prompt(argv: Sequence[str]) -> None:
+    """Show what the student reads of a JSON Schema, and how many tokens that takes.
+
+    schema-student show-prompt my_schema.json
+    schema-student show-prompt my_schema.json "a table for two" --schema-rendering json
+    """
+    settings, arguments = parse_command(argv, show_prompt.__doc__, "show-prompt", SHOW_PROMPT)
+    path = Path(arguments.schema)
+    if dry_run(settings, reads=[path], writes=[]):
+        return
+
+    from datetime import date
+
+    from schema_student.data.lengths import describe_length
+    from schema_student.schema.prompts import render_prompt
+    from schema_student.schema.user_schemas import read_schema
+
+    schema = read_schema(path, settings.own_schemas.openapi_nullable)
+    day = date.today().isoformat()
+    prompt = render_prompt(schema, arguments.request, day, settings.prompt.schema_rendering)
+    log.info(prompt)
+    log.info(f"\n{describe_length(prompt, settings)}")
 
 
 def pairwise(argv: Sequence[str]) -> None:

@@ -74,6 +74,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "align": alignment.align,
     "report": evaluation.report,
     "judge": evaluation.judge,
+    "show-prompt": evaluation.show_prompt,
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
     "compare": evaluation.compare,
@@ -91,6 +92,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
     "judge": evaluation.JUDGE,
+    "show-prompt": evaluation.SHOW_PROMPT,
     "pretrain": training.PRETRAIN,
     "config": CONFIG,
     "completion": COMPLETION,

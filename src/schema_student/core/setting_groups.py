@@ -48,6 +48,14 @@ class RunSettings(Group):
     schemas: str = setting("your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps")
 
 
+class OwnSchemasSettings(Group):
+    """How the user's own schemas are read."""
+
+    section = "general"
+
+    openapi_nullable: bool = setting('read "nullable": true in your schemas as OpenAPI 3.0 does: null is valid as well')
+
+
 class DataSettings(Group):
     """Data of any origin to train on."""
 

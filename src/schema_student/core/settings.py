@@ -37,6 +37,7 @@ class AnySettings:
     """All groups of settings: what Settings and ResolvedSettings have in common."""
 
     run: groups.RunSettings
+    own_schemas: groups.OwnSchemasSettings
     data: groups.DataSettings
     tracker: groups.TrackerSettings
     prompt: groups.PromptSettings

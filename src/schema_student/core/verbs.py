@@ -14,6 +14,7 @@ NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so
 SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if name != "teacher_answers")
 ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
+LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
 ALIGNED = (*TRAINED, "tracker", "lora", "dpo", "beta", "published")
 EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
@@ -36,14 +37,15 @@ STAGES: dict[str, tuple[str, ...]] = {
 READS: dict[str, tuple[str, ...]] = {
     "domains": (*NAMED, *ASKED, "domains"),
     "schemas": NAMED,
-    "generate": (*NAMED, *ASKED, "dataset", "sampling.pair_prompts", "hub", "push"),
-    "corpus": (*NAMED, "prompt"),
+    "generate": (*NAMED, "own_schemas", *ASKED, "dataset", "sampling.pair_prompts", "hub", "push", "prompt", *LENGTHS),
+    "corpus": (*NAMED, "prompt", *LENGTHS),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
     "evaluate": (*NAMED, "evaluated", *EVALUATED),
     "pairs": (*NAMED, *ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations"),
     "align": (*NAMED, *ALIGNED, "prompt", "verdict", "decoding"),
     "report": NAMED,
-    "judge": ("run.dry_run", "verdict"),
+    "judge": ("run.dry_run", "own_schemas", "verdict"),
+    "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),

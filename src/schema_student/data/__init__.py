@@ -3,6 +3,7 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     domains             d_01 and d_02: domain specifications and their schemas
+    lengths             which schemas give prompts longer than the student reads
     sources             the schemas that rows are made for: d_02, or the user's own
     splits              which split a schema and a request belong to
     dedup               is a request new: no repetition, no overlap with tests

@@ -21,6 +21,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.core.splits import TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
+from schema_student.data.lengths import check_lengths
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import shape
@@ -38,6 +39,9 @@ def write_corpus(settings: AnySettings) -> Path:
         if not artifact.done:
             dataset = read_rows(where.dataset, DatasetRow)
             check_leaks(dataset, where.dataset)
+            check_lengths(
+                {row.schema_id: row.schema for row in {row.schema_id: row for row in dataset}.values()}, settings
+            )
             rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
             if not any(row.split == "train" for row in rows):
                 raise UserError(

@@ -32,6 +32,7 @@ from schema_student.core.splits import SPLITS
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.collector import Candidate, Collector
 from schema_student.data.dedup import RequestIndex
+from schema_student.data.lengths import check_lengths
 from schema_student.data.quotas import ANSWERABLE, REFUSALS, Quota, answered_splits, plan_quotas, size_dataset
 from schema_student.data.sources import Source, read_sources, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
@@ -41,7 +42,7 @@ from schema_student.teacher.client import Teacher, open_teacher
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.teacher.usage import usage_line
 
-DECIDING = ("dataset", "answers")  # groups of settings
+DECIDING = ("own_schemas", "dataset", "answers")  # groups of settings
 BATCH = 5  # requests written at once: they share a date, a language and a kind
 SCHEMAS_AT_ONCE = 4  # schemas worked on at once
 ROUNDS = 6  # times that a schema's missing rows are asked for again
@@ -55,6 +56,7 @@ def write_dataset(settings: AnySettings) -> Path:
     where = paths(settings)
     choice = resolve_teacher(settings)
     sources = read_sources(settings)
+    check_lengths({source.schema_id: source.schema for source in sources}, settings)
     splits = split_schemas(sources, settings)
     settings = size_dataset(settings, "embedded" if choice.embedded else "gemma", sources, splits)
     stamp = make_stamp(settings, *DECIDING)

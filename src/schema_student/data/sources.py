@@ -12,6 +12,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import BuiltSchema, read_rows
 from schema_student.core.settings import AnySettings
+from schema_student.data.lengths import check_lengths
 from schema_student.schema.query_dsl import is_query_dsl
 from schema_student.schema.user_schemas import SchemaRow, load_schemas
 
@@ -39,13 +40,17 @@ def schema_source(settings: AnySettings) -> Path:
 def read_sources(settings: AnySettings) -> list[Source]:
     """Read the schemas of a run."""
     origin = schema_source(settings)
-    return read_user_schemas(origin) if settings.run.schemas else read_built_schemas(origin)
+    if settings.run.schemas:
+        return read_user_schemas(origin, settings.own_schemas.openapi_nullable)
+    return read_built_schemas(origin)
 
 
 def check_own_schemas(settings: AnySettings) -> None:
     """Say for a dry run how many rows of the user's schemas can be used. Raises UserError as the stage would."""
     if settings.run.schemas:
-        log.info(f"  rows in it, each with a schema that can be used: {len(load_schemas(Path(settings.run.schemas)))}")
+        rows = load_schemas(Path(settings.run.schemas), settings.own_schemas.openapi_nullable)
+        log.info(f"  rows in it, each with a schema that can be used: {len(rows)}")
+        check_lengths({row.schema_id: row.schema for row in rows}, settings)
 
 
 def read_built_schemas(path: Path) -> list[Source]:
@@ -56,10 +61,10 @@ def read_built_schemas(path: Path) -> list[Source]:
     return [Source(row.schema_id, row.domain, row.operators, row.schema) for row in rows]
 
 
-def read_user_schemas(path: Path) -> list[Source]:
+def read_user_schemas(path: Path, openapi_nullable: bool = False) -> list[Source]:
     """Read the user's schemas, each with its requests."""
     grouped: dict[str, list[SchemaRow]] = defaultdict(list)
-    for row in load_schemas(path):
+    for row in load_schemas(path, openapi_nullable):
         grouped[row.schema_id].append(row)
     return [
         Source(

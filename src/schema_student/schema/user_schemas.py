@@ -1,7 +1,8 @@
 """Load a user's own schemas (--schemas): a directory of .json files, one .json file, or JSONL rows.
 
 A JSONL row is {schema_id, schema, query?, answer?, accepted?}; other keys are ignored. All is checked here, once:
-broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid.
+broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid. Envelopes are opened, the
+files of a folder are loaded together.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import jsonschema_rs
 
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
+from schema_student.schema.bundling import bundle, list_parts
 from schema_student.schema.compiling import SchemaError, compile_schema
+from schema_student.schema.envelopes import count_nullable, is_collection, open_envelope, translate_nullable
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 from schema_student.schema.parsing import parse_strict
-from schema_student.schema.structure import REFERRING
+from schema_student.schema.structure import REFERRING, encode_references
 
 ROW = "{schema_id, schema, query?, answer?, accepted?}"
 MAX_REFERENCES = 500  # different ones; a chain of 1,600 overflows the stack of canonicalize, which ends the process
@@ -40,15 +43,17 @@ class SchemaRow:
     source: str  # file:line
 
 
-def load_schemas(path: str | Path) -> list[SchemaRow]:
+def load_schemas(path: str | Path, openapi_nullable: bool = False) -> list[SchemaRow]:
     """Load rows in file order (files by name). Different schemas under one id become id, id-2, id-3.
+
+    `openapi_nullable` reads "nullable": true as OpenAPI 3.0 does: null is valid as well.
 
     Raises UserError that names file, line and place: missing path, nothing inside, broken JSON, a row without schema_id
     or schema, a schema that compile_schema refuses or that contradicts itself, an answer that its schema refuses.
     """
     path = Path(path)
     try:
-        rows = list(_read_rows(path))
+        rows = [_open(row, openapi_nullable) for row in _read_rows(path)]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; --schemas takes {FORMS}") from error
     if not rows:
@@ -61,10 +66,9 @@ def load_schemas(path: str | Path) -> list[SchemaRow]:
 
 def _read_rows(path: Path) -> Iterator[SchemaRow]:
     if path.is_dir():
-        for file in sorted(path.glob("*.json")):
-            yield _read_schema(file)
+        yield from _read_folder(path)
     elif path.suffix == ".json":
-        yield _read_schema(path)
+        yield SchemaRow(path.stem, _read_json(path), None, None, None, str(path))
     elif path.suffix == ".jsonl" or not path.exists():
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if line.strip():
@@ -73,13 +77,54 @@ def _read_rows(path: Path) -> Iterator[SchemaRow]:
         raise UserError(f"{path}: not a .json or .jsonl file; --schemas takes {FORMS}")
 
 
-def _read_schema(file: Path) -> SchemaRow:
-    text = _decode(file.read_bytes(), str(file))
-    value, error = parse_strict(text)
+def _read_folder(folder: Path) -> Iterator[SchemaRow]:
+    """Read the schemas of a folder, each with those that it refers to, also in folders below.
+
+    A file of definitions alone that others refer to is no schema of its own.
+    """
+    own = sorted(folder.glob("*.json"))
+    below = [file for file in sorted(folder.rglob("*.json")) if file not in own] if own else []
+    schemas = bundle({file.relative_to(folder).as_posix(): _read_json(file) for file in (*own, *below)})
+    parts = {part for schema in schemas.values() for part in list_parts(schema)}
+    for file in own:
+        if not (file.name in parts and is_collection(schemas[file.name])):
+            yield SchemaRow(file.stem, schemas[file.name], None, None, None, str(file))
+
+
+def read_schema(path: Path, openapi_nullable: bool = False) -> dict[str, Any]:
+    """Read the one schema of a file, out of its envelope; raises UserError where it cannot be used."""
+    try:
+        document = _read_json(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    row = _open(SchemaRow(path.stem, document, None, None, None, str(path)), openapi_nullable)
+    return compile_schema(row.schema, row.source).schema
+
+
+def _read_json(file: Path) -> Any:
+    value, error = parse_strict(_decode(file.read_bytes(), str(file)))
     if error:
         reason, line = _split_place(error)
         raise UserError(f"{file}{line}: not JSON: {reason}")
-    return SchemaRow(file.stem, value, None, None, None, str(file))
+    return value
+
+
+def _open(row: SchemaRow, openapi_nullable: bool) -> SchemaRow:
+    """Take a row's schema out of its envelope, say so, and say what `nullable` means there."""
+    opened = open_envelope(row.schema, row.source)
+    schema, nullable = opened.schema, count_nullable(opened.schema)
+    if opened.envelope:
+        log.info(f"{row.source}: taken out of {opened.envelope}")
+    if nullable and (opened.has_nullable or openapi_nullable):
+        schema = translate_nullable(schema)
+    elif nullable:
+        log.warning(
+            f'{row.source}: "nullable" stands {nullable} times and says nothing in JSON Schema: null is not valid '
+            "there; --openapi-nullable reads it as OpenAPI 3.0 does"
+        )
+    if isinstance(schema, dict):
+        encode_references(schema)
+    return replace(row, schema=schema)
 
 
 def _split_place(error: str) -> tuple[str, str]:
@@ -124,7 +169,8 @@ def _check(row: SchemaRow, checked: set[str]) -> None:
     if violations:
         first = violations[0]
         where = first.path or "/"
-        raise UserError(f"{row.source}: the answer is not valid against its schema: {where}: {first.message}")
+        hint = "; --openapi-nullable allows null where nullable does" if count_nullable(row.schema) else ""
+        raise UserError(f"{row.source}: the answer is not valid against its schema: {where}: {first.message}{hint}")
 
 
 def _check_satisfiable(row: SchemaRow) -> None:
