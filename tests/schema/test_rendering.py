@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 import time
 
 import pytest
@@ -129,6 +130,8 @@ def test_a_schema_that_only_looks_like_the_query_dsl_is_told_apart():
         other["properties"]["prompt"] |= change
         assert render_schema(other) != render_schema(framed)
         assert_told(other, random.Random(4), count=1)
+    unruled = {key: part for key, part in framed.items() if key != "x-rules"}
+    assert render_schema(unruled) != render_schema(framed)
     loose = copy.deepcopy(framed)
     del loose["if"], loose["then"], loose["else"], loose["x-rules"]
     assert render_schema(loose).splitlines()[1].startswith("@root: object")
@@ -361,6 +364,17 @@ def test_simple_schemas_are_rendered_as_the_embedded_student_was_pretrained_on(c
         print(f"\nBFCL: {changed} of {len(BFCL)} prompts changed by quotes, {added} characters of {total} added")
     assert changed <= len(BFCL) * 0.03 and added < total * 0.001
     assert render_schema(dsl_schema(LEXICON[0], 0)) == HOTELS
+
+
+def test_the_example_of_the_documentation_is_in_the_language():
+    text = (CHECKOUT / "docs" / "own_schemas.md").read_text(encoding="utf-8")
+    example = text.partition("one line a property:\n\n")[2].partition("\n\n")[0].splitlines()
+    schema = Reader("\n".join(re.sub(r"(?<! #) {4,}\S.*", "", line[4:]) for line in example)).schema
+    assert list(schema["properties"]) == ["to", "seats", "class", "meals", "code", "seat", "pay"]
+    validator = compile_schema(schema).validator
+    assert validator.is_valid({"to": "Oslo", "pay": {"card": "1"}, "seat": {"row": 1, "x-a": "b"}, "class": "1"})
+    assert not validator.is_valid({"to": "Oslo", "pay": {"card": "1"}, "seat": {"row": 1, "x-a": 2}})
+    assert not validator.is_valid({"to": "Os", "pay": {"card": "1"}})
 
 
 def plain_lines(schema):
