@@ -34,6 +34,18 @@ def found(value, schema):
         ({"$ref": "file:///etc/hostname"}, r"f.json: /\$ref: .* nothing is fetched"),
         ({"$ref": "other.json"}, r"f.json: /\$ref: .* nothing is fetched"),
         ({"$ref": "#/$defs/none"}, r'f.json: /\$ref: "#/\$defs/none" points at nothing'),
+        (
+            {"pattern": "^.{1,100000}$"},
+            "f.json: not a JSON Schema: /pattern: .* compiles too large: ask for its length",
+        ),
+        ({"pattern": "(.{1,100000}"}, 'f.json: not a JSON Schema: /pattern: .* is not a "regex"'),
+        (
+            {"minimum": 1, "exclusiveMinimum": True},
+            'f.json: .* no "\\$schema" and is read as 2020-12, but has a boolean',
+        ),
+        ({"items": [{"type": "string"}]}, 'f.json: .*: /items: .* read as 2020-12, but has "items" as a list'),
+        ({"x-rules": [{"rule": ["date_order"]}]}, "f.json: /x-rules/0: unknown rule"),
+        ({"x-rules": [["date_order"]]}, "f.json: /x-rules/0: unknown rule"),
         ({"x-rules": {}}, "f.json: /x-rules: a list"),
         ({"x-rules": [{"rule": "dates"}]}, "f.json: /x-rules/0: unknown rule; known are date_order"),
         ({"x-rules": [{"rule": "date_order", "path": 3}]}, "f.json: /x-rules/0: path, start and end are strings"),

@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ranks         how far from right an answer is, and what each rank is called
     parsing       text -> JSON value, strictly by RFC 8259
     structure     what a $ref names; shape; order of properties
+    drafts        by which draft a schema is read, and what that makes of it
     violations    what is wrong with a value: path, keyword, message, rank
     subschemas    the parts of a schema, each with its validator
     unions        which alternative of a union tells best why none is obeyed

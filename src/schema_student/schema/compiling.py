@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,18 +13,11 @@ import jsonschema_rs
 from jsonschema_rs import ValidationError
 
 from schema_student.core.errors import UserError
+from schema_student.schema.drafts import DRAFTS, old_marks
 from schema_student.schema.rules import RULES, Rule
 from schema_student.schema.structure import REFERRING, encode_references, json_pointer, references_of, unescape_pointer
 from schema_student.schema.subschemas import Subschemas
-from schema_student.schema.violations import json_type, list_options, shorten
-
-DRAFTS = (
-    "http://json-schema.org/draft-04/schema",
-    "http://json-schema.org/draft-06/schema",
-    "http://json-schema.org/draft-07/schema",
-    "https://json-schema.org/draft/2019-09/schema",
-    "https://json-schema.org/draft/2020-12/schema",
-)
+from schema_student.schema.violations import json_type, list_options, shorten, show_value
 
 
 class SchemaError(UserError):
@@ -52,6 +46,8 @@ def compile_schema(schema: Any, name: str = "schema") -> CompiledSchema:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SchemaError(f"{name}: not JSON: {error}") from error
+    except RecursionError as error:
+        raise SchemaError(f"{name}: cannot be compiled: it nests too deep") from error
     try:
         return _compile(text)
     except SchemaError as error:
@@ -90,7 +86,21 @@ def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
         error = next((branch[0] for branch in context if branch and branch[0].kind.name != "type"), context[0][0])
     options = error.kind.as_dict().get("options")
     message = shorten(error.message) if options is None else list_options(error.instance, options)
-    return f"not a JSON Schema: {json_pointer(error.instance_path) or '/'}: {message}"
+    if error.instance_path[-1:] == ["pattern"] and _is_too_large(error.instance):
+        message = f"{show_value(error.instance)} compiles too large: ask for its length by minLength and maxLength"
+    marks = old_marks(schema)
+    draft = f'; it has no "$schema" and is read as 2020-12, but has {marks} as older drafts do' if marks else ""
+    return f"not a JSON Schema: {json_pointer(error.instance_path) or '/'}: {message}{draft}"
+
+
+def _is_too_large(pattern: Any) -> bool:
+    """Return whether a pattern that does not compile would with small counts of repetitions."""
+    smaller = re.sub(r"\{\d+(,\d*)?\}", "{1,2}", str(pattern))
+    try:
+        jsonschema_rs.validator_for({"pattern": smaller})
+    except ValueError:
+        return False
+    return smaller != pattern
 
 
 def _is_blamed(ref: str, message: str) -> bool:
@@ -119,7 +129,7 @@ def _read_rules(entries: Any) -> tuple[Rule, ...]:
         raise SchemaError("/x-rules: a list of rules is expected")
     rules = []
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or entry.get("rule") not in RULES:
+        if not isinstance(entry, dict) or not isinstance(entry.get("rule"), str) or entry["rule"] not in RULES:
             raise SchemaError(f"/x-rules/{i}: unknown rule; known are {', '.join(RULES)}")
         path, start, end = (entry.get(key) for key in ("path", "start", "end"))
         if not (isinstance(path, str) and isinstance(start, str) and isinstance(end, str)):

@@ -20,6 +20,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.schema.bundling import bundle, list_parts
 from schema_student.schema.compiling import SchemaError, compile_schema
+from schema_student.schema.drafts import list_remarks
 from schema_student.schema.envelopes import count_nullable, is_collection, open_envelope, translate_nullable
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
@@ -163,6 +164,8 @@ def _check(row: SchemaRow, checked: set[str]) -> None:
     compiled = compile_schema(row.schema, row.source)
     text = repr(row.schema)
     if text not in checked:
+        for remark in list_remarks(row.schema):
+            log.warning(f"{row.source}: {remark}")
         _check_satisfiable(row)
         checked.add(text)
     violations = find_violations(row.answer, compiled) if row.answer is not None else ()
