@@ -98,6 +98,11 @@ def test_a_schema_that_no_instance_was_found_for_is_taken_with_a_warning(tmp_pat
     assert "x.jsonl:2: no valid instance found" in warning and "contradicts" not in warning
 
 
+def test_a_schema_that_asks_for_more_than_is_made_is_named_with_its_keyword(tmp_path, caplog):
+    assert load_schemas(write(tmp_path / "x.jsonl", row({"type": "object", "minProperties": 10**7})))
+    assert "x.jsonl:1: no valid instance found in 100 tries; minProperties 10000000 asks" in caplog.text
+
+
 def test_a_chain_of_definitions_that_overflows_the_proof_is_loaded(tmp_path):
     chain = {f"d{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(2000)}
     schema = {"$ref": "#/$defs/d0", "$defs": chain | {"d2000": {}}}

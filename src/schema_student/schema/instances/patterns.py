@@ -36,7 +36,7 @@ def draw_with_lookaheads(pattern: str, rng: random.Random, reach: int = 4) -> st
     text = _draw_pieces(pieces, rng, reach)
     wanted = [_draw_pieces(_without_any(inner), rng, 0) for inner in _lookaheads(pieces)]
     need = sum(map(len, wanted))
-    start = rng.randint(0, max(0, len(text) - need))
+    start = rng.randint(0, len(text))
     rng.shuffle(wanted)
     return text[:start] + "".join(wanted) + text[start + need :]
 
