@@ -124,5 +124,5 @@ def test_nullable_is_translated(part, valid, invalid):
 
 
 def test_a_property_that_is_called_nullable_is_left_alone():
-    schema = {"properties": {"nullable": {"type": "boolean"}}, "default": {"nullable": True}}
+    schema = {"properties": {"nullable": True, "properties": {"type": "null"}}, "default": {"nullable": True}}
     assert count_nullable(schema) == 0 and translate_nullable(schema) == schema

@@ -90,3 +90,8 @@ def test_references_that_only_name_each_other_allow_anything():
 def test_a_schema_that_refers_to_itself_is_not_blamed_for_another_fault(fault, message):
     with pytest.raises(SchemaError, match=message):
         compile_schema({"properties": {"child": {"$ref": "#"}, "lint": fault}})
+
+
+def test_an_id_that_is_no_uri_is_refused():
+    with pytest.raises(SchemaError, match="Invalid URI"):
+        compile_schema({"$id": "http://[x", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {}}})

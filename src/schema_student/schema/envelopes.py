@@ -11,7 +11,7 @@ from typing import Any
 
 from schema_student.schema.compact.drafts import KNOWN
 from schema_student.schema.compiling import SchemaError
-from schema_student.schema.structure import ANNOTATIONS, REFERRING, list_nodes, references_of
+from schema_student.schema.structure import ANNOTATIONS, CONSTANTS, NAMING, REFERRING, list_nodes, references_of
 
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 ENVELOPE_TYPES = ("function", "json_schema")
@@ -176,14 +176,17 @@ def count_nullable(schema: Any) -> int:
     return sum(node.get("nullable") is True for node in list_nodes(schema))
 
 
-def translate_nullable(schema: Any) -> Any:
+def translate_nullable(schema: Any, holds_names: bool = False) -> Any:
     """Say in JSON Schema what `nullable` says in OpenAPI 3.0: null is valid as well."""
     if isinstance(schema, list):
         return [translate_nullable(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
+    if holds_names:
+        return {name: translate_nullable(part) for name, part in schema.items()}
     translated = {
-        key: child if key in ("default", "example") else translate_nullable(child) for key, child in schema.items()
+        key: child if key in (*CONSTANTS, "example") else translate_nullable(child, key in NAMING)
+        for key, child in schema.items()
     }
     if translated.get("nullable") is not True:
         return translated

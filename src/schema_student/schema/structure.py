@@ -12,7 +12,7 @@ from referencing.jsonschema import DRAFT4, DRAFT201909, DRAFT202012, specificati
 
 REFERRING = ("$ref", "$dynamicRef", "$recursiveRef")
 CONSTANTS = ("const", "enum", "default", "examples")  # keywords whose values are no schemas
-NAMING = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
+NAMING = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions", "schemas")
 # Keywords that decide no verdict.
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "example"),
@@ -72,10 +72,14 @@ class References:
     def __init__(self, root: dict[str, Any]) -> None:
         self.specification = _specification(root)
         resource = self.specification.create_resource(root)
-        base = resource.id() or ""
-        self.resolver = Registry().with_resource(base, resource).crawl().resolver(base)
         self.targets: dict[int, Any] = {}  # by id of the object that holds the $ref
-        self._index(resource)
+        self.resolver: Any = Registry().resolver()
+        try:
+            base = resource.id() or ""
+            self.resolver = Registry().with_resource(base, resource).crawl().resolver(base)
+            self._index(resource)
+        except ValueError:  # an $id that is no URI, which the compiler refuses
+            self.targets.clear()
 
     def _index(self, resource: Resource[Any]) -> None:
         """Walk all that the draft reads as schemas, and what their references name, each with its base URI."""
@@ -167,17 +171,17 @@ def encode_references(schema: dict[str, Any]) -> None:
 
 
 def list_nodes(schema: Any) -> list[dict[str, Any]]:
-    """List the JSON objects in a schema, but for those inside constants, defaults and examples."""
+    """List the JSON objects in a schema, but for those that hold names, and those inside constants and examples."""
     waiting, found = [(schema, False)], []
     while waiting:
         node, holds_names = waiting.pop()
         if isinstance(node, list):
             waiting += [(child, False) for child in node]
-        if isinstance(node, dict):
+        elif isinstance(node, dict) and holds_names:
+            waiting += [(child, False) for child in node.values()]
+        elif isinstance(node, dict):
             found.append(node)
-            waiting += [
-                (c, not holds_names and k in NAMING) for k, c in node.items() if holds_names or k not in CONSTANTS
-            ]
+            waiting += [(child, key in NAMING) for key, child in node.items() if key not in CONSTANTS]
     return found
 
 
