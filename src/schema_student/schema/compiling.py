@@ -78,7 +78,7 @@ def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
     """Say where in the schema the fault lies; for a $ref, which one and that nothing was fetched."""
     if error.kind.name == "$ref":
         references = references_of(schema)
-        for path, keyword, node in _references(schema, ""):
+        for path, keyword, node in _references(schema, "") if references.is_addressed else ():
             missing = keyword != "$ref" or not references.names_something(node)
             if missing and _is_blamed(node[keyword], error.message):
                 return f"{path}/{keyword}: {_describe_missing(node[keyword])}"

@@ -74,12 +74,13 @@ class References:
         resource = self.specification.create_resource(root)
         self.targets: dict[int, Any] = {}  # by id of the object that holds the $ref
         self.resolver: Any = Registry().resolver()
+        self.is_addressed = True  # whether each $id is a URI
         try:
             base = resource.id() or ""
             self.resolver = Registry().with_resource(base, resource).crawl().resolver(base)
             self._index(resource)
         except ValueError:  # an $id that is no URI, which the compiler refuses
-            self.targets.clear()
+            self.is_addressed = False
 
     def _index(self, resource: Resource[Any]) -> None:
         """Walk all that the draft reads as schemas, and what their references name, each with its base URI."""
