@@ -258,6 +258,7 @@ POSSIBLE = {
     "propertyNames false": {"type": "object", "propertyNames": False},
     "named by reference": {"minProperties": 2, "propertyNames": to("n"), "$defs": {"n": {"pattern": "^x_"}}},
     "a password": {"type": "string", "pattern": PASSWORD, "minLength": 8, "maxLength": 32},
+    "signs that lookaheads ask for": {"type": "string", "pattern": "^(?=.*Q)(?=.*7)(?=.*!).{8,}$"},
     "a lookahead behind a text": {"type": "string", "pattern": "^(?=.*q)x"},
     "a pattern and a length": {"minItems": 5, "items": {"type": "string", "pattern": "^[a-z]+$", "minLength": 12}},
     "a format and a pattern": {"type": "string", "format": "date", "pattern": "^20\\d{2}-(0[1-9]|1[0-2])-"},
