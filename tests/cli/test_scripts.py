@@ -40,7 +40,15 @@ def run_script(monkeypatch, name, *argv):
 
 def test_every_script_is_the_door_to_a_verb_of_its_own():
     verbs = [verb_of(path.stem) for path in SCRIPTS.glob("*.py")]
-    assert set(verbs) == set(VERBS) - {"run", "judge", "train-sft", "train-dpo", "train-beta-dpo", "completion"}
+    assert set(verbs) == set(VERBS) - {
+        "run",
+        "judge",
+        "show-prompt",
+        "train-sft",
+        "train-dpo",
+        "train-beta-dpo",
+        "completion",
+    }
     assert len(verbs) == len(set(verbs))
 
 
