@@ -11,11 +11,11 @@ import pytest
 from schema_student import __version__
 from schema_student.cli import pipeline
 from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
-from schema_student.core.errors import SettingsError
+from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for, load_settings, refuse_unread
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import FLAG_ONLY, GROUP_OF, GROUPS, is_list, kebab_case, read_config
-from schema_student.core.verbs import READS, STAGES, settings_read
+from schema_student.core.verbs import READS, STAGES, settings_read, verbs_that_read
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -216,6 +216,25 @@ def test_judge_says_what_is_wrong_and_ends_with_1(tmp_path, capsys, monkeypatch)
             VERBS["judge"]([str(schema), text])
         assert left.value.code == 1
         assert json.loads(capsys.readouterr().out)["rank"] == rank
+
+
+def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_path, capsys):
+    path = tmp_path / "old.json"
+    path.write_text(
+        '{"type": "object", "properties": {"n": {"type": "integer", "minimum": 5, "exclusiveMinimum": true}}}'
+    )
+    calls = {
+        "judge": [str(path), '{"n": 6}'],
+        "show-prompt": [str(path)],
+        "generate": ["--schemas", str(path), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
+    }
+    assert set(calls) == set(verbs_that_read("draft"))
+    for verb, argv in calls.items():
+        with pytest.raises(UserError, match=r"a boolean exclusiveMinimum .* as older drafts do; --draft"):
+            VERBS[verb](argv)
+        VERBS[verb]([*argv, "--draft", "4"])
+    with pytest.raises(SystemExit):
+        VERBS["judge"]([str(path), '{"n": 5}', "--draft", "4"])
 
 
 def test_config_prints_settings_that_a_file_may_hold(tmp_path, capsys):

@@ -1,14 +1,17 @@
 """What a person brings with --schemas: read in every form, refused with file, line and reason."""
 
 import json
+import re
 
 import pytest
 from schema_examples import BFCL, BFCL_ROWS
 
 from schema_student.core.errors import UserError
 from schema_student.schema.compiling import compile_schema
+from schema_student.schema.drafts import DRAFT_NAMES
+from schema_student.schema.judging import judge
 from schema_student.schema.rendering import render_schema
-from schema_student.schema.user_schemas import load_schemas
+from schema_student.schema.user_schemas import load_schemas, read_schema
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -190,3 +193,60 @@ def test_boolean_conditions_are_rendered(boolean):
     number = {"properties": {"n": {"minimum": 5}}}
     for schema in ({"if": number, "then": number, "else": boolean}, {"allOf": [{"if": boolean, "then": number}]}):
         assert render_schema({**NUMBER, **schema})
+
+
+# ---- --draft
+
+OPEN_ABOVE = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 5, "exclusiveMinimum": True}}}
+BESIDE = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/definitions/a", "maxLength": 1}},
+    "definitions": {"a": {"type": "string"}},
+}
+
+
+def is_valid(answer, schema):
+    return judge(json.dumps(answer), compile_schema(schema)).schema_valid
+
+
+def test_a_boolean_exclusive_minimum_is_read_by_draft_4_alone(tmp_path):
+    path = write(tmp_path / "x.json", OPEN_ABOVE)
+    with pytest.raises(UserError, match=r"read as 2020-12, but has a boolean exclusiveMinimum .*; --draft says"):
+        load_schemas(path)
+    with pytest.raises(UserError, match=r"exclusiveMinimum"):
+        load_schemas(path, draft="7")
+    for schema in (load_schemas(path, draft="4")[0].schema, read_schema(path, draft="4")):
+        assert [is_valid({"n": n}, schema) for n in (5, 6)] == [False, True]
+        assert ">5" in render_schema(schema)
+
+
+def test_keywords_beside_a_reference_are_read_by_the_named_draft(tmp_path, capsys):
+    path = write(tmp_path / "x.jsonl", row(BESIDE))
+    assert not is_valid({"a": "long"}, load_schemas(path)[0].schema)
+    assert re.search(r'keywords beside a \$ref are read, but has "definitions" .*; --draft', capsys.readouterr().err)
+    by_draft = {draft: load_schemas(path, draft=draft)[0].schema for draft in DRAFT_NAMES}
+    assert [draft for draft, schema in by_draft.items() if is_valid({"a": "long"}, schema)] == ["4", "6", "7"]
+    assert "older drafts" not in capsys.readouterr().err
+
+
+def test_a_draft_is_of_schemas_that_name_none(tmp_path):
+    named = {"$schema": DRAFT_NAMES["2020-12"], **BESIDE}
+    tool = {"name": "f", "parameters": BESIDE}
+    openapi = {"openapi": "3.0.0", "components": {"schemas": {"A": NUMBER}}}
+    documents = {"a": named, "b": tool, "c": openapi}
+    rows = write(tmp_path / "x.jsonl", *(row(document, name) for name, document in documents.items()))
+    for name, document in documents.items():
+        write(tmp_path / f"{name}.json", document)
+    for path in (rows, tmp_path):
+        loaded = [each.schema["$schema"].rstrip("#") for each in load_schemas(path, draft="7")]
+        assert loaded == [DRAFT_NAMES["2020-12"], DRAFT_NAMES["7"], DRAFT_NAMES["4"]]
+
+
+def test_files_that_refer_to_each_other_are_read_by_the_named_draft(tmp_path):
+    write(tmp_path / "a.json", {"type": "object", "properties": {"n": {"$ref": "b.json#/properties/n"}}})
+    write(tmp_path / "b.json", OPEN_ABOVE)
+    write(tmp_path / "c.json", {"name": "f", "description": "of a tool", "parameters": OPEN_ABOVE})
+    for loaded in load_schemas(tmp_path, draft="4"):
+        part = "f" if loaded.schema_id == "c" else None
+        assert loaded.schema.get("title") == part
+        assert [is_valid({"n": n}, loaded.schema) for n in (5, 6)] == [False, True]

@@ -57,7 +57,7 @@ def judge(argv: Sequence[str]) -> None:
     from schema_student.schema import compiling, judging
     from schema_student.schema.user_schemas import read_schema
 
-    opened = read_schema(Path(arguments.schema), settings.own_schemas.openapi_nullable)
+    opened = read_schema(Path(arguments.schema), settings.own_schemas.openapi_nullable, settings.own_schemas.draft)
     schema = compiling.compile_schema(opened, arguments.schema)
     text = arguments.answer
     if is_file:
@@ -87,7 +87,7 @@ def show_prompt(argv: Sequence[str]) -> None:
     from schema_student.schema.prompts import render_prompt
     from schema_student.schema.user_schemas import read_schema
 
-    schema = read_schema(path, settings.own_schemas.openapi_nullable)
+    schema = read_schema(path, settings.own_schemas.openapi_nullable, settings.own_schemas.draft)
     day = date.today().isoformat()
     prompt = render_prompt(schema, arguments.request, day, settings.prompt.schema_rendering)
     log.info(prompt)

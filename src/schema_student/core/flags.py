@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -100,7 +100,7 @@ def _flag_value(name: str, value: Any) -> Any:
     kind = _field(name).annotation
     if is_list(name):  # commas, or the flag repeated, or both
         return [item.strip() for part in value for item in part.split(",") if item.strip()]
-    if not isinstance(value, str) or kind is str:
+    if not isinstance(value, str) or kind is str or value in get_args(kind):
         return value
     for read in (int, float):
         try:

@@ -54,6 +54,9 @@ class OwnSchemasSettings(Group):
     section = "general"
 
     openapi_nullable: bool = setting('read "nullable": true in your schemas as OpenAPI 3.0 does: null is valid as well')
+    draft: Literal["", "4", "6", "7", "2019-09", "2020-12"] = setting(
+        'draft of those of your schemas that have no "$schema"; "" = 2020-12'
+    )
 
 
 class DataSettings(Group):

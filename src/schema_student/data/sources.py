@@ -41,14 +41,15 @@ def read_sources(settings: AnySettings) -> list[Source]:
     """Read the schemas of a run."""
     origin = schema_source(settings)
     if settings.run.schemas:
-        return read_user_schemas(origin, settings.own_schemas.openapi_nullable)
+        return read_user_schemas(origin, settings.own_schemas.openapi_nullable, settings.own_schemas.draft)
     return read_built_schemas(origin)
 
 
 def check_own_schemas(settings: AnySettings) -> None:
     """Say for a dry run how many rows of the user's schemas can be used. Raises UserError as the stage would."""
     if settings.run.schemas:
-        rows = load_schemas(Path(settings.run.schemas), settings.own_schemas.openapi_nullable)
+        own = settings.own_schemas
+        rows = load_schemas(Path(settings.run.schemas), own.openapi_nullable, own.draft)
         log.info(f"  rows in it, each with a schema that can be used: {len(rows)}")
         check_lengths({row.schema_id: row.schema for row in rows}, settings)
 
@@ -61,10 +62,10 @@ def read_built_schemas(path: Path) -> list[Source]:
     return [Source(row.schema_id, row.domain, row.operators, row.schema) for row in rows]
 
 
-def read_user_schemas(path: Path, openapi_nullable: bool = False) -> list[Source]:
+def read_user_schemas(path: Path, openapi_nullable: bool = False, draft: str = "") -> list[Source]:
     """Read the user's schemas, each with its requests."""
     grouped: dict[str, list[SchemaRow]] = defaultdict(list)
-    for row in load_schemas(path, openapi_nullable):
+    for row in load_schemas(path, openapi_nullable, draft):
         grouped[row.schema_id].append(row)
     return [
         Source(

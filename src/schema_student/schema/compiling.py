@@ -13,7 +13,7 @@ import jsonschema_rs
 from jsonschema_rs import ValidationError
 
 from schema_student.core.errors import UserError
-from schema_student.schema.drafts import DRAFTS, old_marks
+from schema_student.schema.drafts import ADVICE, DRAFTS, old_marks
 from schema_student.schema.rules import RULES, Rule
 from schema_student.schema.structure import REFERRING, encode_references, json_pointer, references_of, unescape_pointer
 from schema_student.schema.subschemas import Subschemas
@@ -89,8 +89,9 @@ def _compile_message(schema: dict[str, Any], error: ValidationError) -> str:
     if error.instance_path[-1:] == ["pattern"] and _is_too_large(error.instance):
         message = f"{show_value(error.instance)} compiles too large: ask for its length by minLength and maxLength"
     marks = old_marks(schema)
-    draft = f'; it has no "$schema" and is read as 2020-12, but has {marks} as older drafts do' if marks else ""
-    return f"not a JSON Schema: {json_pointer(error.instance_path) or '/'}: {message}{draft}"
+    if marks:
+        message += f'; it has no "$schema" and is read as 2020-12, but has {marks} as older drafts do; {ADVICE}'
+    return f"not a JSON Schema: {json_pointer(error.instance_path) or '/'}: {message}"
 
 
 def _is_too_large(pattern: Any) -> bool:

@@ -17,6 +17,7 @@ DRAFTS = (
     "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 )
+DRAFT_NAMES = dict(zip(("4", "6", "7", "2019-09", "2020-12"), DRAFTS, strict=True))
 NAMED_PARTS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 OLD_MARKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     '"definitions"': lambda node: isinstance(node.get("definitions"), dict),
@@ -27,6 +28,7 @@ OLD_MARKS: dict[str, Callable[[dict[str, Any]], bool]] = {
         isinstance(node.get(key), bool) for key in ("exclusiveMinimum", "exclusiveMaximum")
     ),
 }
+ADVICE = "--draft says of which one it is"
 BAD_TEXTS = ("\0 (", "a b", "%zz", "{", "[", ":", "\\")  # of which each format that is checked refuses one
 
 
@@ -35,13 +37,24 @@ def list_remarks(schema: dict[str, Any]) -> list[str]:
     marks, remarks = old_marks(schema), []
     if marks:
         beside = "; keywords beside a $ref are read" if any(map(_speaks_beside_reference, _nodes(schema))) else ""
-        remarks.append(f'it has no "$schema" and is read as 2020-12{beside}, but has {marks} as older drafts do')
+        remarks.append(
+            f'it has no "$schema" and is read as 2020-12{beside}, but has {marks} as older drafts do; {ADVICE}'
+        )
     draft = schema.get("$schema", DRAFTS[-1])
     formats = dict.fromkeys(node["format"] for node in _nodes(schema) if isinstance(node.get("format"), str))
     unchecked = [f'"{name}"' for name in formats if not is_format_checked(name, draft)]
     if unchecked:
         remarks.append(f"of its formats its draft does not check {', '.join(unchecked)}")
     return remarks
+
+
+def name_draft(schema: Any, draft: str) -> Any:
+    """Give a schema that has no $schema that of a draft; "" names none.
+
+    >>> name_draft({"type": "object"}, "2020-12")
+    {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'type': 'object'}
+    """
+    return {"$schema": DRAFT_NAMES[draft]} | schema if draft and isinstance(schema, dict) else schema
 
 
 def old_marks(schema: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.schema.bundling import bundle, list_parts
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.drafts import list_remarks
+from schema_student.schema.drafts import list_remarks, name_draft
 from schema_student.schema.envelopes import count_nullable, is_collection, open_envelope, translate_nullable
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
@@ -44,17 +44,18 @@ class SchemaRow:
     source: str  # file:line
 
 
-def load_schemas(path: str | Path, openapi_nullable: bool = False) -> list[SchemaRow]:
+def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = "") -> list[SchemaRow]:
     """Load rows in file order (files by name). Different schemas under one id become id, id-2, id-3.
 
-    `openapi_nullable` reads "nullable": true as OpenAPI 3.0 does: null is valid as well.
+    `openapi_nullable` reads "nullable": true as OpenAPI 3.0 does: null is valid as well. `draft` ("4", "6", "7",
+    "2019-09", "2020-12") is that of schemas without $schema, which they get.
 
     Raises UserError that names file, line and place: missing path, nothing inside, broken JSON, a row without schema_id
     or schema, a schema that compile_schema refuses or that contradicts itself, an answer that its schema refuses.
     """
     path = Path(path)
     try:
-        rows = [_open(row, openapi_nullable) for row in _read_rows(path)]
+        rows = [_open(row, openapi_nullable, draft) for row in _read_rows(path, draft)]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; --schemas takes {FORMS}") from error
     if not rows:
@@ -65,9 +66,9 @@ def load_schemas(path: str | Path, openapi_nullable: bool = False) -> list[Schem
     return _distinguish(rows)
 
 
-def _read_rows(path: Path) -> Iterator[SchemaRow]:
+def _read_rows(path: Path, draft: str) -> Iterator[SchemaRow]:
     if path.is_dir():
-        yield from _read_folder(path)
+        yield from _read_folder(path, draft)
     elif path.suffix == ".json":
         yield SchemaRow(path.stem, _read_json(path), None, None, None, str(path))
     elif path.suffix == ".jsonl" or not path.exists():
@@ -78,27 +79,29 @@ def _read_rows(path: Path) -> Iterator[SchemaRow]:
         raise UserError(f"{path}: not a .json or .jsonl file; --schemas takes {FORMS}")
 
 
-def _read_folder(folder: Path) -> Iterator[SchemaRow]:
+def _read_folder(folder: Path, draft: str) -> Iterator[SchemaRow]:
     """Read the schemas of a folder, each with those that it refers to, also in folders below.
 
     A file of definitions alone that others refer to is no schema of its own.
     """
     own = sorted(folder.glob("*.json"))
     below = [file for file in sorted(folder.rglob("*.json")) if file not in own] if own else []
-    schemas = bundle({file.relative_to(folder).as_posix(): _read_json(file) for file in (*own, *below)})
+    read = {file.relative_to(folder).as_posix(): _read_json(file) for file in (*own, *below)}
+    bundled = bundle({name: name_draft(schema, draft) for name, schema in read.items()})
+    schemas = {name: bundled[name] if list_parts(bundled[name]) else schema for name, schema in read.items()}
     parts = {part for schema in schemas.values() for part in list_parts(schema)}
     for file in own:
         if not (file.name in parts and is_collection(schemas[file.name])):
             yield SchemaRow(file.stem, schemas[file.name], None, None, None, str(file))
 
 
-def read_schema(path: Path, openapi_nullable: bool = False) -> dict[str, Any]:
+def read_schema(path: Path, openapi_nullable: bool = False, draft: str = "") -> dict[str, Any]:
     """Read the one schema of a file, out of its envelope; raises UserError where it cannot be used."""
     try:
         document = _read_json(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    row = _open(SchemaRow(path.stem, document, None, None, None, str(path)), openapi_nullable)
+    row = _open(SchemaRow(path.stem, document, None, None, None, str(path)), openapi_nullable, draft)
     return compile_schema(row.schema, row.source).schema
 
 
@@ -110,8 +113,8 @@ def _read_json(file: Path) -> Any:
     return value
 
 
-def _open(row: SchemaRow, openapi_nullable: bool) -> SchemaRow:
-    """Take a row's schema out of its envelope, say so, and say what `nullable` means there."""
+def _open(row: SchemaRow, openapi_nullable: bool, draft: str) -> SchemaRow:
+    """Take a row's schema out of its envelope, say so, say what `nullable` means there, and name its draft."""
     opened = open_envelope(row.schema, row.source)
     schema, nullable = opened.schema, count_nullable(opened.schema)
     if opened.envelope:
@@ -125,7 +128,7 @@ def _open(row: SchemaRow, openapi_nullable: bool) -> SchemaRow:
         )
     if isinstance(schema, dict):
         encode_references(schema)
-    return replace(row, schema=schema)
+    return replace(row, schema=name_draft(schema, draft))
 
 
 def _split_place(error: str) -> tuple[str, str]:
