@@ -226,10 +226,12 @@ def test_the_hub_is_asked_for_a_data_set_its_configuration_and_split(monkeypatch
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or [PLAIN])
     assert imports.load_rows("some/set:part") == [("some/set:part:1", PLAIN)]
     assert imports.load_rows("some/set")[0][1] == PLAIN
-    assert asked == [(("some/set", "part"), {"split": "train"}), (("some/set", None), {"split": "train"})]
+    train = {"split": "train", "revision": None}
+    assert asked == [(("some/set", "part"), train), (("some/set", None), train)]
     imports.load_rows("some/set:part:test")
-    imports.load_rows("some/set::train[:100]")
-    assert asked[2:] == [(("some/set", "part"), {"split": "test"}), (("some/set", None), {"split": "train[:100]"})]
+    imports.load_rows("some/set@0123abcd::train[:100]")
+    assert asked[2][1] == {"split": "test", "revision": None}
+    assert asked[3] == (("some/set", None), {"split": "train[:100]", "revision": "0123abcd"})
 
 
 def test_a_data_set_out_of_reach_and_a_missing_package_are_said(monkeypatch):

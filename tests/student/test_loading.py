@@ -1,6 +1,9 @@
 """Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
 
+import json
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from schema_student.core.errors import UserError
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings
-from schema_student.student.choice import GEMMA, StudentChoice, base_digest, choose_student
+from schema_student.student.choice import GEMMA, StudentChoice, base_digest, base_facts, choose_student, hub_revision
 from schema_student.student.loading import (
     LORA_MODULES,
     _load_unsloth,
@@ -84,10 +87,12 @@ def test_a_named_base_never_falls_back(monkeypatch):
 
 def test_a_base_of_the_hub_has_one_digest_before_and_after_its_weights_are_fetched(monkeypatch, tmp_path):
     cached = str(tmp_path / "snapshots" / "4711" / "config.json")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: cached)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: cached)
+    hub_revision.cache_clear()
     before = base_digest.__wrapped__("owner/base")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: cached)
+    hub_revision.cache_clear()
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: cached)
     assert base_digest.__wrapped__("owner/base") == before
 
 
@@ -188,3 +193,94 @@ def test_turns_that_the_template_refuses_are_said():
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(UserError, match="refuses turns of user: roles must alternate"):
         encode_prompt(tokenizer, "a")
+
+
+def record_calls(monkeypatch, name):
+    """What a class of transformers is asked for; the answer is that there is nothing."""
+    import transformers
+
+    asked = []
+
+    def load(**options):
+        asked.append(options)
+        raise OSError("not here")
+
+    monkeypatch.setattr(getattr(transformers, name), "from_pretrained", load)
+    return asked
+
+
+def test_a_base_of_the_hub_is_loaded_at_its_commit_and_its_code_is_never_run(monkeypatch):
+    load_tokenizer.cache_clear()
+    tokenizers = record_calls(monkeypatch, "AutoTokenizer")
+    with pytest.raises(UserError, match="owner/base@0123abcd cannot be loaded: not here"):
+        load_student(default_settings(base_model="owner/base@0123abcd"))
+    named = {"pretrained_model_name_or_path": "owner/base", "trust_remote_code": False, "revision": "0123abcd"}
+    assert tokenizers == [named]
+    monkeypatch.setattr("schema_student.student.loading.load_tokenizer", lambda base: None)
+    models = record_calls(monkeypatch, "AutoModelForCausalLM")
+    with pytest.raises(UserError, match="not here"):
+        load_student(default_settings(base_model="owner/base@0123abcd"))
+    assert models[0].items() >= {**named, "use_safetensors": True}.items()
+    load_tokenizer.cache_clear()
+
+
+def test_unsloth_is_given_the_commit_and_told_to_run_no_code(monkeypatch):
+    asked = {}
+    load = SimpleNamespace(from_pretrained=lambda **options: asked.update(options) or ("model", "tokenizer"))
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastModel=load))
+    _load_unsloth(StudentChoice("gemma", "owner/base@0123abcd", "unsloth", ""), default_settings())
+    assert (asked["model_name"], asked["revision"], asked["trust_remote_code"]) == ("owner/base", "0123abcd", False)
+
+
+def test_the_commit_of_a_hub_base_stands_in_the_stamp(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+
+    def cached(name, _, revision=None):
+        asked.append((name, revision))
+        return str(tmp_path / "snapshots" / "0123abcd" / "config.json")
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    hub_revision.cache_clear()
+    base_digest.cache_clear()
+    facts = base_facts("owner/base@0123abcd")
+    assert facts["base_revision"] == "0123abcd" and asked == [("owner/base", "0123abcd")]
+    assert facts["base_digest"] == base_digest("owner/base")  # whose newest commit is that one
+    assert base_facts(str(EMBEDDED_STUDENT)).keys() == {"base_digest"}
+    hub_revision.cache_clear()
+    base_digest.cache_clear()
+
+
+def plant_code(folder, what, **values):
+    """Let a base's folder bring code that leaves a mark where it runs; returns the mark."""
+    mark = folder / "it-ran"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\nclass Own: pass\n")
+    (folder / what).write_text(json.dumps(json.loads((folder / what).read_text()) | values))
+    return mark
+
+
+def test_the_code_of_a_base_is_refused_by_name_and_not_asked_about(base, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(base, tmp_path / "own"))
+    code = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    mark = plant_code(folder, "config.json", model_type="never-seen", auto_map=code)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="own brings code of its own, which is never run here") as caught:
+        load_student(default_settings(base_model=str(folder)))
+    assert not mark.exists() and "trust_remote_code" not in str(caught.value)
+
+
+def test_the_code_of_a_tokenizer_is_not_run(base, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(base, tmp_path / "own"))
+    mark = plant_code(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    load_tokenizer(str(folder))
+    assert not mark.exists()
+
+
+def test_pickled_weights_are_not_read(base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "pickled"))
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": torch.zeros(1)}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pickled cannot be loaded: .*safetensors"):
+        load_student(default_settings(base_model=str(folder)))

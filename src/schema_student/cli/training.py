@@ -18,13 +18,14 @@ SFT_STEP = ("gradient_accumulation", "sft_batch_size")  # the settings by which 
 
 ROWS = """\
 --data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
-without SPLIT it is "train". Its first row says what the rows are:
+without SPLIT it is "train"; ID@COMMIT is one version of it. Its first row says what the rows are:
   {"prompt": "...", "chosen": "...", "rejected": "..."}           strings, or lists of {"role", "content"}
   {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}  Anthropic's HH-RLHF
   {"info": {"post": ...}, "summaries": [{"text": ...}, ...], "choice": 0}   OpenAI's TL;DR comparisons
   {"prompt": "...", "answers": [{"text": ..., "score": ...}, ...]}  rollout_judged.jsonl of schema-student rollouts
 A tenth of the prompts is held out. What is left out is counted and said. The run is named after the data (or --run).
---base-model takes a folder or a hub id of a causal model; "auto" is Gemma 3 270M on a GPU, else the embedded student.
+--base-model takes a folder of a causal model, or ID or ID@COMMIT of the hub; "auto" is Gemma 3 270M on a GPU, else the
+embedded student.
 """
 SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkpoint-final.
 

@@ -6,6 +6,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     log             the one logger
     errors          what a person did wrong, with what to do about it
     splits          names of the splits
+    hub_ids         ID@COMMIT: which version of what the hub has
     setting_groups  the settings in groups: type, meaning and bounds
     settings        every setting: type, meaning and bounds, said once
     names           what a run is called

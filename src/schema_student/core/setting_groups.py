@@ -65,7 +65,7 @@ class DataSettings(Group):
     section = "data"
 
     data_set: str = setting(
-        "your own data to train on: a JSONL file, or a data set of the hub, ID[:CONFIG[:SPLIT]] (train-dpo --help)",
+        "your own data to train on: a JSONL file, or a hub's data set, ID[@COMMIT][:CONFIG[:SPLIT]] (train-dpo --help)",
     )
     data_limit: int = setting("rows to take of it, evenly spread; 0 = all", ge=0)
 
@@ -203,7 +203,9 @@ class StudentBaseSettings(Group):
 
     section = "student"
 
-    base_model: str = setting('"auto", "embedded", or a folder or hub id of a causal model', min_length=1)
+    base_model: str = setting(
+        '"auto", "embedded", or a folder or hub id (ID or ID@COMMIT) of a causal model', min_length=1
+    )
     adapter: str = setting('folder of a LoRA adapter; "" = the one of this run')
     processes: int = setting(
         "processes that share the training of a script on a CPU, no more than cores; on GPUs use torchrun",
@@ -426,7 +428,7 @@ class ScoringSettings(Group):
     rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
         "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
     )
-    reward_model: str = setting("folder or hub id of a sequence classification model with one label")
+    reward_model: str = setting("folder or hub id (ID or ID@COMMIT) of a sequence classification model with one label")
 
 
 class PairwiseSettings(Group):

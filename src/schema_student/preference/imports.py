@@ -26,6 +26,7 @@ from typing import Any
 
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
+from schema_student.core.hub_ids import split_revision
 from schema_student.core.jsonl import Row, number_rows
 from schema_student.core.log import log
 from schema_student.core.paths import paths
@@ -128,7 +129,7 @@ def load_rows(source: str) -> list[tuple[str, Row]]:
 
 
 def _load_from_hub(source: str) -> Any:
-    """ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT; without a split that is "train".
+    """ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT, with ID@COMMIT for ID; without a split that is "train".
 
     Raises UserError where `datasets` or the data set is not to be had.
     """
@@ -137,13 +138,14 @@ def _load_from_hub(source: str) -> Any:
     from datasets import load_dataset
 
     name, config, split = [*source.split(":", 2), "", ""][:3]
+    name, revision = split_revision(name)
     try:
-        return load_dataset(name, config or None, split=split or "train")
+        return load_dataset(name, config or None, split=split or "train", revision=revision)
     except (OSError, ValueError, RuntimeError, LookupError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
             f"{source} is no file here, and the hub does not give it as a data set: {reason}. Give --data-set a JSONL "
-            "file, or ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT of a data set in reach"
+            "file, or ID, ID@COMMIT, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT of a data set in reach"
         ) from None
 
 

@@ -17,6 +17,7 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
+from schema_student.student.loading import explain_load_error, hub_options
 from schema_student.student.tokens import write_transcript
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
@@ -56,11 +57,12 @@ def load_reward_model(name: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    where = hub_options(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSequenceClassification.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        model = AutoModelForSequenceClassification.from_pretrained(**where, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = explain_load_error(name, error)
         raise UserError(f"reward model {name} cannot be loaded: {reason}; give --reward-model another") from None
     if model.config.num_labels != 1:
         raise UserError(f"reward model {name} has {model.config.num_labels} labels, not one score; give another")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from schema_student.core.hub_ids import split_revision
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest
@@ -20,7 +21,7 @@ class StudentChoice:
     """Which base a run uses, how it loads, and why: said when a run starts and recorded in run_config.json."""
 
     kind: str  # "embedded" or "gemma": which of config/auto_*.json fills the settings left at "auto"
-    base: str  # folder or hub id
+    base: str  # folder, or hub id with or without @COMMIT
     backend: str  # "unsloth" or "transformers"
     reason: str
 
@@ -89,7 +90,7 @@ def base_digest(base: str) -> str:
     """Compute the digest of a local base's configuration, tokenizer and weights; of a hub id its name and revision."""
     folder = Path(base)
     if not folder.is_dir():
-        return digest({"base": base, "revision": _revision(base)})
+        return digest({"base": split_revision(base)[0], "revision": hub_revision(base)})
     files = sorted(
         path
         for path in folder.iterdir()
@@ -98,14 +99,22 @@ def base_digest(base: str) -> str:
     return digest({path.name: digest(path) for path in files})
 
 
-def _revision(base: str) -> str:
-    """The cached revision of a hub id; its configuration is fetched where it is not cached, as the weights will be."""
+def base_facts(base: str) -> dict[str, str]:
+    """Collect what a stamp holds of a base: its digest, and the commit of one of the hub."""
+    facts = {"base_digest": base_digest(base)}
+    return facts if Path(base).is_dir() else {**facts, "base_revision": hub_revision(base)}
+
+
+@cache
+def hub_revision(base: str) -> str:
+    """Find the commit of a hub id; its configuration is fetched where it is not cached, as the weights will be."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        cached = try_to_load_from_cache(base, "config.json")
-        path = cached if isinstance(cached, str) else hf_hub_download(base, "config.json")
+        name, revision = split_revision(base)
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        path = cached if isinstance(cached, str) else hf_hub_download(name, "config.json", revision=revision)
     except (HfHubHTTPError, HFValidationError, OSError):  # loading says what is wrong
         return "unknown"
     return Path(path).parent.name

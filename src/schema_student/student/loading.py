@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.hub_ids import split_revision
 from schema_student.core.jsonl import read_json, write_json
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
@@ -165,16 +166,33 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
         extra["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
     if choice.base.startswith(("/", ".", "~")) and not Path(choice.base).is_dir():
         raise UserError(f"there is no folder {choice.base}: give --base-model a model's folder or hub id, or embedded")
+    extra |= {"dtype": dtype, "attn_implementation": "sdpa", "use_safetensors": True}
     try:
         tokenizer = load_tokenizer(choice.base)
-        model = AutoModelForCausalLM.from_pretrained(choice.base, dtype=dtype, attn_implementation="sdpa", **extra)
+        model = AutoModelForCausalLM.from_pretrained(**hub_options(choice.base), **extra)
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"base model {choice.base} cannot be loaded: {reason}. Give --base-model a folder or hub id that is in "
-            "reach, or --base-model embedded"
+            f"base model {choice.base} cannot be loaded: {explain_load_error(choice.base, error)}. Give --base-model a "
+            "folder or hub id that is in reach, or --base-model embedded"
         ) from None
     return model.to("cuda") if on_gpu and not settings.loading.load_in_4bit else model, tokenizer
+
+
+def hub_options(source: str) -> dict[str, Any]:
+    """Say for from_pretrained where a model is and which version of it; code that comes with it is never run."""
+    name, revision = split_revision(source)
+    where = {"pretrained_model_name_or_path": name, "trust_remote_code": False}
+    return {**where, "revision": revision} if revision else where
+
+
+def explain_load_error(source: str, error: Exception) -> str:
+    """Explain in a line why a model cannot be loaded; a library's advice to run its code, or a pickle, is left out."""
+    said = str(error)
+    if "trust_remote_code" in said:
+        return (
+            f"{source} brings code of its own, which is never run here; its architecture has to be one of transformers'"
+        )
+    return (said.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @cache
@@ -182,7 +200,7 @@ def load_tokenizer(base: str) -> Any:
     """Load the base's tokenizer alone: what a stage needs that only counts tokens."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base)
+    return AutoTokenizer.from_pretrained(**hub_options(base))
 
 
 def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
@@ -190,8 +208,11 @@ def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, An
     import torch
     from unsloth import FastModel
 
+    name, revision = split_revision(choice.base)
     model, tokenizer = FastModel.from_pretrained(
-        model_name=choice.base,
+        model_name=name,
+        revision=revision,
+        trust_remote_code=False,
         max_seq_length=settings.length.max_seq_length,
         dtype=None if settings.loading.dtype == "auto" else getattr(torch, settings.loading.dtype),
         load_in_4bit=settings.loading.load_in_4bit,

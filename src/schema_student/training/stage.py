@@ -11,6 +11,7 @@ from schema_student.core.artifacts import open_artifact
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest, versions
+from schema_student.student.choice import hub_revision
 from schema_student.student.loading import Student
 from schema_student.training import local_workers
 
@@ -45,6 +46,8 @@ def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Se
     """Collect what run_config.json says of any stage: settings, student, digests of the data, versions."""
     choice = student.choice
     who = {"name": choice.name, "kind": choice.kind, "base": choice.base, "backend": choice.backend}
+    if not Path(choice.base).is_dir():
+        who["revision"] = hub_revision(choice.base)
     return {
         "stage": stage,
         "settings": settings.flat(),
