@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from training_runs import adapter_weights, metrics, settings_with_corpus
 
@@ -62,7 +63,7 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
 @pytest.fixture
 def alone(monkeypatch):
     """No helper is left waiting, and the place of this process among several is forgotten."""
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK"):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", local_workers.MEETING_FILE):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -144,9 +145,16 @@ def test_only_a_process_that_has_computed_nothing_is_forked(monkeypatch):
     assert local_workers._choose_start().get_start_method() == method
 
 
+def find_listeners(pids):
+    """The addresses at which these processes listen, in hexadecimal as the kernel has them (proc(5)): ADDRESS:PORT."""
+    sockets = {os.readlink(link) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
 @needs_two_cores
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_no_process_outlives_a_killed_script(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent, and has /proc")
+def test_processes_listen_on_loopback_alone_and_none_outlives_a_killed_script(tmp_path):
     settings = settings_with_corpus(tmp_path, gradient_accumulation=2, sft_max_steps=10_000, processes=2)
     command = [sys.executable, "scripts/train_student.py", *write_settings(settings, tmp_path / "settings.json")]
     log = paths(settings).run_dir / "training_metrics.jsonl"
@@ -156,8 +164,36 @@ def test_no_process_outlives_a_killed_script(tmp_path):
             time.sleep(0.2)
         helpers = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
         assert len(helpers) == 1
+        listeners = find_listeners([str(script.pid), *helpers])
+        assert listeners and {address.split(":")[0] for address in listeners} == {"0100007F"}, listeners
         script.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in helpers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+EXCHANGE = """
+import json, sys
+from schema_student.core.processes import process_index
+from schema_student.training.distributed import broadcast, gather, wait_for_everyone
+
+rank = process_index()
+wait_for_everyone()
+mine = [[0.1 + rank, "\\u00e9\\ud800", None]] * (1 + rank)
+found = [broadcast({"first": rank == 0}), gather(mine), gather([])]
+try:
+    gather([object()])
+except TypeError as error:
+    found.append(str(error))
+if rank == 0:
+    json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
+def test_values_are_sent_as_json_and_nothing_else_is(tmp_path):
+    tiny.run_in_two_processes("-c", EXCHANGE, str(tmp_path / "found.json"))
+    said, gathered, nothing, refused = json.loads((tmp_path / "found.json").read_text())
+    assert said == {"first": True} and nothing == []
+    assert gathered == [[0.1, "\u00e9\ud800", None]] + [[1.1, "\u00e9\ud800", None]] * 2
+    assert "not JSON serializable" in refused

@@ -45,6 +45,7 @@ IMPORTS = (  # what a process that loads a student needs, as far as it takes lon
     "schema_student.training.loop",
 )
 IMPORTED_AHEAD = "SCHEMA_STUDENT_IMPORTED_AHEAD"
+MEETING_FILE = "SCHEMA_STUDENT_MEETING_FILE"  # names the file by which the processes of a stage find each other
 idle = False  # there is nothing to train: the other processes were not started
 
 
@@ -73,8 +74,8 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         train(resolved)
         return
     share = resolved.value(shared) // count
-    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    place |= {"RANK": 0, "LOCAL_RANK": 0, "OMP_NUM_THREADS": cores // count}
+    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0}
+    place["OMP_NUM_THREADS"] = cores // count
     idle = read_meta(run_dir) is not None and not resolved.run.overwrite
     if not idle:
         log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
@@ -86,10 +87,10 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         idle = False
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def loopback_interface() -> str:
+    """Find the name of the loopback interface, on which nobody outside this machine is heard: lo, or lo0 on a Mac."""
+    names = [name for _, name in socket.if_nameindex()]
+    return "lo0" if "lo0" in names else "lo"
 
 
 @contextmanager
@@ -143,7 +144,10 @@ def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None
         import_ahead()
     over = threading.Event()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # nobody else may enter it
+        place = {MEETING_FILE: folder / "meeting", "GLOO_SOCKET_IFNAME": loopback_interface()}
+        stack.enter_context(_environment(place))
+        stack.callback(_leave_processes)
         workers: list[_Worker] = []
         for rank in range(1, count):
             words = folder / str(rank)
@@ -164,6 +168,14 @@ def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None
             raise
         for worker in workers:
             worker.wait()
+
+
+def _leave_processes() -> None:
+    """End this process's part in the group, so that a next stage of this process begins its own."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _choose_start() -> ForkContext | SpawnContext:
