@@ -6,6 +6,7 @@
 #   ./runAll.sh --from pairs --until dpo               a part; run again after a stop, it continues where it was
 #
 # Flags are those of the scripts (./runAll.sh --help). Results: outputs/reports/RUN/report.html; log: outputs/logs/.
+! grep -q "$(printf '\r')" "$0" || { printf '%s\n' "error: $0 has Windows line ends; in its folder run: perl -pi -e 's/\r//' *.sh scripts/*.sh" >&2; exit 2; } #
 [ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 

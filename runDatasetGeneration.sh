@@ -5,6 +5,7 @@
 #   ./runDatasetGeneration.sh --schemas my_schemas/ --run mine
 #
 # Results: outputs/d_01_* to d_04_* (outputs/data/RUN/ for a named run).
+! grep -q "$(printf '\r')" "$0" || { printf '%s\n' "error: $0 has Windows line ends; in its folder run: perl -pi -e 's/\r//' *.sh scripts/*.sh" >&2; exit 2; } #
 [ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 

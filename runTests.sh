@@ -6,6 +6,7 @@
 #
 # -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
 # Runs all three and returns the exit code of the first that failed.
+! grep -q "$(printf '\r')" "$0" || { printf '%s\n' "error: $0 has Windows line ends; in its folder run: perl -pi -e 's/\r//' *.sh scripts/*.sh" >&2; exit 2; } #
 [ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 cd "$ROOT"

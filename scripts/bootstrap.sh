@@ -31,7 +31,7 @@ usage_error() {
 # ---- the command line: --from and --until are the runner's, all else is passed on -----------------------------------
 
 read_flags() {
-  FLAGS=() FIRST='' LAST='' OUTPUT=outputs JUST_SAY=''
+  FLAGS=() FIRST='' LAST='' OUTPUT=outputs JUST_SAY='' LOG=''
   while [ $# -gt 0 ]; do
     case $1 in
       --from=* | --until=* | --output-dir=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
@@ -40,20 +40,24 @@ read_flags() {
     case $1 in
       --from) FIRST=$2 && shift ;;
       --until) LAST=$2 && shift ;;
-      --output-dir) OUTPUT=$2 && FLAGS+=("$1" "$2") && shift ;;
-      -h | --help | --help-all | --print-config) JUST_SAY=$1 && FLAGS+=("$1") ;;
+      --output-dir) OUTPUT=${2/#\~\//$HOME/} && FLAGS+=("$1" "$2") && shift ;;
+      -h | --help | --help-all | --print-config | --version) JUST_SAY=$1 && FLAGS+=("$1") ;;
+      --dry-run) LOG=/dev/null && FLAGS+=("$1") ;;
       *) FLAGS+=("$1") ;;
     esac
     shift
   done
 }
 
-# The stages that the runner lists, and of those the ones that --from and --until choose: the numbers BEGIN to END.
+# The stages that the runner lists, their verbs, and which ones --from and --until choose: the numbers BEGIN to END.
 check_stages() {
   STAGES=($(sed -n 's/^stage  *\([a-z_]*\).*/\1/p' "$RUNNER"))
   SCRIPTS=($(sed -n 's/^stage  *[a-z_]*  *\([a-z_]*\.py\).*/\1/p' "$RUNNER"))
-  BEGIN=1 END=${#STAGES[@]}
+  BEGIN=1 END=${#STAGES[@]} VERBS=()
   local name
+  for name in ${SCRIPTS[@]+"${SCRIPTS[@]}"}; do
+    VERBS+=("$(sed -n 's/.*run_verb("\([a-z-]*\)".*/\1/p' "$ROOT/scripts/$name")")
+  done
   for name in $FIRST $LAST; do
     [ -n "$(stage_number "$name")" ] || usage_error "unknown stage '$name'; the stages are: ${STAGES[*]-none}"
   done
@@ -74,8 +78,10 @@ stage_number() {
 # ---- the log --------------------------------------------------------------------------------------------------------
 
 open_log() {
-  mkdir -p "$OUTPUT/logs" || usage_error "--output-dir $OUTPUT: no folder can be made there"
-  LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
+  if [ -z "$LOG" ]; then
+    mkdir -p "$OUTPUT/logs" || usage_error "--output-dir $OUTPUT: no folder can be made there"
+    LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
+  fi
   # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
   SERVER=''
   exec > >(tee -i "$LOG") 2>&1
@@ -104,7 +110,10 @@ make_venv() {
     cat "$requirements" >"$VENV/installed"
     echo "set up in $((SECONDS - started)) s"
   fi
-  if ! is_same "$ROOT/pyproject.toml" "$VENV/package" || [ "$(cat "$VENV/checkout" 2>/dev/null)" != "$ROOT" ]; then
+  local checkout
+  checkout=$(cat "$VENV/checkout" 2>/dev/null || true)
+  if ! is_same "$ROOT/pyproject.toml" "$VENV/package" || [ "$checkout" != "$ROOT" ]; then
+    if [ "${checkout:-$ROOT}" != "$ROOT" ]; then move_commands "$checkout"; fi
     install_checkout
     echo "$ROOT" >"$VENV/checkout"
     cat "$ROOT/pyproject.toml" >"$VENV/package"
@@ -138,6 +147,20 @@ install_checkout() {
   fi
 }
 
+# The commands in .venv/bin name the folder in which they were installed; $1 is that folder.
+move_commands() {
+  "$PYTHON" - "$1/.venv" "$VENV" <<'END'
+import os, pathlib, sys
+
+old, new = (os.fsencode(folder) for folder in sys.argv[1:])
+for path in pathlib.Path(sys.argv[2], "bin").iterdir():
+    if not path.is_symlink() and path.is_file():
+        words = path.read_bytes()
+        if old in words and b"\0" not in words:
+            path.write_bytes(words.replace(old, new))
+END
+}
+
 find_python() {
   local name
   for name in python3 python python3.12 python3.13 python3.11; do
@@ -161,12 +184,15 @@ find_uv() {
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
 
-# Wrong usage before the first stage: a flag that none of the stages reads.
-check_flags() {
-  local script scripts=()
-  for script in "${SCRIPTS[@]}"; do scripts+=("$ROOT/scripts/$script"); done
-  env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.check_flags \
-    $(sed -n 's/.*run_verb("\([a-z-]*\)".*/\1/p' "${scripts[@]}") -- ${FLAGS[@]+"${FLAGS[@]}"}
+# Help, settings and version; and wrong usage before the first stage: a flag that none of the stages reads.
+read_settings() {
+  env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.runner_flags "$(basename "$RUNNER")" \
+    "${STAGES[*]}" "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
+}
+
+say_header() {
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$RUNNER"
+  if [ -n "${STAGES[*]-}" ]; then echo "stages: ${STAGES[*]}"; fi
 }
 
 # stage NAME SCRIPT [FLAG...]: run a script with the runner's flags, if --from and --until include it.
@@ -216,22 +242,21 @@ run_script() {
 
 read_flags "$@"
 check_stages
-if [ -z "${STAGES[*]-}" ] && [ -n "$JUST_SAY" ] && [ "$JUST_SAY" != --print-config ]; then
-  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$RUNNER"
-  exit
-elif [ "$JUST_SAY" = --print-config ]; then
+case $JUST_SAY in -h | --help*) say_header ;; esac
+if [ -n "$JUST_SAY" ] && [ -n "${STAGES[*]-}" ]; then
+  if [ "${JUST_SAY#--help}" != "$JUST_SAY" ] && ! [ -x "$PYTHON" ]; then
+    echo "Its flags are listed here when $VENV is set up, which the first start does."
+    exit 0
+  fi
   make_venv >&2
-  exec "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" "${FLAGS[@]}"
-elif [ -n "$JUST_SAY" ]; then
-  sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$RUNNER"
-  echo "stages: ${STAGES[*]}"
-  make_venv >&2
-  "$PYTHON" "$ROOT/scripts/pretty_jsonl.py" --help-all | sed "1s/pretty_jsonl.py/$(basename "$RUNNER")/"
+  read_settings
   exit
+else
+  case $JUST_SAY in -h | --help*) exit 0 ;; esac
 fi
 open_log
 make_venv
 if [ -n "${STAGES[*]-}" ]; then
-  check_flags
+  read_settings
   start_stage_server
 fi

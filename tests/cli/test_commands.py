@@ -17,6 +17,7 @@ from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.core.settings import default_settings
 from schema_student.core.verbs import settings_read
 from schema_student.training import sft, trackers
 from schema_student.training.dpo import alignment
@@ -198,9 +199,27 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sft, "resolve_student", lambda _: pytest.fail("a student was chosen"))
     for command in COMMANDS:
-        with pytest.raises(UserError, match=f"--report-to {tracker} needs a package .*: pip install {tracker}"):
+        with pytest.raises(UserError, match=f"--report-to {tracker} needs a package .* pip install .*{tracker}$"):
             call(monkeypatch, place, command, "prefs.jsonl", report_to=tracker)
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("has_pip", "uv", "command"),
+    [
+        (True, "/tools/uv", "'/my venv/python' -m pip install wandb"),
+        (False, "/tools/uv", "/tools/uv pip install --python '/my venv/python' wandb"),
+        (False, None, "'/my venv/python' -m ensurepip && '/my venv/python' -m pip install wandb"),
+    ],
+)
+def test_the_advice_for_a_tracker_works_in_a_venv_with_and_without_pip(has_pip, uv, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pip" and has_pip or None)
+    monkeypatch.setattr(trackers.shutil, "which", {"uv": uv}.get)
+    monkeypatch.setattr(trackers.sys, "executable", "/my venv/python")
+    monkeypatch.setattr(trackers, "CHECKOUT", tmp_path)
+    with pytest.raises(UserError) as caught:
+        trackers.check_tracker(default_settings(report_to="wandb"))
+    assert str(caught.value).endswith(f"not installed here: {command}")
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])

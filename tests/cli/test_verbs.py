@@ -137,7 +137,7 @@ def test_help_has_two_examples_and_the_default_of_each_flag_that_the_verb_reads(
 
 
 def own_flags(verb):
-    return {"config", "print-config", "help-all"} | {name[2:] for name in ARGUMENTS.get(verb, {}) if name[:2] == "--"}
+    return {"config", "version", "print-config", "help-all"} | {name[2:] for name in ARGUMENTS.get(verb, {}) if name[:2] == "--"}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,19 @@ def test_help_all_shows_all_settings_of_any_verb(capsys):
         VERBS["corpus"](["--help-all"])
     shown = capsys.readouterr().out
     assert all(f"--{kebab_case(name)}" in shown for name in GROUP_OF)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_says_the_version(verb, capsys):
+    with pytest.raises(SystemExit) as left:
+        VERBS[verb](["--version"])
+    assert left.value.code == 0 and capsys.readouterr().out == f"schema-student {__version__}\n"
+
+
+@pytest.mark.parametrize("flag", ["--from", "--until=dpo"])
+def test_a_verb_knows_which_flags_are_the_runners(flag):
+    with pytest.raises(SettingsError, match=r"flag of the runners \(./runAll.sh\) and of schema-student run"):
+        VERBS["train"]([flag, "sft"])
 
 
 def test_a_verb_that_runs_alone_refuses_what_it_does_not_read_but_a_file_may_hold_it(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from os.path import expanduser
 
 import jsonschema
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import load_settings
+from schema_student.core.flags import PATHS, load_settings
 from schema_student.core.names import adapter_run, resolve_run
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR
@@ -152,8 +153,33 @@ def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
     except SettingsError as error:
         assert name in str(error)  # noqa: PT017 - either outcome is right, and each has its check
     else:
-        assert settings.value(name) == value
+        assert settings.value(name) == (expanduser(value) if name in PATHS else value)
         assert type(settings.value(name)) in (type(value), float)
+
+
+def test_a_config_file_may_name_its_schema_and_begin_with_a_bom(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"$schema": "../config/schema.json", "beta": 0.5}', encoding="utf-8-sig")
+    assert flags("--config", str(path)).beta.beta == 0.5
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8-sig")), config_schema())
+    with pytest.raises(SettingsError, match="unknown setting '\\$schem'"):
+        flags("--config", str(config_file(tmp_path, {"$schem": "x"})))
+
+
+def is_path(name, home):
+    try:
+        return default_settings(**{name: "~/x"}).value(name) == f"{home}/x"
+    except SettingsError:
+        return False
+
+
+def test_a_tilde_is_the_home_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config_file(tmp_path, {"adapter": "~/a", "adapters": ["~/a", "base"]})
+    settings = flags("--config=~/config.json", "--output-dir=~/out", "--schemas", "~/mine/~x.json")
+    assert (settings.run.output_dir, settings.run.schemas) == (f"{tmp_path}/out", f"{tmp_path}/mine/~x.json")
+    assert (settings.student.adapter, settings.pairwise.adapters) == (f"{tmp_path}/a", [f"{tmp_path}/a", "base"])
+    assert PATHS <= {name for name in GROUP_OF if is_path(name, tmp_path)}
 
 
 def test_zero_is_a_value():

@@ -25,6 +25,7 @@ from schema_student.core.log import log
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
 from schema_student.core.settings import config_schema, default_settings
+from schema_student.core.verbs import settings_read
 
 CONFIG: Own = {"--schema": {"action": "store_true", "help": "the JSON Schema of a configuration file instead"}}
 COMPLETION: Own = {"shell": {"metavar": "SHELL", "choices": ("bash", "zsh"), "help": "bash or zsh"}}
@@ -153,6 +154,6 @@ def _parser_of_verbs() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb")
     defaults = default_settings().flat()
     for verb in VERBS:
-        own = build_parser(verb, "", ARGUMENTS.get(verb, {}), defaults)
+        own = build_parser(verb, "", ARGUMENTS.get(verb, {}), defaults, settings_read(verb))
         verbs.add_parser(verb, help=summary(verb), parents=[own], add_help=False)
     return parser

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from schema_student.core.errors import SettingsError
-from schema_student.core.flags import Own, flags_for, parse_command, without
+from schema_student.core.flags import flags_for, parse_command, without
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.verbs import STAGES
+from schema_student.operate.runner_flags import stage_flags
 
-RUN: Own = {
-    "--from": {"dest": "first", "metavar": "STAGE", "default": next(iter(STAGES)), "help": "first stage to run"},
-    "--until": {"dest": "last", "metavar": "STAGE", "default": list(STAGES)[-1], "help": "last stage to run"},
-}
+RUN = stage_flags(list(STAGES))
 
 
 def run(argv: Sequence[str]) -> None:

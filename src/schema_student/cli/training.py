@@ -8,7 +8,7 @@ from typing import Any
 
 from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError
-from schema_student.core.flags import Own, load_settings, parse_command
+from schema_student.core.flags import Own, load_settings, parse_command, path_of
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings
@@ -35,7 +35,7 @@ SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkp
 {ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns chosen.
 """
 PRETRAIN: Own = {
-    "--out": {"type": Path, "default": Path("outputs/embedded-student"), "help": "folder (default: %(default)s)"},
+    "--out": {"type": path_of, "default": Path("outputs/embedded-student"), "help": "folder (default: %(default)s)"},
     "--steps": {"type": int, "default": None, "help": "optimizer steps (default: the recipe's)"},
 }
 

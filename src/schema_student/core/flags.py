@@ -11,12 +11,13 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
 
+from schema_student import __version__
 from schema_student.core.errors import SettingsError
 from schema_student.core.log import log
 from schema_student.core.resources import CONFIG_DIR
@@ -36,6 +37,8 @@ from schema_student.core.verbs import settings_read, verbs_that_read
 
 Own = Mapping[str, Mapping[str, Any]]  # arguments of a verb that are no settings: name -> argparse's options
 
+
+OF_RUNNERS = "; it chooses stages, and is a flag of the runners (./runAll.sh) and of schema-student run"
 
 # What a shell completes with a path, in the words of shtab.
 PATHS = {"output_dir", "data_dir", "schemas", "data_set", "teacher_answers", "base_model", "adapter", "reward_model"}
@@ -63,29 +66,48 @@ def parse_command(
     argv: Sequence[str], description: str | None, verb: str, own: Own, **defaults: Any
 ) -> tuple[Settings, argparse.Namespace]:
     """Read the settings of a verb's command line, and the arguments of its own; otherwise as load_settings."""
+    program = Path(sys.argv[0]).name
+    name = f"schema-student {verb}" if program in ("schema-student", "__main__.py") else program
+    return _parse(argv, name, description or "", [verb], own, defaults)
+
+
+def parse_runner(argv: Sequence[str], runner: str, verbs: Sequence[str], own: Own) -> Settings:
+    """Read the settings of a runner's command line, which are those of its stages' verbs; otherwise as load_settings."""
+    return _parse(argv, runner, "", verbs, own, {})[0]
+
+
+def _parse(
+    argv: Sequence[str], program: str, description: str, verbs: Sequence[str], own: Own, defaults: Mapping[str, Any]
+) -> tuple[Settings, argparse.Namespace]:
     values = {**read_config(CONFIG_DIR / "defaults.json"), **defaults}
-    parser = build_parser(verb, description or "", own, values, show_all="--help-all" in argv)
+    shown = set(GROUP_OF) if "--help-all" in argv else {name for verb in verbs for name in settings_read(verb)}
+    parser = build_parser(program, description, own, values, shown)
     arguments, unknown = parser.parse_known_args(list(argv))
     if arguments.help_all:
         parser.print_help()
         raise SystemExit(0)
     if unknown:
-        raise SettingsError(
-            f"unknown argument {unknown[0]!r}" + nearest_name(unknown[0].split("=")[0], _settings_of_flags())
-        )
+        flag = unknown[0].split("=")[0]
+        advice = OF_RUNNERS if flag in ("--from", "--until") else nearest_name(flag, _settings_of_flags())
+        raise SettingsError(f"unknown argument {unknown[0]!r}{advice}")
     settings = _make_settings(arguments, values)
     if arguments.print_config:
         log.info(json.dumps(settings.flat(), indent=2))
         raise SystemExit(0)
     # A runner gives its stages each other's flags: it has refused what none of them reads.
     if "SCHEMA_STUDENT_RUNNER" not in os.environ:
-        refuse_unread([verb], argv)
+        refuse_unread(verbs, argv)
     return settings, arguments
+
+
+def path_of(text: str) -> Path:
+    """Read a flag's path: a shell leaves ~ as it is in --flag=~/x."""
+    return Path(text).expanduser()
 
 
 def _make_settings(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
     given = {name: _flag_value(name, getattr(arguments, name)) for name in GROUP_OF if hasattr(arguments, name)}
-    from_file = read_config(Path(arguments.config)) if arguments.config else {}
+    from_file = read_config(path_of(arguments.config)) if arguments.config else {}
 
     def origin(name: str) -> str:
         if name in given:
@@ -171,14 +193,13 @@ def _field(name: str) -> FieldInfo:
 
 
 def build_parser(
-    verb: str, description: str, own: Own, defaults: Mapping[str, Any], show_all: bool = False
+    program: str, description: str, own: Own, defaults: Mapping[str, Any], shown: Collection[str]
 ) -> argparse.ArgumentParser:
-    """Build the parser of a verb. It knows the flags of all settings, and shows those that the verb reads."""
-    program = Path(sys.argv[0]).name
+    """Build the parser of a program. It knows the flags of all settings, and shows those that are named."""
     positional = "".join(f"{o.get('metavar', name)} " for name, o in own.items() if not name.startswith("-"))
     parser = _Parser(
         usage=f"%(prog)s {positional}[flags]",
-        prog=f"schema-student {verb}" if program in ("schema-student", "__main__.py") else program,
+        prog=program,
         description=inspect.cleandoc(description),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -187,12 +208,12 @@ def build_parser(
         parser.add_argument(name, **options)
     config = parser.add_argument("--config", metavar="FILE", help="JSON file with any part of the settings")
     config.complete = COMPLETE_PATH  # type: ignore[attr-defined]
+    parser.add_argument("--version", action="version", version=f"schema-student {__version__}")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument("--help-all", action="store_true", help="show the flags of all verbs")
-    shown = set(GROUP_OF) if show_all else set(settings_read(verb))
     for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
         names = [name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields]
-        section = parser.add_argument_group(f"{heading} settings") if shown & set(names) else parser
+        section = parser.add_argument_group(f"{heading} settings") if {*names} & {*shown} else parser
         for name in names:
             words = _describe(name, defaults) if name in shown else argparse.SUPPRESS
             _add_flag(section, name, words)

@@ -6,15 +6,17 @@ A group holds what decides the same artifacts, because a stage's stamp is a dump
 
 from __future__ import annotations
 
+import os.path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schema_student.core.splits import Split
 
 Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
-Folder = Annotated[str, Field(min_length=1)]
+PathName = Annotated[str, AfterValidator(os.path.expanduser)]  # ~/x; a shell leaves it so in --flag=~/x
+Folder = Annotated[PathName, Field(min_length=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
@@ -40,12 +42,12 @@ class RunSettings(Group):
         'name of the run; "" = after --data-set, --adapter or --schemas, else "student"',
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
     )
-    output_dir: str = setting("folder that all artifacts go to", min_length=1)
-    data_dir: str = setting('folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run')
+    output_dir: PathName = setting("folder that all artifacts go to", min_length=1)
+    data_dir: PathName = setting('folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run')
     seed: int = setting("seed of every random choice", ge=0, le=2**32 - 1)
     overwrite: bool = setting("make artifacts again that other settings made")
     dry_run: bool = setting("check settings and inputs, say what would be written, do nothing", default=False)
-    schemas: str = setting("your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps")
+    schemas: PathName = setting("your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps")
 
 
 class OwnSchemasSettings(Group):
@@ -64,7 +66,7 @@ class DataSettings(Group):
 
     section = "data"
 
-    data_set: str = setting(
+    data_set: PathName = setting(
         "your own data to train on: a JSONL file, or a hub's data set, ID[@COMMIT][:CONFIG[:SPLIT]] (train-dpo --help)",
     )
     data_limit: int = setting("rows to take of it, evenly spread; 0 = all", ge=0)
@@ -122,7 +124,7 @@ class ServerSettings(Group):
     teacher_deadline: float = setting("seconds that one answer may take in all", gt=0)
     teacher_retries: int = setting("tries after the first one that failed", ge=0)
     teacher_concurrency: int = setting("requests in flight at each host", ge=1)
-    teacher_answers: str = setting(
+    teacher_answers: PathName = setting(
         'JSONL file to export the teacher\'s answers to or import them from; "" = in output_dir'
     )
 
@@ -203,10 +205,10 @@ class StudentBaseSettings(Group):
 
     section = "student"
 
-    base_model: str = setting(
+    base_model: PathName = setting(
         '"auto", "embedded", or a folder or hub id (ID or ID@COMMIT) of a causal model', min_length=1
     )
-    adapter: str = setting('folder of a LoRA adapter; "" = the one of this run')
+    adapter: PathName = setting('folder of a LoRA adapter; "" = the one of this run')
     processes: int = setting(
         "processes that share the training of a script on a CPU, no more than cores; on GPUs use torchrun",
         auto=True,
@@ -428,7 +430,7 @@ class ScoringSettings(Group):
     rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
         "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
     )
-    reward_model: str = setting("folder or hub id (ID or ID@COMMIT) of a sequence classification model with one label")
+    reward_model: PathName = setting("folder or hub id (ID or ID@COMMIT) of a sequence classification model with one label")
 
 
 class PairwiseSettings(Group):

@@ -190,7 +190,8 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
 def read_config(path: Path) -> dict[str, Any]:
     """Read the settings in a JSON file; raises SettingsError that names the file, and the line or key."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object_without_twins)
+        # Windows' editors write a BOM.
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object_without_twins)
     except OSError as error:
         raise SettingsError(
             f"config file {path} cannot be read ({error.strerror}); give --config an existing file"
@@ -201,6 +202,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: must be one JSON object of settings, not {type(values).__name__}")
+    values.pop("$schema", None)  # by which an editor finds config/schema.json
     for name in values:
         if name in FLAG_ONLY:
             raise SettingsError(f"{path}: {name} is a flag (--{kebab_case(name)}), not a setting of a file")
@@ -265,7 +267,7 @@ def config_schema() -> dict[str, Any]:
         "title": "schema-student configuration",
         "description": "Any part of the settings; what is left out comes from config/defaults.json.",
         "type": "object",
-        "properties": properties,
+        "properties": {"$schema": {"type": "string", "description": "this schema, for editors"}, **properties},
         "additionalProperties": False,
     }
 

@@ -3,6 +3,6 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     pretty        JSONL artifacts as indented JSON for people
-    check_flags   before a runner's first stage: is each of its flags read?
+    runner_flags  before a runner's first stage: its help, and is each of its flags read?
     stage_server  one process behind a runner, which imports torch once and forks the stages
 """

@@ -33,8 +33,8 @@ LOAD_A_STUDENT = {"train_student.py", "evaluate_student.py", "build_alignment_pa
 
 
 @dataclass
-class Heavy:
-    """The second server: the descriptor of its requests, and whether it works on the last one."""
+class ImportedServer:
+    """The second server, which has imported torch: the descriptor of its requests, whether it works on the last one."""
 
     pid: int
     requests: int
@@ -49,7 +49,7 @@ class StageServer:
         self.answers = answers
         self.to_come = list(to_come)
         self.stage = 0
-        self.heavy: Heavy | None = None
+        self.imported: ImportedServer | None = None
         self.interrupted = False
 
     def serve(self) -> list[str] | None:
@@ -60,20 +60,20 @@ class StageServer:
             script = Path(words[0]).name
             if script in self.to_come:
                 self.to_come.remove(script)
-            if self.heavy:
-                self.heavy.is_asked = script in LOAD_A_STUDENT
+            if self.imported:
+                self.imported.is_asked = script in LOAD_A_STUDENT
             if self.interrupted:  # between two stages
                 self._answer(128 + signal.SIGINT)
-            elif self.heavy and self.heavy.is_asked:
-                _write_request(self.heavy.requests, words)
+            elif self.imported and self.imported.is_asked:
+                _write_request(self.imported.requests, words)
             elif not self._fork_stage():
                 return words
             elif self._should_import() and not select.select([self.requests], [], [], AT_WORK)[0]:
-                taken = self._start_heavy()
+                taken = self._start_imported()
                 if taken is not None:
                     return taken or None
-        if self.heavy:
-            os.kill(self.heavy.pid, signal.SIGKILL)
+        if self.imported:
+            os.kill(self.imported.pid, signal.SIGKILL)
         return None
 
     def _fork_stage(self) -> bool:
@@ -82,15 +82,15 @@ class StageServer:
         return self.stage != 0
 
     def _should_import(self) -> bool:
-        return not self.heavy and not shutil.which("nvidia-smi") and bool(LOAD_A_STUDENT & {*self.to_come})
+        return not self.imported and not shutil.which("nvidia-smi") and bool(LOAD_A_STUDENT & {*self.to_come})
 
-    def _start_heavy(self) -> list[str] | None:
+    def _start_imported(self) -> list[str] | None:
         """None in this server; in the second one and its stages what its serve returned, [] for its end."""
         reading, writing = os.pipe()
         pid = _fork()
         if pid:
             os.close(reading)
-            self.heavy = Heavy(pid, writing)
+            self.imported = ImportedServer(pid, writing)
             return None
         os.close(writing)
         self.requests.close()
@@ -103,10 +103,10 @@ class StageServer:
         if self.stage and (code := _exit_code(self.stage)) is not None:
             self.stage = 0
             self._answer(code)
-        if self.heavy and (code := _exit_code(self.heavy.pid)) is not None:
-            if self.heavy.is_asked:  # its stage has ended with it
+        if self.imported and (code := _exit_code(self.imported.pid)) is not None:
+            if self.imported.is_asked:  # its stage has ended with it
                 self._answer(code or 1)
-            self.heavy = None
+            self.imported = None
 
     def _on_interrupt(self, *_: Any) -> None:
         self.interrupted = True

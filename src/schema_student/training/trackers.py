@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.resources import CHECKOUT
 from schema_student.core.settings import AnySettings, ResolvedSettings
 
 if TYPE_CHECKING:
@@ -22,8 +25,17 @@ def check_tracker(settings: AnySettings) -> None:
     """Raise UserError, before anything is loaded, where the package of --report-to is not installed."""
     package = settings.tracker.report_to
     if package != "none" and importlib.util.find_spec(package) is None:
-        advice = f"pip install {package} (with uv: uv pip install --python {sys.executable} {package})"
-        raise UserError(f"--report-to {package} needs a package that is not installed here: {advice}")
+        raise UserError(f"--report-to {package} needs a package that is not installed here: {_install(package)}")
+
+
+def _install(package: str) -> str:
+    """The command that installs a package for this Python: a .venv that uv has made has no pip."""
+    python, own = shlex.quote(sys.executable), CHECKOUT / ".tools" / "bin" / "uv"
+    uv = shutil.which("uv") or (own if own.exists() else None)
+    if importlib.util.find_spec("pip") is None and uv:
+        return f"{shlex.quote(str(uv))} pip install --python {python} {package}"
+    setup = "" if importlib.util.find_spec("pip") else f"{python} -m ensurepip && "
+    return f"{setup}{python} -m pip install {package}"
 
 
 def start_tracker(run_dir: Path, settings: ResolvedSettings) -> GeneralTracker | None:

@@ -182,7 +182,41 @@ class Fixed(Controller):
 
 
 @dataclass(eq=False)
-class Risk(Controller):
+class PooledWarmup(Controller):
+    """What Risk, Hoeffding and Calibrated share: W steps at beta_0 pool the margins that tau_0 is taken of.
+
+    Each gives `_move`, what a step after the warm-up changes.
+    """
+
+    delta = 0.1
+    warmup = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tau = 0.0
+        self.pool: list[float] = []
+
+    def _decide(self, margins: Sequence[float], signs: Sequence[int]) -> Decision:
+        if self.step <= self.warmup:
+            self.pool += margins
+        else:
+            self._move(margins)
+        if self.step == self.warmup:
+            self._start(margins)
+        return Decision.same(self.beta, len(margins))
+
+    def _start(self, last: Sequence[float]) -> None:
+        """End the warm-up, whose last step had the margins `last`."""
+        self.tau = quantile(self.pool, 1 - self.delta)
+        self.pool = []
+        self.trace = [{"type": "warmup_end", "step": self.step, "tau_0": self.tau, "beta_0": self.beta_0}]
+
+    def _move(self, margins: Sequence[float]) -> None:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Risk(PooledWarmup):
     """The published rule of beta by risk control, faults and all; published defaults.
 
     Its u, s and beta are those of the public code of dynamic-dpo (github.com/SeanYHan888/dynamic-dpo-v1,
@@ -206,25 +240,6 @@ class Risk(Controller):
 
     kind = "risk"
     remembers = ("step", "beta", "tau", "pool")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.tau = 0.0
-        self.pool: list[float] = []
-
-    def _decide(self, margins: Sequence[float], signs: Sequence[int]) -> Decision:
-        if self.step <= self.warmup:
-            self._warm_up(margins)
-        else:
-            self._move(margins)
-        return Decision.same(self.beta, len(margins))
-
-    def _warm_up(self, margins: Sequence[float]) -> None:
-        self.pool += margins
-        if self.step == self.warmup:
-            self.tau = quantile(self.pool, 1 - self.delta)
-            self.pool = []
-            self.trace = [{"type": "warmup_end", "step": self.step, "tau_0": self.tau, "beta_0": self.beta_0}]
 
     def _move(self, margins: Sequence[float]) -> None:
         n, tau = len(margins), self.tau
@@ -258,7 +273,7 @@ class Hoeffding(Risk):
 
 
 @dataclass(eq=False)
-class Calibrated(Controller):
+class Calibrated(PooledWarmup):
     """Our default: beta rises while the upper tail of the margins moves up, and stays at beta_0 while it does not.
 
     warm-up of W steps at beta_0 pools the margins, tau_0 = their (1 - delta)-quantile, scale_0 their spread; then
@@ -290,24 +305,12 @@ class Calibrated(Controller):
         super().__post_init__()
         # Under a narrow ceiling the answer is smaller, so that even there no rise can pin beta.
         self.alpha = min(self.most_alpha, 0.9 * self.kappa * math.log(self.beta_max / self.beta_0))
-        self.x = self.tau = self.scale = self.last = 0.0
-        self.pool: list[float] = []
+        self.x = self.scale = self.last = 0.0
 
-    def _decide(self, margins: Sequence[float], signs: Sequence[int]) -> Decision:
-        if self.step <= self.warmup:
-            self._warm_up(margins)
-        else:
-            self._move(margins)
-        return Decision.same(self.beta, len(margins))
-
-    def _warm_up(self, margins: Sequence[float]) -> None:
-        self.pool += margins
-        if self.step == self.warmup:
-            self.tau = quantile(self.pool, 1 - self.delta)
-            self.scale = spread(self.pool)
-            self.last = margins[-1]
-            self.pool = []
-            self.trace = [{"type": "warmup_end", "step": self.step, "tau_0": self.tau, "beta_0": self.beta_0}]
+    def _start(self, last: Sequence[float]) -> None:
+        self.scale = spread(self.pool)
+        self.last = last[-1]
+        super()._start(last)
 
     def _move(self, margins: Sequence[float]) -> None:
         n, tau = len(margins), self.tau

@@ -1,0 +1,33 @@
+"""Read a runner's command line before its first stage: help, settings, version, and what is wrong with it.
+
+    python -m schema_student.operate.runner_flags RUNNER "STAGE ..." VERB [VERB ...] -- [FLAG ...]
+
+Each stage is given the runner's flags and takes its own. Exit code 2 names a flag that none of these verbs reads.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from schema_student.core.flags import Own, parse_runner
+from schema_student.core.processes import run_script
+
+
+def main() -> None:
+    """Say what is asked, or refuse what none of the verbs reads."""
+    end = sys.argv.index("--")
+    runner, stages, *verbs = sys.argv[1:end]
+    parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split()))
+
+
+def stage_flags(stages: list[str]) -> Own:
+    """Define the flags that choose among these stages."""
+    text = "{} stage to run (default: %(default)s)"
+    return {
+        "--from": {"dest": "first", "metavar": "STAGE", "default": stages[0], "help": text.format("first")},
+        "--until": {"dest": "last", "metavar": "STAGE", "default": stages[-1], "help": text.format("last")},
+    }
+
+
+if __name__ == "__main__":
+    run_script(main)
