@@ -213,7 +213,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_loaded(place
     ],
 )
 def test_the_advice_for_a_tracker_works_in_a_venv_with_and_without_pip(has_pip, uv, command, monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pip" and has_pip or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: (name == "pip" and has_pip) or None)
     monkeypatch.setattr(trackers.shutil, "which", {"uv": uv}.get)
     monkeypatch.setattr(trackers.sys, "executable", "/my venv/python")
     monkeypatch.setattr(trackers, "CHECKOUT", tmp_path)

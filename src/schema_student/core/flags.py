@@ -72,7 +72,7 @@ def parse_command(
 
 
 def parse_runner(argv: Sequence[str], runner: str, verbs: Sequence[str], own: Own) -> Settings:
-    """Read the settings of a runner's command line, which are those of its stages' verbs; otherwise as load_settings."""
+    """Read the settings of a runner's command line: those of its stages' verbs; otherwise as load_settings."""
     return _parse(argv, runner, "", verbs, own, {})[0]
 
 

@@ -47,7 +47,9 @@ class RunSettings(Group):
     seed: int = setting("seed of every random choice", ge=0, le=2**32 - 1)
     overwrite: bool = setting("make artifacts again that other settings made")
     dry_run: bool = setting("check settings and inputs, say what would be written, do nothing", default=False)
-    schemas: PathName = setting("your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps")
+    schemas: PathName = setting(
+        "your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps"
+    )
 
 
 class OwnSchemasSettings(Group):
@@ -430,7 +432,9 @@ class ScoringSettings(Group):
     rollout_scorer: Literal["schema", "reward", "teacher"] = setting(
         "what scores answers: the schema's verdict, a reward model, or the teacher by comparing them"
     )
-    reward_model: PathName = setting("folder or hub id (ID or ID@COMMIT) of a sequence classification model with one label")
+    reward_model: PathName = setting(
+        "folder or hub id (ID or ID@COMMIT) of a sequence classification model with one label"
+    )
 
 
 class PairwiseSettings(Group):
