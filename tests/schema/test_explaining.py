@@ -179,3 +179,16 @@ def test_an_instance_broken_in_one_place_is_explained_by_that_place_and_rank(uni
     schema = {"$defs": {"u": {keyword: alternatives}}, "properties": {"x": {"$ref": "#/$defs/u"}}}
     violations = find_violations({"x": value}, compile_schema(schema))
     assert [(v.path, v.keyword, v.rank) for v in violations] == [(f"/x{path}", *told)]
+
+
+@pytest.mark.parametrize("address", ["http://x.test/a/order", "order", "/s/order", "s/order", "http://x.test/order#"])
+def test_faults_are_found_in_parts_relative_to_the_id_of_the_schema(address):
+    part = {"$id": "part", "type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"minimum": 2}}}
+    schema = {"$id": address, "properties": {"x": {"$ref": "part"}}, "$defs": {"p": part}}
+    compiled = compile_schema(schema)
+    assert [(v.path, v.keyword) for v in find_violations({"x": {"n": 1}}, compiled)] == [("/x/n", "minimum")]
+
+
+def test_an_invalid_value_has_a_violation_also_where_no_part_is_found_at_fault(monkeypatch):
+    monkeypatch.setattr("schema_student.schema.subschemas.Subschemas.is_valid", lambda *_: True)
+    assert find_violations(3, compile_schema({"type": "string", "description": "blamed on none"}))[0].path == ""

@@ -1,6 +1,7 @@
 """An example instance is always valid, whatever the schema; where none exists, that is said."""
 
 import random
+import sys
 import time
 
 import pytest
@@ -245,15 +246,19 @@ POSSIBLE = {
     "doubling references": chained(22, of_several_names),
     "doubling allOf": chained(22, lambda ref: {"allOf": [ref, ref]}),
     "types that refer to each other": {"$ref": "#/$defs/t0", "$defs": MUTUAL},
-    "references that name each other": {"$ref": "#/$defs/a", "$defs": {"a": to("b"), "b": to("a")}},
     "thirty levels": required_levels(30),
     "ninety levels": required_levels(90),
     "beyond a double": {"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 1},
     "a number beyond a double": {"type": "number", "minimum": 2**53 + 1, "maximum": 2**53 + 1},
-    "minimum 10^400": {"type": "integer", "minimum": 10**400},
-    "maximum -10^400": {"type": "number", "maximum": -(10**400)},
-    "multipleOf 1e-310": {"type": "number", "multipleOf": 1e-310},
-    "multipleOf 5e-324": {"type": "number", "multipleOf": 5e-324, "minimum": 3},
+    "the greatest double": {"type": "integer", "minimum": sys.float_info.max},
+    "the least double": {"type": "number", "maximum": -sys.float_info.max},
+    "all doubles": {"type": "number", "maximum": sys.float_info.max, "minimum": -sys.float_info.max},
+    "the smallest double": {"type": "number", "exclusiveMinimum": 5e-324, "maximum": 1e-320},
+    "the smallest step": {"type": "number", "multipleOf": 1e-300, "minimum": 3},
+    "a step beyond a hundred": {"type": "integer", "multipleOf": 1000},
+    "a step beyond a hundred, from below": {"type": "integer", "multipleOf": 1000, "minimum": 500},
+    "a step beyond a hundred, from above": {"type": "number", "multipleOf": 1000.5, "maximum": -7},
+    "the greatest step": {"type": "number", "multipleOf": sys.float_info.max},
     "propertyNames true": {"type": "object", "propertyNames": True, "minProperties": 2},
     "propertyNames false": {"type": "object", "propertyNames": False},
     "named by reference": {"minProperties": 2, "propertyNames": to("n"), "$defs": {"n": {"pattern": "^x_"}}},
@@ -285,7 +290,7 @@ def test_schemas_that_can_be_satisfied_have_an_instance_within_two_seconds(name)
         ({"type": "string", "minLength": 10**6, "pattern": "^[a-z]+$"}, "minLength 1000000 asks for more than the"),
         ({"type": "array", "minItems": 10**9}, "minItems 1000000000"),
         ({"type": "array", "contains": {"const": 1}, "minContains": 10**6}, "minItems 1000000"),
-        ({"type": "string", "minLength": 10**400}, "minLength of more than 10"),
+        ({"type": "string", "minLength": 10**300}, "minLength of more than 10"),
         ({"enum": []}, ""),
         (chained(130, lambda ref: {"type": "object", "properties": {"a": ref}, "required": ["a"]}), "deeper than 100"),
         (chained(22, lambda ref: {"allOf": [ref | {"title": "a"}, ref | {"title": "b"}]}), "longer than 1.5 s"),

@@ -14,6 +14,7 @@ from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
 from schema_student.core.resources import CHECKOUT, DATA_DIR
 from schema_student.schema.compiling import SchemaError, compile_schema
+from schema_student.schema.drafts import DRAFT_NAMES
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 from schema_student.schema.mutations import mutate
@@ -350,8 +351,32 @@ def test_a_long_chain_of_definitions_is_rendered():
 
 
 def test_what_depends_on_the_way_to_it_is_rendered_as_json():
-    schema = {"$dynamicAnchor": "n", "properties": {"child": {"$dynamicRef": "#n"}, "size": {"type": "integer"}}}
+    parts = {name: {"$id": name, "$dynamicAnchor": "n", "type": "object"} for name in ("a", "b")}
+    parts["a"]["properties"] = {"child": {"$dynamicRef": "#n"}}
+    schema = {"anyOf": [{"$ref": "a"}, {"$ref": "b"}], "$defs": parts}
     assert json.loads(render_schema(schema)) == schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (
+            {"$dynamicAnchor": "n", "properties": {"child": {"$dynamicRef": "#n"}, "size": {"type": "integer"}}},
+            "@root: any\n child? @root\n size? integer\n * any",
+        ),
+        (
+            {"$schema": DRAFT_NAMES["2019-09"], "items": {"$recursiveRef": "#"}, "type": "array"},
+            "@root: list of @root",
+        ),
+        (
+            {"items": {"$dynamicRef": "#n"}, "type": "array", "$defs": {"n": {"$dynamicAnchor": "n", "enum": [1, 2]}}},
+            "@root: list of 1|2",
+        ),
+    ],
+)  # fmt: skip
+def test_a_dynamic_reference_whose_target_is_known_is_told_as_a_plain_one(schema, text):
+    assert render_schema(schema) == text
+    assert_told(schema, random.Random(3))
 
 
 def test_simple_schemas_are_rendered_as_the_embedded_student_was_pretrained_on(capsys):

@@ -169,7 +169,7 @@ def test_09_nullable_is_said_and_translated_where_asked(tmp_path):
     assert '/until: null is not of type "string"; --openapi-nullable allows null' in ended.err
     assert load(rows, tmp_path, "--openapi-nullable").code == 0
     ended = load(schema, tmp_path)
-    assert ended.code == 0 and '"nullable" stands 1 times and says nothing in JSON Schema' in ended.err
+    assert ended.code == 0 and '"nullable" stands once and says nothing in JSON Schema' in ended.err
     null, given = {"id": 7, "until": None}, {"id": 7, "until": "2024-01-31"}
     assert_told(load_schemas(schema)[0].schema, [given], [null])
     assert_told(load_schemas(schema, openapi_nullable=True)[0].schema, [given, null], [{"id": 7, "until": "later"}])

@@ -101,9 +101,30 @@ def test_a_schema_that_no_instance_was_found_for_is_taken_with_a_warning(tmp_pat
     assert "x.jsonl:2: no valid instance found" in warning and "contradicts" not in warning
 
 
-def test_a_schema_that_asks_for_more_than_is_made_is_named_with_its_keyword(tmp_path, caplog):
-    assert load_schemas(write(tmp_path / "x.jsonl", row({"type": "object", "minProperties": 10**7})))
-    assert "x.jsonl:1: no valid instance found in 100 tries; minProperties 10000000 asks" in caplog.text
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        (
+            {"type": "object", "minProperties": 10**7},
+            r"/minProperties: every answer .* 10,000,001 values",
+        ),
+        ({"minimum": 10**400}, "/minimum: a number of 401 digits is beyond a double"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, r'/\$defs/a/\$ref: "#/\$defs/a" comes back'),
+    ],
+)
+def test_what_no_teacher_can_work_with_is_refused_by_line_and_keyword(tmp_path, schema, reason):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/x.jsonl:2: {reason}"):
+        load_schemas(write(tmp_path / "x.jsonl", row(), row(schema)))
+
+
+def test_a_dynamic_reference_is_loaded_as_the_plain_one_that_it_is(tmp_path, caplog):
+    tree = {"$dynamicAnchor": "node", "type": "object", "properties": {"next": {"$dynamicRef": "#node"}}}
+    assert load_schemas(write(tmp_path / "x.json", tree))[0].schema["properties"] == {"next": {"$ref": "#node"}}
+    assert not caplog.messages
+    inner = {name: {"$id": name, "$dynamicAnchor": "x", "$dynamicRef": "base#x"} for name in ("a", "b")}
+    base = {"$id": "base", "$dynamicAnchor": "x", "type": "object"}
+    load_schemas(write(tmp_path / "y.json", {"type": "object", "anyOf": [*inner.values(), base]}))
+    assert 'y.json: what a "$dynamicRef" of it names depends on the way there' in caplog.text
 
 
 def test_a_chain_of_definitions_that_overflows_the_proof_is_loaded(tmp_path):
@@ -178,7 +199,7 @@ def test_nullable_is_said_and_translated_where_asked(tmp_path, capsys):
     path = write(tmp_path / "x.jsonl", row(schema, query="q", answer={"until": None}))
     with pytest.raises(UserError, match=r"/until: .*; --openapi-nullable allows null"):
         load_schemas(path)
-    assert '"nullable" stands 1 times and says nothing' in capsys.readouterr().err
+    assert '"nullable" stands once and says nothing' in capsys.readouterr().err
     assert load_schemas(path, openapi_nullable=True)[0].schema["properties"]["until"]["type"] == ["string", "null"]
 
 

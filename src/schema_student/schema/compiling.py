@@ -14,6 +14,8 @@ from jsonschema_rs import ValidationError
 
 from schema_student.core.errors import UserError
 from schema_student.schema.drafts import ADVICE, DRAFTS, old_marks
+from schema_student.schema.dynamic_references import settle_dynamic_references
+from schema_student.schema.limits import find_bad_number, find_cycle
 from schema_student.schema.rules import RULES, Rule
 from schema_student.schema.structure import REFERRING, encode_references, json_pointer, references_of, unescape_pointer
 from schema_student.schema.subschemas import Subschemas
@@ -38,7 +40,8 @@ def compile_schema(schema: Any, name: str = "schema") -> CompiledSchema:
     """Compile a schema (draft by `$schema`, else 2020-12); the same schema is compiled once a process.
 
     Raises SchemaError, naming `name` and the place in the schema: not a schema, unknown draft, a $ref that would have
-    to be fetched, an unknown or ill-typed x-rule.
+    to be fetched, a number beyond a double, $refs that only name each other, an unknown or ill-typed x-rule. Dynamic
+    references are plain ones in the compiled schema where their targets are known.
     """
     if not isinstance(schema, dict):
         raise SchemaError(f"{name}: a schema is a JSON object, not {json_type(schema)}")
@@ -65,6 +68,9 @@ def _compile(text: str) -> CompiledSchema:
         raise SchemaError(_compile_message(schema, error)) from error
     except ValueError as error:
         raise SchemaError(f"cannot be compiled: {error}") from error
+    settle_dynamic_references(schema)
+    if fault := find_bad_number(schema) or find_cycle(schema):
+        raise SchemaError(fault)
     return CompiledSchema(schema, validator, _read_rules(schema.get("x-rules", [])), Subschemas(schema))
 
 

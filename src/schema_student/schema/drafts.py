@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from schema_student.schema.dynamic_references import find_dynamic_keyword
 from schema_student.schema.structure import ANNOTATIONS, CONSTANTS
 
 DRAFTS = (
@@ -33,13 +34,16 @@ BAD_TEXTS = ("\0 (", "a b", "%zz", "{", "[", ":", "\\")  # of which each format 
 
 
 def list_remarks(schema: dict[str, Any]) -> list[str]:
-    """List what a reader of a schema should know of its draft: marks of older ones, formats that are not checked."""
+    """List what a reader of a schema should know: marks of older drafts, dynamic references, formats not checked."""
     marks, remarks = old_marks(schema), []
     if marks:
         beside = "; keywords beside a $ref are read" if any(map(_speaks_beside_reference, _nodes(schema))) else ""
         remarks.append(
             f'it has no "$schema" and is read as 2020-12{beside}, but has {marks} as older drafts do; {ADVICE}'
         )
+    dynamic = find_dynamic_keyword(schema)
+    if dynamic:
+        remarks.append(f'what a "{dynamic}" of it names depends on the way there, so that the student reads it as JSON')
     draft = schema.get("$schema", DRAFTS[-1])
     formats = dict.fromkeys(node["format"] for node in _nodes(schema) if isinstance(node.get("format"), str))
     unchecked = [f'"{name}"' for name in formats if not is_format_checked(name, draft)]

@@ -29,6 +29,7 @@ def explain(parts: Subschemas, value: Any) -> tuple[Violation, ...]:
         faults = explainer.explain(parts.root, value, "")
     except RecursionError:
         faults = (make_fault("", "$ref", "nested too deep to say what is not valid"),)
+    faults = faults or (_not_looked_at(parts.root, value, ""),)
     found = list(dict.fromkeys(fault.violation for fault in faults))
     if explainer.cut:
         last = found[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -26,12 +27,18 @@ def parse_strict(text: str) -> tuple[Any, str | None]:
     except RecursionError:
         return None, f"nested deeper than {MAX_DEPTH}"
     except ValueError as error:
-        return None, "empty" if not text.strip() else str(error)
+        return None, "empty" if not text.strip() else _describe(error)
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         return None, f"nested deeper than {MAX_DEPTH}"
     if not _is_unicode(text) or ("\\u" in text and not _is_unicode(json.dumps(value, ensure_ascii=False))):
         return None, "lone surrogate"
     return value, None
+
+
+def _describe(error: ValueError) -> str:
+    """Say why JSON was not read; Python's own words for a number of too many digits speak of Python."""
+    most = sys.get_int_max_str_digits()
+    return f"a number of more than {most} digits" if "max_str_digits" in str(error) else str(error)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

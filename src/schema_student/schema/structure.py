@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -77,7 +78,7 @@ class References:
         self.is_addressed = True  # whether each $id is a URI
         try:
             base = resource.id() or ""
-            self.resolver = Registry().with_resource(base, resource).crawl().resolver(base)
+            self.resolver = Registry().with_resource("", resource).crawl().resolver(base)
             self._index(resource)
         except ValueError:  # an $id that is no URI, which the compiler refuses
             self.is_addressed = False
@@ -173,17 +174,21 @@ def encode_references(schema: dict[str, Any]) -> None:
 
 def list_nodes(schema: Any) -> list[dict[str, Any]]:
     """List the JSON objects in a schema, but for those that hold names, and those inside constants and examples."""
-    waiting, found = [(schema, False)], []
+    return [node for _, node in place_nodes(schema)]
+
+
+def place_nodes(schema: Any) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """List the objects of `list_nodes`, each with the keys that lead to it."""
+    waiting: list[tuple[tuple[str | int, ...], Any, bool]] = [((), schema, False)]
     while waiting:
-        node, holds_names = waiting.pop()
+        path, node, holds_names = waiting.pop()
         if isinstance(node, list):
-            waiting += [(child, False) for child in node]
-        elif isinstance(node, dict) and holds_names:
-            waiting += [(child, False) for child in node.values()]
+            waiting += [((*path, i), child, False) for i, child in enumerate(node)]
         elif isinstance(node, dict):
-            found.append(node)
-            waiting += [(child, key in NAMING) for key, child in node.items() if key not in CONSTANTS]
-    return found
+            if not holds_names:
+                yield path, node
+            kept = ((key, child) for key, child in node.items() if holds_names or key not in CONSTANTS)
+            waiting += [((*path, key), child, not holds_names and key in NAMING) for key, child in kept]
 
 
 def shape(schema: Any) -> Any:

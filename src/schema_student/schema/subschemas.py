@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from jsonschema_rs import ValidationError
 
 from schema_student.schema.structure import ANNOTATIONS, json_pointer, references_of
 
-BASE = "json-schema:///root"  # hierarchical, so that an $id may be relative to it
+PLACE = "json-schema:///"  # where a schema lies that does not say where; its $id may be relative to it
 ASSERTIONS = {
     *("type", "enum", "const", "multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     *("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType"),
@@ -53,6 +54,8 @@ class Subschemas:
         self.dialect = {"$schema": root["$schema"]} if "$schema" in root else {}
         name = jsonschema_rs.validator_cls_for(self.dialect).__name__
         self.draft = int(name.removeprefix("Draft").removesuffix("Validator"))  # 4, 6, 7, 201909, 202012
+        self.id_key = "id" if self.draft == 4 else "$id"
+        self.base = _find_base(root.get(self.id_key))
         self._registry: jsonschema_rs.Registry | None = None
         self._validators: dict[str, jsonschema_rs.Validator] = {}
         self._pointers: dict[int, str] = {}
@@ -64,14 +67,14 @@ class Subschemas:
     def validator(self, part: Subschema) -> jsonschema_rs.Validator:
         """Find the validator of a part; one that cannot be compiled alone takes any value."""
         if part.pointer not in self._validators:
-            self._validators[part.pointer] = self.compile(refer_to(part))
+            self._validators[part.pointer] = self.compile(self.refer_to(part))
         return self._validators[part.pointer]
 
     def find_invalid(self, part: Subschema, values: list[Any]) -> Iterator[int]:
         """List the indices of the values that do not obey a part; whole runs of valid ones are passed at once."""
         key = f"{part.pointer} of each"
         if key not in self._validators:
-            self._validators[key] = self.compile({"items": refer_to(part)})
+            self._validators[key] = self.compile({"items": self.refer_to(part)})
         for start in range(0, len(values), RUN):
             run = values[start : start + RUN]
             if not self._validators[key].is_valid(run):
@@ -123,10 +126,18 @@ class Subschemas:
             return False
         return self.draft < 201909 or schema.keys() <= {"$ref", *ANNOTATIONS}
 
+    def refer_to(self, part: Subschema) -> dict[str, Any]:
+        """Write a schema that refers to a part, for `compile`."""
+        return {"$ref": f"{self.base}#{quote(part.pointer)}"}
+
+    def _register(self) -> jsonschema_rs.Registry:
+        named = {self.id_key: self.base} if self.id_key in self.root.schema else {}
+        return jsonschema_rs.Registry([(self.base, self.root.schema | named)])
+
     def compile(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         """Compile a schema that may refer to parts of the root; one that cannot be compiled takes any value."""
         try:
-            self._registry = self._registry or jsonschema_rs.Registry([(BASE, self.root.schema)])
+            self._registry = self._registry or self._register()
             return jsonschema_rs.validator_for(
                 self.dialect | schema, registry=self._registry, validate_formats=True, offline=True
             )
@@ -134,9 +145,12 @@ class Subschemas:
             return jsonschema_rs.validator_for({})
 
 
-def refer_to(part: Subschema) -> dict[str, Any]:
-    """Write a schema that refers to a part, for Subschemas.compile."""
-    return {"$ref": f"{BASE}#{quote(part.pointer)}"}
+def _find_base(own: Any) -> str:
+    """Find the URI of a schema by its $id."""
+    if not isinstance(own, str) or own.startswith("#"):
+        return f"{PLACE}root"
+    address = own.partition("#")[0]
+    return address if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", address) else PLACE + address.lstrip("/")
 
 
 def _walk(root: Subschema) -> Iterator[Subschema]:

@@ -25,7 +25,8 @@ from schema_student.schema.envelopes import count_nullable, is_collection, open_
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 from schema_student.schema.parsing import parse_strict
-from schema_student.schema.structure import REFERRING, encode_references
+from schema_student.schema.sizes import find_excess
+from schema_student.schema.structure import REFERRING
 
 ROW = "{schema_id, schema, query?, answer?, accepted?}"
 MAX_REFERENCES = 500  # different ones; a chain of 1,600 overflows the stack of canonicalize, which ends the process
@@ -51,7 +52,8 @@ def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = 
     "2019-09", "2020-12") is that of schemas without $schema, which they get.
 
     Raises UserError that names file, line and place: missing path, nothing inside, broken JSON, a row without schema_id
-    or schema, a schema that compile_schema refuses or that contradicts itself, an answer that its schema refuses.
+    or schema, a schema that compile_schema refuses, that contradicts itself or whose instances are larger than what is
+    made, an answer that its schema refuses.
     """
     path = Path(path)
     try:
@@ -61,9 +63,7 @@ def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = 
     if not rows:
         raise UserError(f"{path}: no schemas in it; --schemas takes {FORMS}")
     checked: set[str] = set()
-    for row in rows:
-        _check(row, checked)
-    return _distinguish(rows)
+    return _distinguish([_check(row, checked) for row in rows])
 
 
 def _read_rows(path: Path, draft: str) -> Iterator[SchemaRow]:
@@ -122,12 +122,11 @@ def _open(row: SchemaRow, openapi_nullable: bool, draft: str) -> SchemaRow:
     if nullable and (opened.has_nullable or openapi_nullable):
         schema = translate_nullable(schema)
     elif nullable:
+        times = "once" if nullable == 1 else f"{nullable} times"
         log.warning(
-            f'{row.source}: "nullable" stands {nullable} times and says nothing in JSON Schema: null is not valid '
+            f'{row.source}: "nullable" stands {times} and says nothing in JSON Schema: null is not valid '
             "there; --openapi-nullable reads it as OpenAPI 3.0 does"
         )
-    if isinstance(schema, dict):
-        encode_references(schema)
     return replace(row, schema=name_draft(schema, draft))
 
 
@@ -163,10 +162,14 @@ def _decode(raw: bytes, source: str) -> str:
         raise UserError(f"{source}: not UTF-8: {error}") from error
 
 
-def _check(row: SchemaRow, checked: set[str]) -> None:
+def _check(row: SchemaRow, checked: set[str]) -> SchemaRow:
+    """Check a row; its schema becomes the compiled one, whose references are plain and encoded."""
     compiled = compile_schema(row.schema, row.source)
+    row = replace(row, schema=compiled.schema)
     text = repr(row.schema)
     if text not in checked:
+        if excess := find_excess(row.schema):
+            raise SchemaError(f"{row.source}: {excess}")
         for remark in list_remarks(row.schema):
             log.warning(f"{row.source}: {remark}")
         _check_satisfiable(row)
@@ -177,6 +180,7 @@ def _check(row: SchemaRow, checked: set[str]) -> None:
         where = first.path or "/"
         hint = "; --openapi-nullable allows null where nullable does" if count_nullable(row.schema) else ""
         raise UserError(f"{row.source}: the answer is not valid against its schema: {where}: {first.message}{hint}")
+    return row
 
 
 def _check_satisfiable(row: SchemaRow) -> None:

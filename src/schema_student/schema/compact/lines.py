@@ -25,7 +25,7 @@ from schema_student.schema.compact.words import (
     opens_structure,
     property_name,
 )
-from schema_student.schema.structure import list_nodes
+from schema_student.schema.dynamic_references import find_dynamic_keyword, settle_dynamic_references
 
 INDENT = " "
 MAX_NESTING = 100  # levels of JSON
@@ -33,7 +33,11 @@ ALLOWANCE = 64  # characters by which lines may be longer than JSON
 
 
 def write_lines(schema: dict[str, Any]) -> str:
-    """Write a schema that compiles as lines, or as JSON on one line where lines would be longer or cannot tell it."""
+    """Write a schema that compiles as lines, or as JSON on one line where lines would be longer or cannot tell it.
+
+    Its dynamic references are settled in place.
+    """
+    settle_dynamic_references(schema)
     json_form = _json_form(schema)
     if _is_beyond_lines(schema):
         return json_form
@@ -54,8 +58,7 @@ def _json_form(schema: dict[str, Any]) -> str:
 
 def _is_beyond_lines(schema: dict[str, Any]) -> bool:
     """Whether a schema nests too deep, or refers to what depends on the way to it."""
-    dynamic = ("$dynamicRef", "$recursiveRef")
-    return any(isinstance(node.get(key), str) for node in list_nodes(schema) for key in dynamic) or _is_deep(schema)
+    return bool(find_dynamic_keyword(schema)) or _is_deep(schema)
 
 
 def _is_deep(schema: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from schema_student.schema.subschemas import Subschemas, refer_to
+from schema_student.schema.subschemas import Subschemas
 
 CHECKED = {
     *("not", "oneOf", "allOf", "if", "$ref", "enum", "format", "multipleOf", "pattern", "minLength"),
@@ -66,7 +66,7 @@ class PartChecker:
             return [self._refer(child) for child in schema]
         part = self.parts.find(schema)
         if part is not None:
-            return refer_to(part)
+            return self.parts.refer_to(part)
         if not isinstance(schema, dict):
             return schema
         return {key: self._refer_below(key, child) for key, child in schema.items() if key not in UNCHECKED}

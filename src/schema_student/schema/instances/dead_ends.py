@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-MAX_NODES = 3000  # values a try
+from schema_student.schema.sizes import MAX_VALUES
+
 MAX_STEPS = 100_000  # values and parts of schemas a try
 MAX_SECONDS = 1.5  # of the processor, for all tries
-MAX_CHARACTERS = 100_000  # of a text
 
 
 class DeadEnd(Exception):
@@ -41,8 +41,8 @@ class Budget:
     def spend_node(self, nesting: int) -> None:
         """Make one more value."""
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise OutOfBudget(f"the tries got larger than {MAX_NODES} values")
+        if self.nodes > MAX_VALUES:
+            raise OutOfBudget(f"the tries got larger than {MAX_VALUES} values")
         if nesting > self.max_nesting:
             raise TooDeep(f"the tries got deeper than {self.max_nesting} levels")
         self.spend_step()

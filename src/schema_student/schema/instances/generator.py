@@ -10,7 +10,6 @@ from schema_student.schema.canonical import canonical_text
 from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
 from schema_student.schema.instances.checking import PartChecker, needs_check
 from schema_student.schema.instances.dead_ends import (
-    MAX_NODES,
     Budget,
     DeadEnd,
     OutOfBudget,
@@ -26,6 +25,7 @@ from schema_student.schema.instances.patterns import draw_from_pattern
 from schema_student.schema.instances.strings import draw_string
 from schema_student.schema.instances.words import WORDS
 from schema_student.schema.judging import is_valid
+from schema_student.schema.sizes import MAX_VALUES
 from schema_student.schema.subschemas import Subschemas
 
 Word = Callable[[dict[str, Any], str], str]
@@ -154,7 +154,7 @@ class InstanceGenerator:
         return flat
 
     def _draw_properties(self, flat: dict[str, Any], path: str) -> dict[str, Any]:
-        check_size("minProperties", flat.get("minProperties", 0), MAX_NODES)
+        check_size("minProperties", flat.get("minProperties", 0), MAX_VALUES)
         names = choose_names(flat, self.rng, self.nesting >= SPARSE_NESTING)
         names += self._invent_names(flat, flat.get("minProperties", 0) - len(names), path)
         self.nesting += 1
@@ -194,7 +194,7 @@ class InstanceGenerator:
         high = min(flat.get("maxItems", low + 3), low + 3 if room is None else room)
         if high < low:
             raise DeadEnd
-        check_size("minItems", low, MAX_NODES)
+        check_size("minItems", low, MAX_VALUES)
         return low if self.nesting >= SPARSE_NESTING else self.rng.randint(min(max(low, 1), high), high)
 
     def _draw_item(self, schema: Any, path: str, others: list[Any]) -> Any:

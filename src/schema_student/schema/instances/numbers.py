@@ -9,7 +9,7 @@ from typing import Any
 
 from schema_student.schema.instances.dead_ends import DeadEnd
 
-SPAN = 100  # between the bounds where a schema sets at most one of them
+SPAN = 100  # between the bounds where a schema sets at most one of them, or a step, if that is larger
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def _read_bounds(flat: dict[str, Any]) -> _Bounds:
     if isinstance(open_high, bool):
         open_high = high if open_high else math.inf
     low, high = max(low, open_low), min(high, open_high)
+    span = max(SPAN, flat.get("multipleOf", 0))
     if low == -math.inf:
-        low = min(1, high - SPAN) if high != math.inf else 1
+        low = min(1, high - span) if high != math.inf else 1
     if high == math.inf:
-        high = max(SPAN, low + SPAN)
+        high = max(SPAN, low + span)
     return _Bounds(low, high, open_low, open_high)
 
 

@@ -11,8 +11,9 @@ import re
 from re import _parser as regex_parser  # type: ignore[attr-defined]  # the standard library's own reader
 from typing import Any
 
-from schema_student.schema.instances.dead_ends import MAX_CHARACTERS, DeadEnd, check_size
+from schema_student.schema.instances.dead_ends import DeadEnd, check_size
 from schema_student.schema.instances.words import WORDS
+from schema_student.schema.sizes import MAX_CHARACTERS
 
 CATEGORIES = {
     **{"CATEGORY_DIGIT": "0123456789", "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz0123456789_", "CATEGORY_SPACE": " "},

@@ -11,10 +11,11 @@ from typing import Any
 
 import jsonschema_rs
 
-from schema_student.schema.instances.dead_ends import MAX_CHARACTERS, DeadEnd, check_size
+from schema_student.schema.instances.dead_ends import DeadEnd, check_size
 from schema_student.schema.instances.formats import FORMATS, SHORT
 from schema_student.schema.instances.patterns import draw_from_pattern, draw_with_lookaheads
 from schema_student.schema.instances.words import WORDS
+from schema_student.schema.sizes import MAX_CHARACTERS
 
 ASKED = ("pattern", "format", "minLength", "maxLength")
 DRAWS = 8  # of each way to draw a text
