@@ -86,6 +86,11 @@ def test_a_schema_that_could_be_fetched_is_refused_and_not_fetched(schema_server
     assert asked == []
 
 
+def test_counts_with_a_point_are_whole_numbers():
+    schema = compile_schema({"minItems": 2.0, "const": {"minItems": 2.0}, "items": {"minimum": 2.0}}).schema
+    assert repr(schema) == repr({"minItems": 2, "const": {"minItems": 2.0}, "items": {"minimum": 2.0}})
+
+
 def test_a_schema_nested_beyond_the_compiler_is_refused():
     schema = {}
     for _ in range(300):

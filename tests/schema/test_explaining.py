@@ -189,6 +189,11 @@ def test_faults_are_found_in_parts_relative_to_the_id_of_the_schema(address):
     assert [(v.path, v.keyword) for v in find_violations({"x": {"n": 1}}, compiled)] == [("/x/n", "minimum")]
 
 
+def test_a_reference_to_false_is_told():
+    compiled = compile_schema({"properties": {"x": {"$ref": "#/$defs/no"}}, "$defs": {"no": False}})
+    assert [(v.path, v.keyword) for v in find_violations({"x": 1}, compiled)] == [("/x", "falseSchema")]
+
+
 def test_an_invalid_value_has_a_violation_also_where_no_part_is_found_at_fault(monkeypatch):
     monkeypatch.setattr("schema_student.schema.subschemas.Subschemas.is_valid", lambda *_: True)
     assert find_violations(3, compile_schema({"type": "string", "description": "blamed on none"}))[0].path == ""

@@ -26,7 +26,7 @@ class Walk:
     def find(self, part: Subschema, value: Any, path: str) -> Iterator[Fault]:
         """Find the faults of a value by a part that it does not obey, except what it leaves unevaluated."""
         if not isinstance(part.schema, dict):
-            yield make_fault(path, "falseSchema", "nothing is allowed here", count_values(value))
+            yield _nothing_allowed(value, path)
             return
         for error in self.parts.find_errors(part, value):
             yield _fault_of(error, value, path)
@@ -53,6 +53,8 @@ class Walk:
         target = self.parts.target(part)
         if target is not None:
             yield from self.explain(target, value, path)
+        elif self.parts.refers_to_nothing(part):
+            yield _nothing_allowed(value, path)
 
     def _condition(self, part: Subschema, value: Any, path: str) -> Iterator[Fault]:
         if "if" in part.schema and self.parts.draft >= 7:
@@ -151,3 +153,7 @@ def _fault_of(error: ValidationError, value: Any, path: str) -> Fault:
     message = list_options(error.instance, kind["options"]) if "options" in kind else error.message
     cost = count_values(value) if error.kind.name in ("type", "enum", "const") else 1
     return make_fault(place, error.kind.name, message, len(kind.get("unexpected", ())) or cost)
+
+
+def _nothing_allowed(value: Any, path: str) -> Fault:
+    return make_fault(path, "falseSchema", "nothing is allowed here", count_values(value))

@@ -8,13 +8,22 @@ known. What is left depends on the way.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from schema_student.schema.structure import CONSTANTS, NAMING
+from schema_student.schema.structure import json_pointer, place_nodes
 
 DYNAMIC = ("$dynamicRef", "$recursiveRef")
 
 Node = dict[str, Any]
+
+
+class Placed(NamedTuple):
+    """An object of a schema, where it stands, and the object that begins its schema resource: one with an $id."""
+
+    pointer: str
+    node: Node
+    resource: Node
 
 
 def settle_dynamic_references(schema: Node) -> None:
@@ -25,35 +34,42 @@ def settle_dynamic_references(schema: Node) -> None:
     >>> tree
     {'$dynamicAnchor': 'node', 'items': {'$ref': '#node'}}
     """
-    placed = list(_place_nodes(schema))
-    for node, resource in placed:
+    if not find_dynamic_keyword(schema):
+        return
+    placed = list(_place_in_resources(schema))
+    for each in placed:
         for keyword in DYNAMIC:
-            if isinstance(node.get(keyword), str):
-                target = _find_target(node[keyword], keyword, resource, schema, placed)
+            if isinstance(each.node.get(keyword), str):
+                target = _find_target(each, keyword, schema, placed)
                 if target is not None:
-                    _refer(node, keyword, target)
+                    _refer(each.node, keyword, target)
 
 
 def find_dynamic_keyword(schema: Any) -> str:
     """Name the keyword of a dynamic reference in a schema, "" where there is none."""
-    nodes = (node for node, _ in _place_nodes(schema))
+    nodes = (node for _, node in place_nodes(schema))
     return next((keyword for node in nodes for keyword in DYNAMIC if isinstance(node.get(keyword), str)), "")
 
 
-def _find_target(ref: str, keyword: str, resource: Node, root: Node, placed: list[tuple[Node, Node]]) -> str | None:
-    """Find the plain reference that a dynamic one of a resource comes to, None where that depends on the way to it."""
+def _find_target(each: Placed, keyword: str, root: Node, placed: list[Placed]) -> str | None:
+    """Find the plain reference that a dynamic one comes to, None where that depends on the way to it."""
+    ref = each.node[keyword]
     base, _, name = ref.partition("#")
-    if keyword == "$recursiveRef":
-        owners = [owner for node, owner in placed if node is owner and node.get("$recursiveAnchor") is True]
-    else:
-        owners = [owner for node, owner in placed if node.get("$dynamicAnchor") == name]
-    owns = any(owner is resource for owner in owners)
-    if len(owners) <= 1 or (not base and not owns):
-        return ref
-    if base or not any(owner is root for owner in owners):
+    owners = [other for other in placed if _has_anchor(other, keyword, name)]
+    if len(owners) <= 1 or (not base and not any(owner.resource is each.resource for owner in owners)):
+        return str(ref)
+    outermost = next((owner for owner in owners if owner.resource is root), None)
+    address = "" if each.resource is root else root.get("$id")
+    may_be_plain = bool(base) and any(other.node.get("$anchor") == name for other in placed)
+    if may_be_plain or outermost is None or address is None:
         return None
-    address = "" if resource is root else root.get("$id")
-    return None if address is None else f"{address.rstrip('#')}#{name}"
+    return f"{address.rstrip('#')}#{quote(outermost.pointer)}"
+
+
+def _has_anchor(placed: Placed, keyword: str, name: str) -> bool:
+    if keyword == "$recursiveRef":
+        return placed.node is placed.resource and placed.node.get("$recursiveAnchor") is True
+    return placed.node.get("$dynamicAnchor") == name
 
 
 def _refer(node: Node, keyword: str, target: str) -> None:
@@ -65,16 +81,11 @@ def _refer(node: Node, keyword: str, target: str) -> None:
         node["$ref"] = target
 
 
-def _place_nodes(schema: Any) -> Iterator[tuple[Node, Node]]:
-    """List the objects of a schema, each with the object that begins its schema resource: one with an $id."""
-    waiting: list[tuple[Any, Node, bool]] = [(schema, schema, False)]
-    while waiting:
-        node, resource, holds_names = waiting.pop()
-        if isinstance(node, list):
-            waiting += [(child, resource, False) for child in node]
-        elif isinstance(node, dict) and holds_names:
-            waiting += [(child, resource, False) for child in node.values()]
-        elif isinstance(node, dict):
-            resource = node if isinstance(node.get("$id"), str) else resource
-            yield node, resource
-            waiting += [(child, resource, key in NAMING) for key, child in node.items() if key not in CONSTANTS]
+def _place_in_resources(schema: Node) -> Iterator[Placed]:
+    """List the objects of a schema, those around before those inside."""
+    resources: dict[tuple[str | int, ...], Node] = {(): schema}
+    for path, node in place_nodes(schema):
+        if isinstance(node.get("$id"), str):
+            resources[path] = node
+        around = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in resources)
+        yield Placed(json_pointer(path), node, resources[around])

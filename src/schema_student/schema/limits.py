@@ -37,6 +37,13 @@ def _describe_number(keyword: str, number: Any) -> str:
     return ""
 
 
+def settle_counts(schema: dict[str, Any]) -> None:
+    """Write counts as whole numbers, in place, where they have a point: {"minItems": 2.0}."""
+    for _, node in place_nodes(schema):
+        counts = {key: node[key] for key in SIZES if isinstance(node.get(key), float) and node[key] < 2**53}
+        node |= {key: int(count) for key, count in counts.items()}
+
+
 def find_cycle(schema: dict[str, Any]) -> str:
     """Find references that only name each other: '/$defs/a/$ref: "#/$defs/b" comes back ...', or "".
 

@@ -121,6 +121,11 @@ class Subschemas:
             return None
         return self.find(references.target(part.schema))
 
+    def refers_to_nothing(self, part: Subschema) -> bool:
+        """Return whether a part's $ref names the schema that allows nothing: false."""
+        references = references_of(self.root.schema)
+        return references.names_something(part.schema) and references.target(part.schema) is False
+
     def _is_reference(self, schema: Any) -> bool:
         if not isinstance(schema, dict) or "$ref" not in schema:
             return False
