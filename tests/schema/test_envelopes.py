@@ -1,14 +1,22 @@
 """Tool definitions, response formats and OpenAPI documents are opened, or refused by name; nullable is translated."""
 
 import json
+import random
 
 import pytest
+from compact_reader import Reader
 
+from schema_student.core.resources import CHECKOUT
 from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.envelopes import count_nullable, open_envelope, translate_nullable
+from schema_student.schema.instances.generator import example_instance
+from schema_student.schema.judging import find_violations, is_valid
+from schema_student.schema.rendering import render_schema
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 NAMED = {"name": "forecast", "description": "Weather."}
+TOOL = {**NAMED, "parameters": CITY}
+DRAFTS = ("http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema")
 TITLED = {"title": "forecast", "description": "Weather.", **CITY}
 
 
@@ -59,9 +67,17 @@ def test_a_schema_is_left_as_it_is(schema):
         ({"type": "function", **NAMED}, 'a tool without "parameters"'),
         ({**NAMED, "parameters": "city"}, "an OpenAI function whose schema is none"),
         ({**NAMED, "parameters": {"city": "string"}}, "an OpenAI function whose schema is none"),
+        ({"tools": []}, '"tools" holds no tools'),
+        ({"tools": [TOOL, TOOL]}, '"tools": several tools are called "forecast"'),
+        ({"tools": [TOOL, {"type": "web_search"}]}, '"tools", 2: a tool without a name'),
+        ({"functions": [TOOL, "b"]}, '"functions", 2: a tool without a name'),
         (
-            {"tools": [{**NAMED, "parameters": CITY}, {"name": "b", "parameters": CITY}]},
-            r'"tools" holds 2 \(forecast, b\)',
+            {"tools": [TOOL, {"name": "b", "parameters": {"city": "string"}}]},
+            '"tools", 2: an OpenAI function whose schema',
+        ),
+        (
+            {"tools": [{"name": f"n{i}", "inputSchema": {"$schema": d, **CITY}} for i, d in enumerate(DRAFTS)]},
+            '"tools": the tools are of different drafts',
         ),
         ({"$defs": {"A": CITY, "B": CITY}}, r"2 schemas under #/\$defs could be meant \(A, B\)"),
         (
@@ -126,3 +142,69 @@ def test_nullable_is_translated(part, valid, invalid):
 def test_a_property_that_is_called_nullable_is_left_alone():
     schema = {"properties": {"nullable": True, "properties": {"type": "null"}}, "default": {"nullable": True}}
     assert count_nullable(schema) == 0 and translate_nullable(schema) == schema
+
+
+# Several tools
+
+TREE = {
+    "type": "object",
+    "properties": {"n": {"$ref": "#/$defs/N"}, "next": {"$ref": "#"}},
+    "$defs": {"N": {"type": "integer"}},
+}
+OPENAI = [
+    {"type": "function", "function": TOOL},
+    {"type": "function", "function": {"name": "grow", "parameters": TREE}},
+]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"tools": OPENAI, "model": "m"},
+        OPENAI,
+        {"functions": [TOOL, {"name": "grow", "parameters": TREE}]},
+        {"tools": [{**NAMED, "inputSchema": CITY}, {"name": "grow", "inputSchema": {"$schema": DRAFTS[0], **TREE}}]},
+        [{**NAMED, "input_schema": CITY}, {"name": "grow", "input_schema": {"$id": "http://x.test/tree", **TREE}}],
+    ],
+)
+def test_of_several_tools_an_answer_calls_one(document):
+    opened = open_envelope(document, "f.json")
+    assert opened.envelope == "2 tools (forecast, grow), of which an answer calls one: {name, arguments}"
+    compiled = compile_schema(opened.schema)
+    call = {"name": "grow", "arguments": {"n": 1, "next": {"n": 2, "next": {}}}}
+    for answer in (call, {"name": "forecast", "arguments": {"city": "Oslo"}}):
+        assert compiled.validator.is_valid(answer)
+    for answer, place in (
+        ({"name": "grow", "arguments": {"next": {"next": {"n": "x"}}}}, "/arguments/next/next/n"),
+        ({"name": "forecast", "arguments": {}}, "/arguments"),
+        ({"name": "forecast", "arguments": {"city": "Oslo"}, "id": 1}, ""),
+        ({"name": "other", "arguments": {}}, "/name"),
+    ):
+        assert find_violations(answer, compiled)[0].path == place
+    assert is_valid(example_instance(compiled, random.Random(0)), compiled)
+    rebuilt = compile_schema(Reader(render_schema(opened.schema)).schema)
+    assert is_valid(call, rebuilt) and not is_valid({**call, "name": "forecast"}, rebuilt)
+
+
+def test_a_choice_among_tools_is_that_of_the_real_requests():
+    row = json.loads((CHECKOUT / "examples" / "bfcl" / "multiple.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    tools = [
+        {"name": call["title"], "description": call["description"], "parameters": call["properties"]["arguments"]}
+        for call in row["schema"]["oneOf"]
+    ]
+    schema = open_envelope({"tools": tools}, "f.json").schema
+    assert {"$schema": DRAFTS[1], **schema} == row["schema"]
+    assert render_schema(schema) == render_schema(row["schema"])
+
+
+def test_a_tool_without_parameters_is_called_with_nothing():
+    compiled = compile_schema(open_envelope([TOOL, {"type": "function", "function": {"name": "now"}}], "f.json").schema)
+    assert is_valid({"name": "now", "arguments": {}}, compiled)
+    assert not is_valid({"name": "now", "arguments": {"city": "Oslo"}}, compiled)
+
+
+def test_a_list_of_others_is_no_schema():
+    for document in ([], [CITY, CITY], [TOOL, CITY], ["a"]):
+        assert open_envelope(document, "f.json").schema == document
+        with pytest.raises(SchemaError, match="a schema is a JSON object, not an array"):
+            compile_schema(document)

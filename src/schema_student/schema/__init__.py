@@ -28,6 +28,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     prompts       the prompt of a student
     instances     a random valid instance of any schema
     mutations     a valid instance -> broken ones of known kinds
+    tool_choice   several tools -> the schema of a call of one of them
     envelopes     tool definitions, response formats, OpenAPI documents -> the schema in them; nullable
     bundling      files that refer to each other -> schemas that stand alone
     user_schemas  the user's own schemas: a folder or a JSONL file

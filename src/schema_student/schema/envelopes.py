@@ -1,6 +1,7 @@
 """Find the JSON Schema in what people have at hand: a tool definition, a response format, an OpenAPI document.
 
-An envelope is opened where one schema in it is meant without doubt, else refused by its name.
+An envelope is opened where one schema in it is meant without doubt, else refused by its name. Of several tools one
+schema is made: a call of one of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from schema_student.schema.compact.drafts import KNOWN
 from schema_student.schema.compiling import SchemaError
 from schema_student.schema.structure import ANNOTATIONS, CONSTANTS, NAMING, REFERRING, list_nodes, references_of
+from schema_student.schema.tool_choice import NO_ARGUMENTS, Tool, choose_among
 
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 ENVELOPE_TYPES = ("function", "json_schema")
@@ -26,6 +28,7 @@ AROUND = {  # key of an envelope in an envelope -> what holds it
     "json_schema": "an OpenAI response format",
     "response_format": "an OpenAI request",
 }
+TOOL_KEYS = ("parameters", "inputSchema", "input_schema")
 SEVERAL = ("tools", "functions", "functionDeclarations", "function_declarations")
 COLLECTIONS = (("components", "schemas"), ("definitions",), ("$defs",))  # of OpenAPI 3, of Swagger 2, of files of parts
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
@@ -46,6 +49,8 @@ def open_envelope(document: Any, name: str) -> Opened:
     >>> open_envelope({"name": "f", "parameters": {"type": "object"}}, "f.json")
     Opened(schema={'title': 'f', 'type': 'object'}, envelope='an OpenAI function', has_nullable=False)
     """
+    if isinstance(document, list) and document and all(isinstance(part, dict) and _is_tool(part) for part in document):
+        return _open_tools(document, "the list", name)
     if not isinstance(document, dict) or not document:
         return Opened(document)
     if "openapi" in document or "swagger" in document:
@@ -54,7 +59,7 @@ def open_envelope(document: Any, name: str) -> Opened:
         return Opened(document)
     for key in SEVERAL:
         if isinstance(document.get(key), list):
-            return open_envelope(_only(document[key], key, name), name)
+            return _open_tools(document[key], f'"{key}"', name)
     for key, envelope in AROUND.items():
         if isinstance(document.get(key), dict):
             inner = open_envelope(document[key], name)
@@ -93,17 +98,40 @@ def _describe_nothing(document: dict[str, Any]) -> str:
     return f"no keyword of JSON Schema among {_listed(document)}: as a schema it would accept anything"
 
 
-def _only(parts: list[Any], key: str, name: str) -> Any:
+def _is_tool(part: dict[str, Any]) -> bool:
+    function = _function_of(part)
+    holds = bool(function.keys() & TOOL_KEYS) or part.get("type") == "function"
+    return holds and isinstance(function.get("name"), str)
+
+
+def _function_of(part: dict[str, Any]) -> dict[str, Any]:
+    """What an OpenAI tool holds; other tools are such themselves."""
+    return part["function"] if isinstance(part.get("function"), dict) else part
+
+
+def _open_tools(parts: list[Any], where: str, name: str) -> Opened:
+    """Open the one tool of a list, or make one schema of several: a call of one of them."""
     if len(parts) == 1:
-        return parts[0]
-    called = [str(_name_of(part)) for part in parts]
-    raise SchemaError(f'{name}: "{key}" holds {len(parts)} ({_listed(called)}): put each into a file of its own')
+        return open_envelope(parts[0], name)
+    if not parts:
+        raise SchemaError(f"{name}: {where} holds no tools")
+    tools = [_read_tool(part, f"{name}: {where}, {i}") for i, part in enumerate(parts, 1)]
+    try:
+        schema = choose_among(tools)
+    except SchemaError as error:
+        raise SchemaError(f"{name}: {where}: {error}") from error
+    called = _listed(tool.name for tool in tools)
+    return Opened(schema, f"{len(tools)} tools ({called}), of which an answer calls one: {{name, arguments}}")
 
 
-def _name_of(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    return part["function"].get("name") if isinstance(part.get("function"), dict) else part.get("name")
+def _read_tool(part: Any, name: str) -> Tool:
+    function = _function_of(part) if isinstance(part, dict) else {}
+    if not isinstance(function.get("name"), str):
+        raise SchemaError(f"{name}: a tool without a name")
+    keys = [key for key in TOOL_KEYS if function.get(key) is not None]
+    schema = _inner_schema(function[keys[0]], INSIDE[keys[0]], name) if keys else NO_ARGUMENTS
+    described = function.get("description")
+    return Tool(function["name"], described if isinstance(described, str) else "", schema)
 
 
 def _inner_schema(schema: Any, envelope: str, name: str) -> dict[str, Any]:
