@@ -7,6 +7,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     sources             the schemas that rows are made for: d_02, or the user's own
     splits              which split a schema and a request belong to
     dedup               is a request new: no repetition, no overlap with tests
+    grounding           which values of an answer nobody gave
     quotas              how many rows of what
     collector           judges answers, keeps the valid ones, counts the others
     dataset             d_03: the stage that asks the teacher

@@ -20,7 +20,7 @@ from schema_student.schema.instances.dead_ends import (
 from schema_student.schema.instances.flattening import fix_properties, flatten, take_branch, tested_properties
 from schema_student.schema.instances.merging import merge, property_schema
 from schema_student.schema.instances.names import choose_names
-from schema_student.schema.instances.numbers import draw_number
+from schema_student.schema.instances.numbers import allows, draw_number
 from schema_student.schema.instances.patterns import draw_from_pattern
 from schema_student.schema.instances.strings import draw_string
 from schema_student.schema.instances.words import WORDS
@@ -29,10 +29,12 @@ from schema_student.schema.sizes import MAX_VALUES
 from schema_student.schema.subschemas import Subschemas
 
 Word = Callable[[dict[str, Any], str], str]
+Number = Callable[[dict[str, Any], str, str], int | float | None]  # (schema, path, "integer" or "number")
 NESTINGS = (24, 100)  # levels of arrays and objects; the second one where tries with the first got too deep
 SPARSE_NESTING = 6  # from here on only what is required is made, so that recursive schemas end
 DRAWS = 8  # of one value, before the level above it draws again
 ITEM_DRAWS = 12  # of an item that must differ from those before it
+LIKED_DRAWS = 3  # of one that need not, as people repeat nothing
 INFERRED_TYPES = {
     **dict.fromkeys(("properties", "required", "additionalProperties", "minProperties"), "object"),
     **dict.fromkeys(("patternProperties", "propertyNames"), "object"),
@@ -43,9 +45,15 @@ INFERRED_TYPES = {
 
 
 def example_instance(
-    schema: dict[str, Any] | CompiledSchema, rng: random.Random, tries: int = 100, word: Word | None = None
+    schema: dict[str, Any] | CompiledSchema,
+    rng: random.Random,
+    tries: int = 100,
+    word: Word | None = None,
+    number: Number | None = None,
 ) -> Any:
     """Draw a random valid instance: optional properties by coin, free strings from `word(schema, path)`.
+
+    Numbers are those of `number(schema, path, kind)` where it gives one within the bounds.
 
     Deterministic in `rng`. Raises SchemaError where no try gives a valid instance within the budget, which says nothing
     of whether there is one.
@@ -55,7 +63,7 @@ def example_instance(
     """
     compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
     word = word or (lambda part, _path: draw_word(part, rng))
-    generator = InstanceGenerator(compiled.parts, rng, word)
+    generator = InstanceGenerator(compiled.parts, rng, word, number)
     reasons: dict[type[OutOfBudget], str] = {}
     for nesting in NESTINGS:
         for _ in range(tries if nesting == NESTINGS[0] or TooDeep in reasons else 0):
@@ -84,8 +92,8 @@ def draw_word(schema: dict[str, Any], rng: random.Random) -> str:
 class InstanceGenerator:
     """Tries at an instance of a schema: `generator.begin(24)`, then `generator.draw(schema, "")`."""
 
-    def __init__(self, parts: Subschemas, rng: random.Random, word: Word) -> None:
-        self.root, self.rng, self.word = parts.root.schema, rng, word
+    def __init__(self, parts: Subschemas, rng: random.Random, word: Word, number: Number | None = None) -> None:
+        self.root, self.rng, self.word, self.number = parts.root.schema, rng, word, number
         self.checker = PartChecker(parts)
         self.budget = Budget()
         self.nesting = 0
@@ -129,7 +137,8 @@ class InstanceGenerator:
         if kind == "string":
             return draw_string(flat, self.rng, lambda: self.word(flat, path))
         if kind in ("integer", "number"):
-            return draw_number(flat, kind, self.rng)
+            liked = self.number(flat, path, kind) if self.number else None
+            return liked if liked is not None and allows(flat, liked) else draw_number(flat, kind, self.rng)
         return self.rng.choice((True, False)) if kind == "boolean" else None
 
     def _draw_object(self, flat: dict[str, Any], conditions: list[dict[str, Any]], path: str) -> dict[str, Any]:
@@ -184,7 +193,7 @@ class InstanceGenerator:
         for i in range(count):
             schema = prefix[i] if i < len(prefix) else rest
             schema = {"allOf": [schema, flat["contains"]]} if i >= count - wanted else schema
-            values.append(self._draw_item(schema, f"{path}/{i}", values if flat.get("uniqueItems") else []))
+            values.append(self._draw_item(schema, f"{path}/{i}", values, bool(flat.get("uniqueItems"))))
         self.nesting -= 1
         return values
 
@@ -197,14 +206,16 @@ class InstanceGenerator:
         check_size("minItems", low, MAX_VALUES)
         return low if self.nesting >= SPARSE_NESTING else self.rng.randint(min(max(low, 1), high), high)
 
-    def _draw_item(self, schema: Any, path: str, others: list[Any]) -> Any:
-        """Draw an item that equals none of the others."""
+    def _draw_item(self, schema: Any, path: str, others: list[Any], must_differ: bool) -> Any:
+        """Draw an item that equals none of the others; where it need not, a few tries at one."""
         seen = {canonical_text(other) for other in others}
-        for _ in range(ITEM_DRAWS):
+        for _ in range(ITEM_DRAWS if must_differ else LIKED_DRAWS):
             value = self.draw(schema, path)
             if not seen or canonical_text(value) not in seen:
                 return value
-        raise DeadEnd
+        if must_differ:
+            raise DeadEnd
+        return value
 
 
 def choose_type(flat: dict[str, Any], rng: random.Random) -> str:

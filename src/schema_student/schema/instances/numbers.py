@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from schema_student.schema.instances.dead_ends import DeadEnd
@@ -25,9 +25,14 @@ class _Bounds:
         return self.low <= number <= self.high and self.open_low < number < self.open_high
 
 
+def allows(flat: dict[str, Any], number: float) -> bool:
+    """Return whether the bounds of a flat schema allow a number; where it must be a multiple, none is allowed."""
+    return "multipleOf" not in flat and _read_bounds(flat).allow(number)
+
+
 def draw_number(flat: dict[str, Any], kind: str, rng: random.Random) -> int | float:
     """Draw a number of a kind ("integer", "number"); raises DeadEnd where the bounds leave none."""
-    bounds = _read_bounds(flat)
+    bounds = _close(_read_bounds(flat), flat.get("multipleOf", 0))
     try:
         return _draw_within(bounds, flat, kind, rng)
     except (
@@ -59,13 +64,17 @@ def _read_bounds(flat: dict[str, Any]) -> _Bounds:
         open_low = low if open_low else -math.inf
     if isinstance(open_high, bool):
         open_high = high if open_high else math.inf
-    low, high = max(low, open_low), min(high, open_high)
-    span = max(SPAN, flat.get("multipleOf", 0))
+    return _Bounds(max(low, open_low), min(high, open_high), open_low, open_high)
+
+
+def _close(bounds: _Bounds, step: float) -> _Bounds:
+    """Give the bounds that a schema leaves open: near the other one, or people's small numbers."""
+    low, high, span = bounds.low, bounds.high, max(SPAN, step)
     if low == -math.inf:
         low = min(1, high - span) if high != math.inf else 1
     if high == math.inf:
         high = max(SPAN, low + span)
-    return _Bounds(low, high, open_low, open_high)
+    return replace(bounds, low=low, high=high)
 
 
 def _draw_multiple(step: float, bounds: _Bounds, rng: random.Random) -> float:

@@ -7,7 +7,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     values      a value of a field, and its words
     timeframes  a period, and its words
     requests    a request of the query DSL, and the AST that answers it
-    objects     an instance of any other schema, in words
+    concepts    what a property of any other schema holds, and values that people would say
+    objects     an instance of any other schema, in words, every property named
+    plain       the same as people write it
     writing     the roles that write: domain specifications, requests, answers
     judging     the roles that judge: one answer, and which of two is better
     replies     chat messages -> what it says

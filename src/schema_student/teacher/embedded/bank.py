@@ -58,8 +58,13 @@ def join(parts: list[str], last: str) -> str:
 
 def finish(text: str, phrases: Phrases, rng: random.Random) -> str:
     """Finish a sentence as people type: with a capital letter or not, and one of the bank's endings."""
+    return capitalize(text, rng) + str(rng.choice(phrases["endings"]))
+
+
+def capitalize(text: str, rng: random.Random) -> str:
+    """Begin a sentence as people type: with a capital letter or not; single blanks only."""
     text = re.sub(r"\s+", " ", text).strip()
-    return (text[0].upper() + text[1:] if rng.random() < 0.5 else text) + rng.choice(phrases["endings"])
+    return text[0].upper() + text[1:] if rng.random() < 0.5 else text
 
 
 def words_of(name: str) -> str:

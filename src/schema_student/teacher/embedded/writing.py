@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -15,14 +14,17 @@ from schema_student.core.errors import UserError
 from schema_student.core.stamps import digest
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.query_dsl import is_query_dsl, read_dsl_text
-from schema_student.teacher.embedded.bank import KINDS, Request, load_bank
+from schema_student.teacher.embedded.bank import KINDS, Bank, Request, load_bank
+from schema_student.teacher.embedded.concepts import draw_number_like, draw_text, order_dates
 from schema_student.teacher.embedded.identity import LEXICON
 from schema_student.teacher.embedded.objects import word_object
+from schema_student.teacher.embedded.plain import choose_alternative, word_plainly
 from schema_student.teacher.embedded.requests import draw_request
 
 DRAWS_IN_VAIN = 4  # after which a schema is held for one of which no instance is found: each takes its time
 DRAWS_SEARCHED = 24  # draws of one batch that the answer role looks through
 BATCHES_SEARCHED = 6  # other batches that it looks through when its own does not have the request
+PLAIN_SHARE = 0.85  # of the requests of other schemas: those worded as people do; the others name every property
 SENTENCE = "I am the embedded rule-based teacher, not a language model: I only know requests that I wrote myself."
 
 
@@ -92,18 +94,41 @@ def _draw(schema_text: str, language: str, current_date: str, kind: str, batch: 
     try:
         if is_query_dsl(schema):
             return draw_request(read_dsl_text(schema_text), bank, language, kind, current_date, rng)
-        value = example_instance(schema, rng, word=lambda part, _: _draw_text(part, bank[language]["values"], rng))
-        return Request(word_object(value, schema, bank, language, rng), value, kind, language)
+        value = _draw_value(schema, bank[language]["values"], rng)
+        return Request(_word(value, schema, bank, language, rng), value, kind, language)
     except ValueError:  # this kind cannot be asked of this schema, or no instance was found
         return None
 
 
-def _draw_text(schema: dict[str, Any], values: list[str], rng: random.Random) -> str:
-    """A free string: now and then an example that the description quotes, else one or two words."""
-    quoted = re.findall(r"""(?<!\w)['"`]([\w][\w ,.+-]{0,30})['"`]""", str(schema.get("description", "")))
-    if quoted and rng.random() < 0.4:
-        return rng.choice(quoted)
-    return " ".join(rng.choice(values) for _ in range(rng.choice((1, 1, 2))))
+def _word(value: Any, schema: dict[str, Any], bank: Bank, language: str, rng: random.Random) -> str:
+    if not isinstance(value, dict):
+        return word_object(value, schema, bank, language, rng)
+    value, schema = choose_alternative(value, schema)
+    if "plain" in bank[language] and rng.random() < PLAIN_SHARE:
+        return word_plainly(value, schema, bank[language], rng)
+    return word_object(value, schema, bank, language, rng)
+
+
+def _draw_value(schema: dict[str, Any], others: list[str], rng: random.Random) -> Any:
+    """Draw an instance whose free texts and numbers are such as people say of its properties."""
+
+    def draw_word(part: dict[str, Any], path: str) -> str:
+        return draw_text(_name_at(path), part, others, rng)
+
+    def draw_number(part: dict[str, Any], path: str, kind: str) -> int | float | None:
+        return draw_number_like(_name_at(path), part, kind, rng)
+
+    value = example_instance(schema, rng, word=draw_word, number=draw_number)
+    return order_dates(value, schema) if isinstance(value, dict) else value
+
+
+def _name_at(path: str) -> str:
+    """The name of the property that a path ends in, past the places in lists.
+
+    >>> _name_at("/order/items/0")
+    'items'
+    """
+    return next((part for part in reversed(path.split("/")) if not part.isdigit()), "")
 
 
 @lru_cache(maxsize=512)
