@@ -17,6 +17,7 @@ from schema_student.teacher.embedded.timeframes import period
 
 LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
 BANKS = ("teacher", "pretraining")
+PREPOSITIONS = ("", "of", "for", "with", "in")  # alone between slots they are no wording of its own
 
 
 def templates(bank):
@@ -26,7 +27,7 @@ def templates(bank):
             *(templates(value) for key, value in bank.items() if key not in ("numbers", "quotes", "endings"))
         )
     if isinstance(bank, list):
-        return {text for text in bank if "{" in text and any(c.isalpha() for c in _without_slots(text))}
+        return {text for text in bank if "{" in text and _without_slots(text).strip(" :=()") not in PREPOSITIONS}
     return set()
 
 
