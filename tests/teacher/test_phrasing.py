@@ -27,8 +27,12 @@ def templates(bank):
             *(templates(value) for key, value in bank.items() if key not in ("numbers", "quotes", "endings"))
         )
     if isinstance(bank, list):
-        return {text for text in bank if "{" in text and _without_slots(text).strip(" :=()") not in PREPOSITIONS}
+        return {text for text in bank if "{" in text and _letters(_without_slots(text)) not in PREPOSITIONS}
     return set()
+
+
+def _letters(text):
+    return "".join(filter(str.isalpha, text))
 
 
 def _without_slots(text):
