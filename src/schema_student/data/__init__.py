@@ -10,6 +10,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     grounding           which values of an answer nobody gave
     quotas              how many rows of what
     collector           judges answers, keeps the valid ones, counts the others
+    likeness            how far the teacher's requests are from the user's own
     dataset             d_03: the stage that asks the teacher
     dataset_statistics  what the rows hold: diversity and balance
     hub                 the dataset as others load it, with a card

@@ -33,6 +33,7 @@ from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.collector import Candidate, Collector
 from schema_student.data.dedup import RequestIndex
 from schema_student.data.lengths import check_lengths
+from schema_student.data.likeness import compare_with_own, say_far
 from schema_student.data.quotas import ANSWERABLE, REFUSALS, Quota, answered_splits, plan_quotas, size_dataset
 from schema_student.data.sources import Source, read_sources, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
@@ -103,6 +104,8 @@ def _make(
     counts = count_rows(collector.rows)
     _print_summary(counts, collector, quotas, rejected)
     log.info(usage_line(usage, len(collector.rows)))
+    for sentence in say_far(compare_with_own(collector.rows)):
+        log.warning(sentence)
     artifact.finish({**facts, "teacher_usage": usage, "counts": counts, "rejected": collector.reasons()})
 
 

@@ -19,6 +19,7 @@ from schema_student.core.jsonl import Row
 from schema_student.core.records import DatasetRow
 from schema_student.core.splits import TESTS
 from schema_student.data.dedup import WORD
+from schema_student.data.likeness import compare_with_own
 from schema_student.schema.query_dsl import DslSpec, is_query_dsl, read_dsl
 from schema_student.schema.structure import resolve
 
@@ -35,7 +36,8 @@ def compute_statistics(rows: Sequence[DatasetRow]) -> Row:
 
     `balance`: {what: {case: {"training": n, "tests": n}}}; what does not occur in these rows is left out. `diversity`:
     for each side requests, words, the median length, and distinct-1, -2 and -3 (distinct n-grams over all, Li et al.
-    2016, arXiv 1510.03055); `fields`: how many of those that its schemas have were asked for.
+    2016, arXiv 1510.03055); `fields`: how many of those that its schemas have were asked for. `likeness`: that of
+    `compare_with_own`.
     """
     sides = {side: [row for row in rows if _side(row) == side] for side in SIDES}
     counts: dict[str, Counts] = defaultdict(lambda: {side: Counter() for side in SIDES})
@@ -49,6 +51,7 @@ def compute_statistics(rows: Sequence[DatasetRow]) -> Row:
         "schemas": len({row.schema_id for row in rows}),
         "diversity": {side: _diversity(mine) for side, mine in sides.items()},
         "balance": {what: balance[what] for what in ORDER if what in balance},
+        "likeness": compare_with_own(rows),
     }
 
 

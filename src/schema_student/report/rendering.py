@@ -9,6 +9,7 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.templates import open_templates
+from schema_student.data.likeness import say_far
 
 LONGEST = 1500  # characters of one answer that are shown
 
@@ -18,6 +19,7 @@ def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
     is_html = ".html" in template
     environment = open_templates(Path(__file__).parent / "templates", autoescape=is_html)
     environment.filters.update(percent=percent, interval=interval, shorten=shorten, cell=cell, block=block, span=span)
+    environment.filters["say_far"] = say_far
     environment.filters["capital"] = capital
     environment.filters["chance"] = chance
     environment.filters["number"] = lambda value: "-" if value is None else f"{value:.3g}"
