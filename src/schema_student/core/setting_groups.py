@@ -166,6 +166,12 @@ class DatasetSettings(Group):
     french_fraction: Share = setting("share of French queries")
     train_share: Share = setting("share of schemas trained on")
     validation_share: Share = setting("share of schemas for validation; what is left is test_unseen")
+    teacher_grounding: bool = setting(
+        "reject a language model's answer with a value that neither its request nor the schema gives"
+    )
+    teacher_agreement: int = setting(
+        "independent answers to a request that must mean the same, else it is rejected; 1 = none beside the first", ge=1
+    )
     date_start: Day = setting("first day that current_date is drawn from")
     date_end: Day = setting("last day that current_date is drawn from")
     near_duplicate: Share = setting(

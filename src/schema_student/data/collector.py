@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from schema_student.core.artifacts import Artifact
 from schema_student.core.records import DatasetRow
 from schema_student.data.dedup import RequestIndex, normalized
+from schema_student.data.grounding import ungrounded_values
 from schema_student.data.quotas import ANSWERABLE, Quota
 from schema_student.data.sources import Source
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.query_dsl import is_refusal, names_a_field
@@ -21,6 +23,39 @@ from schema_student.schema.structure import in_schema_order
 from schema_student.teacher.faults import TeacherFailure
 
 Problem = tuple[str, str]  # error type, reason
+FREE_WORDS = (
+    "prompt",
+    "description",
+    "refusal",
+    "name",
+    "operator",
+    "field",
+)  # of a query AST: not values of a request
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What stands for an answer where independent ones do not mean the same."""
+
+    reason: str
+
+
+def agree(answers: Sequence[Any], schema: dict[str, Any]) -> Any:
+    """Return the first of several independent answers where all mean the same, else a failure or Disagreement.
+
+    >>> agree([{"a": 1}, {"a": 1.0}], {"type": "object"})
+    {'a': 1}
+    >>> agree([{"a": 1}, {"a": 2}], {"type": "object"}).reason
+    '1 of 2 answers: {"a":1}; 1 of 2 answers: {"a":2}'
+    """
+    failed = next((answer for answer in answers if isinstance(answer, TeacherFailure)), None)
+    if failed is not None or len(answers) == 1:
+        return answers[0] if failed is None else failed
+    meanings = Counter(canonical(answer, schema) for answer in answers)
+    if len(meanings) == 1:
+        return answers[0]
+    said = [f"{n} of {len(answers)} answers: {meaning}" for meaning, n in meanings.most_common()]
+    return Disagreement("; ".join(said))
 
 
 @dataclass(frozen=True)
@@ -66,6 +101,7 @@ class Collector:
     written: set[tuple[str, str]]
     rows: list[DatasetRow] = field(default_factory=list)
     rejected: list[DatasetRow] = field(default_factory=list)
+    check_grounding: bool = False  # whether values of a teacher's answer must be given by its request or schema
 
     def add(self, candidate: Candidate) -> bool:
         """Judge a candidate and keep or reject it; whether it was kept."""
@@ -76,14 +112,27 @@ class Collector:
             self.requests.add(query, quota.split)
         if isinstance(candidate.answer, TeacherFailure):
             return self.reject(replace(candidate, answer=None), "no_answer", candidate.answer.reason)
+        if isinstance(candidate.answer, Disagreement):
+            return self.reject(replace(candidate, answer=None), "disagreement", candidate.answer.reason)
         candidate = _in_form(candidate)
-        if problem := _invalid(candidate) or _wrong_kind(candidate):
+        if problem := _invalid(candidate) or _wrong_kind(candidate) or self._invented(candidate):
             return self.reject(candidate, *problem)
         row = candidate.as_row()
         self.rows.append(row)
         if (row.schema_id, query) not in self.written:
             self.artifact.append(row.as_json())
         return True
+
+    def _invented(self, candidate: Candidate) -> Problem | None:
+        if not self.check_grounding or candidate.teacher_model == "user":
+            return None
+        source = candidate.quota.source
+        free = FREE_WORDS if source.is_dsl else ()
+        found = ungrounded_values(candidate.query, candidate.answer, source.schema, free)
+        if not found:
+            return None
+        path, value = found[0]
+        return "ungrounded", f"{path}: nothing in the request gives {json.dumps(value, ensure_ascii=False)}"
 
     def reject(self, candidate: Candidate, error_type: str, reason: str) -> bool:
         """Keep a candidate apart with its reason; False, for the caller to return."""

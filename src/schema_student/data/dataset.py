@@ -30,7 +30,7 @@ from schema_student.core.records import DatasetRow, write_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import SPLITS
 from schema_student.core.stamps import digest, make_stamp
-from schema_student.data.collector import Candidate, Collector
+from schema_student.data.collector import Candidate, Collector, agree
 from schema_student.data.dedup import RequestIndex
 from schema_student.data.lengths import check_lengths
 from schema_student.data.likeness import compare_with_own, say_far
@@ -39,7 +39,7 @@ from schema_student.data.sources import Source, read_sources, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
 from schema_student.schema.user_schemas import SchemaRow
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
-from schema_student.teacher.client import Teacher, open_teacher
+from schema_student.teacher.client import SAMPLE, Ask, Teacher, open_teacher
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.teacher.usage import usage_line
 
@@ -83,7 +83,8 @@ def _make(
 ) -> None:
     written = {(row["schema_id"], row["query"]) for row in artifact.rows}
     requests = RequestIndex(settings.dataset.near_duplicate, settings.dataset.test_overlap)
-    collector = Collector(artifact, requests, written)
+    grounding = settings.dataset.teacher_grounding and not choice.embedded
+    collector = Collector(artifact, requests, written, check_grounding=grounding)
     own = split_own_queries(sources, splits, settings.run.seed)
     quotas = plan_quotas(sources, splits, answered_splits(own, choice), settings)
     total = sum(quotas.values()) + sum(len(rows) for rows in own.values())
@@ -136,7 +137,7 @@ class _Writer:
         """Add the user's requests; their answers are the truth, and where one is missing the teacher is asked."""
         unanswered = [(source, row) for source, row in rows if row.answer is None]
         asks = [("answer", _question(source, str(row.query), self._own_date(row), "en")) for source, row in unanswered]
-        written = self.teacher.ask_many(asks, progress="answers")
+        written = self._ask_answers(asks)
         found = {id(row): answer for (_, row), answer in zip(unanswered, written, strict=True)}
         for source, row in rows:
             answer = row.answer if row.answer is not None else found[id(row)]
@@ -171,12 +172,22 @@ class _Writer:
             ("answer", _question(quota.source, query, payload["current_date"], quota.language, payload["batch"]))
             for quota, payload, query in requests
         ]
-        answers = self.teacher.ask_many(asks, progress="answers")
+        answers = self._ask_answers(asks)
         for (quota, payload, query), answer in zip(requests, answers, strict=True):
             candidate = Candidate(quota, query, payload["current_date"], answer, self.teacher.name)
             if quotas.get(quota) and self.collector.add(candidate):
                 quotas[quota] -= 1
                 self.bar.update()
+
+    def _ask_answers(self, asks: Sequence[Ask]) -> list[Any]:
+        """Ask for answers, each several times where they must agree; a failure or a Disagreement stands for none.
+
+        The embedded teacher is a function of the question, so that asking it again would tell nothing.
+        """
+        many = 1 if self.teacher.chat.choice.embedded else self.settings.dataset.teacher_agreement
+        every = [(role, payload | {SAMPLE: i} if i else payload) for role, payload in asks for i in range(many)]
+        answers = self.teacher.ask_many(every, progress="answers")
+        return [agree(answers[n * many : (n + 1) * many], payload["schema"]) for n, (_, payload) in enumerate(asks)]
 
     def _query_payloads(self, quotas: dict[Quota, int], round_number: int) -> list[tuple[Quota, dict[str, Any]]]:
         """The questions of the query role: BATCH requests at most each, every one with a date of its own."""

@@ -41,6 +41,7 @@ from schema_student.teacher.roles import role_format, role_messages
 from schema_student.teacher.usage import Usage
 
 Ask = tuple[str, dict[str, Any]]
+SAMPLE = "sample"  # in a payload: the n-th independent answer to the same question, 0 = the first
 
 
 @contextmanager
@@ -119,10 +120,12 @@ class Teacher:
 
     def _look_up(self, role: str, payload: dict[str, Any]) -> dict[str, Any] | Question | TeacherFailure:
         """Find the answer on disk, or make the question to be put; an invalid (imported) answer is asked for again."""
+        payload = dict(payload)
+        sample = int(payload.pop(SAMPLE, 0))
         messages, wanted = role_messages(role, payload), role_format(role, payload)
         # All that decides an answer; the host does not.
         model = [self.name, self.info["model_digest"]]
-        key = digest([role, messages, wanted, model, self._answers.model_dump()])
+        key = digest([role, messages, wanted, model, self._answers.model_dump(), *[sample] * (sample > 0)])
         self._keys.setdefault(key)
         try:
             compiled = compile_schema(wanted, "format")
@@ -132,7 +135,7 @@ class Teacher:
         if answer is not None and not find_violations(answer["value"], compiled):
             self.usage.count_cost(answer)
             return dict(answer)
-        return Question(role, messages, compiled, key, self.info["format"] != "ignored")
+        return Question(role, messages, compiled, key, self.info["format"] != "ignored", sample)
 
     def _put_all(self, questions: list[Question], total: int, progress: str) -> dict[str, Any]:
         """Ask the questions; key -> answer or failure. The bar counts those that were on disk as well."""

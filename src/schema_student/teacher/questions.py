@@ -28,6 +28,7 @@ class Question:
     compiled: CompiledSchema
     key: str
     formatted: bool  # whether the server is given the schema as `format`
+    sample: int = 0  # which of several independent answers this one is
     tries: int = 0  # answers that were of no use
     faults: int = 0  # requests that failed
     repairs: int = 0
@@ -49,7 +50,7 @@ def write_chat(question: Question, answers: AnswersSettings, info: dict[str, Any
 
 def _options(question: Question, answers: AnswersSettings, info: dict[str, Any]) -> dict[str, Any]:
     """The seed is the question's own, and another after an answer of no use; writers vary, and so does a second try."""
-    varied = (question.tries or question.role in WRITERS) and question.rejected is None
+    varied = (question.tries or question.sample or question.role in WRITERS) and question.rejected is None
     num_ctx = answers.teacher_num_ctx
     if info["api"] == "openai" and info["context_length"]:
         num_ctx = min(num_ctx, info["context_length"])
