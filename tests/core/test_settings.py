@@ -50,14 +50,14 @@ def test_the_published_schema_is_current():
     assert published == config_schema(), "run scripts/write_config_schema.py"
 
 
-@pytest.mark.parametrize("name", ["defaults.json", "auto_embedded.json", "auto_gemma.json"])
+@pytest.mark.parametrize("name", ["defaults.json", "auto_embedded.json", "auto_gemma.json", "auto_gemma_cpu.json"])
 def test_shipped_configurations_fit_the_published_schema(name):
     schema = json.loads((CONFIG_DIR / "schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(read_config(CONFIG_DIR / name), schema)
 
 
-@pytest.mark.parametrize("kind", ["embedded", "gemma", "transformers"])
+@pytest.mark.parametrize("kind", ["embedded", "gemma", "gemma_cpu"])
 def test_resolve_auto_fills_in_every_auto_number_and_only_these(kind):
     resolved = resolve_auto(default_settings(sft_batch_size=3), kind)
     assert resolved.sft.sft_batch_size == 3

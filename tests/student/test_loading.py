@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from schema_student.core.errors import UserError
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings
+from schema_student.student.bases.record import BaseRecord, write_record
 from schema_student.student.choice import GEMMA, StudentChoice, base_digest, base_facts, choose_student, hub_revision
 from schema_student.student.loading import (
     LORA_MODULES,
@@ -49,18 +50,33 @@ def test_auto_without_a_gpu_takes_the_embedded_student_and_says_why(monkeypatch)
     assert "no CUDA GPU" in choice.reason
 
 
-def test_auto_with_a_gpu_and_the_weights_takes_gemma(monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A machine with a GPU, where nothing was fetched; the folder that bases are fetched into."""
     monkeypatch.setattr("schema_student.student.choice.has_cuda", lambda: True)
-    monkeypatch.setattr("schema_student.student.choice._in_reach", lambda model_id: True)
+    for module in ("locate", "placing", "fetch"):
+        monkeypatch.setattr(f"schema_student.student.bases.{module}.models_dir", lambda: tmp_path)
+    return tmp_path
+
+
+def test_auto_with_a_gpu_and_the_weights_takes_gemma(monkeypatch, gpu):
+    monkeypatch.setattr("schema_student.student.choice.in_reach", lambda hub_id: True)
     choice = choose_student(default_settings())
     assert (choice.kind, choice.base) == ("gemma", GEMMA)
 
 
-def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch):
-    monkeypatch.setattr("schema_student.student.choice.has_cuda", lambda: True)
-    monkeypatch.setattr("schema_student.student.choice._in_reach", lambda model_id: False)
+def test_auto_with_a_gpu_but_no_weights_takes_the_embedded_student(monkeypatch, gpu):
+    monkeypatch.setattr("schema_student.student.choice.in_reach", lambda hub_id: False)
     choice = choose_student(default_settings())
-    assert choice.kind == "embedded" and "neither cached nor reachable" in choice.reason
+    assert choice.kind == "embedded" and "neither fetched, cached nor reachable" in choice.reason
+
+
+def test_auto_with_a_gpu_takes_what_was_fetched_before_it_asks_the_hub(monkeypatch, gpu):
+    monkeypatch.setattr("schema_student.student.choice.in_reach", lambda hub_id: pytest.fail("the hub was asked"))
+    for name in ("gemma", "gemma-it"):
+        write_record(gpu / name, BaseRecord("x", "y", "Q4_K_M"))
+        choice = choose_student(default_settings())
+        assert (choice.kind, choice.base, choice.name) == ("gemma", str(gpu / name), f"{name}, dequantized from Q4_K_M")
 
 
 def test_unsloth_is_asked_for_what_transformers_loads(monkeypatch):

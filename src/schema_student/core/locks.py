@@ -13,10 +13,10 @@ from schema_student.core.errors import UserError
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock` in this process; raises UserError, naming the holder, where another has it."""
+def hold_lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold `<path>.lock` in this process; where another has it, wait, or raise UserError that names the holder."""
     lock = path.with_name(path.name + ".lock")
-    file = _acquire(path, lock)
+    file = _acquire(path, lock, wait)
     try:
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -27,11 +27,11 @@ def hold_lock(path: Path) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, lock: Path) -> TextIO:
+def _acquire(path: Path, lock: Path, wait: bool) -> TextIO:
     while True:
         file = lock.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "?"

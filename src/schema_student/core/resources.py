@@ -14,3 +14,8 @@ RESOURCES = PACKAGE / "_resources" if IS_INSTALLED else CHECKOUT
 CONFIG_DIR = RESOURCES / "config"
 DATA_DIR = RESOURCES / "data"
 EMBEDDED_STUDENT = RESOURCES / "models" / "embedded-student"
+
+
+def models_dir() -> Path:
+    """Return the folder of bases that were fetched: models/ of a checkout, else of the current folder."""
+    return Path("models") if IS_INSTALLED else CHECKOUT / "models"

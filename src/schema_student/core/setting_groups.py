@@ -214,7 +214,9 @@ class StudentBaseSettings(Group):
     section = "student"
 
     base_model: PathName = setting(
-        '"auto", "embedded", or a folder or hub id (ID or ID@COMMIT) of a causal model', min_length=1
+        '"auto", "embedded", "gemma", "gemma-it", or a causal model: folder, hub id (ID or ID@COMMIT), GGUF file, '
+        "ollama:NAME:TAG",
+        min_length=1,
     )
     adapter: PathName = setting('folder of a LoRA adapter; "" = the one of this run')
     processes: int = setting(

@@ -235,9 +235,9 @@ def kebab_case(name: str) -> str:
 
 
 def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
-    """Fill in every "auto" number for a kind of student: "embedded", else as for Gemma.
+    """Fill in every "auto" number for a kind of student: "embedded", "gemma" on a GPU, "gemma_cpu".
 
-    The numbers stand in config/auto_embedded.json and config/auto_gemma.json.
+    The numbers stand in config/auto_KIND.json.
     """
     values = settings.dump(*GROUPS)
     for name, value in read_auto(kind).items():
@@ -248,7 +248,7 @@ def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
 
 def read_auto(kind: str) -> dict[str, Any]:
     """Read what "auto" numbers become for a kind of student."""
-    return read_config(CONFIG_DIR / ("auto_embedded.json" if kind == "embedded" else "auto_gemma.json"))
+    return read_config(CONFIG_DIR / f"auto_{kind}.json")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),
     "import-answers": ("run", "server.teacher_answers"),
+    "fetch-base": ("run.dry_run", "run.overwrite"),
     "pretrain": ("run.dry_run",),
     "config": tuple(GROUPS),
     "completion": (),

@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     tokens          text <-> token ids, in one place
     embedded        the embedded student from nothing
+    bases           what a name means, and fetching it: GGUF files, Ollama's store, packages, the hub
     choice          which base, how it loads, and why
     attention       attention along the branches of a tree, and to a long cache
     blockwise_head  log-probabilities of targets, block by block of the vocabulary

@@ -12,38 +12,57 @@ from schema_student.core.hub_ids import split_revision
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
 from schema_student.core.stamps import digest
+from schema_student.student.bases.locate import find_by_name, in_reach, locate_base
+from schema_student.student.bases.record import read_record
 
-GEMMA = "unsloth/gemma-3-270m-it"
+PREFERRED = ("gemma-it", "gemma")  # what "auto" takes on a GPU, of what was fetched
+GEMMA = "unsloth/gemma-3-270m-it"  # and else of the hub
 
 
 @dataclass(frozen=True)
 class StudentChoice:
     """Which base a run uses, how it loads, and why: said when a run starts and recorded in run_config.json."""
 
-    kind: str  # "embedded" or "gemma": which of config/auto_*.json fills the settings left at "auto"
+    kind: str  # "embedded", "gemma" or "gemma_cpu": which of config/auto_*.json fills the settings left at "auto"
     base: str  # folder, or hub id with or without @COMMIT
     backend: str  # "unsloth" or "transformers"
     reason: str
+    made: str = ""  # how the weights of a fetched base came to be: "dequantized from Q4_K_M"
 
     @property
     def name(self) -> str:
         """Name the student as reports do."""
-        return "embedded student (Gemma 3 architecture, 2.6M parameters)" if self.kind == "embedded" else self.base
+        if self.kind == "embedded":
+            return "embedded student (Gemma 3 architecture, 2.6M parameters)"
+        return f"{Path(self.base).name}, {self.made}" if self.made else self.base
 
 
 def choose_student(settings: AnySettings) -> StudentChoice:
     """Choose the base that the settings name, or for "auto" the best of this machine. A named one never falls back."""
+    named = settings.student.base_model
+    if named == "embedded" or _same_folder(named, EMBEDDED_STUDENT):
+        return _embedded("asked for by name")
+    if named != "auto":
+        return _choose(locate_base(named, just_look=settings.run.dry_run), "asked for by name")
+    if not has_cuda():
+        return _embedded("auto: no CUDA GPU")
+    for name in PREFERRED:
+        if fetched := find_by_name(name):
+            return _choose(str(fetched), f"auto: CUDA GPU, and {name} was fetched")
+    if in_reach(GEMMA):
+        return _choose(GEMMA, f"auto: CUDA GPU and {GEMMA} in reach")
+    return _embedded(f"auto: {GEMMA} is neither fetched, cached nor reachable")
+
+
+def _embedded(reason: str) -> StudentChoice:
+    return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", reason)
+
+
+def _choose(base: str, reason: str) -> StudentChoice:
     backend = "unsloth" if has_cuda() and importlib.util.find_spec("unsloth") else "transformers"
-    if settings.student.base_model == "embedded" or _same_folder(settings.student.base_model, EMBEDDED_STUDENT):
-        return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", "asked for by name")
-    if settings.student.base_model != "auto":
-        return StudentChoice("gemma", settings.student.base_model, backend, "asked for by name")
-    missing = (
-        "no CUDA GPU" if not has_cuda() else "" if _in_reach(GEMMA) else f"{GEMMA} is neither cached nor reachable"
-    )
-    if missing:
-        return StudentChoice("embedded", str(EMBEDDED_STUDENT), "transformers", f"auto: {missing}")
-    return StudentChoice("gemma", GEMMA, backend, f"auto: CUDA GPU and {GEMMA} in reach")
+    record = read_record(Path(base))
+    made = record.describe() if record else ""
+    return StudentChoice("gemma" if has_cuda() else "gemma_cpu", base, backend, reason, made)
 
 
 def resolve_student(given: AnySettings) -> tuple[StudentChoice, ResolvedSettings]:
@@ -62,25 +81,6 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@cache
-def _in_reach(model_id: str) -> bool:
-    """Whether the weights are in the hub's cache, or the hub answers for them within five seconds."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(try_to_load_from_cache(model_id, "config.json"), str):
-        return True
-    try:
-        HfApi().model_info(model_id, timeout=5)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # httpx's errors reach us as OSError or HfHubHTTPError
-        return False
-    except Exception as error:
-        if type(error).__module__.startswith("httpx"):
-            return False
-        raise
-    return True
-
-
 def _same_folder(name: str, folder: Path) -> bool:
     return Path(name).is_dir() and Path(name).resolve() == folder.resolve()
 
@@ -89,6 +89,8 @@ def _same_folder(name: str, folder: Path) -> bool:
 def base_digest(base: str) -> str:
     """Compute the digest of a local base's configuration, tokenizer and weights; of a hub id its name and revision."""
     folder = Path(base)
+    if folder.is_file():  # a GGUF file that a dry run names
+        return digest(folder)
     if not folder.is_dir():
         return digest({"base": split_revision(base)[0], "revision": hub_revision(base)})
     files = sorted(
@@ -102,7 +104,7 @@ def base_digest(base: str) -> str:
 def base_facts(base: str) -> dict[str, str]:
     """Collect what a stamp holds of a base: its digest, and the commit of one of the hub."""
     facts = {"base_digest": base_digest(base)}
-    return facts if Path(base).is_dir() else {**facts, "base_revision": hub_revision(base)}
+    return facts if Path(base).exists() else {**facts, "base_revision": hub_revision(base)}
 
 
 @cache
