@@ -197,3 +197,12 @@ def test_a_reference_to_false_is_told():
 def test_an_invalid_value_has_a_violation_also_where_no_part_is_found_at_fault(monkeypatch):
     monkeypatch.setattr("schema_student.schema.subschemas.Subschemas.is_valid", lambda *_: True)
     assert find_violations(3, compile_schema({"type": "string", "description": "blamed on none"}))[0].path == ""
+
+
+@pytest.mark.parametrize("depth", [100, 199, 300])
+@pytest.mark.parametrize("schema", [{"type": "string"}, {"const": "x"}, {"items": {"items": {}}, "maxItems": 0}])
+def test_a_fault_of_a_value_that_nests_deep_is_told(depth, schema):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    assert len(find_violations(value, compile_schema(schema))) == 1

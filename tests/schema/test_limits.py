@@ -109,3 +109,13 @@ def test_before_2019_what_stands_beside_a_reference_asks_for_nothing():
     assert find_cycle(
         {**node, "definitions": {"n": {"type": "null"}}}
     ) == '/allOf/0/$ref: "#" comes back to itself ' + ("without a keyword between, so that it says nothing")
+
+
+@pytest.mark.parametrize("keyword", ["$anchor", "$dynamicAnchor"])
+def test_an_anchor_of_two_parts_is_refused_and_of_two_resources_is_not(keyword):
+    parts = {"x": {keyword: "a", "type": "integer"}, "y": {"$anchor": "a", "type": "string"}}
+    with pytest.raises(SchemaError, match=r'^f.json: /\$defs/.*nchor: "a" is the anchor of /\$defs/. as well'):
+        compile_schema({"$ref": "#a", "$defs": parts}, "f.json")
+    parts["y"]["$id"] = "y"
+    assert compile_schema({"$ref": "#a", "$defs": parts}).validator.is_valid(1)
+    assert compile_schema({"properties": {"$anchor": {"const": {"$anchor": "a"}}}, "$anchor": "a"})

@@ -15,7 +15,7 @@ from jsonschema_rs import ValidationError
 from schema_student.core.errors import UserError
 from schema_student.schema.drafts import ADVICE, DRAFTS, old_marks
 from schema_student.schema.dynamic_references import settle_dynamic_references
-from schema_student.schema.limits import find_bad_number, find_cycle, settle_counts
+from schema_student.schema.limits import find_bad_number, find_cycle, find_repeated_anchor, settle_counts
 from schema_student.schema.rules import RULES, Rule
 from schema_student.schema.structure import REFERRING, encode_references, json_pointer, references_of, unescape_pointer
 from schema_student.schema.subschemas import Subschemas
@@ -70,7 +70,7 @@ def _compile(text: str) -> CompiledSchema:
         raise SchemaError(f"cannot be compiled: {error}") from error
     settle_dynamic_references(schema)
     settle_counts(schema)
-    if fault := find_bad_number(schema) or find_cycle(schema):
+    if fault := find_bad_number(schema) or find_repeated_anchor(schema) or find_cycle(schema):
         raise SchemaError(fault)
     return CompiledSchema(schema, validator, _read_rules(schema.get("x-rules", [])), Subschemas(schema))
 

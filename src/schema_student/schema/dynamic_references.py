@@ -36,7 +36,7 @@ def settle_dynamic_references(schema: Node) -> None:
     """
     if not find_dynamic_keyword(schema):
         return
-    placed = list(_place_in_resources(schema))
+    placed = list(place_in_resources(schema))
     for each in placed:
         for keyword in DYNAMIC:
             if isinstance(each.node.get(keyword), str):
@@ -81,7 +81,7 @@ def _refer(node: Node, keyword: str, target: str) -> None:
         node["$ref"] = target
 
 
-def _place_in_resources(schema: Node) -> Iterator[Placed]:
+def place_in_resources(schema: Node) -> Iterator[Placed]:
     """List the objects of a schema, those around before those inside."""
     resources: dict[tuple[str | int, ...], Node] = {(): schema}
     for path, node in place_nodes(schema):

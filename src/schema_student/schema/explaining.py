@@ -27,7 +27,7 @@ def explain(parts: Subschemas, value: Any) -> tuple[Violation, ...]:
     explainer = _Explainer(parts)
     try:
         faults = explainer.explain(parts.root, value, "")
-    except RecursionError:
+    except (RecursionError, ValueError):  # ValueError: jsonschema-rs hands no value out that nests so deep
         faults = (make_fault("", "$ref", "nested too deep to say what is not valid"),)
     faults = faults or (_not_looked_at(parts.root, value, ""),)
     found = list(dict.fromkeys(fault.violation for fault in faults))

@@ -1,4 +1,4 @@
-"""Find in a schema numbers that a double cannot hold, and references that only name each other."""
+"""Find in a schema numbers that a double cannot hold, references that only name each other, and repeated anchors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from schema_student.schema.dynamic_references import place_in_resources
 from schema_student.schema.structure import References, json_pointer, place_nodes, references_of
 
 SIZES = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties", "Contains"))
@@ -34,6 +35,18 @@ def _describe_number(keyword: str, number: Any) -> str:
         return f"a number of {len(str(abs(number)))} digits is beyond a double, whose greatest is {GREATEST:.2g}"
     if keyword == "multipleOf" and number < LEAST_STEP:
         return f"{number} is below {LEAST_STEP}: what is a multiple of it cannot be told with doubles"
+    return ""
+
+
+def find_repeated_anchor(schema: dict[str, Any]) -> str:
+    """Find an anchor that two parts of one schema resource have, so that a reference to it is ambiguous, or ""."""
+    found: dict[tuple[int, str], str] = {}
+    for pointer, node, resource in place_in_resources(schema):
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            name = node.get(keyword)
+            if isinstance(name, str) and found.setdefault((id(resource), name), pointer) != pointer:
+                other = found[id(resource), name] or "/"
+                return f'{pointer}/{keyword}: "{name}" is the anchor of {other} as well: a reference to it is ambiguous'
     return ""
 
 

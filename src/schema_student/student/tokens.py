@@ -20,13 +20,13 @@ def encode_prompt(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[in
     """
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not tokenizer.chat_template:
-        return list(tokenizer(write_transcript(turns))["input_ids"])
+        return _encode(tokenizer, write_transcript(turns))
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)
         raise UserError(f"the base's chat template refuses turns of {roles}: {error}; leave such rows out") from None
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _encode(tokenizer, text, add_special_tokens=False)
 
 
 def write_transcript(turns: Sequence[dict[str, str]]) -> str:
@@ -39,7 +39,12 @@ def write_transcript(turns: Sequence[dict[str, str]]) -> str:
 
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
     """Encode the model's turn: the text and the end-of-turn token, which teaches it to stop."""
-    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], end_of_turn_id(tokenizer)]
+    return [*_encode(tokenizer, completion, add_special_tokens=False), end_of_turn_id(tokenizer)]
+
+
+def _encode(tokenizer: Any, text: str, **options: bool) -> list[int]:
+    """Encode a text without the tokenizer's own remark on long ones: its reader says what is too long for what."""
+    return list(tokenizer(text, verbose=False, **options)["input_ids"])
 
 
 def end_of_turn_id(tokenizer: Any) -> int:
