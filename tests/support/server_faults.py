@@ -151,6 +151,7 @@ TABLE: list[tuple[str, str, str, Send]] = [
     ("bytes that are not UTF-8", "protocol", "retried", whole(GOOD.replace(b"fine", b"f\xffne"))),
     ("a line that is not JSON", "protocol", "retried", whole(WORDS + b"{oops}\n" + GOOD)),
     ("a line that is cut", "protocol", "retried", whole(GOOD[:-20])),
+    ("a web page that says it is text", "protocol", "retried", whole(HTML, kind="text/plain")),
     ("an array for an object", "protocol", "retried", whole(b"[" + GOOD.strip() + b"]\n")),
     ("null for an object", "protocol", "retried", whole(b"null\n")),
     ("JSON nested 100,000 deep", "protocol", "retried", whole(DEEP)),

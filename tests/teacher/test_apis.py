@@ -10,7 +10,7 @@ from fault_server import NUM_CTX, VERDICT, Fault, fault_server, line, status, wh
 from server_faults import FAULTS
 
 from schema_student.core.settings import default_settings
-from schema_student.teacher.addresses import api_keys
+from schema_student.teacher.addresses import read_addresses
 from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherError, TeacherFailure
@@ -62,7 +62,8 @@ def test_auto_takes_the_preferred_model_of_such_a_server(tmp_path):
         settings = openai_settings(server, tmp_path, teacher_model="auto", preferred_teacher="m:1")
         choice = resolve_teacher(settings)
         assert (choice.model, choice.api) == ("m:1", "openai") and "has it" in choice.reason
-        assert resolve_teacher(settings.changed(preferred_teacher="other")).embedded
+        with pytest.raises(TeacherError, match=r"has not got other \(it has m:1\): get it there"):
+            resolve_teacher(settings.changed(preferred_teacher="other"))
 
 
 def test_a_model_that_is_not_served_is_named(tmp_path):
@@ -146,6 +147,9 @@ def test_a_prompt_that_the_server_cut_is_an_error(tmp_path):
 
 
 def test_keys_pair_up_with_hosts_in_their_order(monkeypatch):
+    def api_keys(api, hosts):
+        return [address.authorization.removeprefix("Bearer ") for address in read_addresses(api, hosts)]
+
     a, b, c = "http://a:1", "http://b:2", "http://c:3"
     monkeypatch.setenv("OLLAMA_API_KEY", "k1, k2")
     assert api_keys("ollama", [a, b, c]) == ["k1", "k2", ""]
@@ -162,5 +166,5 @@ def test_a_server_that_is_down_is_called_by_its_api_with_how_to_start_one(tmp_pa
     with pytest.raises(TeacherError, match=r"OpenAI-compatible server does not answer .*`vllm serve") as caught:
         open_teacher(settings).__enter__()
     assert "ollama" not in str(caught.value).casefold()
-    found = resolve_teacher(settings.changed(teacher_model="auto"))
-    assert found.reason == "auto: no OpenAI-compatible server answers at http://127.0.0.1:9"
+    with pytest.raises(TeacherError, match=r"OpenAI-compatible server does not answer at http://127.0.0.1:9"):
+        resolve_teacher(settings.changed(teacher_model="auto"))

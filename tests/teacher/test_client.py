@@ -9,6 +9,7 @@ import time
 import pytest
 from fake_ollama import ASK, VERDICT, after_probe, fake_ollama, fake_settings, said
 
+from schema_student.teacher.addresses import read_addresses
 from schema_student.teacher.apis import open_servers
 from schema_student.teacher.budget import Limits
 from schema_student.teacher.cache import AnswerCache
@@ -101,7 +102,9 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_came(tmp_path):
         settings = fake_settings(fake, tmp_path)
         with open_teacher(settings) as t:
             t.ask(*ASK)
-            t.chat.hosts = [Host(open_servers("ollama", ["127.0.0.1:9"], Limits(1, 1, 9999))[0])]
+            t.chat.hosts = [
+                Host(open_servers("ollama", read_addresses("ollama", ["127.0.0.1:9"]), Limits(1, 1, 9999))[0])
+            ]
             with pytest.raises(TeacherError, match="does not answer"):
                 t.ask("judge", {"schema": {}, "query": "another", "answer": {}})
         with open_teacher(settings) as t:

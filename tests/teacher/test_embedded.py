@@ -39,14 +39,23 @@ QUERY = {"schema": SCHEMA, "language": "en", "current_date": "2026-03-04", "kind
 
 
 @pytest.fixture(scope="module")
-def host():
-    with serve() as address:
-        yield address
+def address():
+    with serve() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def client(host):
-    with ollama.Client(host, trust_env=False, timeout=20) as client:
+def http(address):
+    """A client that has the token."""
+    headers = {"Authorization": address.authorization}
+    with httpx.Client(base_url=address.url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    headers = {"Authorization": address.authorization}
+    with ollama.Client(address.url, headers=headers, trust_env=False, timeout=20) as client:
         yield client
 
 
@@ -80,13 +89,13 @@ def test_generate_answers_and_streams(client):
     assert json.loads(whole.response)["queries"] and whole.done_reason == "stop" and parts[-1].done
 
 
-def test_tags_show_and_version_describe_the_model(client, host):
+def test_tags_show_and_version_describe_the_model(client, http):
     assert [model.model for model in client.list().models] == [f"{MODEL}:latest"]
     assert len(client.list().models[0].digest) == 64
     shown = client.show(MODEL)
     assert shown.capabilities == ["completion"] and "not an LLM" in shown.modelfile
-    assert httpx.get(f"{host}/api/version", trust_env=False).json()["version"].endswith("embedded")
-    assert httpx.get(host, trust_env=False).text == "Ollama is running"
+    assert http.get("/api/version").json()["version"].endswith("embedded")
+    assert http.get("/").text == "Ollama is running"
     assert client.chat(f"{MODEL}:latest", []).done_reason == "load"
 
 
@@ -110,8 +119,8 @@ def test_an_unknown_model_is_a_404_that_the_client_understands(client, stream):
         ("/api/nothing", b"{}", 404, "page not found"),
     ],
 )
-def test_bad_requests_are_answered_as_ollama_does(host, path, body, status, said):
-    answer = httpx.post(host + path, content=body, trust_env=False)
+def test_bad_requests_are_answered_as_ollama_does(http, path, body, status, said):
+    answer = http.post(path, content=body)
     assert answer.status_code == status
     assert said in answer.json()["error"]
 

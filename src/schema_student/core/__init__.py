@@ -3,6 +3,7 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     resources       the files that travel with the package
+    cleaning        words of others, before a person sees them
     log             the one logger
     errors          what a person did wrong, with what to do about it
     splits          names of the splits

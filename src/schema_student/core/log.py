@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import sys
 
+from schema_student.core.cleaning import for_terminal
+
 log = logging.getLogger("schema_student")
 
 
 class TerminalHandler(logging.Handler):
-    """Writes bare messages: warnings and errors to standard error, all else to standard output."""
+    """Writes bare messages: warnings and errors to standard error, all else to standard output.
+
+    Whatever a message repeats of a server, a file or a model, nothing in it steers the terminal.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(self.format(record), file=stream, flush=True)
+        print(for_terminal(self.format(record)), file=stream, flush=True)
 
 
 def log_to_terminal() -> None:

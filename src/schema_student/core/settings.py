@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, create_model
 
 from schema_student.core import setting_groups as groups
+from schema_student.core.cleaning import hide_address, hide_userinfo
 from schema_student.core.errors import SettingsError
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.setting_groups import Group
@@ -72,8 +73,8 @@ class AnySettings:
     compare: groups.CompareSettings
 
     def flat(self) -> dict[str, Any]:
-        """Return all settings by name, as a configuration file holds them, but for those that are flags alone."""
-        return {name: value for name, value in self.dump(*GROUPS).items() if name not in FLAG_ONLY}
+        """Return all settings by name, as a configuration file holds them, without flags and without passwords."""
+        return {name: _hide(name, value) for name, value in self.dump(*GROUPS).items() if name not in FLAG_ONLY}
 
     def dump(self, *names: str) -> dict[str, Any]:
         """Return the settings of these groups by name: what a stage puts into its stamp."""
@@ -142,7 +143,16 @@ def _build_group(kind: type[Group], values: Mapping[str, Any], origin: Callable[
         name = str(first["loc"][0])
         if first["type"] == "missing":
             raise SettingsError(f"setting {name} has no value; config/defaults.json must give one") from None
-        raise SettingsError(f"{origin(name)}: {values[name]!r} is not {allowed(name)}") from None
+        raise SettingsError(f"{origin(name)}: {_hide(name, values[name])!r} is not {allowed(name)}") from None
+
+
+def _hide(name: str, value: Any) -> Any:
+    """A setting's value without the passwords in it."""
+    if isinstance(value, list):
+        return [_hide(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return hide_address(value) if name == "teacher_host" else hide_userinfo(value)
 
 
 @cache

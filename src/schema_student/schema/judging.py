@@ -18,7 +18,8 @@ from schema_student.schema.ranks import NOT_JSON, VALID
 from schema_student.schema.rules import RULES
 from schema_student.schema.violations import Violation
 
-FENCE = re.compile(r"\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+FENCE = "```"
+OPENING = re.compile(r"[A-Za-z]*[ \t]*")  # what may stand behind the first fence on its line
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,26 @@ def judge(text: str, schema: CompiledSchema, strip_fences: bool = False) -> Verd
     >>> judge('{"n": "2"}', compile_schema({"properties": {"n": {"type": "integer"}}})).violations
     (Violation(path='/n', keyword='type', message='"2" is not of type "integer"'),)
     """
-    fence = FENCE.fullmatch(text) if strip_fences else None
-    value, error = parse_strict(fence.group(1) if fence else text)
+    inside = text_in_fences(text) if strip_fences else None
+    value, error = parse_strict(text if inside is None else inside)
     if error is not None:
-        return Verdict(False, None, error, False, (), NOT_JSON, fence is not None)
-    return judge_value(value, schema, fence is not None)
+        return Verdict(False, None, error, False, (), NOT_JSON, inside is not None)
+    return judge_value(value, schema, inside is not None)
+
+
+def text_in_fences(text: str) -> str | None:
+    """Return what stands between the two fences around a text, None where there are none; in linear time.
+
+    >>> text_in_fences("```json\\n{}\\n```")
+    '{}'
+    """
+    text = text.strip()
+    if not (text.startswith(FENCE) and text.endswith(FENCE)):
+        return None
+    opening, line_end, rest = text.partition("\n")
+    if not line_end or not OPENING.fullmatch(opening, len(FENCE)):
+        return None
+    return rest[: -len(FENCE)].rstrip(" \t").removesuffix("\n")
 
 
 def judge_value(value: Any, schema: CompiledSchema, fences_stripped: bool = False) -> Verdict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from decimal import Decimal
@@ -28,7 +27,7 @@ def parse_strict(text: str) -> tuple[Any, str | None]:
         return None, f"nested deeper than {MAX_DEPTH}"
     except ValueError as error:
         return None, "empty" if not text.strip() else _describe(error)
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
         return None, f"nested deeper than {MAX_DEPTH}"
     if not _is_unicode(text) or ("\\u" in text and not _is_unicode(json.dumps(value, ensure_ascii=False))):
         return None, "lone surrogate"
@@ -70,15 +69,15 @@ def _finite(digits: str) -> float | int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for character in _STRING.sub("", text):
-        depth += (character in "[{") - (character in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than MAX_DEPTH; its lists and objects are looked at once, level by level."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_DEPTH):
+        parts = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [part for some in parts for part in some if isinstance(part, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _is_unicode(text: str) -> bool:

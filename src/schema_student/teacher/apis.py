@@ -4,13 +4,16 @@ Stands between the transport and the teacher. Ollama is asked through its offici
 (vLLM, llama.cpp, Ollama's own /v1) is asked over httpx, which that client brings along: the `openai` package is not
 among the pinned requirements, and of it one POST would be used.
 
-    with closing(open_servers("ollama", ["http://127.0.0.1:11434"], limits)[0]) as server:
+    with closing(open_servers("ollama", find_addresses("ollama", []), limits)[0]) as server:
         identity = server.identify("gpt-oss:120b")
         reply = server.chat("gpt-oss:120b", messages, schema, {"num_ctx": 8192, "temperature": 0}, think="low")
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,21 +22,26 @@ from typing import Any, Protocol
 import httpx
 from pydantic import ValidationError
 
+from schema_student.core.cleaning import one_line
 from schema_student.core.stamps import digest
-from schema_student.teacher.addresses import api_keys, server_url
+from schema_student.teacher.addresses import Address
 from schema_student.teacher.budget import Limits
 from schema_student.teacher.faults import (
     ContextFault,
     CutFault,
     MissingFault,
     RefusalFault,
-    TeacherError,
     not_this_api,
     without_end,
 )
 from schema_student.teacher.transport import GuardedTransport
 
 CHARS_PER_TOKEN = 8  # more than any tokenizer gets out of a token of JSON or prose, on average over a prompt
+MOST_TOKENS = 2**40  # that a count may say
+SHOWN_NAME = 80  # characters of a server's or a model's name
+UNKNOWN = "unknown"
+MESSAGE_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+ILL_TYPED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)  # ValidationError is the first
 HALVED_CHARS_PER_TOKEN = 5  # the same, where the count of tokens is besides just what Ollama keeps of a prompt it cuts
 
 
@@ -79,11 +87,9 @@ class ModelServer(Protocol):
         """Close all connections."""
 
 
-def open_servers(api: str, hosts: Sequence[str], limits: Limits) -> list[ModelServer]:
-    """Open the servers of --teacher-api at these addresses. Raises TeacherError where one is no address."""
-    urls = [server_url(api, host) for host in hosts]
-    keys = api_keys(api, urls)
-    transports = [GuardedTransport(url, limits, key) for url, key in zip(urls, keys, strict=True)]
+def open_servers(api: str, addresses: Sequence[Address], limits: Limits) -> list[ModelServer]:
+    """Open the servers of --teacher-api at these addresses. Raises TeacherError where a proxy cannot be used."""
+    transports = [GuardedTransport(address, limits) for address in addresses]
     return [OllamaServer(each) if api == "ollama" else OpenAIServer(each) for each in transports]
 
 
@@ -97,7 +103,9 @@ class OllamaServer:
     def __init__(self, transport: GuardedTransport) -> None:
         self.host = transport.host
         self._transport = transport
-        self._client = _import_ollama().Client(transport.host, transport=transport, follow_redirects=False)
+        options: dict[str, Any] = {"transport": transport, "follow_redirects": False, "trust_env": False}
+        with _without_environment():
+            self._client = _import_ollama().Client(transport.host, **options)
 
     @property
     def limits(self) -> Limits:
@@ -108,26 +116,32 @@ class OllamaServer:
         self._transport.limits = limits
 
     def identify(self, model: str) -> Identity:
-        with _typed_fields(self.host):
-            # The official client has no method for /api/version.
-            version = _text(self._client._request_raw("GET", "/api/version").json()["version"])
+        with _typed_fields(self._transport):
+            version = self._version()
             model_digest = self.model_digest(model)
             shown = self._client.show(model)
             info = dict(shown.modelinfo or {})
             lengths = [value for name, value in info.items() if name.endswith(".context_length")]
             thinks = "thinking" in (shown.capabilities or [])
-            return Identity(version, model_digest, int(lengths[0]) if lengths else None, thinks)
+            return Identity(version, model_digest, _count(lengths[0]) or None if lengths else None, thinks)
+
+    def _version(self) -> str:
+        """The official client has no method for it, and not every server that speaks this API has it."""
+        try:
+            return one_line(_text(self._client._request_raw("GET", "/api/version").json()["version"]), SHOWN_NAME)
+        except MissingFault:
+            return UNKNOWN
 
     def models(self) -> dict[str, str]:
         """List the models that the server has, with their digests."""
-        with _typed_fields(self.host):
+        with _typed_fields(self._transport):
             return {model.model or "": model.digest or "" for model in self._client.list().models}
 
     def model_digest(self, model: str) -> str:
         found = self.models()
         name = model if model in found else f"{model}:latest"  # a name without tag means :latest, as for Ollama
         if name not in found:
-            have = f"it has {', '.join(sorted(found)[:8])}" if found else "it has no model yet"
+            have = name_models(found)
             what = f"Ollama at {self.host} has not got {model} ({have})"
             raise MissingFault(what, f"run `ollama pull {model}`, or use --teacher-model embedded")
         return found[name]
@@ -135,7 +149,7 @@ class OllamaServer:
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
         """Stream the answer: Limits.silence is then the time without a word, and a torn one shows by having no end."""
         asked = {"format": schema, "options": options, "think": think}
-        with _typed_fields(self.host):
+        with _typed_fields(self._transport):
             try:
                 reply, end = self._read(self._client.chat(model, messages, stream=True, **asked))
             except MissingFault as error:
@@ -156,25 +170,33 @@ class OllamaServer:
             last = part
         if last is None or not last.done:
             raise without_end(self.host)
-        counts = last.prompt_eval_count or 0, last.eval_count or 0
-        return Reply("".join(content), "".join(thinking), *counts), last.done_reason
+        counts = _count(last.prompt_eval_count), _count(last.eval_count)
+        said, thought = self._transport.hide(["".join(content), "".join(thinking)])
+        return Reply(said, thought, *counts), last.done_reason
 
     def close(self) -> None:
         self._client.close()
 
 
 def _import_ollama() -> Any:
-    """Import the official client when one is made, not before: its package makes one of its own on import.
+    """Import the official client when one is made, not before: its package makes one of its own on import."""
+    import ollama
 
-    That one, which is never used, reads the environment's proxies, and so fails where they need what is not installed.
-    """
-    try:
-        import ollama
-    except ImportError as error:
-        what = f"the package ollama cannot be imported ({error})"
-        advice = "unset ALL_PROXY where it names a SOCKS proxy, or install what is missing"
-        raise TeacherError(f"{what}: {advice}") from None
     return ollama
+
+
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """Hide what the official client reads of the environment, on import and when one is made.
+
+    It takes one host alone, cannot do with some proxies, and puts OLLAMA_API_KEY into the headers for any host.
+    """
+    names = [name for name in os.environ if re.fullmatch(r"(?i)OLLAMA_.*|.*_PROXY|SSL_CERT_(FILE|DIR)", name)]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: int) -> None:
@@ -193,14 +215,15 @@ def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num
 
 
 @contextmanager
-def _typed_fields(host: str) -> Iterator[None]:
+def _typed_fields(transport: GuardedTransport) -> Iterator[None]:
     """Turn what an answer with missing or ill-typed fields raises into a ProtocolFault."""
     try:
         yield
-    except (ValidationError, KeyError, IndexError, TypeError, AttributeError) as error:
-        lines = str(error).splitlines()
+    except ILL_TYPED as error:
+        lines = str(error).splitlines() or [""]
         where = " ".join(lines[1:3]) if isinstance(error, ValidationError) else f"{type(error).__name__} {lines[0]}"
-        raise not_this_api(host, f"fields are missing or ill-typed: {where.strip()}") from None
+        what = f"fields are missing or ill-typed: {transport.clean(where)}"
+        raise not_this_api(transport.place, what) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,7 +237,7 @@ class OpenAIServer:
         self.host = transport.host
         self._transport = transport
         base = transport.host if transport.host.endswith("/v1") else f"{transport.host}/v1"
-        self._client = httpx.Client(base_url=base, transport=transport, follow_redirects=False)
+        self._client = httpx.Client(base_url=base, transport=transport, follow_redirects=False, trust_env=False)
         self.limits = transport.limits
 
     @property
@@ -227,19 +250,19 @@ class OpenAIServer:
         self._transport.limits = replace(limits, silence=limits.deadline)
 
     def identify(self, model: str) -> Identity:
-        with _typed_fields(self.host):
+        with _typed_fields(self._transport):
             entry = self._entry(model)
             length = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx_train")
-            server = str(entry.get("owned_by") or "unknown")
-            return Identity(server, _entry_digest(entry), int(length) if length else None, thinks=True)
+            server = one_line(_text(entry.get("owned_by")), SHOWN_NAME) or UNKNOWN
+            return Identity(server, _entry_digest(entry), _count(length) or None, thinks=True)
 
     def models(self) -> dict[str, str]:
         """List the models that the server has, with digests of what it says of them."""
-        with _typed_fields(self.host):
+        with _typed_fields(self._transport):
             return {entry["id"]: _entry_digest(entry) for entry in self._entries()}
 
     def model_digest(self, model: str) -> str:
-        with _typed_fields(self.host):
+        with _typed_fields(self._transport):
             return _entry_digest(self._entry(model))
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -248,7 +271,7 @@ class OpenAIServer:
     def _entry(self, model: str) -> dict[str, Any]:
         entries = {entry["id"]: entry for entry in self._entries()}
         if model not in entries:
-            have = f"it has {', '.join(sorted(entries)[:8])}" if entries else "it has none"
+            have = name_models(entries)
             advice = "serve it there, or name another with --teacher-model"
             raise MissingFault(f"{self.host} has not got {model} ({have})", advice)
         return entries[model]
@@ -259,29 +282,54 @@ class OpenAIServer:
         if schema is not None:
             wanted = {"name": "answer", "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        if think:
+        if isinstance(think, bool):
+            body["chat_template_kwargs"] = {"enable_thinking": think}  # of vLLM, SGLang and llama.cpp
+        elif think:
             body["reasoning_effort"] = think
-        with _typed_fields(self.host):
-            answer = self._client.post("/chat/completions", json=body).json()
-            reply, end = self._read(answer), answer["choices"][0].get("finish_reason")
+        with _typed_fields(self._transport):
+            answer = _whole_answer(self._client.post("/chat/completions", json=body).text)
+            reply, end = self._read(answer), _text(answer["choices"][0].get("finish_reason"))
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
             raise CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
-        if end is None:
+        if not end:
             raise without_end(self.host)
         return reply
 
     def _read(self, answer: dict[str, Any]) -> Reply:
         message, usage = answer["choices"][0]["message"], answer.get("usage") or {}
         if message.get("refusal"):
-            what = f"the teacher refuses the question ({self._transport.clean(str(message['refusal']))})"
+            what = f"the teacher refuses the question ({self._transport.clean(_text(message['refusal']))})"
             raise RefusalFault(what, "another --teacher-model may do better")
-        thought = message.get("reasoning_content") or message.get("reasoning") or ""
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        return Reply(_text(message.get("content")), _text(thought), *counts)
+        thought = message.get("reasoning_content") or message.get("reasoning")
+        counts = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        return Reply(_content_text(message.get("content")), _content_text(thought), *counts)
 
     def close(self) -> None:
         self._client.close()
+
+
+def _whole_answer(text: str) -> dict[str, Any]:
+    """Read an answer; the parts of one that was streamed in spite of stream: false are joined."""
+    parts = [json.loads(line) for line in text.splitlines()]
+    if len(parts) == 1 and "message" in parts[0]["choices"][0]:
+        return dict(parts[0])
+    choices = [part["choices"][0] for part in parts if part["choices"]]  # the last part may hold counts alone
+    deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
+    message = {name: "".join(_content_text(delta.get(name)) for delta in deltas) for name in MESSAGE_TEXTS}
+    ends = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+    counts = [part["usage"] for part in parts if part.get("usage")]
+    return {
+        "choices": [{"message": message, "finish_reason": ends[-1] if ends else None}],
+        "usage": counts[-1] if counts else None,
+    }
+
+
+def _content_text(value: Any) -> str:
+    """The text of a message: text, null, or a list of parts, of which those that are no text are left out."""
+    if not isinstance(value, list):
+        return _text(value)
+    return "".join(_text(part["text"]) for part in value if part["type"] in ("text", "output_text"))
 
 
 def _text(value: Any) -> str:
@@ -289,6 +337,22 @@ def _text(value: Any) -> str:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} where text should be")
     return value or ""
+
+
+def _count(value: Any) -> int:
+    """A field that counts tokens, 0 where it is null; raises TypeError for what is no count."""
+    if value is None:
+        return 0
+    number = int(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else -1
+    if not 0 <= number <= MOST_TOKENS:
+        raise TypeError(f"{json.dumps(value)[:SHOWN_NAME]} where a count should be")
+    return number
+
+
+def name_models(names: Iterable[str]) -> str:
+    """Say which models a server has, in its words."""
+    shown = [one_line(name, SHOWN_NAME) for name in sorted(names)[:8]]
+    return f"it has {', '.join(shown)}" if shown else "it has no model yet"
 
 
 def _entry_digest(entry: dict[str, Any]) -> str:

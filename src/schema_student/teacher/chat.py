@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from schema_student.core.setting_groups import AnswersSettings, ServerSettings
+from schema_student.teacher.addresses import Address
 from schema_student.teacher.apis import Reply, open_servers
 from schema_student.teacher.budget import Limits, request_limits
 from schema_student.teacher.choice import TeacherChoice, not_answering
@@ -34,7 +35,7 @@ class Chat:
     messages: list[dict[str, str]]
     options: dict[str, Any]
     schema: dict[str, Any] | None = None
-    think: str | None = None
+    think: str | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Asked:
 def open_chat(choice: TeacherChoice, server: ServerSettings, answers: AnswersSettings) -> Iterator[ChatClient]:
     """Open a client of the chosen model; the embedded teacher is started here and stopped at the end."""
     with ExitStack() as stack:
-        addresses = choice.hosts or (stack.enter_context(serve()),)
+        addresses: Sequence[Address] = choice.hosts or [stack.enter_context(serve())]
         limits = request_limits(server, answers)
         # The first answer may wait until the model is loaded, and so in silence until the deadline.
         patient = replace(limits, silence=limits.deadline)

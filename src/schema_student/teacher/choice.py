@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schema_student.core.setting_groups import TeacherSettings
 from schema_student.core.settings import AnySettings
-from schema_student.teacher.addresses import APIS, hosts_of
-from schema_student.teacher.apis import open_servers
+from schema_student.teacher.addresses import APIS, Address, environment_hosts, find_addresses
+from schema_student.teacher.apis import name_models, open_servers
 from schema_student.teacher.budget import Limits, request_limits
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
-from schema_student.teacher.faults import ConnectFault, TeacherError, TeacherFault
+from schema_student.teacher.faults import ConnectFault, ProxyFault, TeacherError, TeacherFault
 
 EMBEDDED_NAMES = ("embedded", MODEL)
-AUTO_SECONDS = 2.0  # that "auto" waits for an Ollama to answer
+AUTO_SECONDS = 10.0  # that "auto" waits for a server that is there to answer
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TeacherChoice:
     """Which teacher, where and why; no hosts means the embedded one."""
 
     model: str
-    hosts: tuple[str, ...]
+    hosts: tuple[Address, ...]
     reason: str
     api: str = "ollama"
 
@@ -46,31 +47,57 @@ class TeacherChoice:
 def resolve_teacher(settings: AnySettings) -> TeacherChoice:
     """Choose the teacher: --teacher-model, LLM_MODEL, .llmrc, else the best that this machine has.
 
-    An id that a person named never falls back; "auto" takes preferred_teacher where the server has it.
+    An id that a person named never falls back; "auto" takes preferred_teacher where the server has it. Raises
+    TeacherError where "auto" finds a fault, or a host that a person named does not answer or has not got the model.
     """
-    api = settings.teacher.teacher_api
-    hosts = hosts_of(api, settings.server.teacher_host)
     model, origin = _named_model(settings.teacher)
     if model in EMBEDDED_NAMES:
         return TeacherChoice(MODEL, (), f"named by {origin}")
+    api = settings.teacher.teacher_api
+    hosts = find_addresses(api, settings.server.teacher_host)
     if model != "auto":
         return TeacherChoice(model, hosts, f"named by {origin}", api)
     limits = replace(request_limits(settings.server, settings.answers), silence=AUTO_SECONDS, deadline=AUTO_SECONDS)
-    return _best_teacher(settings.teacher, hosts, limits)
+    is_named = bool(settings.server.teacher_host or environment_hosts(api))
+    return _best_teacher(settings.teacher, hosts, is_named, limits)
 
 
-def _best_teacher(wanted: TeacherSettings, hosts: tuple[str, ...], limits: Limits) -> TeacherChoice:
-    """Choose the preferred teacher where the first host has it, else the embedded one."""
+def _best_teacher(wanted: TeacherSettings, hosts: tuple[Address, ...], is_named: bool, limits: Limits) -> TeacherChoice:
+    """Choose the preferred teacher where a host has it, else the embedded one, unless a person named the hosts."""
     api, preferred = wanted.teacher_api, wanted.preferred_teacher
     name = APIS[api].name
-    with closing(open_servers(api, hosts, limits)[0]) as server:
-        try:
-            found = server.models()
-        except TeacherFault:
-            return TeacherChoice(MODEL, (), f"auto: no {name} answers at {hosts[0]}")
+    try:
+        host, found = _first_that_answers(api, hosts, limits)
+    except ConnectFault as fault:
+        if is_named:
+            raise not_answering(api, str(hosts[0]), fault) from fault
+        return TeacherChoice(MODEL, (), f"auto: no {name} answers at {hosts[0]}")
+    except TeacherFault as fault:
+        raise TeacherError(f"{fault}; or use --teacher-model embedded") from fault
     if preferred in found or f"{preferred}:latest" in found:
-        return TeacherChoice(preferred, hosts, f"auto: {name} at {hosts[0]} has it", api)
-    return TeacherChoice(MODEL, (), f"auto: {name} at {hosts[0]} has not got {preferred}")
+        return TeacherChoice(preferred, hosts, f"auto: {name} at {host} has it", api)
+    missing = f"{name} at {host} has not got {preferred}"
+    if is_named:
+        raise TeacherError(
+            f"{missing} ({name_models(found)}): get it there, or name another with --teacher-model (or embedded)"
+        )
+    return TeacherChoice(MODEL, (), f"auto: {missing}")
+
+
+def _first_that_answers(api: str, hosts: Sequence[Address], limits: Limits) -> tuple[Address, dict[str, str]]:
+    """Ask hosts for their models, the next where one is not there; raises the last one's ConnectFault, or a fault."""
+    *others, last = hosts
+    for host in others:
+        try:
+            return host, _models(api, host, limits)
+        except ConnectFault:
+            continue
+    return last, _models(api, last, limits)
+
+
+def _models(api: str, host: Address, limits: Limits) -> dict[str, str]:
+    with closing(open_servers(api, [host], limits)[0]) as server:
+        return server.models()
 
 
 def _named_model(wanted: TeacherSettings) -> tuple[str, str]:
@@ -108,5 +135,7 @@ def not_answering(api: str, host: str, fault: ConnectFault) -> TeacherError:
     """Make the error of a server that is not there, with how to start it."""
     name, start = APIS[api].name, APIS[api].start
     advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
+    if isinstance(fault, ProxyFault):
+        return TeacherError(f"{fault}; or do without: --teacher-model embedded")
     why = fault.what.partition(" (")[2].removesuffix(")") or fault.what
     return TeacherError(f"{name} does not answer at {host} ({why}): {advice}")

@@ -59,6 +59,12 @@ class ConnectFault(TeacherFault):
     advice = "start it, or name another --teacher-host"
 
 
+class ProxyFault(ConnectFault):
+    """The proxy of the environment does not answer, or does not let us through."""
+
+    advice = "start it, unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or put the server's name into NO_PROXY"
+
+
 class TLSFault(TeacherFault):
     """The server's certificate is not trusted, or it does not speak TLS."""
 
@@ -115,10 +121,19 @@ class EncodingFault(TeacherFault):
 
 
 class AccessFault(TeacherFault):
-    """401 or 403: the key is missing or wrong."""
+    """401 or 403: the key or password is missing or wrong."""
 
     stops = True
-    advice = "set OLLAMA_API_KEY (OPENAI_API_KEY with --teacher-api openai) for this host"
+    advice = (
+        "set OLLAMA_API_KEY (OPENAI_API_KEY with --teacher-api openai) for this host, "
+        "or name it with a password: http://USER:PASSWORD@HOST"
+    )
+
+
+class ProxyAccessFault(AccessFault):
+    """407: the proxy wants a password."""
+
+    advice = "set HTTP_PROXY (HTTPS_PROXY for https://) to http://USER:PASSWORD@PROXY"
 
 
 class MissingFault(TeacherFault):
@@ -173,7 +188,8 @@ NO_CONNECTION = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyE
 BROKEN = (httpcore.NetworkError, httpcore.TimeoutException)
 HTTP_ERRORS = (*NO_CONNECTION, *BROKEN, httpcore.RemoteProtocolError, httpcore.UnsupportedProtocol)
 
-# The first row whose error it is and of whose words it says one (none: any). {silence}: seconds that were waited.
+# The first row whose error it is and of whose words it says one (none: any). {host} names the proxy before it as well;
+# {silence}: seconds that were waited.
 FAULT_OF_ERROR: list[tuple[tuple[type[Exception], ...], tuple[str, ...], type[TeacherFault], str]] = [
     (NO_CONNECTION, TLS_WORDS, TLSFault, "{host} cannot be trusted ({said})"),
     (NO_CONNECTION, (), ConnectFault, "{host} does not answer ({said})"),
@@ -186,19 +202,30 @@ FAULT_OF_STATUS: dict[int, type[TeacherFault]] = {
     401: AccessFault,
     403: AccessFault,
     404: MissingFault,
+    407: ProxyAccessFault,
     408: ServerFault,
     429: BusyFault,
     503: BusyFault,
 }
 
 
-def fault_of_error(error: Exception, host: str, silence: float) -> TeacherFault:
-    """Turn one of HTTP_ERRORS into a fault."""
-    said = printable(str(error)) or ("no answer in time" if isinstance(error, NO_CONNECTION) else "no end")
+def fault_of_error(error: Exception, said: str, host: str, silence: float, proxy: str = "") -> TeacherFault:
+    """Turn one of HTTP_ERRORS into a fault; `said` is what it says, cleaned, `proxy` the one before the host."""
+    if proxy and isinstance(error, NO_CONNECTION) and not any(word in said for word in TLS_WORDS):
+        return _fault_of_proxy(error, said, host, proxy)
+    said = said or ("no answer in time" if isinstance(error, NO_CONNECTION) else "no end")
     for errors, words, fault, what in FAULT_OF_ERROR:
         if isinstance(error, errors) and (not words or any(word in said for word in words)):
             return fault(what.format(host=host, said=said, silence=silence))
     raise AssertionError("the last row takes them all")
+
+
+def _fault_of_proxy(error: Exception, said: str, host: str, proxy: str) -> TeacherFault:
+    """Turn an error before there was a connection through a proxy into a fault; the proxy is what one connects to."""
+    if isinstance(error, httpcore.ProxyError):
+        fault = ProxyAccessFault if said.startswith("407") else ProxyFault
+        return fault(f"the proxy {proxy} does not let us through to {host} ({said})")
+    return ProxyFault(f"the proxy {proxy}, before {host}, does not answer ({said or 'no answer in time'})")
 
 
 def fault_of_status(status: int, host: str, said: str) -> TeacherFault:
@@ -218,9 +245,3 @@ def not_this_api(host: str, what: str) -> ProtocolFault:
 def without_end(host: str) -> TornFault:
     """Make the fault of an answer without its end."""
     return TornFault(f"{host}: the answer is torn (it has no end)")
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """Shorten a server's words for a message: one line without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
-    return line if len(line) <= limit else line[: limit - 4] + " ..."

@@ -18,6 +18,7 @@ from schema_student.teacher.choice import TeacherChoice, not_answering
 from schema_student.teacher.dispatch import LONGEST_PAUSE, Host, pause_seconds
 from schema_student.teacher.faults import ConnectFault, CutFault, RefusalFault, TeacherError, TeacherFault
 from schema_student.teacher.retries import Retry, after_fault
+from schema_student.teacher.thoughts import has_thoughts
 
 PROBE_FORMAT = {
     "type": "object",
@@ -43,6 +44,8 @@ def probe_model(client: ChatClient, answers: AnswersSettings, cache: AnswerCache
     key = digest([facts, answers.teacher_think, PROBE_FORMAT])
     honors = cache.get(key) or _with_retries(client, first, lambda: _try_out(client, first, identity, answers))
     cache.put(key, "probe", choice.model, honors)
+    if note := _note_on_thinking(answers.teacher_think, identity, honors):
+        log.info(f"note: {choice.model} {note}")
     named = {"model": choice.model, "display_name": choice.display_name, "reason": choice.reason, "api": choice.api}
     return {**named, **facts, **honors}
 
@@ -101,8 +104,7 @@ def _try_out(client: ChatClient, host: Host, identity: Identity, answers: Answer
     model, num_ctx = client.choice.model, answers.teacher_num_ctx
     if not client.choice.embedded:
         log.info(f"asking {model} a first question (it may have to be loaded) ...")
-    thinks = [answers.teacher_think] if identity.thinks and answers.teacher_think else []
-    for think in [*thinks, None]:
+    for think in _thinks_to_try(answers.teacher_think, identity):
         try:
             options = {"num_ctx": num_ctx, "temperature": 0}
             reply = host.server.chat(model, PROBE_MESSAGES, PROBE_FORMAT, options, think)
@@ -113,8 +115,29 @@ def _try_out(client: ChatClient, host: Host, identity: Identity, answers: Answer
         except CutFault:
             reply = Reply("", "", 0, 0)  # it did not stop, so it did not hold the format
         host.server.limits = client.limits  # the model is loaded by now
-        return {"format": _format_held(reply), "think": think, "num_ctx": num_ctx}
+        thought = bool(reply.thinking.strip()) or has_thoughts(reply.content)
+        return {"format": _format_held(reply), "think": think, "thought": thought, "num_ctx": num_ctx}
     raise AssertionError("the last candidate returns or raises")
+
+
+def _thinks_to_try(wanted: str, identity: Identity) -> list[str | bool | None]:
+    """List values of `think`, the best first: some models take levels, others true and false, others none of it."""
+    if wanted == "false":
+        return [False, None]  # a server that does not know whether its model thinks may heed it
+    if not wanted or not identity.thinks:
+        return [None]
+    return [True, None] if wanted == "true" else [wanted, True, None]
+
+
+def _note_on_thinking(wanted: str, identity: Identity, honors: dict[str, Any]) -> str:
+    """Say where a model does not think as --teacher-think wants it; "" where it does."""
+    if wanted == "false":
+        return "thinks all the same: its thinking cannot be switched off here" if honors["thought"] else ""
+    if not wanted or not identity.thinks or honors["think"] in (wanted, wanted == "true"):
+        return ""
+    if honors["think"] is None:
+        return f"does not take --teacher-think {wanted}: it thinks as it is used to"
+    return f"takes no level of thinking: --teacher-think {wanted} lets it think, false does not"
 
 
 def _format_held(reply: Reply) -> str:

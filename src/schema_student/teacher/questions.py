@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from schema_student.core.cleaning import one_line
 from schema_student.core.setting_groups import AnswersSettings
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.schema.judging import judge
@@ -14,9 +15,12 @@ from schema_student.teacher.apis import Reply
 from schema_student.teacher.chat import Chat
 from schema_student.teacher.faults import AnswerFault
 from schema_student.teacher.roles import repair_messages
+from schema_student.teacher.thoughts import has_thoughts, last_json
 
 WRITERS = ("domain_spec", "query")  # roles that must vary; the others are asked at temperature 0
 SHOWN_PROBLEMS = 8  # violations that a repair shows
+SHOWN_CHARS = 160  # of an answer, in the reason of its rejection
+CLOSING = {"object": "}", "array": "]"}
 
 
 @dataclass
@@ -68,16 +72,26 @@ def text_of(reply: Reply, info: dict[str, Any]) -> str:
 
 
 def read_answer(text: str, compiled: CompiledSchema) -> Any:
-    """Read the JSON value of an answer, also out of fences or prose; raises AnswerFault with what is wrong."""
+    """Read the JSON value of an answer, also out of fences, prose or behind thoughts.
+
+    Raises AnswerFault with what is wrong.
+    """
     if not text.strip():
         raise AnswerFault("the answer is empty", text)
     verdict = judge(text, compiled, strip_fences=True)
-    if not verdict.parsed and 0 <= text.find("{") < text.rfind("}"):
-        verdict = judge(text[text.find("{") : text.rfind("}") + 1], compiled)
+    if not verdict.parsed and (found := last_json(text, CLOSING.get(_root_type(compiled), "}]"))):
+        verdict = judge(found, compiled)
     if verdict.schema_valid:
         return verdict.value
     if not verdict.parsed:
-        what = f"the answer is not JSON ({verdict.parse_error})"
-        raise AnswerFault(f"{what}: {text.strip()[:160]}", text, [what])
+        why = "thoughts without an answer" if has_thoughts(text) else one_line(verdict.parse_error or "")
+        what = f"the answer is not JSON ({why})"
+        raise AnswerFault(f"{what}: {one_line(text, SHOWN_CHARS)}", text, [what])
     problems = [f"{each.path or '/'}: {each.message} ({each.keyword})" for each in verdict.violations]
-    raise AnswerFault(f"the answer is not valid: {problems[0]}", text, problems[:SHOWN_PROBLEMS])
+    raise AnswerFault(f"the answer is not valid: {one_line(problems[0])}", text, problems[:SHOWN_PROBLEMS])
+
+
+def _root_type(compiled: CompiledSchema) -> str:
+    """The type that a schema names for all of its values, "" where it names none or several."""
+    wanted = compiled.schema.get("type") if isinstance(compiled.schema, dict) else None
+    return wanted if isinstance(wanted, str) else ""

@@ -5,7 +5,9 @@ raises a TeacherFault for everything that is not a whole, well-formed answer of 
 strict JSON, written again in ASCII, because the official client decodes bad UTF-8 without a word and breaks lines at
 U+0085 and U+2028, which JSON strings may hold.
 
-    client = ollama.Client(host, transport=GuardedTransport(host, Limits(silence=120, deadline=600, max_bytes=2**23)))
+    (address,) = find_addresses("ollama", ["http://gpu:11434"])
+    transport = GuardedTransport(address, Limits(silence=120, deadline=600, max_bytes=2**23))
+    client = ollama.Client(address.url, transport=transport, trust_env=False)
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -22,7 +23,9 @@ from typing import Any
 import httpcore
 import httpx
 
+from schema_student.core.cleaning import hide_secrets, hide_userinfo, one_line
 from schema_student.schema.parsing import parse_strict
+from schema_student.teacher.addresses import Address
 from schema_student.teacher.budget import Budget, Limits
 from schema_student.teacher.faults import (
     HTTP_ERRORS,
@@ -30,19 +33,29 @@ from schema_student.teacher.faults import (
     EncodingFault,
     RedirectFault,
     ServerFault,
+    TeacherError,
     TeacherFault,
     fault_of_error,
     fault_of_status,
     not_this_api,
-    printable,
 )
+from schema_student.teacher.proxies import Proxy, find_proxy
 from schema_student.teacher.sockets import BudgetedBackend
 
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 60.0
 ERROR_BYTES = 64 * 1024  # of the body of an error, as much as is worth reading
-JSON_TYPES = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")
-LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0", "::1", "[::1]")
+EVENTS = "text/event-stream"  # of servers that stream unasked
+# What is no JSON in spite of its type is refused when it is read.
+JSON_TYPES = (
+    "application/json",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "text/plain",
+    EVENTS,
+)
+TELLING = 8  # characters of a secret that no answer has by chance: it is hidden in answers, too
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The transport
@@ -57,13 +70,17 @@ class _OfThread(threading.local):
 class GuardedTransport(httpx.BaseTransport):
     """Carries requests to one host within limits; raises TeacherFault for all that is not an answer of it.
 
-    `key` goes to this host alone, whatever the environment holds.
+    The address's key or password goes to its host alone, whatever the environment holds, and is hidden wherever the
+    server repeats it. `place` is what messages call the host: its URL, and the proxy before it.
     """
 
-    def __init__(self, host: str, limits: Limits, key: str = "") -> None:
-        self.host, self.limits, self._key = host, limits, key
+    def __init__(self, address: Address, limits: Limits) -> None:
+        self.host, self.limits, self._address = address.url, limits, address
         self._of_thread = _OfThread()
-        self._pool = _open_pool(host, BudgetedBackend(lambda: self._of_thread.budget))
+        url = httpx.URL(address.url)
+        self._proxy = find_proxy(url)
+        self.place = f"{self.host} (through the proxy {self._proxy.url})" if self._proxy else self.host
+        self._pool = _open_pool(url, self._proxy, BudgetedBackend(lambda: self._of_thread.budget))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Carry one request and the head of its answer; the body is checked as it is read."""
@@ -83,29 +100,35 @@ class GuardedTransport(httpx.BaseTransport):
         except BaseException:
             response.close()
             raise
-        body = _Body(self, response, by_lines=url.path.endswith("/api/chat"))
+        is_events = _content_type(response) == EVENTS
+        body = _Body(self, response, by_lines=is_events or url.path.endswith("/api/chat"), is_events=is_events)
         return httpx.Response(200, headers=[(b"Content-Type", b"application/json")], stream=body)
 
     def _headers(self, request: httpx.Request) -> list[tuple[bytes, bytes]]:
         dropped = (b"authorization", b"accept-encoding")  # the official client sends its key to every host
         kept = [(name, value) for name, value in request.headers.raw if name.lower() not in dropped]
-        key = [(b"Authorization", f"Bearer {self._key}".encode())] if self._key else []
-        return [*kept, (b"Accept-Encoding", b"identity"), *key]
+        own = [(b"Authorization", self._address.authorization.encode())] if self._address.authorization else []
+        return [*kept, (b"Accept-Encoding", b"identity"), *own]
 
     def _check_head(self, response: httpcore.Response) -> None:
         headers = httpx.Headers(response.headers)
         if 300 <= response.status < 400:
-            raise RedirectFault(f"{self.host} redirects to {printable(headers.get('location', 'nowhere'))}")
+            raise RedirectFault(f"{self.place} redirects to {self._destination(headers)}")
         if response.status != 200:
-            fault = fault_of_status(response.status, self.host, self._read_error(response))
+            fault = fault_of_status(response.status, self.place, self._read_error(response))
             if isinstance(fault, BusyFault):
                 fault.retry_after = _retry_after(headers)
             raise fault
         if (encoding := headers.get("content-encoding", "identity")) != "identity":
-            raise EncodingFault(f"{self.host} sends its answer as {printable(encoding)}, unasked")
-        kind, _, charset = headers.get("content-type", JSON_TYPES[0]).partition(";")
-        if kind.strip().lower() not in JSON_TYPES or charset.strip().lower() not in ("", "charset=utf-8"):
-            raise not_this_api(self.host, f"it is of type {printable(headers['content-type'])}")
+            raise EncodingFault(f"{self.place} sends its answer as {self.clean(encoding)}, unasked")
+        charset = headers.get("content-type", "").partition(";")[2]
+        if _content_type(response) not in JSON_TYPES or charset.strip().lower() not in ("", "charset=utf-8"):
+            raise not_this_api(self.place, f"it is of type {self.clean(headers['content-type'])}")
+
+    def _destination(self, headers: httpx.Headers) -> str:
+        """Where a redirect leads, without what may be a secret in it: user, password, query."""
+        location = headers.get("location", "nowhere")
+        return self.clean(hide_userinfo(location.partition("?")[0].partition("#")[0]))
 
     def _read_error(self, response: httpcore.Response) -> str:
         """What an error says: its `error` where it is JSON, else its first words; "" where it cannot be read."""
@@ -123,8 +146,13 @@ class GuardedTransport(httpx.BaseTransport):
         return self.clean(_error_text(value) if isinstance(value, dict) else text)
 
     def clean(self, text: str) -> str:
-        """Shorten a server's words for a message: one line, without control characters and without the key."""
-        return printable(text.replace(self._key, "***") if self._key else text)
+        """Shorten a server's words for a message: one line, without control characters and without its secrets."""
+        return one_line(hide_secrets(text, self._address.secrets))
+
+    def hide(self, value: Any) -> Any:
+        """Hide a secret that the server repeats in an answer; one that is short may stand there by chance."""
+        secrets = [secret for secret in self._address.secrets if len(secret) >= TELLING]
+        return _hide_in(value, secrets) if secrets else value
 
     @contextmanager
     def typed_errors(self) -> Iterator[None]:
@@ -132,7 +160,8 @@ class GuardedTransport(httpx.BaseTransport):
         try:
             yield
         except HTTP_ERRORS as error:
-            raise fault_of_error(error, self.host, self.limits.silence) from None
+            proxy = self._proxy.url if self._proxy else ""
+            raise fault_of_error(error, self.clean(str(error)), self.host, self.limits.silence, proxy) from None
 
     def close(self) -> None:
         """Close all connections."""
@@ -142,12 +171,16 @@ class GuardedTransport(httpx.BaseTransport):
 class _Body(httpx.SyncByteStream):
     """The body of an answer as strict JSON in ASCII, line by line or as one document."""
 
-    def __init__(self, transport: GuardedTransport, response: httpcore.Response, by_lines: bool) -> None:
-        self._transport, self._response, self._by_lines = transport, response, by_lines
+    def __init__(
+        self, transport: GuardedTransport, response: httpcore.Response, by_lines: bool, is_events: bool
+    ) -> None:
+        self._transport, self._response, self._by_lines, self._is_events = transport, response, by_lines, is_events
 
     def __iter__(self) -> Iterator[bytes]:
         with self._transport.typed_errors():
             for document in self._documents(self._response.iter_stream()):
+                if self._is_events:
+                    document = _event_data(document)
                 if document.strip():
                     yield self._rewrite(document)
 
@@ -163,19 +196,19 @@ class _Body(httpx.SyncByteStream):
 
     def _rewrite(self, document: bytes) -> bytes:
         """One JSON object in ASCII and a line's end; raises ProtocolFault for any other document."""
-        host = self._transport.host
+        host = self._transport.place
         try:
             text = document.decode()
         except UnicodeDecodeError as error:
             raise not_this_api(host, f"not UTF-8 at byte {error.start}") from None
         value, problem = parse_strict(text)
         if problem:
-            raise not_this_api(host, f"not JSON: {printable(problem)}")
+            raise not_this_api(host, f"not JSON: {self._transport.clean(problem)}")
         if not isinstance(value, dict):
             raise not_this_api(host, f"a JSON {type(value).__name__} where an object should be")
         if value.get("error"):
             raise ServerFault(f"{host} fails: {self._transport.clean(_error_text(value))}")
-        return json.dumps(value).encode() + b"\n"
+        return json.dumps(self._transport.hide(value)).encode() + b"\n"
 
     def close(self) -> None:
         self._response.close()
@@ -185,16 +218,42 @@ class _Body(httpx.SyncByteStream):
 # Pieces of HTTP
 
 
-def _open_pool(host: str, backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-    """Connections to one host: through the environment's proxy, but for loopback and NO_PROXY."""
-    url = httpx.URL(host)
+def _open_pool(url: httpx.URL, proxy: Proxy | None, backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
+    """Connections to one host, through the proxy before it."""
     options: dict[str, Any] = {"max_connections": None, "keepalive_expiry": KEEPALIVE_SECONDS}
     if url.scheme == "https":
-        options["ssl_context"] = httpx.create_ssl_context()
-    proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy and url.host not in LOOPBACK and not urllib.request.proxy_bypass(url.host):
-        options["proxy"] = httpcore.Proxy(proxy if "://" in proxy else f"http://{proxy}")
+        try:
+            options["ssl_context"] = httpx.create_ssl_context()  # trusts SSL_CERT_FILE and SSL_CERT_DIR besides
+        except OSError as error:
+            what = (
+                f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({error.strerror or error})"
+            )
+            raise TeacherError(f"{what}: name others, or unset it") from None
+    if proxy:
+        options["proxy"] = proxy.connection
     return httpcore.ConnectionPool(network_backend=backend, **options)
+
+
+def _hide_in(value: Any, secrets: Sequence[str]) -> Any:
+    """Hide secrets in all texts of a JSON value."""
+    if isinstance(value, str):
+        return hide_secrets(value, secrets)
+    if isinstance(value, list):
+        return [_hide_in(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {hide_secrets(key, secrets): _hide_in(item, secrets) for key, item in value.items()}
+    return value
+
+
+def _content_type(response: httpcore.Response) -> str:
+    """The type that an answer says it has; none: JSON."""
+    return httpx.Headers(response.headers).get("content-type", JSON_TYPES[0]).partition(";")[0].strip().lower()
+
+
+def _event_data(line: bytes) -> bytes:
+    """The data of a line of server-sent events (WHATWG HTML, 9.2), b"" for lines without any and for the end mark."""
+    name, _, data = line.partition(b":")
+    return b"" if name != b"data" or data.strip() == b"[DONE]" else data
 
 
 def _error_text(value: dict[str, Any]) -> str:

@@ -13,5 +13,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     writing     the roles that write: domain specifications, requests, answers
     judging     the roles that judge: one answer, and which of two is better
     replies     chat messages -> what it says
+    guarding    who may ask, with how much, for how long
     server      Ollama's routes on a loopback port
 """

@@ -3,22 +3,38 @@
 It stands before the teacher client, which starts it where no Ollama is. It keeps no state: what it knows is a function
 of what it is asked, so that a restart or another process gives the same answers.
 
-    with serve() as host:
-        ollama.Client(host).chat("embedded-teacher", role_messages("query", payload))
+Only who has its token is answered (guarding.py):
+
+    with serve() as address:
+        client = ollama.Client(address.url, headers={"Authorization": address.authorization})
+        client.chat("embedded-teacher", role_messages("query", payload))
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from schema_student import __version__
+from schema_student.teacher.addresses import Address
+from schema_student.teacher.embedded.guarding import (
+    CLIENT_SECONDS,
+    STRANGER_SECONDS,
+    GuardedServer,
+    Refused,
+    TimedReader,
+    body_length,
+    check_caller,
+)
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL, model_digest
 from schema_student.teacher.embedded.replies import reply
 
@@ -27,33 +43,36 @@ from schema_student.teacher.embedded.replies import reply
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Serve on a free loopback port in a thread; yields the address, `http://127.0.0.1:PORT`."""
-    server = _Server(("127.0.0.1", 0), _Handler)
+def serve() -> Iterator[Address]:
+    """Serve on a free loopback port in a thread; yields the address, which holds the token that it wants."""
+    token = secrets.token_urlsafe(32)
+    server = GuardedServer(_Handler, token)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield Address(f"http://127.0.0.1:{server.server_address[1]}", f"Bearer {token}", (token,))
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-class _BadRequest(Exception):
-    """An answer other than 200: (status, text), sent as Ollama does, {"error": text}."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # a client's idle keep-alive connection must not hold up the end
-    request_queue_size = 64
-
-
 class _Handler(BaseHTTPRequestHandler):
+    server: GuardedServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave in one packet
+
+    def setup(self) -> None:
+        super().setup()
+        self._reader = TimedReader(self.connection)
+        self.rfile.close()
+        self.rfile = io.BufferedReader(self._reader)
+        self._wait(STRANGER_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        """Give the next request so many seconds to come."""
+        self._reader.deadline = time.monotonic() + seconds
 
     def do_GET(self) -> None:
         self._route({"/": _hello, "/api/version": _version, "/api/tags": _tags, "/api/ps": _tags})
@@ -65,23 +84,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, routes: dict[str, Callable[[dict[str, Any]], Any]]) -> None:
         try:
-            body = self._body()
+            length = self._check()
+        except Refused as error:
+            self.close_connection = True  # its body stays unread
+            return self._send(error.args[0], {"error": error.args[1]})
+        try:
+            body = self._body(length)
             answer = routes.get(self.path.partition("?")[0], _not_found)(body)
-        except _BadRequest as error:
+        except Refused as error:
             self._send(error.args[0], {"error": error.args[1]})
+        except TimeoutError:
+            raise
         except Exception as error:  # the client's to see: a server thread has nobody to raise to
             self._send(500, {"error": f"{type(error).__name__}: {error}"})
         else:
             self._send(200, answer)
 
-    def _body(self) -> dict[str, Any]:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def _check(self) -> int:
+        """Check who asks, and how long the body is, before any of it is read; raises Refused."""
+        check_caller(self.headers, self.server.server_address[1], self.server.token)
+        length = body_length(self.headers)
+        self.server.trust(self.connection)
+        self._wait(CLIENT_SECONDS)
+        return length
+
+    def _body(self, length: int) -> dict[str, Any]:
+        raw = self.rfile.read(length)
         try:
             body = json.loads(raw) if raw else {}
         except ValueError as error:
-            raise _BadRequest(400, f"invalid JSON: {error}") from None
+            raise Refused(400, f"invalid JSON: {error}") from None
         if not isinstance(body, dict):
-            raise _BadRequest(400, "the body must be a JSON object")
+            raise Refused(400, "the body must be a JSON object")
         return body
 
     def _send(self, status: int, answer: Any) -> None:
@@ -108,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _not_found(_: dict[str, Any]) -> Any:
-    raise _BadRequest(404, "404 page not found")
+    raise Refused(404, "404 page not found")
 
 
 def _hello(_: dict[str, Any]) -> str:
@@ -147,7 +181,7 @@ def _chat(body: dict[str, Any]) -> Any:
 
     messages = body.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise _BadRequest(400, "messages must be a list of objects")
+        raise Refused(400, "messages must be a list of objects")
     return _answer(body, messages, part)
 
 
@@ -189,17 +223,17 @@ def _say(body: dict[str, Any], messages: list[dict[str, Any]]) -> tuple[list[str
 def _check_model(body: dict[str, Any]) -> None:
     model = body.get("model") or body.get("name")
     if not model or not isinstance(model, str):
-        raise _BadRequest(400, "model is required")
+        raise Refused(400, "model is required")
     if model.removesuffix(":latest") != MODEL:
-        raise _BadRequest(404, f"model '{model}' not found")
+        raise Refused(404, f"model '{model}' not found")
     if body.get("think"):
-        raise _BadRequest(400, f'"{model}" does not support thinking')
+        raise Refused(400, f'"{model}" does not support thinking')
 
 
 def _check_format(body: dict[str, Any]) -> None:
     wanted = body.get("format")
     if wanted not in (None, "", "json") and not isinstance(wanted, dict):
-        raise _BadRequest(400, f'invalid format: {json.dumps(wanted)}; expected "json" or a valid JSON Schema object')
+        raise Refused(400, f'invalid format: {json.dumps(wanted)}; expected "json" or a valid JSON Schema object')
 
 
 def _now() -> str:
