@@ -137,7 +137,7 @@ def test_processes_share_the_steps_of_a_command(command, place):
     assert done.returncode == 0, done.stderr
     assert "2 processes, one a core" in done.stdout
     runs = place / "out" / "student_runs"
-    assert read_json(runs / ("prefs.meta.json" if command == "train-sft" else "prefs-dpo.meta.json"))["processes"] == 2
+    assert read_json(runs / ("prefs.meta.json" if command == "train-sft" else "prefs-dpo.meta.json"))["workers"] == 2
 
 
 def save_other_base(folder):

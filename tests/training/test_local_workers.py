@@ -18,6 +18,7 @@ import torch
 from training_runs import adapter_weights, metrics, settings_with_corpus
 
 from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.training import local_workers, sft
@@ -50,6 +51,9 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
     assert "done already" in again.stdout
+    assert read_json(paths(two).run_dir / "run_config.json")["settings"]["gradient_accumulation"] == 2
+    alone = subprocess.run([*command, "--processes", "1"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert "done already" in alone.stdout, alone.stderr  # as on a machine with fewer cores
     # As a kill leaves it: after the second step, of which there is a checkpoint.
     paths(two).run_dir.with_name("two.meta.json").unlink()
     for name in ("checkpoint-3", "checkpoint-final"):
@@ -80,8 +84,12 @@ def shared(monkeypatch, folder, **changes):
         counts.append(count)
         yield
 
-    def train(share):
-        shares.append(share)
+    def train(settings):
+        assert (settings.sft.sft_batch_size, settings.sft.gradient_accumulation) == (
+            changes["sft_batch_size"],
+            changes["gradient_accumulation"],
+        )  # what stamps and reports hold
+        shares.append(local_workers.share_step(settings))
         assert os.environ.get("WORLD_SIZE") == (str(counts[0]) if counts else before)
 
     monkeypatch.setattr(local_workers, "_workers", workers)

@@ -20,6 +20,7 @@ from schema_student.student.loading import attach_lora, load_student
 from schema_student.training.batches import Batch, Batches, Row
 from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
 from schema_student.training.distributed import gather
+from schema_student.training.local_workers import share_step
 from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
@@ -48,14 +49,15 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     if not train:
         advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
-    schedule = plan_sft(settings, train, trees)
+    share = share_step(settings)
+    schedule = plan_sft(share, train, trees)
     log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = run_facts("sft", settings, loaded, [corpus])
     facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches = Batches.of(loaded, settings, schedule.batch_size, trees)
-    TrainingLoop(SFT(batches, train, validation), batches, run_dir, settings, schedule).run()
+    batches = Batches.of(loaded, share, schedule.batch_size, trees)
+    TrainingLoop(SFT(batches, train, validation), batches, run_dir, share, schedule).run()
     if not is_first_process():
         return {}
     facts |= choose_checkpoint(run_dir, has_validation=bool(validation))

@@ -28,7 +28,7 @@ from pathlib import Path
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
-from schema_student.core.processes import run_script
+from schema_student.core.processes import process_count, run_script
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.student.choice import has_cuda, resolve_student
 
@@ -45,6 +45,7 @@ IMPORTS = (  # what a process that loads a student needs, as far as it takes lon
     "schema_student.training.loop",
 )
 IMPORTED_AHEAD = "SCHEMA_STUDENT_IMPORTED_AHEAD"
+SHARED = "SCHEMA_STUDENT_SHARED"  # environment: the setting that processes divide among them; unset under torchrun
 MEETING_FILE = "SCHEMA_STUDENT_MEETING_FILE"  # names the file by which the processes of a stage find each other
 idle = False  # there is nothing to train: the other processes were not started
 
@@ -59,7 +60,7 @@ def import_ahead() -> None:
 
 
 def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumulation: str, batch_size: str) -> None:
-    """Have settings.student.processes train, no more than there are cores; each is given the settings of its share.
+    """Have settings.student.processes train, no more than there are cores; `share_step` says what is each one's share.
 
     A share has fewer micro-batches of every step (`accumulation` names the setting), else smaller ones (`batch_size`),
     so that the step is the same. On a GPU, under torchrun, or where neither can be divided, the stage stays one
@@ -73,18 +74,29 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
     if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
         train(resolved)
         return
-    share = resolved.value(shared) // count
-    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0}
+    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0, SHARED: shared}
     place["OMP_NUM_THREADS"] = cores // count
     idle = read_meta(run_dir) is not None and not resolved.run.overwrite
     if not idle:
-        log.info(f"  {count} processes, one a core: each takes {shared} {share} of {resolved.value(shared)}")
+        whole = resolved.value(shared)
+        log.info(f"  {count} processes, one a core: each takes {shared} {whole // count} of {whole}")
         place["SCHEMA_STUDENT_HELPERS"] = count - 1  # whose memory run_script adds
     try:
-        with _environment(place), _workers(train, resolved.changed(**{shared: share}), 1 if idle else count):
-            train(resolved.changed(**{shared: share}))
+        with _environment(place), _workers(train, resolved, 1 if idle else count):
+            train(resolved)
     finally:
         idle = False
+
+
+def share_step(settings: ResolvedSettings) -> ResolvedSettings:
+    """Return the settings with this process's share of each optimizer step; all of it where the run is one process."""
+    name = os.environ.get(SHARED, "")
+    return settings.changed(**{name: settings.value(name) // process_count()}) if name else settings
+
+
+def launched_count() -> int:
+    """Count torchrun's processes, each of which takes whole batches of a step; local workers share those of one."""
+    return 1 if SHARED in os.environ else process_count()
 
 
 def loopback_interface() -> str:
@@ -134,7 +146,7 @@ class _Worker:
 
 
 @contextmanager
-def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None]:
+def _workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[None]:
     """Run the processes after this one, until all are done or this one fails; this one has its share of threads."""
     if count == 1:
         yield
@@ -152,7 +164,7 @@ def _workers(train: Train, share: ResolvedSettings, count: int) -> Iterator[None
         for rank in range(1, count):
             words = folder / str(rank)
             words.touch()
-            process = start.Process(target=_work, args=(train, share, rank, words))
+            process = start.Process(target=_work, args=(train, settings, rank, words))
             process.start()
             workers.append(_Worker(process, words))
             stack.callback(workers[-1].wait)
@@ -185,7 +197,7 @@ def _choose_start() -> ForkContext | SpawnContext:
     return multiprocessing.get_context("fork") if may_fork else multiprocessing.get_context("spawn")
 
 
-def _work(train: Train, share: ResolvedSettings, rank: int, words: Path) -> None:
+def _work(train: Train, settings: ResolvedSettings, rank: int, words: Path) -> None:
     """Be the process of this rank: silent, but for its last words."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "SCHEMA_STUDENT_RUNNER": str(os.getppid())}
     for stream, path in ((1, os.devnull), (2, words)):
@@ -193,7 +205,7 @@ def _work(train: Train, share: ResolvedSettings, rank: int, words: Path) -> None
         os.dup2(file.fileno(), stream)
         setattr(sys, "stdout" if stream == 1 else "stderr", file)
     _limit_threads()
-    run_script(lambda: train(share))
+    run_script(lambda: train(settings))
 
 
 def _limit_threads() -> None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import open_artifact
+from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest, versions
@@ -21,16 +21,26 @@ def make_run(
 ) -> Path:
     """Have all processes `train`, unless the run folder is finished; returns its checkpoint-final.
 
-    The first process holds the lock and writes; the others hear from it whether there is anything to do. How many they
-    are decides a step's batch, so a run goes on with as many as began it.
+    The first process holds the lock and writes; the others hear from it whether there is anything to do. A run goes on
+    with as many as began it.
     """
-    stamp = {**stamp, "processes": process_count()}
+    stamp = {**stamp, **_count_processes(None if overwrite else read_meta(run_dir))}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
         if not _is_done(artifact.done if artifact else None):
             facts = train()
             if artifact:
                 artifact.finish(facts)
     return run_dir / "checkpoint-final"
+
+
+def _count_processes(finished: dict[str, Any] | None) -> dict[str, int]:
+    """Count what a stamp holds: torchrun's processes, which multiply a step, and local workers, which share it.
+
+    A finished run is the same, whatever number shared its steps: "auto" is another one on another machine.
+    """
+    launched = local_workers.launched_count()
+    workers = process_count() // launched
+    return {"processes": launched, "workers": (finished or {}).get("workers", workers)}
 
 
 def _is_done(known: bool | None) -> bool:

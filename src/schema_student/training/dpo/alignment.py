@@ -11,7 +11,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, append_row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.processes import is_first_process
 from schema_student.core.records import Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
@@ -25,6 +25,7 @@ from schema_student.training.dpo.metrics import TRACE
 from schema_student.training.dpo.objective import DPO
 from schema_student.training.dpo.reference import add_reference_logps, name_reference
 from schema_student.training.dpo.selection import choose_checkpoint, read_requests
+from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
@@ -44,7 +45,8 @@ def align(
     rows = _encode(pairs, loaded, settings, counts, trees)
     count = sum(row["split"] == "train" for row in rows)
     requests = read_requests(dataset, VALIDATION_PROMPTS, settings.prompt.schema_rendering) if dataset else []
-    schedule = plan_dpo(settings)
+    share = share_step(settings)
+    schedule = plan_dpo(share)
     held_out = f"{len(rows) - count} held out"
     log.info(f"  {count} pairs, {held_out}, {len(requests)} validation requests, {schedule.steps} steps")
     _warn_of_beta(settings, schedule.steps)
@@ -56,12 +58,12 @@ def align(
     if adapter is None:
         adapter = run_dir / "start"
         main_process_first(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
-    batches = Batches.of(loaded, settings, schedule.batch_size, trees)
-    objective = DPO(batches, rows, requests, run_dir, settings)
+    batches = Batches.of(loaded, share, schedule.batch_size, trees)
+    objective = DPO(batches, rows, requests, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
     (run_dir / TRACE).touch()  # a beta that never moved has a trace too: an empty one
-    loop = TrainingLoop(objective, batches, run_dir, settings, schedule)
+    loop = TrainingLoop(objective, batches, run_dir, share, schedule)
     loop.run()
     if not is_first_process():
         return {}
@@ -91,7 +93,7 @@ def _encode(
 
 def _check_enough(pairs: int, settings: ResolvedSettings, path: Path) -> None:
     """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
-    batches = settings.dpo.dpo_gradient_accumulation * process_count()
+    batches = settings.dpo.dpo_gradient_accumulation * launched_count()
     step = settings.dpo.dpo_batch_size * batches
     if pairs < step:
         what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
