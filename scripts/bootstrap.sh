@@ -68,6 +68,12 @@ check_stages() {
   fi
 }
 
+# What stages may know of the whole: what a dry run need not find there yet, and how another run is started.
+describe_runner() {
+  export SCHEMA_STUDENT_SCRIPTS="${SCRIPTS[*]:BEGIN-1:END-BEGIN+1}"
+  export SCHEMA_STUDENT_COMMAND="$RUNNER${LAST:+ --until $LAST}"
+}
+
 stage_number() {
   local number
   for ((number = 1; number <= ${#STAGES[@]}; number++)); do
@@ -205,7 +211,7 @@ stage() {
   echo "== $number/${#STAGES[@]} $name"
   run_script "$ROOT/scripts/$script" ${FLAGS[@]+"${FLAGS[@]}"} "$@" || code=$?
   if [ "$code" -ne 0 ]; then
-    echo "stage $name ended with exit code $code after $((SECONDS - started)) s; log: $LOG"
+    echo "stage $name ended with exit code $code after $((SECONDS - started)) s$(if [ "$LOG" != /dev/null ]; then echo "; log: $LOG"; fi)"
     exit "$code"
   fi
   echo "-- $name: $((SECONDS - started)) s"
@@ -257,6 +263,7 @@ fi
 open_log
 make_venv
 if [ -n "${STAGES[*]-}" ]; then
+  describe_runner
   read_settings
   start_stage_server
 fi

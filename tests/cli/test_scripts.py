@@ -54,8 +54,10 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_dry_run_reads_settings_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
-    assert run_script(monkeypatch, name, "--dry-run", "--output-dir", str(tmp_path / "out"), "--seed", "0") == 0
-    assert "would write" in capsys.readouterr().out
+    flags = ("--dry-run", "--output-dir", str(tmp_path / "out"), "--seed", "0")
+    code, said = run_script(monkeypatch, name, *flags), capsys.readouterr()
+    assert "would write" in said.out
+    assert code == ("MISSING" in said.out) == ("is not there" in said.err)
     assert list(tmp_path.iterdir()) == []
 
 

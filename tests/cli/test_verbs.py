@@ -3,19 +3,21 @@
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from schema_student import __version__
-from schema_student.cli import pipeline
+from schema_student.cli import main, pipeline
+from schema_student.cli.another_run import another_run
 from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for, load_settings, refuse_unread
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import FLAG_ONLY, GROUP_OF, GROUPS, is_list, kebab_case, read_config
-from schema_student.core.verbs import READS, STAGES, settings_read, verbs_that_read
+from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -91,12 +93,14 @@ def test_no_dry_run_loads_torch(tmp_path):
     }
     further |= {verb: ["--data-set", "prefs.jsonl"] for verb in ("train-sft", "train-dpo", "train-beta-dpo")}
     words = [[verb, "--dry-run", *further.get(verb, [])] for verb in VERBS if verb not in ("run", "completion")]
+    (tmp_path / "s.json").write_text("{}")
     code = "import sys\nfrom schema_student.cli.main import dispatch\n"
-    code += f"for words in {words!r}:\n    dispatch(words)\n"
+    code += "from schema_student.core.errors import UserError\n"
+    code += f"for words in {words!r}:\n    try: dispatch(words)\n    except UserError as error: print(error)\n"
     code += "    assert not {'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules), words"
     done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["prefs.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prefs.jsonl", "s.json"]
 
 
 # ---- flags
@@ -310,6 +314,92 @@ def test_run_refuses_wrong_usage_before_the_first_stage(argv, said, tmp_path, mo
     with pytest.raises(SettingsError, match=re.escape(said)):
         VERBS["run"](argv)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verb", "argv", "runner", "command"),
+    [
+        ("train", "--lora-r 8", "./runAll.sh", "./runAll.sh --from sft --lora-r 8 --run student-2 --data-dir outputs"),
+        ("train", "--lora-r 8", "", "PYTHON train --lora-r 8 --run student-2 --data-dir outputs"),
+        ("corpus", "--run a --seed=3", "./runAll.sh", "./runAll.sh --seed=3 --run a-2"),
+        ("corpus", "--overwrite --seed 3", "", "PYTHON run --until corpus --seed 3 --run student-2"),
+        ("pairs", "--data-dir d", "", "PYTHON pairs --run student-2 --data-dir d --adapter SFT"),
+        (
+            "align",
+            "--beta 0.2",
+            "./a.sh",
+            "./a.sh --from pairs --beta 0.2 --run student-2 --data-dir outputs --adapter SFT",
+        ),
+        ("align", "", "", "PYTHON run --from pairs --until dpo --run student-2 --data-dir outputs --adapter SFT"),
+        (
+            "evaluate",
+            "--eval-limit 3 --eval-student base",
+            "./runAll.sh",
+            "./runAll.sh --from evaluate_base --eval-limit 3 --run student-2 --data-dir outputs --adapter SFT",
+        ),
+        (
+            "evaluate",
+            "--eval-student dpo",
+            "./runAll.sh",
+            "PYTHON evaluate --run student-2 --data-dir outputs --adapter DPO",
+        ),
+        (
+            "evaluate",
+            "--adapter 'a b'",
+            "./runEvals.sh",
+            "./runEvals.sh --adapter 'a b' --run student-2 --data-dir outputs",
+        ),
+        ("train-dpo", "--data-set mine.jsonl", "", "PYTHON train-dpo --data-set mine.jsonl --run mine-2"),
+        ("compare", "--runs a,b", "", ""),
+    ],
+)
+def test_the_command_of_another_run_goes_on_from_what_is_there(verb, argv, runner, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    if runner:
+        monkeypatch.setenv("SCHEMA_STUDENT_COMMAND", runner)
+    words = shlex.split(argv)
+    monkeypatch.setenv("SCHEMA_STUDENT_RUNNER", "1")
+    command = command.replace("SFT", "outputs/student_runs/student/checkpoint-final")
+    command = command.replace("DPO", "outputs/student_runs/student-dpo/checkpoint-final")
+    command = command.replace("PYTHON", f"{shlex.quote(sys.executable)} -m schema_student")
+    found = another_run(verb, words, load_settings(words, "", verb))
+    found, wanted = shlex.split(found), shlex.split(command)
+    assert found[:1] == wanted[:1] and sorted(found) == sorted(wanted)
+
+
+def test_another_run_has_a_name_that_is_free(tmp_path):
+    for taken in ("student_runs/a-2", "student_runs/a-3-dpo", "data/a-4"):
+        (tmp_path / taken).mkdir(parents=True)
+    flags = ["--run", "a", "--output-dir", str(tmp_path)]
+    assert "--run a-5" in another_run("train", flags, load_settings(flags, "", "train"))
+
+
+def test_a_stage_that_other_settings_made_is_refused_with_the_command_of_another_run(tmp_path, monkeypatch):
+    flags = ["--output-dir", str(tmp_path), "--teacher-model", "embedded-teacher", "--domains", "2"]
+    main.run("domains", flags)
+    with pytest.raises(UserError, match=r"domains was 2, now 3(.|\n)*\nAnother run beside it: .* --run student-2$"):
+        main.run("domains", [*flags[:-1], "3"])
+    with pytest.raises(UserError, match="domains was 2, now 3"):
+        main.run("domains", [*flags[:-1], "3", "--dry-run"])
+    main.run("domains", [*flags, "--dry-run"])
+
+
+def test_a_dry_run_of_what_an_earlier_stage_makes_is_no_failure(tmp_path, monkeypatch, capsys):
+    flags = ["--output-dir", str(tmp_path / "out"), "--dry-run"]
+    with pytest.raises(UserError, match=r"d_04_training_corpus.jsonl is not there; scripts/build_training_corpus.py"):
+        main.run("train", flags)
+    monkeypatch.setenv("SCHEMA_STUDENT_SCRIPTS", "build_training_corpus.py train_student.py")
+    main.run("train", flags)
+    assert "d_04_training_corpus.jsonl (an earlier stage makes it)" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl is not there"):
+        main.run("evaluate", [*flags, "--eval-student", "sft"])
+
+
+def test_scripts_are_the_doors_to_the_verbs_of_the_stages():
+    folder = CONFIG_DIR.parent / "scripts"
+    assert set(SCRIPTS) == {verb for verb, *_ in STAGES.values()}
+    assert all(f'run_verb("{verb}")' in (folder / name).read_text() for verb, name in SCRIPTS.items())
 
 
 def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first_that_fails(

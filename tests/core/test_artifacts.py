@@ -299,9 +299,10 @@ def test_a_dpo_adapter_is_not_evaluated_as_its_own_runs_sft():
 def test_a_dry_run_says_what_is_missing_and_writes_nothing(tmp_path, capsys):
     settings = default_settings(output_dir=str(tmp_path), dry_run=True)
     where = paths(settings)
-    assert dry_run(settings, reads=[where.dataset], writes=[where.corpus])
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl is not there; scripts/generate_dataset.py makes it"):
+        dry_run(settings, reads=[where.dataset], writes=[where.corpus])
     said = capsys.readouterr().out
-    assert "MISSING; scripts/generate_dataset.py makes it" in said
+    assert "d_03_dataset.jsonl (MISSING)" in said
     assert "d_04_training_corpus.jsonl (absent)" in said
     assert list(tmp_path.iterdir()) == []
     assert not dry_run(settings.changed(dry_run=False), reads=[], writes=[])

@@ -2,10 +2,11 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    data        domains, schemas, generate, corpus; export-answers, import-answers
-    training    train, train-sft; pretrain
-    alignment   pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
-    evaluation  evaluate, pairwise, judge, report, compare, pretty
-    pipeline    run: all stages from nothing to a report
-    main        the verbs in the order of use; config, completion
+    data         domains, schemas, generate, corpus; export-answers, import-answers
+    training     train, train-sft; pretrain
+    alignment    pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
+    evaluation   evaluate, pairwise, judge, report, compare, pretty
+    pipeline     run: all stages from nothing to a report
+    another_run  the command that a refusal advises: a second experiment beside the first
+    main         the verbs in the order of use; config, completion
 """

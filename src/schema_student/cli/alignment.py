@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from schema_student.cli.training import ROWS, require_data_set
-from schema_student.core.artifacts import dry_run
+from schema_student.core.artifacts import dry_run, make
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
 from schema_student.core.log import log
@@ -45,10 +46,8 @@ def pairs(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, pairs.__doc__, "pairs")
     where = paths(settings)
-    if not dry_run(settings, reads=[where.dataset, where.sft_checkpoint], writes=[where.pairs]):
-        from schema_student.preference.pairs import build_pairs
-
-        build_pairs(settings)
+    reads = [where.dataset, where.sft_checkpoint]
+    if make(lambda: _build_pairs(settings), settings, reads=reads, writes=[where.pairs]):
         log.info(f"pairs: {where.pairs}")
 
 
@@ -63,10 +62,9 @@ def rollouts(argv: Sequence[str]) -> None:
     settings = load_settings(argv, rollouts.__doc__, "rollouts")
     where = paths(settings)
     judged = where.rollouts / "rollout_judged.jsonl"
-    if not dry_run(settings, reads=[] if settings.data.data_set else [where.dataset], writes=[judged]):
-        from schema_student.preference.rollouts import make_rollouts
-
-        log.info(f"judged rollouts: {make_rollouts(settings)}")
+    reads = [] if settings.data.data_set else [where.dataset]
+    if make(lambda: _make_rollouts(settings), settings, reads=reads, writes=[judged]):
+        log.info(f"judged rollouts: {judged}")
 
 
 def align(argv: Sequence[str]) -> None:
@@ -77,8 +75,8 @@ def align(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, align.__doc__, "align")
     where = paths(settings)
-    if not dry_run(settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
-        train_in_workers(_train_dpo, settings, where.dpo_dir, *DPO_STEP)
+    stage = partial(train_in_workers, _train_dpo, settings, where.dpo_dir, *DPO_STEP)
+    if make(stage, settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
         log.info(f"aligned student: {where.dpo_checkpoint}")
 
 
@@ -98,8 +96,20 @@ def train_beta_dpo(argv: Sequence[str]) -> None:
 def _align_on_any_data(settings: AnySettings) -> None:
     require_data_set(settings)
     where = paths(settings)
-    if not dry_run(settings, reads=[], writes=[where.pairs, where.dpo_dir]):
-        train_in_workers(_import_and_align, settings, where.dpo_dir, *DPO_STEP)
+    stage = partial(train_in_workers, _import_and_align, settings, where.dpo_dir, *DPO_STEP)
+    make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir])
+
+
+def _build_pairs(settings: AnySettings) -> None:
+    from schema_student.preference.pairs import build_pairs
+
+    build_pairs(settings)
+
+
+def _make_rollouts(settings: AnySettings) -> None:
+    from schema_student.preference.rollouts import make_rollouts
+
+    make_rollouts(settings)
 
 
 def _train_dpo(settings: ResolvedSettings) -> None:
@@ -110,12 +120,12 @@ def _train_dpo(settings: ResolvedSettings) -> None:
 
 def _import_and_align(settings: ResolvedSettings) -> None:
     from schema_student.preference import imports
-    from schema_student.training.distributed import main_process_first
     from schema_student.training.dpo.stage import train_dpo
+    from schema_student.training.stage import run_first
     from schema_student.training.trackers import check_tracker
 
     check_tracker(settings)
-    main_process_first(lambda: imports.import_pairs(settings))
+    run_first(lambda: imports.import_pairs(settings))
     log.info(f"aligned student: {train_dpo(settings)}")
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from schema_student.core.artifacts import dry_run
+from schema_student.core.artifacts import dry_run, make
 from schema_student.core.flags import load_settings
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.settings import Settings
 
 
 def domains(argv: Sequence[str]) -> None:
@@ -24,10 +25,7 @@ def domains(argv: Sequence[str]) -> None:
     specs = paths(settings).domain_specs
     if settings.run.schemas:
         log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
-    elif not dry_run(settings, reads=[], writes=[specs]):
-        from schema_student.data.domains import write_domain_specs
-
-        write_domain_specs(settings)
+    elif make(lambda: _write_domain_specs(settings), settings, reads=[], writes=[specs]):
         log.info(f"domain specs: {specs}")
 
 
@@ -41,10 +39,7 @@ def schemas(argv: Sequence[str]) -> None:
     where = paths(settings)
     if settings.run.schemas:
         log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
-    elif not dry_run(settings, reads=[where.domain_specs], writes=[where.schemas]):
-        from schema_student.data.domains import write_schemas
-
-        write_schemas(settings)
+    elif make(lambda: _write_schemas(settings), settings, reads=[where.domain_specs], writes=[where.schemas]):
         log.info(f"schemas: {where.schemas}")
 
 
@@ -56,18 +51,12 @@ def generate(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, generate.__doc__, "generate")
 
-    from schema_student.data.dataset import write_dataset
-    from schema_student.data.hub import push_to_hub, write_hub_dataset
     from schema_student.data.sources import check_own_schemas, schema_source
 
-    where = paths(settings)
-    if dry_run(settings, reads=[schema_source(settings)], writes=[where.dataset, where.hub_dataset]):
+    where, source = paths(settings), schema_source(settings)
+    if settings.run.dry_run and source.exists():
         check_own_schemas(settings)
-    else:
-        write_dataset(settings)
-        log.info(f"dataset: {where.dataset}; with its card: {write_hub_dataset(settings)}")
-        if settings.push.push_to_hub:
-            log.info(f"pushed to {push_to_hub(where.hub_dataset, settings)}")
+    make(lambda: _write_dataset(settings), settings, reads=[source], writes=[where.dataset, where.hub_dataset])
 
 
 def corpus(argv: Sequence[str]) -> None:
@@ -78,11 +67,39 @@ def corpus(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, corpus.__doc__, "corpus")
     where = paths(settings)
-    if not dry_run(settings, reads=[where.dataset], writes=[where.corpus]):
-        from schema_student.data.corpus import write_corpus
-
-        write_corpus(settings)
+    if make(lambda: _write_corpus(settings), settings, reads=[where.dataset], writes=[where.corpus]):
         log.info(f"corpus: {where.corpus}")
+
+
+def _write_domain_specs(settings: Settings) -> None:
+    from schema_student.data.domains import write_domain_specs
+
+    write_domain_specs(settings)
+
+
+def _write_schemas(settings: Settings) -> None:
+    from schema_student.data.domains import write_schemas
+
+    write_schemas(settings)
+
+
+def _write_dataset(settings: Settings) -> None:
+    from schema_student.data.dataset import write_dataset
+    from schema_student.data.hub import push_to_hub, write_hub_dataset
+
+    dataset = write_dataset(settings)
+    card = write_hub_dataset(settings)
+    if settings.run.dry_run:  # both are finished
+        return
+    log.info(f"dataset: {dataset}; with its card: {card}")
+    if settings.push.push_to_hub:
+        log.info(f"pushed to {push_to_hub(card, settings)}")
+
+
+def _write_corpus(settings: Settings) -> None:
+    from schema_student.data.corpus import write_corpus
+
+    write_corpus(settings)
 
 
 def export_answers(argv: Sequence[str]) -> None:

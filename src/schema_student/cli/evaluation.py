@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from schema_student.core.artifacts import dry_run
+from schema_student.core.artifacts import dry_run, make
 from schema_student.core.flags import Own, load_settings, parse_command
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
+from schema_student.core.settings import Settings
 
 JUDGE: Own = {
     "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema"},
@@ -35,11 +36,15 @@ def evaluate(argv: Sequence[str]) -> None:
     settings = load_settings(argv, evaluate.__doc__, "evaluate")
     where = paths(settings)
     name, adapter = evaluated(settings)
-    if not dry_run(settings, reads=[where.dataset], writes=[where.eval_dir(name)]):
-        from schema_student.evaluation.evaluate import evaluate_student
-
-        evaluate_student(settings, name, adapter)
+    reads = [where.dataset, *([Path(adapter)] if adapter else [])]
+    if make(lambda: _evaluate(settings, name, adapter), settings, reads=reads, writes=[where.eval_dir(name)]):
         log.info(f"evaluation of {name}: {where.eval_dir(name) / 'evaluation_summary.json'}")
+
+
+def _evaluate(settings: Settings, name: str, adapter: str) -> None:
+    from schema_student.evaluation.evaluate import evaluate_student
+
+    evaluate_student(settings, name, adapter)
 
 
 def judge(argv: Sequence[str]) -> None:

@@ -17,8 +17,9 @@ from typing import NoReturn
 
 from schema_student import __version__
 from schema_student.cli import alignment, data, evaluation, pipeline, training
-from schema_student.core.artifacts import dry_run
-from schema_student.core.errors import SettingsError
+from schema_student.cli.another_run import another_run
+from schema_student.core.artifacts import MadeOtherwiseError, dry_run
+from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
 from schema_student.core.log import log
@@ -110,7 +111,7 @@ def main() -> NoReturn:
 
 def run_verb(verb: str, *flags: str) -> NoReturn:
     """Run a verb with these flags and those of the program's own command line: what a script does."""
-    run_script(lambda: VERBS[verb]([*flags, *sys.argv[1:]]))
+    run_script(lambda: run(verb, [*flags, *sys.argv[1:]]))
 
 
 def dispatch(words: Sequence[str]) -> None:
@@ -121,11 +122,21 @@ def dispatch(words: Sequence[str]) -> None:
     elif verb == "--version":
         log.info(f"schema-student {__version__}")
     elif verb in VERBS:
-        VERBS[verb](argv)
+        run(verb, argv)
     else:
         close = difflib.get_close_matches(verb, VERBS, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"the verbs are: {', '.join(VERBS)}"
         raise SettingsError(f"unknown verb {verb!r}; {advice}")
+
+
+def run(verb: str, argv: Sequence[str]) -> None:
+    """Run a verb; what is refused because of other settings is told with the command that makes it beside the first."""
+    try:
+        VERBS[verb](argv)
+    except MadeOtherwiseError as error:
+        settings, _ = parse_command(argv, "", verb, ARGUMENTS.get(verb, {}))
+        command = another_run(verb, argv, settings)
+        raise UserError(f"{error}\nAnother run beside it: {command}" if command else str(error)) from None
 
 
 def describe_verbs() -> str:

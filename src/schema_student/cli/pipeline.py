@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import flags_for, parse_command, without
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.verbs import STAGES
+from schema_student.core.verbs import SCRIPTS, STAGES
 from schema_student.operate.runner_flags import stage_flags
 
 RUN = stage_flags(list(STAGES))
@@ -32,12 +33,17 @@ def run(argv: Sequence[str]) -> None:
     """
     settings, chosen = parse_command(argv, run.__doc__, "run", RUN)
     names = choose_stages(chosen.first, chosen.last)
+    until = f" --until {chosen.last}" if chosen.last != list(STAGES)[-1] else ""
+    whole = {
+        "SCHEMA_STUDENT_SCRIPTS": " ".join(SCRIPTS[STAGES[name][0]] for name in names),
+        "SCHEMA_STUDENT_COMMAND": f"{shlex.quote(sys.executable)} -m schema_student run{until}",
+    }
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(os.devnull) if settings.run.dry_run else paths(settings).logs / f"run-{started}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for name in names:
-            code = run_stage(name, without(RUN, argv), file)
+            code = run_stage(name, without(RUN, argv), file, whole)
             if code:
                 log.info(f"log: {path}")
                 raise SystemExit(code)
@@ -55,13 +61,16 @@ def choose_stages(first: str, last: str) -> list[str]:
     return chosen
 
 
-def run_stage(name: str, flags: Sequence[str], file: BinaryIO) -> int:
-    """Run a stage with those of the flags that it reads; what it says goes to the terminal and to a file."""
+def run_stage(name: str, flags: Sequence[str], file: BinaryIO, whole: Mapping[str, str]) -> int:
+    """Run a stage with those of the flags that it reads; what it says goes to the terminal and to a file.
+
+    `whole` are variables of its environment that say what stands around it.
+    """
     verb, *own = STAGES[name]
     started = time.monotonic()
     _say(f"\n== {list(STAGES).index(name) + 1}/{len(STAGES)} {name}", file)
     command = [sys.executable, "-m", "schema_student", verb, *flags_for(verb, flags), *own]
-    environment = {**os.environ, "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
+    environment = {**os.environ, **whole, "SCHEMA_STUDENT_RUNNER": str(os.getpid())}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as stage:
         try:
             _copy(stage, file)

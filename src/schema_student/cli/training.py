@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import dry_run
+from schema_student.core.artifacts import dry_run, make
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, load_settings, parse_command, path_of
 from schema_student.core.log import log
@@ -65,8 +66,8 @@ def train(argv: Sequence[str]) -> None:
     """
     settings = load_settings(argv, train.__doc__, "train")
     where = paths(settings)
-    if not dry_run(settings, reads=[where.corpus], writes=[where.run_dir]):
-        train_in_workers(_train_sft, settings, where.run_dir, *SFT_STEP)
+    stage = partial(train_in_workers, _train_sft, settings, where.run_dir, *SFT_STEP)
+    if make(stage, settings, reads=[where.corpus], writes=[where.run_dir]):
         log.info(f"SFT student: {where.run_dir / 'checkpoint-final'}")
 
 
@@ -75,8 +76,8 @@ def train_on_any_data(argv: Sequence[str]) -> None:
     settings = load_settings(argv, SFT, "train-sft")
     require_data_set(settings)
     where = paths(settings)
-    if not dry_run(settings, reads=[], writes=[where.corpus, where.run_dir]):
-        train_in_workers(_import_and_train, settings, where.run_dir, *SFT_STEP)
+    stage = partial(train_in_workers, _import_and_train, settings, where.run_dir, *SFT_STEP)
+    make(stage, settings, reads=[], writes=[where.corpus, where.run_dir])
 
 
 def _train_sft(settings: ResolvedSettings) -> None:
@@ -88,11 +89,11 @@ def _train_sft(settings: ResolvedSettings) -> None:
 def _import_and_train(settings: ResolvedSettings) -> None:
     from schema_student.preference import imports
     from schema_student.training import sft
-    from schema_student.training.distributed import main_process_first
+    from schema_student.training.stage import run_first
     from schema_student.training.trackers import check_tracker
 
     check_tracker(settings)
-    main_process_first(lambda: imports.import_corpus(settings))
+    run_first(lambda: imports.import_corpus(settings))
     log.info(f"student: {sft.train_sft(settings)}")
 
 

@@ -16,18 +16,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, dump_row, name_maker, read_json, read_jsonl, write_json
+from schema_student.core.jsonl import Row, dump_row, maker, name_maker, read_json, read_jsonl, write_json
 from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest, find_differences, git_commit, versions
+
+_checks_only: ContextVar[bool] = ContextVar("checks_only", default=False)
+
+
+class MadeOtherwiseError(UserError):
+    """An artifact that other settings or inputs made, or began."""
+
+
+class Checked(Exception):
+    """Raised in place of making an artifact, where only_check has found that it could be made."""
 
 
 class Artifact:
@@ -77,6 +88,9 @@ def open_artifact(
     """
     _check_apart(path, inputs)
     stamp = json.loads(json.dumps({**stamp, "inputs": _input_digests(inputs)}))
+    if _checks_only.get():
+        yield _check(path, stamp, overwrite)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path):
         artifact = Artifact(path, stamp)
@@ -103,15 +117,61 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     return read_json(meta) if meta.exists() else None
 
 
+def make(stage: Callable[[], Any], settings: AnySettings, reads: Sequence[Path], writes: Sequence[Path]) -> bool:
+    """Run a stage and return True; with --dry-run let it check all that it checks before it writes, and return False.
+
+    Raises UserError as the stage would: for settings that do not fit what is there, an adapter of another base.
+    """
+    if not dry_run(settings, reads, writes):
+        stage()
+        return True
+    if all(path.exists() for path in reads):
+        with only_check(), suppress(Checked):
+            stage()
+    return False
+
+
+@contextmanager
+def only_check() -> Iterator[None]:
+    """Let open_artifact check and write nothing: it raises Checked where an artifact is not finished."""
+    token = _checks_only.set(True)
+    try:
+        yield
+    finally:
+        _checks_only.reset(token)
+
+
+def _check(path: Path, stamp: dict[str, Any], overwrite: bool) -> Artifact:
+    """The finished artifact; raises Checked where it is to be made, MadeOtherwiseError where it is another."""
+    artifact, meta, partial = Artifact(path, stamp), read_meta(path), _beside(path, "partial")
+    if overwrite or not path.exists():
+        raise Checked
+    if meta:
+        _check_same(path, meta, stamp)
+        artifact.done = True
+        return artifact
+    if partial.exists():
+        _refuse_difference(path, "begun", read_json(partial), stamp)
+    raise Checked
+
+
 def dry_run(settings: AnySettings, reads: Sequence[Path], writes: Sequence[Path]) -> bool:
-    """With --dry-run say what a script would read and write, and return True; else return False."""
+    """With --dry-run say what a script would read and write, and return True; else return False.
+
+    Raises UserError for an input that is missing, unless an earlier stage of the same runner makes it.
+    """
     if not settings.run.dry_run:
         return False
+    earlier = os.environ.get("SCHEMA_STUDENT_SCRIPTS", "").split()
+    missing = [path for path in reads if not path.exists() and maker(path) not in earlier]
     for path in reads:
-        log.info(f"would read  {path} ({'present' if path.exists() else 'MISSING' + name_maker(path)})")
+        state = "present" if path.exists() else "MISSING" if path in missing else "an earlier stage makes it"
+        log.info(f"would read  {path} ({state})")
     for path in writes:
         state = "finished" if read_meta(path) and path.exists() else "partial" if path.exists() else "absent"
         log.info(f"would write {path} ({state})")
+    if missing:
+        raise UserError(f"input {missing[0]} is not there" + name_maker(missing[0]))
     return True
 
 
@@ -160,7 +220,7 @@ def _refuse_difference(path: Path, how: str, then: dict[str, Any], now: dict[str
     differences = find_differences(then, now)
     if differences:
         advice = "give the same settings, another --run, or --overwrite to make it again"
-        raise UserError(f"{path} was {how} otherwise: {'; '.join(differences)}. Either {advice}")
+        raise MadeOtherwiseError(f"{path} was {how} otherwise: {'; '.join(differences)}. Either {advice}")
 
 
 def _check_apart(path: Path, inputs: Sequence[Path]) -> None:

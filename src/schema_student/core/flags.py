@@ -152,6 +152,11 @@ def refuse_unread(verbs: Iterable[str], argv: Sequence[str]) -> None:
             raise SettingsError(f"{flag}: nothing that {' or '.join(verbs)} runs reads it; read by {others}")
 
 
+def without_settings(names: Collection[str], argv: Sequence[str]) -> list[str]:
+    """Drop the flags of these settings from a command line."""
+    return [word for setting, words in _split_flags(argv) if setting not in names for word in words]
+
+
 def without(own: Own, argv: Sequence[str]) -> list[str]:
     """Drop a verb's own flags, each of which has a value, from a command line."""
     parser = _Parser(add_help=False, allow_abbrev=False)

@@ -22,6 +22,7 @@ MADE_BY = {
     "dpo_pairs.jsonl": "build_alignment_pairs.py",
     "evaluation_results.jsonl": "evaluate_student.py",
     "evaluation_summary.json": "evaluate_student.py",
+    "eval": "evaluate_student.py",
     "teacher_answers.jsonl": "export_teacher_answers.py",
     "checkpoint-final": "train_student.py",
 }
@@ -117,8 +118,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def name_maker(path: Path) -> str:
     """Name the script that makes a file, as advice where it is not there; "" where none is known."""
-    script = "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name)
+    script = maker(path)
     return f"; scripts/{script} makes it (or check --run, --data-dir and --output-dir)" if script else ""
+
+
+def maker(path: Path) -> str:
+    """Return the script that makes a file; "" where none is known."""
+    return "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name, "")
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -34,6 +34,19 @@ STAGES: dict[str, tuple[str, ...]] = {
     "report": ("report",),
 }
 
+# The door to each stage's verb in scripts/, by which runners and advice name it.
+SCRIPTS = {
+    "domains": "generate_domain_specs.py",
+    "schemas": "build_schemas.py",
+    "generate": "generate_dataset.py",
+    "corpus": "build_training_corpus.py",
+    "train": "train_student.py",
+    "evaluate": "evaluate_student.py",
+    "pairs": "build_alignment_pairs.py",
+    "align": "train_alignment_dpo.py",
+    "report": "report_training.py",
+}
+
 READS: dict[str, tuple[str, ...]] = {
     "domains": (*NAMED, *ASKED, "domains"),
     "schemas": NAMED,

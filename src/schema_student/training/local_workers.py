@@ -47,7 +47,7 @@ IMPORTS = (  # what a process that loads a student needs, as far as it takes lon
 IMPORTED_AHEAD = "SCHEMA_STUDENT_IMPORTED_AHEAD"
 SHARED = "SCHEMA_STUDENT_SHARED"  # environment: the setting that processes divide among them; unset under torchrun
 MEETING_FILE = "SCHEMA_STUDENT_MEETING_FILE"  # names the file by which the processes of a stage find each other
-idle = False  # there is nothing to train: the other processes were not started
+idle = False  # there is nothing to train, or only to check: the other processes were not started
 
 
 def import_ahead() -> None:
@@ -76,7 +76,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         return
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0, SHARED: shared}
     place["OMP_NUM_THREADS"] = cores // count
-    idle = read_meta(run_dir) is not None and not resolved.run.overwrite
+    idle = resolved.run.dry_run or (read_meta(run_dir) is not None and not resolved.run.overwrite)
     if not idle:
         whole = resolved.value(shared)
         log.info(f"  {count} processes, one a core: each takes {shared} {whole // count} of {whole}")

@@ -33,6 +33,16 @@ def make_run(
     return run_dir / "checkpoint-final"
 
 
+def run_first(action: Callable[[], Any]) -> None:
+    """Run an action before training, in the first process; the others wait until it is done."""
+    if process_count() == 1 or local_workers.idle:
+        action()
+        return
+    from schema_student.training.distributed import main_process_first  # loads torch
+
+    main_process_first(action)
+
+
 def _count_processes(finished: dict[str, Any] | None) -> dict[str, int]:
     """Count what a stamp holds: torchrun's processes, which multiply a step, and local workers, which share it.
 
