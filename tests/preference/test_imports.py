@@ -1,4 +1,4 @@
-"""Preference data of any origin: every format comes out as pairs; what is wrong is refused by line, or counted."""
+"""Data of any origin: every layout comes out as pairs or examples; what cannot be read is counted by file and line."""
 
 import json
 
@@ -9,8 +9,9 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.tally import Tally
 from schema_student.preference import imports
-from schema_student.preference.imports import Tally, read_examples, read_pairs
+from schema_student.preference.imports import read_examples, read_pairs
 
 
 def numbered(*rows):
@@ -32,6 +33,7 @@ def assistant(text):
 
 
 def settings_with(folder, rows, **changes):
+    folder.mkdir(exist_ok=True)
     path = folder / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tiny.tiny_settings(folder, data_set=str(path), **changes)
@@ -121,42 +123,63 @@ def test_what_nothing_can_be_learned_from_is_counted_with_its_first_row():
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("row", "reason"),
     [
-        ({"prompt": "p", "chosen": "a"}, "data.jsonl:2: this row has no rejected"),
-        ({"prompt": "p", "rejected": "a"}, "data.jsonl:2: this row has no chosen"),
-        ({"chosen": "a", "rejected": "b"}, "data.jsonl:2: this row has no prompt"),
-        ({"prompt": None, "chosen": "a", "rejected": "b"}, "data.jsonl:2: this row has no prompt"),
-        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "data.jsonl:2: chosen: this row has no prompt"),
-        ({"prompt": 3, "chosen": "a", "rejected": "b"}, "data.jsonl:2: chosen: must be text, or a list of messages"),
-        ({"prompt": "p", "chosen": [{"role": "user"}], "rejected": "b"}, "data.jsonl:2: chosen: must be text"),
+        ({"prompt": "p", "chosen": "a"}, "no rejected answer (train-sft takes such rows)"),
+        ({"prompt": "p", "rejected": "a"}, "no chosen answer"),
+        ({"chosen": "a", "rejected": "b"}, "no prompt, and chosen is no transcript that would hold one"),
+        (
+            {"prompt": None, "chosen": "a", "rejected": "b"},
+            "no prompt, and chosen is no transcript that would hold one",
+        ),
+        (
+            {"chosen": [assistant("a")], "rejected": [assistant("b")]},
+            "no prompt, neither in a column of its own nor in chosen",
+        ),
+        (
+            {"prompt": 3, "chosen": "a", "rejected": "b"},
+            "prompt is neither text nor a list of messages {role, content}",
+        ),
+        (
+            {"prompt": "p", "chosen": 4, "rejected": "b"},
+            "chosen is neither text nor a list of messages {role, content}",
+        ),
+        (
+            {"prompt": "p", "chosen": [{"role": "user"}], "rejected": "b"},
+            "chosen has a turn whose content is null",
+        ),
+        (
+            {"prompt": "p", "chosen": [{"content": "a"}], "rejected": "b"},
+            "chosen has a turn whose role is none of assistant, system, tool, user",
+        ),
+        ({"prompt": "p", "completion": "c"}, "no rejected answer (train-sft takes such rows)"),
+        ({"text": "x"}, "rows of text are plain text: split each into a prompt and its completion"),
+        ({"a": 1, "b": 2}, "no request with an answer in a layout that is known (its columns: a, b)"),
+        (
+            {"info": {}, "summaries": [], "choice": 0},
+            "a comparison has info.post and two summaries, each with its text",
+        ),
+        (
+            {"info": {"post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 2},
+            "the choice of a comparison is neither 0 nor 1",
+        ),
+        ({"prompt": "p", "answers": [{"text": "a"}]}, "an answer of the list has no text, or no score"),
+        ({"prompt": "p", "answers": [answer("a", 1), answer("b", "2")]}, "the score of an answer is no number"),
+        ({"prompt": "p", "answers": [answer("a", float("nan"))]}, "the score of an answer is no number"),
+        (
+            {"prompt": "p", "answers": [answer("a", 1)], "ties": None},
+            "ties is no list of [i, j], the places of two answers",
+        ),
+        (
+            {"prompt": "p", "answers": [answer("a", 1)], "ties": [[0, 1]]},
+            "ties is no list of [i, j], the places of two answers",
+        ),
     ],
 )
-def test_a_row_without_one_of_its_fields_is_refused_with_its_line(row, message):
-    with pytest.raises(UserError, match=message):
-        pairs_of(PLAIN, row)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"text": "x"}, r"data.jsonl:1: this row has no chosen and rejected answer \(its fields: text\)"),
-        ({"chosen": "a", "rejected": "b"}, "data.jsonl:1: chosen: this row has no prompt, and no transcript"),
-        ({"prompt": "p", "completion": "c"}, "train-sft takes such rows"),
-        ({"info": {}, "summaries": [], "choice": 0}, "info.post and two summaries"),
-        ({"info": {"post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 2}, "choice is 0 or 1, not 2"),
-        ({"info": {"post": "p"}, "choice": 1}, "data.jsonl:1: this row has no summaries"),
-        ({"answers": [{"text": "a", "score": 1}]}, "data.jsonl:1: this row has no prompt"),
-        ({"prompt": "p", "answers": [{"text": "a"}]}, "answers is a list of objects with text and score"),
-        ({"prompt": "p", "answers": [answer("a", 1), answer("b", "2")]}, "data.jsonl:1: each score is a number"),
-        ({"prompt": "p", "answers": [answer("a", float("nan"))]}, "data.jsonl:1: each score is a number"),
-        ({"prompt": "p", "answers": [answer("a", 1)], "ties": None}, r"data.jsonl:1: ties is a list of \[i, j\]"),
-        ({"prompt": "p", "answers": [answer("a", 1)], "ties": [[0, 1]]}, r"data.jsonl:1: ties is a list of \[i, j\]"),
-    ],
-)
-def test_a_first_row_of_no_known_kind_is_refused(row, message):
-    with pytest.raises(UserError, match=message):
-        pairs_of(row)
+def test_an_odd_row_is_counted_with_its_line_and_the_others_are_read(row, reason):
+    found, tally = pairs_of(PLAIN, row, PLAIN)
+    assert found == [("p", "good", "bad")] * 2
+    assert tally.counts == {reason: 1} and tally.first == {reason: "data.jsonl:2"}
 
 
 def test_sft_takes_examples_messages_and_the_chosen_answers():
@@ -194,15 +217,43 @@ def test_an_import_is_a_step_with_its_counts_and_holds_out_whole_prompts(tmp_pat
 def test_our_own_pairs_keep_what_they_tell(tmp_path):
     row = {**PLAIN, "schema_id": "s", "chosen_rank": 5, "rejected_rank": 2, "why": "m required", "source": "greedy"}
     made = read_jsonl(imports.import_pairs(settings_with(tmp_path, [{**row, "split": "validation"}])))
-    assert made == [{**row, "split": "validation"}]
+    assert made == [{**row, "split": "validation", "origin": "mine.jsonl:1"}]
+
+
+def test_our_own_corpus_and_rollouts_are_read_without_what_their_prompt_was_made_of(tmp_path):
+    own = {
+        "schema_id": "s",
+        "domain": "d",
+        "prompt": "p",
+        "query": "q",
+        "current_date": "2026-01-31",
+        "accepted": {"a": 1},
+    }
+    tally, row = Tally(), {**own, "completion": "c", "is_valid": True, "split": "validation", "kind": "refusal"}
+    (learned,) = read_examples(numbered(row, {**row, "is_valid": False}), tally)
+    assert (learned.schema_id, learned.domain, learned.split) == ("s", "d", "validation")
+    assert tally.counts == {"is_valid is false": 1} and not tally.unused
+    judged = {
+        **own,
+        "schema": {},
+        "target": 1,
+        "scorer": "schema",
+        "answers": [answer("a", 1), answer("b", 0)],
+        "ties": [],
+    }
+    assert pairs_of(judged)[0] == [("p", "a", "b")]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", r"mine.jsonl has no rows"),
-        (json.dumps({**PLAIN, "rejected": "good"}), "no pair of a chosen and a rejected answer in 1 rows; left out 1"),
-        ('{"prompt": "p"\n', "mine.jsonl:1: broken line, not JSON"),
+        (
+            json.dumps({**PLAIN, "rejected": "good"}),
+            "nothing to train on in 1 rows; left out 1: chosen equals rejected",
+        ),
+        ('{"prompt": "p"\n', r"1 of 1 rows cannot be read \(left out 1: broken line, not JSON: .*mine.jsonl:1"),
+        ('{"prompt": "p", "completion": "c"}\n', "train-sft takes such rows"),
     ],
 )
 def test_a_data_set_without_a_pair_is_refused(tmp_path, text, message):
@@ -212,31 +263,39 @@ def test_a_data_set_without_a_pair_is_refused(tmp_path, text, message):
         imports.import_pairs(settings)
 
 
-def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere.jsonl is not there"):
-        imports.load_rows(str(tmp_path / "nowhere.jsonl"))
+def test_a_data_set_must_be_given(tmp_path):
     with pytest.raises(UserError, match="give --data-set"):
         imports.import_pairs(tiny.tiny_settings(tmp_path))
 
 
-def test_the_hub_is_asked_for_a_data_set_its_configuration_and_split(monkeypatch):
-    import datasets
-
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or [PLAIN])
-    assert imports.load_rows("some/set:part") == [("some/set:part:1", PLAIN)]
-    assert imports.load_rows("some/set")[0][1] == PLAIN
-    train = {"split": "train", "revision": None}
-    assert asked == [(("some/set", "part"), train), (("some/set", None), train)]
-    imports.load_rows("some/set:part:test")
-    imports.load_rows("some/set@0123abcd::train[:100]")
-    assert asked[2][1] == {"split": "test", "revision": None}
-    assert asked[3] == (("some/set", None), {"split": "train[:100]", "revision": "0123abcd"})
+def test_where_most_rows_cannot_be_read_the_import_stops_with_the_counts(tmp_path):
+    odd = {"prompt": 3, "chosen": "a", "rejected": "b"}
+    assert len(read_jsonl(imports.import_pairs(settings_with(tmp_path / "half", [PLAIN, odd])))) == 1
+    with pytest.raises(UserError, match=r"2 of 3 rows cannot be read \(left out 2: prompt is neither .*mine.jsonl:2"):
+        imports.import_pairs(settings_with(tmp_path / "most", [PLAIN, odd, odd]))
 
 
-def test_a_data_set_out_of_reach_and_a_missing_package_are_said(monkeypatch):
-    with pytest.raises(UserError, match=r"nobody/nothing is no file here, and the hub does not give it"):
-        imports.load_rows("nobody/nothing")  # HF_HUB_OFFLINE is set in tests
-    monkeypatch.setattr(imports.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match="pip install datasets"):
-        imports.load_rows("nobody/nothing")
+def test_rows_that_nothing_can_be_learned_from_do_not_stop_an_import(tmp_path):
+    same = {**PLAIN, "rejected": "good"}
+    assert len(read_jsonl(imports.import_pairs(settings_with(tmp_path, [PLAIN, same, same, same])))) == 1
+
+
+@pytest.mark.parametrize("check", [imports.check_pairs, imports.check_corpus])
+def test_a_dry_run_shows_the_counts_and_a_row_and_writes_nothing(tmp_path, capsys, check):
+    tools = [{"type": "function", "function": {"name": "set_lamp"}}]
+    row = {**PLAIN, "system": "Be\x1b[2J kind.", "tools": tools, "reward": 0.5}
+    settings = settings_with(tmp_path, [row, {**row, "prompt": ""}])
+    check(settings)
+    said = capsys.readouterr().out
+    assert "left out 1: nothing asked (first: " in said and "column reward is not used (1 rows)" in said
+    assert "the first of them (mine.jsonl:1):" in said and "tools: ['set_lamp']" in said
+    assert "system: Be [2J kind." in said and "\x1b" not in said and "user: p\n" in said
+    assert ("rejected: bad" in said) == (check is imports.check_pairs)
+    assert not (tmp_path / "outputs").exists()
+    with pytest.raises(UserError, match="cannot be read"):
+        check(settings_with(tmp_path, [{"a": 1}]))
+
+
+def test_a_dry_run_does_not_ask_the_hub(tmp_path, capsys):
+    imports.check_pairs(tiny.tiny_settings(tmp_path, data_set="some/set"))
+    assert "some/set would be read from the hub, which a dry run does not ask" in capsys.readouterr().out

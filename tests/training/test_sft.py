@@ -23,6 +23,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
+from schema_student.core.tally import Tally
 from schema_student.student import batching, prompt_tree
 from schema_student.student.loading import load_student
 from schema_student.training import fine_tuning, loop, sft
@@ -61,7 +62,7 @@ def test_the_adapter_loads_and_its_loss_is_the_logged_one(trained):
     run_dir = paths(trained).run_dir
     student = load_student(trained, adapter=str(run_dir / "checkpoint-final"))
     rows = fine_tuning.encode_rows(
-        read_rows(paths(trained).corpus, CorpusRow), "validation", student.tokenizer, trained, {}, paths(trained).corpus
+        read_rows(path := paths(trained).corpus, CorpusRow), "validation", student.tokenizer, trained, Tally(), path
     )
     with torch.no_grad():
         logps = [batching.completion_logps(student.model, batching.collate([row["ids"]], 0)) for row in rows]

@@ -97,7 +97,10 @@ def _align_on_any_data(settings: AnySettings) -> None:
     require_data_set(settings)
     where = paths(settings)
     stage = partial(train_in_workers, _import_and_align, settings, where.dpo_dir, *DPO_STEP)
-    make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir])
+    if not make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir]):
+        from schema_student.preference.imports import check_pairs
+
+        check_pairs(settings)
 
 
 def _build_pairs(settings: AnySettings) -> None:

@@ -77,7 +77,10 @@ def train_on_any_data(argv: Sequence[str]) -> None:
     require_data_set(settings)
     where = paths(settings)
     stage = partial(train_in_workers, _import_and_train, settings, where.run_dir, *SFT_STEP)
-    make(stage, settings, reads=[], writes=[where.corpus, where.run_dir])
+    if not make(stage, settings, reads=[], writes=[where.corpus, where.run_dir]):
+        from schema_student.preference.imports import check_corpus
+
+        check_corpus(settings)
 
 
 def _train_sft(settings: ResolvedSettings) -> None:

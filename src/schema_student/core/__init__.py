@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     settings        every setting: type, meaning and bounds, said once
     names           what a run is called
     jsonl           JSON and JSONL in and out, atomic, with file and line in errors
+    tally           what is left out of a data set, by reason
     records         rows that cross stages, a type each
     paths           where each artifact of a run lies
     stamps          what made an artifact: digests, settings, versions

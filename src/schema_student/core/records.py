@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, name_maker, number_rows, write_jsonl
 
-Prompt = str | list[dict[str, str]]  # text, or messages {role, content}
+Prompt = str | list[dict[str, Any]]  # text, or messages {role, content}
 R = TypeVar("R", bound="Record")
 OPTIONAL = {"optional": True}  # of a field that is not written where it is None
 
@@ -53,6 +53,18 @@ class Record:
         for each in dataclasses.fields(self):
             if each.name != "extra" and not (each.metadata.get("optional") and getattr(self, each.name) is None):
                 yield each.name
+
+
+class ReadBeside:
+    """What the student reads beside the messages of a row's prompt; the same words with other tools are another one."""
+
+    tools: list[Row] | None
+    chat_template_kwargs: Row | None
+
+    @property
+    def context(self) -> Row:
+        """Return the columns beside the prompt by their names."""
+        return {"tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
 
 
 @cache
@@ -150,7 +162,7 @@ class DatasetRow(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusRow(Record):
+class CorpusRow(ReadBeside, Record):
     """d_04: a prompt and the completion to learn; `extra` is what is known of the request."""
 
     schema_id: str
@@ -159,6 +171,9 @@ class CorpusRow(Record):
     completion: str
     is_valid: bool
     split: str
+    tools: list[Row] | None = field(default=None, metadata=OPTIONAL)  # as a chat template takes them, with its prompt
+    chat_template_kwargs: Row | None = field(default=None, metadata=OPTIONAL)
+    origin: str | None = field(default=None, metadata=OPTIONAL)  # file:line of an imported row
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -175,7 +190,7 @@ class StudentSamples(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair(Record):
+class Pair(ReadBeside, Record):
     """dpo_pairs.jsonl: a better and a worse answer to a prompt, and why the worse one is worse."""
 
     prompt: Prompt
@@ -188,6 +203,9 @@ class Pair(Record):
     source: str = ""
     chosen_source: str | None = field(default=None, metadata=OPTIONAL)
     split: str = "train"
+    tools: list[Row] | None = field(default=None, metadata=OPTIONAL)  # as a chat template takes them, with its prompt
+    chat_template_kwargs: Row | None = field(default=None, metadata=OPTIONAL)
+    origin: str | None = field(default=None, metadata=OPTIONAL)  # file:line of an imported row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,14 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    held_out  which prompts preference training never sees
-    requests  what pairs and rollouts are made of
-    samples   what the student makes of them: likelihoods, answers
-    pairs     its answers, graded -> pairs
-    imports   preference data of any origin -> pairs or corpus
-    scoring   what an answer of a rollout is worth
-    rollouts  k answers a prompt, scored
+    held_out    which prompts preference training never sees
+    requests    what pairs and rollouts are made of
+    samples     what the student makes of them: likelihoods, answers
+    pairs       its answers, graded -> pairs
+    data_files  files of any kind, folders and the hub -> rows with their places
+    turns       conversations of any convention -> messages
+    layouts     rows of any layout -> prompts and answers
+    imports     data of any origin -> pairs or corpus
+    scoring     what an answer of a rollout is worth
+    rollouts    k answers a prompt, scored
 """

@@ -30,8 +30,10 @@ from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
+from schema_student.core.tally import Tally
+from schema_student.preference.data_files import load_rows
 from schema_student.preference.held_out import prompt_digest
-from schema_student.preference.imports import load_rows, take
+from schema_student.preference.imports import take
 from schema_student.preference.requests import draw_requests, take_together
 from schema_student.preference.scoring import as_messages, distinct_answers, draw_seed, open_scorer
 from schema_student.schema.prompts import render_prompt
@@ -44,6 +46,7 @@ from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
 SAMPLED = ("sampling", "prompt", "rollouts")  # groups of settings that decide the answers
 BY_STUDENT, BY_TEACHER = ("loading", "generation"), ("answers",)  # and further ones, by who answers
+BESIDE = ("system", "tools", "functions", "images", "chat_template_kwargs", "history")  # of a row, and not read here
 KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  # of a prompt's row
 
 
@@ -70,7 +73,10 @@ def read_prompts(settings: ResolvedSettings) -> list[Row]:
             raise UserError(f"{dataset} has no valid row to take prompts of; give --data-set a file of prompts")
         rows = [{key: getattr(each.row, key) for key in KEPT} | {"prompt": each.prompt} for each in requests]
     else:
-        numbered = take(load_rows(settings.data.data_set), settings.sampling.pair_prompts)
+        tally = Tally()
+        numbered = take(load_rows(settings.data.data_set, tally), settings.sampling.pair_prompts)
+        for line in tally.lines():
+            log.info(f"  {line}")
         if not numbered:
             raise UserError(f"{settings.data.data_set} has no rows")
         rows = [_read_prompt(where, row, settings) for where, row in numbered]
@@ -78,6 +84,8 @@ def read_prompts(settings: ResolvedSettings) -> list[Row]:
 
 
 def _read_prompt(where: str, row: Row, settings: ResolvedSettings) -> Row:
+    if beside := [name for name in BESIDE if row.get(name)]:
+        raise UserError(f"{where}: rollouts read the prompt alone: write {', '.join(beside)} into its messages")
     if "schema_json" in row:
         try:
             row = {**row, "schema": json.loads(row["schema_json"])}

@@ -19,6 +19,7 @@ from peft.helpers import disable_input_dtype_casting
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.tally import Tally
 from schema_student.student import prompt_tree
 from schema_student.student.tokens import encode_completion, encode_prompt
 
@@ -39,9 +40,9 @@ class Ids:
         return self.prompt_ids + self.completion_ids
 
 
-def encode(tokenizer: Any, prompt: str | list[dict[str, str]], completion: str) -> Ids:
-    """Encode a prompt and its completion by the functions that generation uses."""
-    return Ids(encode_prompt(tokenizer, prompt), encode_completion(tokenizer, completion))
+def encode(tokenizer: Any, prompt: str | list[dict[str, Any]], completion: str, **context: Any) -> Ids:
+    """Encode a prompt, what stands beside it (tools) and its completion by the functions that generation uses."""
+    return Ids(encode_prompt(tokenizer, prompt, **context), encode_completion(tokenizer, completion))
 
 
 def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
@@ -55,20 +56,20 @@ def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
     return "longer than batch_tokens" if len(sequence) > settings.batching.batch_tokens else ""
 
 
-def keep_whole(fault: str, where: str, counts: dict[str, int], settings: ResolvedSettings) -> bool:
+def keep_whole(fault: str, where: str, tally: Tally, settings: ResolvedSettings) -> bool:
     """Return whether a sequence has no fault; one with a fault is counted, or refused where `overlong` says so."""
     if fault and settings.optimizer.overlong == "refuse":
         raise UserError(
             f"{where}: {fault}; raise that setting, shorten the row, or set --overlong drop to leave such rows out"
         )
     if fault:
-        counts[fault] = counts.get(fault, 0) + 1
+        tally.add(fault, where)
     return not fault
 
 
-def explain_nothing(counts: dict[str, int], otherwise: str) -> str:
+def explain_nothing(tally: Tally, otherwise: str) -> str:
     """Advise where no sequence is left to train on: raise the limit that all of them exceed, or else."""
-    said = ", ".join(f"{count} {fault}" for fault, count in counts.items())
+    said = ", ".join(f"{count} {fault}" for fault, count in tally.counts.items())
     return f"left out: {said}; raise that setting" if said else otherwise
 
 

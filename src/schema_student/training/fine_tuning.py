@@ -15,8 +15,10 @@ from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import attach_lora, load_student
+from schema_student.student.tokens import TurnsRefused
 from schema_student.training.batches import Batch, Batches, Row
 from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
 from schema_student.training.distributed import gather
@@ -24,7 +26,7 @@ from schema_student.training.local_workers import share_step
 from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import run_facts
+from schema_student.training.stage import imported_facts, run_facts, say_template
 
 ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
@@ -40,21 +42,23 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     loaded = attach_lora(load_student(settings), settings)
     trees = batching.supports_prompt_trees(loaded.model)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
-    counts: dict[str, int] = {}
+    say_template(loaded.tokenizer, rows)
+    tally = Tally()
     train, validation = (
-        encode_rows(rows, split, loaded.tokenizer, settings, counts, corpus) for split in ("train", "validation")
+        encode_rows(rows, split, loaded.tokenizer, settings, tally, corpus) for split in ("train", "validation")
     )
-    for fault, count in counts.items():
-        log.info(f"  left out {count} rows: {fault}")
+    for line in tally.lines():
+        log.info(f"  {line}")
     if not train:
-        advice = batching.explain_nothing(counts, "generate more queries (--train-queries) or schemas")
+        advice = batching.explain_nothing(tally, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
     share = share_step(settings)
     schedule = plan_sft(share, train, trees)
     log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = run_facts("sft", settings, loaded, [corpus])
-    facts |= {"teacher": teachers(rows), "rows": len(train), "left_out": counts, "steps": schedule.steps}
+    facts |= {"teacher": teachers(rows), "data_set": imported_facts(corpus), "rows": len(train)}
+    facts |= {"left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
     TrainingLoop(SFT(batches, train, validation), batches, run_dir, share, schedule).run()
@@ -72,7 +76,7 @@ def encode_rows(
     split: str,
     tokenizer: Any,
     settings: ResolvedSettings,
-    counts: dict[str, int],
+    tally: Tally,
     corpus: Path,
 ) -> list[Row]:
     """Encode the valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
@@ -80,9 +84,14 @@ def encode_rows(
     for number, row in enumerate(rows, start=1):
         if row.split != split or not row.is_valid:
             continue
-        ids, name = batching.encode(tokenizer, row.prompt, row.completion), f"{corpus.name}:{number}"
+        name = row.origin or f"{corpus.name}:{number}"
+        try:
+            ids = batching.encode(tokenizer, row.prompt, row.completion, **row.context)
+        except TurnsRefused as refused:
+            tally.add(str(refused), name)
+            continue
         fault = "no supervised token" if not row.completion else batching.find_fault(ids, settings)
-        if batching.keep_whole(fault, name, counts, settings):
+        if batching.keep_whole(fault, name, tally, settings):
             found.append({"ids": ids, "name": name, "key": row.schema_id})
     return found
 

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
+from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.records import CorpusRow, Pair
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest, versions
 from schema_student.student.choice import hub_revision
 from schema_student.student.loading import Student
+from schema_student.student.tokens import explain_template
 from schema_student.training import local_workers
+
+IMPORTED = ("rows", "layouts", "left_out", "unused_columns")  # of an imported file's .meta.json
 
 
 def make_run(
@@ -75,3 +80,16 @@ def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Se
         "data": {path.name: digest(path) for path in data},
         "versions": versions(),
     }
+
+
+def imported_facts(data: Path) -> dict[str, Any] | None:
+    """Return what an import kept of --data-set: rows, layouts, what is left out and not used; None for other data."""
+    meta = read_meta(data) or {}
+    return {key: meta[key] for key in IMPORTED} if all(key in meta for key in IMPORTED) else None
+
+
+def say_template(tokenizer: Any, rows: Sequence[CorpusRow] | Sequence[Pair]) -> None:
+    """Say once how prompts are written that the base's chat template has no place for."""
+    if any(row.origin for row in rows):
+        for line in explain_template(tokenizer, [(row.prompt, row.tools) for row in rows]):
+            log.info(f"  {line}")

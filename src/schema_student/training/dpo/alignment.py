@@ -14,6 +14,7 @@ from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process
 from schema_student.core.records import Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student
 from schema_student.training.batches import Batches
@@ -29,7 +30,7 @@ from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import run_facts
+from schema_student.training.stage import imported_facts, run_facts, say_template
 
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 
@@ -41,8 +42,8 @@ def align(
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else attach_lora(loaded, settings)
     trees = batching.supports_prompt_trees(loaded.model, make_controller(settings).wants_signs)
-    counts: dict[str, int] = {}
-    rows = _encode(pairs, loaded, settings, counts, trees)
+    tally = Tally()
+    rows = _encode(pairs, loaded, settings, tally, trees)
     count = sum(row["split"] == "train" for row in rows)
     requests = read_requests(dataset, VALIDATION_PROMPTS, settings.prompt.schema_rendering) if dataset else []
     share = share_step(settings)
@@ -53,7 +54,7 @@ def align(
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts["adapter"] = str(adapter) if adapter else None
-    facts |= {"pairs": count, "left_out": counts, "steps": schedule.steps}
+    facts |= {"data_set": imported_facts(pairs), "pairs": count, "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     if adapter is None:
         adapter = run_dir / "start"
@@ -75,17 +76,17 @@ def align(
     return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
 
 
-def _encode(
-    pairs: Path, loaded: Student, settings: ResolvedSettings, counts: dict[str, int], trees: bool
-) -> Sequence[Row]:
+def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool) -> Sequence[Row]:
     """The pairs that can be trained on; raises UserError where there are too few."""
-    rows = encode_pairs(read_rows(pairs, Pair), loaded.tokenizer, settings, counts, pairs, trees)
-    for fault, count in counts.items():
-        log.info(f"  left out {count} pairs: {fault}")
+    read = read_rows(pairs, Pair)
+    say_template(loaded.tokenizer, read)
+    rows = encode_pairs(read, loaded.tokenizer, settings, tally, pairs, trees)
+    for line in tally.lines():
+        log.info(f"  {line}")
     to_train = sum(row["split"] == "train" for row in rows)
     if not to_train:
         more = "sample more (--pair-prompts, --samples-per-prompt)"
-        advice = batching.explain_nothing(counts, f"all of them are held out; {more}" if rows else more)
+        advice = batching.explain_nothing(tally, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(to_train, settings, pairs)
     return rows

@@ -10,25 +10,33 @@ import torch
 
 from schema_student.core.records import Pair
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.tally import Tally
 from schema_student.student import batching
+from schema_student.student.tokens import TurnsRefused
 from schema_student.training.batches import Batch, Batches, Row
 
 SIDES = ("chosen", "rejected")
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: Any, settings: ResolvedSettings, counts: dict[str, int], path: Path, trees: bool
+    pairs: Sequence[Pair], tokenizer: Any, settings: ResolvedSettings, tally: Tally, path: Path, trees: bool
 ) -> list[Row]:
     """Encode pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room count."""
     rows = []
     for number, pair in enumerate(pairs, start=1):
-        chosen, rejected = (batching.encode(tokenizer, pair.prompt, side) for side in (pair.chosen, pair.rejected))
+        name = pair.origin or f"{path.name}:{number}"
+        try:
+            chosen, rejected = (
+                batching.encode(tokenizer, pair.prompt, side, **pair.context) for side in (pair.chosen, pair.rejected)
+            )
+        except TurnsRefused as refused:
+            tally.add(str(refused), name)
+            continue
         fault = batching.find_fault(chosen, settings) or batching.find_fault(rejected, settings)
         fault = fault or ("chosen equals rejected" if chosen == rejected else "")
         too_long = not fault and batching.count_tokens([chosen, rejected], trees) > settings.batching.batch_tokens
         fault = "pair longer than batch_tokens" if too_long else fault
-        name = f"{path.name}:{number}"
-        if batching.keep_whole(fault, name, counts, settings):
+        if batching.keep_whole(fault, name, tally, settings):
             sides = {"chosen": chosen, "rejected": rejected, "key": pair.schema_id}
             rows.append({**sides, "name": name, "split": pair.split})
     return rows
