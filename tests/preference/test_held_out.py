@@ -11,6 +11,7 @@ from schema_student.core.jsonl import write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, StudentSamples, read_rows
 from schema_student.core.settings import default_settings
+from schema_student.core.tally import Tally
 from schema_student.preference import imports, rollouts
 from schema_student.preference.held_out import as_text, is_held_out, prompt_digest, split_of
 from schema_student.preference.pairs import pair_up
@@ -33,7 +34,7 @@ def settings(tmp_path):
 def imported(rows, read):
     """{prompt: split} of rows that are imported from a file."""
     numbered = [(f"file:{i}", row) for i, row in enumerate(rows)]
-    return {json.dumps(as_text(row.prompt)): row.split for row in read(numbered, imports.Tally())}
+    return {json.dumps(as_text(row.prompt)): row.split for row in read(numbered, Tally())}
 
 
 def test_every_way_holds_out_the_same_prompts(settings):

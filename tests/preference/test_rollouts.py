@@ -12,7 +12,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.stamps import digest
-from schema_student.preference import imports, rollouts, scoring
+from schema_student.preference import imports, layouts, rollouts, scoring
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
 
@@ -85,7 +85,7 @@ def test_the_teacher_compares_every_two_answers_once_and_ties_are_kept_apart(set
     assert [answer["count"] for answer in row["answers"]] == [1, 2, 1, 1, 1]
     assert scores(row) == [0.0, 1.0, 0.5, 0.5, None]
     assert row["ties"] == [[2, 3]] and row["errors"] == ["no"] * 4
-    pairs = imports.judged_pairs(row, "x:1", imports.Tally(), 9)
+    pairs = layouts.expand(row, 9)
     assert [(pair["chosen"], pair["rejected"]) for pair in pairs] == [("ccc", "a"), ("ccc", "dd"), ("ccc", "bb")]
 
 

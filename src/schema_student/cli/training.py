@@ -18,12 +18,14 @@ from schema_student.training.local_workers import train_in_workers
 SFT_STEP = ("gradient_accumulation", "sft_batch_size")  # the settings by which a step is shared among processes
 
 ROWS = """\
---data-set is a JSONL file, or a data set of the hub: ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config);
-without SPLIT it is "train"; ID@COMMIT is one version of it. Its first row says what the rows are:
-  {"prompt": "...", "chosen": "...", "rejected": "..."}           strings, or lists of {"role", "content"}
+--data-set is a file (JSON Lines, JSON, CSV, Parquet, Arrow; packed or not), a folder of them, or a data set of the hub:
+ID, ID:CONFIG, ID:CONFIG:SPLIT or ID::SPLIT (of no config); without SPLIT it is "train"; ID@COMMIT is one version of it.
+Rows are read in any common layout (docs/your_own_data.md); --dry-run shows what becomes of them:
+  {"prompt": "...", "chosen": "...", "rejected": "..."}            strings, or lists of {"role", "content"}
   {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}  Anthropic's HH-RLHF
-  {"info": {"post": ...}, "summaries": [{"text": ...}, ...], "choice": 0}   OpenAI's TL;DR comparisons
-  {"prompt": "...", "answers": [{"text": ..., "score": ...}, ...]}  rollout_judged.jsonl of schema-student rollouts
+  {"instruction": ..., "chosen": ..., "rejected": ...}             also question, query, messages, conversations
+  {"prompt": "...", "answers": [{"text": ..., "score": ...}, ...]}  UltraFeedback, rollout_judged.jsonl of rollouts
+  beside them: "system", "tools", "history", "split"
 A tenth of the prompts is held out. What is left out is counted and said. The run is named after the data (or --run).
 --base-model takes a folder of a causal model, or ID or ID@COMMIT of the hub; "auto" is Gemma 3 270M on a GPU, else the
 embedded student.
@@ -33,7 +35,8 @@ SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkp
   train-sft --data-set answers.jsonl --base-model models/mine
   train-sft --data-set Anthropic/hh-rlhf --data-limit 20000 --run hh --sft-epochs 1
 
-{ROWS}SFT also takes {{"prompt": ..., "completion": ...}} and {{"messages": [...]}}; of preferences it learns chosen.
+{ROWS}SFT also takes {{"prompt": ..., "completion": ...}}, {{"messages": [...]}}, Alpaca's {{"instruction", "input",
+"output"}} and ShareGPT's {{"conversations"}}; of preferences it learns chosen, of KTO's rows those with label true.
 """
 FETCH: Own = {
     "base": {
@@ -146,4 +149,4 @@ def pretrain(argv: Sequence[str]) -> None:
 def require_data_set(settings: AnySettings) -> None:
     """Raise SettingsError where a verb that trains on any data is given none."""
     if not settings.data.data_set:
-        raise SettingsError("give --data-set a JSONL file or the id of a data set of the hub (see --help)")
+        raise SettingsError("give --data-set a file, a folder or the id of a data set of the hub (see --help)")

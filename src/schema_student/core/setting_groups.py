@@ -69,7 +69,7 @@ class DataSettings(Group):
     section = "data"
 
     data_set: PathName = setting(
-        "your own data to train on: a JSONL file, or a hub's data set, ID[@COMMIT][:CONFIG[:SPLIT]] (train-dpo --help)",
+        "your own data: a file, a folder, or a hub's data set, ID[@COMMIT][:CONFIG[:SPLIT]] (train-dpo --help)",
     )
     data_limit: int = setting("rows to take of it, evenly spread; 0 = all", ge=0)
 
