@@ -87,6 +87,7 @@ def test_no_dry_run_loads_torch(tmp_path):
     (tmp_path / "prefs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
     further = {
         "judge": ["s.json", "{}"],
+        "serve-teacher": ["m.gguf"],
         "show-prompt": ["s.json"],
         "pairwise": ["--adapters", "a/b,base"],
         "compare": ["--runs", "a,b"],

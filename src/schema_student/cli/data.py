@@ -5,14 +5,28 @@ They import what they run only after the settings are read, as all verbs do: --h
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from schema_student.core.artifacts import dry_run, make
-from schema_student.core.flags import load_settings
+from schema_student.core.flags import Own, load_settings, parse_command
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import Settings
+
+SERVE: Own = {
+    "gguf": {"metavar": "GGUF", "help": "weights of an instruction-tuned model in GGUF format"},
+    "--port": {
+        "metavar": "N",
+        "type": int,
+        "default": 8080,
+        "help": "port on loopback; 0 = a free one (default: 8080)",
+    },
+    "--slots": {"metavar": "N", "type": int, "default": 4, "help": "requests answered at once (default: 4)"},
+    "--context": {"metavar": "N", "type": int, "default": 4096, "help": "tokens of each request (default: 4096)"},
+}
 
 
 def domains(argv: Sequence[str]) -> None:
@@ -139,3 +153,24 @@ def import_answers(argv: Sequence[str]) -> None:
         with closing(cache.AnswerCache(where.teacher_cache)) as answers:
             new, known = cache.import_answers(answers, where.teacher_answers)
         log.info(f"teacher answers: {new} new, {known} known already, in {where.teacher_cache}")
+
+
+def serve_teacher(argv: Sequence[str]) -> None:
+    """Serve a GGUF as a teacher on loopback, for people without Ollama; until Ctrl-C (extra llamacpp).
+
+    schema-student serve-teacher qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
+    schema-student serve-teacher my_model.gguf --port 8200 --slots 8
+    """
+    settings, arguments = parse_command(argv, serve_teacher.__doc__, "serve-teacher", SERVE)
+    path = Path(arguments.gguf).expanduser()
+    if dry_run(settings, reads=[path], writes=[]):
+        return
+
+    from schema_student.teacher.llamacpp import serve_gguf
+
+    with serve_gguf(path, arguments.port, arguments.slots, arguments.context) as server:
+        log.info(f"{server.name} is served at {server.address} until Ctrl-C. In another terminal:")
+        flags = f"--teacher-api openai --teacher-host {server.address} --teacher-model {server.name}"
+        log.info(f"  ./runAll.sh {flags} --teacher-concurrency {arguments.slots}")
+        while True:
+            time.sleep(3600)

@@ -70,6 +70,7 @@ READS: dict[str, tuple[str, ...]] = {
     "export-answers": ("run", "server.teacher_answers"),
     "import-answers": ("run", "server.teacher_answers"),
     "fetch-base": ("run.dry_run", "run.overwrite"),
+    "serve-teacher": ("run.dry_run",),
     "pretrain": ("run.dry_run",),
     "config": tuple(GROUPS),
     "completion": (),

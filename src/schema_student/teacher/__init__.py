@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     addresses     where servers are, and what is sent to each alone: keys, passwords
     proxies       the environment's proxy before a server
     transport     HTTP with a budget, no redirects, typed faults
+    llamacpp      a GGUF served on loopback, for people without Ollama
     apis          what a server is asked, by Ollama's API or by OpenAI's
     dispatch      questions to hosts: bounded, least loaded first
     retries       what follows a fault or an answer of no use: decisions as values

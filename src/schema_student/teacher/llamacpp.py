@@ -1,0 +1,64 @@
+"""Serve a GGUF as a teacher, for people without Ollama: llama.cpp's own server, by the package xllamacpp, on loopback.
+
+with serve_gguf(Path("qwen2.5-coder-1.5b-q4_k_m.gguf"), slots=4) as server:
+    ...   # --teacher-api openai --teacher-host server.address --teacher-model server.name
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from schema_student.core.errors import UserError
+
+MAGIC = b"GGUF"
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class GgufServer:
+    """A model that is served: under which name, and where."""
+
+    name: str
+    address: str
+
+
+@contextmanager
+def serve_gguf(path: Path, port: int = 0, slots: int = 4, context: int = 4096) -> Iterator[GgufServer]:
+    """Serve a GGUF over OpenAI's API: `slots` requests at once, each with `context` tokens; port 0 takes a free one.
+
+    The model is called as its file is. Raises UserError where the package is missing, the file is no GGUF, or llama.cpp
+    does not take it.
+    """
+    check_gguf(path)
+    try:
+        import xllamacpp
+    except ImportError:
+        raise UserError("the extra llamacpp is not installed; pip install 'schema-student[llamacpp]'") from None
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.model_alias = {path.stem}
+    params.hostnames, params.port = [LOOPBACK], port
+    params.n_parallel, params.n_ctx = slots, slots * context
+    params.cpuparams.n_threads = os.cpu_count() or 1
+    params.cors_origins = "null"  # no page of a browser may ask it
+    params.ui, params.endpoint_slots, params.endpoint_props = False, False, False
+    params.verbosity = -1
+    try:
+        server = xllamacpp.Server(params)
+    except Exception as error:  # pybind's own kinds
+        raise UserError(f"{path}: llama.cpp does not take it on port {port or 'any'} ({error})") from None
+    yield GgufServer(path.stem, server.listening_address)
+    del server
+
+
+def check_gguf(path: Path) -> None:
+    """Raise UserError where a path is no GGUF file."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there; name a GGUF file of an instruction-tuned model")
+    with path.open("rb") as file:
+        if file.read(4) != MAGIC:
+            raise UserError(f"{path} is no GGUF file; a model's weights in that format end in .gguf")
