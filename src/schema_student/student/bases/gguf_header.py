@@ -1,6 +1,6 @@
 """Read the metadata and the tensor list of a GGUF file, and refuse what is broken before any library allocates for it.
 
-Layout by the GGUF specification: magic, version, counts, key-value pairs, tensor infos, padding, tensors; little-endian.
+Layout by the GGUF specification: magic, version, counts, key-value pairs, tensor infos, padding, data; little-endian.
 A count or a length is believed only as far as the file has bytes for it.
 """
 
