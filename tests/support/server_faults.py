@@ -165,6 +165,18 @@ TABLE: list[tuple[str, str, str, Send]] = [
         "retried",
         whole(line({**said(""), "message": {"role": "a", "content": 5}})),
     ),
+    ("a count that is a word", "protocol", "retried", whole(line(said(VERDICT, eval_count="many")))),
+    ("a count below nothing", "protocol", "retried", whole(line(said(VERDICT, prompt_eval_count=-5)))),
+    ("a count beyond all", "protocol", "retried", whole(line(said(VERDICT, eval_count=10**400)))),
+    ("a time that is an object", "protocol", "retried", whole(line(said(VERDICT, created_at={})))),
+    ("a reason that is a list", "protocol", "retried", whole(line(said(VERDICT, done_reason=["stop"])))),
+    ("a list for the message", "protocol", "retried", whole(line({**said(""), "message": [VERDICT]}))),
+    (
+        "parts that are no text",
+        "protocol",
+        "retried",
+        whole(line({**said(""), "message": {"role": "a", "content": {}}})),
+    ),
     ("words after done", "protocol", "retried", whole(GOOD + WORDS)),
     # Encodings
     ("gzip that is none", "encoding", "stop", whole(b"\x1f\x8b garbage", Content_Encoding="gzip")),

@@ -31,6 +31,91 @@ def completion(message, **facts):
     return whole(line({"choices": [choice], "usage": {"prompt_tokens": 700, "completion_tokens": 9}}))
 
 
+def usage(value):
+    """A good answer with another usage."""
+    choice = {"message": {"role": "assistant", "content": json.dumps(VERDICT)}, "finish_reason": "stop"}
+    return whole(line({"choices": [choice], "usage": value}))
+
+
+def events(*parts):
+    """Server-sent events, in spite of stream: false."""
+    data = b"".join(b"data: " + part.strip() + b"\n\n" for part in parts)
+    return whole(b": hello\nevent: chunk\nid: 1\n" + data + b"data: [DONE]\n\n", kind="text/event-stream")
+
+
+def delta(finish=None, **message):
+    return line({"choices": [{"index": 0, "delta": message, "finish_reason": finish}]})
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        completion(
+            {"content": [{"type": "text", "text": '{"is_good": true, '}, {"type": "text", "text": '"reason": "fine"}'}]}
+        ),
+        completion({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": json.dumps(VERDICT)}]}),
+        completion({"content": json.dumps(VERDICT), "reasoning_content": "so"}),
+        completion({"content": f"<think>maybe {{}}</think>{json.dumps(VERDICT)}"}),
+        usage(None),
+        usage({}),
+        usage({"prompt_tokens": "700", "completion_tokens": 9.0}),
+        whole(
+            line({"choices": [{"message": {"content": json.dumps(VERDICT)}, "finish_reason": "stop"}]}),
+            kind="text/plain",
+        ),
+        events(
+            delta(role="assistant", content=None),
+            delta(reasoning_content="so"),
+            *(delta(content=letter) for letter in json.dumps(VERDICT)),
+            delta("stop"),
+            line({"choices": [], "usage": {"prompt_tokens": 700, "completion_tokens": 9}}),
+        ),
+        events(line({"choices": [{"message": {"content": json.dumps(VERDICT)}, "finish_reason": "stop"}]})),
+    ],
+)
+def test_an_answer_in_an_odd_form_is_read(send, tmp_path):
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
+        server.fault = Fault("", "", "", send)
+        assert outcome(teacher) == VERDICT and len(server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"id": ["m:1"]},
+        {"id": "m:1", "max_model_len": "many"},
+        {"id": "m:1", "max_model_len": [4096]},
+        {"id": "m:1", "meta": [1]},
+        {"id": "m:1", "owned_by": {}},
+        "m:1",
+        None,
+    ],
+)
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_list_of_models_of_another_form_is_named(entry, as_list, tmp_path):
+    with fault_server() as server:
+        body = line({"data": [entry] if as_list else entry, "created": {}})
+        server.routes["/v1/models"] = whole(body, kind="application/json")
+        with (
+            pytest.raises(TeacherError, match=r"gave no proper answer \(fields are missing or ill-typed"),
+            open_teacher(openai_settings(server, tmp_path, teacher_retries=0)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("think", "sent"),
+    [("low", {"reasoning_effort": "low"}), ("", {})]
+    + [(str(on).lower(), {"chat_template_kwargs": {"enable_thinking": on}}) for on in (True, False)],
+)
+def test_thinking_is_asked_for_in_the_words_of_this_api(think, sent, tmp_path):
+    settings = {"teacher_think": think}
+    with fault_server() as server, open_teacher(openai_settings(server, tmp_path, **settings)) as teacher:
+        assert teacher.ask(*ask()) == VERDICT
+        body = server.chats[0]
+        assert {name: body[name] for name in ("reasoning_effort", "chat_template_kwargs") if name in body} == sent
+
+
 def test_a_question_is_put_with_its_schema_as_response_format(tmp_path):
     with fault_server() as server, open_teacher(openai_settings(server, tmp_path)) as teacher:
         assert teacher.ask(*ask()) == VERDICT
@@ -119,6 +204,32 @@ def test_a_fault_ends_as_it_does_with_ollama(name, tmp_path):
         (completion({"content": '{"is_good": tr'}), "answer"),
         (completion({"content": '{"is_good": tr'}, finish_reason="length"), "cut"),
         (completion({"content": 5}), "protocol"),
+        (completion({"content": {}}), "protocol"),
+        (completion({"content": [5]}), "protocol"),
+        (completion({"content": [{"type": "text"}]}), "protocol"),
+        (completion({"content": [{"type": "image_url", "image_url": {}}]}), "answer"),
+        (completion({"content": None}, finish_reason="length"), "cut"),
+        (completion({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}), "answer"),
+        (completion({"content": None, "reasoning_content": 5}), "protocol"),
+        (completion({"content": "{}"}, finish_reason={}), "protocol"),
+        (completion({"content": None, "refusal": {}}), "answer"),
+        (completion({"content": None, "refusal": ["no"]}), "protocol"),
+        (whole(b'{"choices": [{"message": null, "finish_reason": "stop"}]}'), "protocol"),
+        (whole(b'{"choices": {"message": {}}}'), "protocol"),
+        (whole(b'{"choices": [[]]}'), "protocol"),
+        (whole(b'{"choices": null, "usage": []}'), "protocol"),
+        (usage("none"), "protocol"),
+        (usage({"prompt_tokens": "many"}), "protocol"),
+        (usage({"completion_tokens": {}}), "protocol"),
+        (usage({"completion_tokens": True}), "protocol"),
+        (usage({"prompt_tokens": -1}), "protocol"),
+        (usage({"completion_tokens": 10**400}), "protocol"),
+        (events(line({"choices": [{"delta": {"content": "{"}}]})), "torn"),
+        (events(b'{"error": {"message": "out of memory"}}'), "server"),
+        (events(b"{oops}"), "protocol"),
+        (events(), "torn"),
+        (whole(b"<html>busy</html>", kind="text/html"), "protocol"),
+        (whole(b"busy", kind="text/plain"), "protocol"),
         (completion({"content": "{}"}, finish_reason=None), "torn"),
         (completion({"content": None, "refusal": "I will not"}), "refusal"),
         (whole(b'{"choices": []}'), "protocol"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fake_ollama import ASK, VERDICT, after_probe, fake_ollama, fake_settings
+from fault_server import fault_server, status, whole
 
 from schema_student.core.settings import default_settings
 from schema_student.teacher.addresses import APIS
@@ -37,6 +38,42 @@ def test_auto_takes_the_preferred_model_where_ollama_has_it(tmp_path, monkeypatc
         monkeypatch.setitem(APIS, "ollama", replace(APIS["ollama"], address=fake.host))
         choice = resolve_teacher(default_settings(preferred_teacher="other:7b"))
         assert choice.embedded and "has not got other:7b" in choice.reason
+
+
+@pytest.mark.parametrize("by", ["flag", "environment"])
+@pytest.mark.parametrize("host", ["http://127.0.0.1:9", "A.invalid", ":9", "http://127.0.0.1:9,127.0.0.1:9"])
+def test_a_named_host_that_does_not_answer_is_an_error_under_auto(by, host, tmp_path, monkeypatch):
+    if by == "environment":
+        monkeypatch.setenv("OLLAMA_HOST", host)
+    hosts = host.split(",") if by == "flag" else []
+    with pytest.raises(TeacherError, match=r"Ollama does not answer at .*start it .*--teacher-model embedded"):
+        resolve_teacher(default_settings(output_dir=str(tmp_path), teacher_host=hosts))
+
+
+def test_of_several_named_hosts_one_that_answers_is_enough(tmp_path, monkeypatch):
+    with fake_ollama(lambda body, n: 500, models=("gpt-oss:120b",)) as fake:
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:9, {fake.host}")
+        choice = resolve_teacher(default_settings())
+    assert choice.model == "gpt-oss:120b" and len(choice.hosts) == 2 and fake.host in choice.reason
+
+
+@pytest.mark.parametrize(
+    "send",
+    [whole(b"<html>", kind="text/html"), status(401), status(403), status(404), status(500), status(302, b"")],
+    ids=["a web page", "401", "403", "404", "500", "302"],
+)
+def test_what_listens_at_ollamas_own_address_and_fails_is_an_error_under_auto(send, tmp_path, monkeypatch):
+    with fault_server() as server:
+        server.routes["/api/tags"] = send
+        monkeypatch.setitem(APIS, "ollama", replace(APIS["ollama"], address=server.host))
+        with pytest.raises(TeacherError, match=rf"{server.host}.*--teacher-model embedded"):
+            resolve_teacher(default_settings())
+
+
+def test_the_embedded_teacher_does_not_care_for_the_environment(monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", "tcp://no:address")
+    monkeypatch.setenv("OLLAMA_API_KEY", "two words")
+    assert resolve_teacher(default_settings(teacher_model="embedded")).embedded
 
 
 def test_a_name_without_tag_means_latest(tmp_path):

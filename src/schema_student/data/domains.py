@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from schema_student.core.artifacts import open_artifact
+from schema_student.core.cleaning import one_line
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json
 from schema_student.core.log import log
@@ -58,7 +59,7 @@ def write_domain_specs(settings: AnySettings) -> None:
         with open_teacher(settings, choice) as teacher:
             for prompt, answer in _ask_specs(teacher, prompts, start):
                 if problem := spec_problem(answer):
-                    rejected[prompt] = problem
+                    rejected[prompt] = one_line(problem)
                     log.info(f"rejected: {prompt}: {problem}")
                 else:
                     row = _spec_row(answer, prompt, ids)
