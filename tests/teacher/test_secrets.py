@@ -125,7 +125,7 @@ def test_who_is_not_let_in_is_told_so_under_auto(code, by, tmp_path, monkeypatch
         server.routes["/api/tags"] = status(code)
         settings = settings_of(server, tmp_path, by, monkeypatch, teacher_model="auto")
         error, left = run(settings, tmp_path, capsys, caplog)
-    assert str(error).startswith(f"{server.host} answers {code} (no)") and "http://USER:PASSWORD@HOST" in str(error)
+    assert str(error).startswith(f"{server.host} answers {code} (no)") and "put USER:PASSWORD@ before its name" in left
     assert_no_secret(left)
 
 

@@ -134,7 +134,7 @@ def _read_llmrc(path: Path) -> str:
 def not_answering(api: str, host: str, fault: ConnectFault) -> TeacherError:
     """Make the error of a server that is not there, with how to start it."""
     name, start = APIS[api].name, APIS[api].start
-    advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded or auto"
+    advice = f"start it ({start}), name another with --teacher-host, or do without: --teacher-model embedded"
     if isinstance(fault, ProxyFault):
         return TeacherError(f"{fault}; or do without: --teacher-model embedded")
     why = fault.what.partition(" (")[2].removesuffix(")") or fault.what

@@ -126,14 +126,14 @@ class AccessFault(TeacherFault):
     stops = True
     advice = (
         "set OLLAMA_API_KEY (OPENAI_API_KEY with --teacher-api openai) for this host, "
-        "or name it with a password: http://USER:PASSWORD@HOST"
+        "or put USER:PASSWORD@ before its name"
     )
 
 
 class ProxyAccessFault(AccessFault):
     """407: the proxy wants a password."""
 
-    advice = "set HTTP_PROXY (HTTPS_PROXY for https://) to http://USER:PASSWORD@PROXY"
+    advice = "set HTTP_PROXY (HTTPS_PROXY for https://) with USER:PASSWORD@ before the proxy's name"
 
 
 class MissingFault(TeacherFault):
