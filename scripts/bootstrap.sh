@@ -49,6 +49,18 @@ read_flags() {
   done
 }
 
+# With --overwrite: the list of what this command has made again (core/artifacts.py), so that after a stop it goes on.
+remember_overwritten() {
+  case " ${FLAGS[*]-} " in
+    *' --overwrite '*) export SCHEMA_STUDENT_OVERWRITTEN=$OUTPUT/.overwritten-$(basename "$RUNNER" .sh) ;;
+    *) unset SCHEMA_STUDENT_OVERWRITTEN ;;
+  esac
+}
+
+forget_overwritten() {
+  if [ "$1" -eq 0 ] && [ -n "${SCHEMA_STUDENT_OVERWRITTEN-}" ]; then rm -f "$SCHEMA_STUDENT_OVERWRITTEN"; fi
+}
+
 # The stages that the runner lists, their verbs, and which ones --from and --until choose: the numbers BEGIN to END.
 check_stages() {
   STAGES=($(sed -n 's/^stage  *\([a-z_]*\).*/\1/p' "$RUNNER"))
@@ -92,7 +104,7 @@ open_log() {
   SERVER=''
   exec > >(tee -i "$LOG") 2>&1
   TEE=${!-}
-  trap 'code=$?; close_log; exit $code' EXIT
+  trap 'code=$?; forget_overwritten $code; close_log; exit $code' EXIT
 }
 
 close_log() {
@@ -261,6 +273,7 @@ else
   case $JUST_SAY in -h | --help*) exit 0 ;; esac
 fi
 open_log
+remember_overwritten
 make_venv
 if [ -n "${STAGES[*]-}" ]; then
   describe_runner

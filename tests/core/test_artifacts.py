@@ -204,8 +204,8 @@ def test_a_folder_is_made_stamped_and_overwritten_as_a_whole(tmp_path):
     for overwrite in (False, True):
         with open_artifact(folder, STAMP, overwrite=overwrite) as artifact:
             assert not artifact.done
-            assert not folder.exists()
-            write_text(folder / "weights", "1")
+            assert not artifact.work.exists()
+            write_text(artifact.work / "weights", "1")
             artifact.finish({"steps": 3})
     meta = read_meta(folder)
     assert meta is not None

@@ -8,6 +8,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import EvaluationRow
+from schema_student.core.replacing import draft_of
 from schema_student.evaluation import pairwise
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
@@ -88,7 +89,7 @@ def test_two_students_meet_on_the_test_prompts(settings, written, capsys):
     assert [turned["overall"][outcome]["k"] for outcome in pairwise.OUTCOMES] == [0, 2, 8]
 
 
-def test_killed_and_run_again_it_writes_the_same(settings, written, monkeypatch):
+def test_killed_and_run_again_it_writes_the_same(settings, written, monkeypatch, capsys):
     whole = pairwise.judge_adapters(settings).with_name("duel_results.jsonl")
     undisturbed = whole.read_bytes()
     monkeypatch.setattr(pairwise, "CHUNK", 2)
@@ -105,9 +106,10 @@ def test_killed_and_run_again_it_writes_the_same(settings, written, monkeypatch)
         patch.setattr(pairwise, "decide", dying)
         with pytest.raises(KeyboardInterrupt):
             pairwise.judge_adapters(settings.changed(overwrite=True))
-    assert len(read_jsonl(whole)) == 4
-    pairwise.judge_adapters(settings)
-    assert whole.read_bytes() == undisturbed
+    assert whole.read_bytes() == undisturbed and len(read_jsonl(draft_of(whole))) == 4
+    pairwise.judge_adapters(settings.changed(overwrite=True))
+    assert f"continuing {draft_of(whole)} after row 4" in capsys.readouterr().out
+    assert whole.read_bytes() == undisturbed and not draft_of(whole).exists()
 
 
 def test_answers_that_are_the_same_are_a_tie_without_a_question(settings):

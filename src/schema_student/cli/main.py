@@ -12,17 +12,19 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
 from schema_student.cli import alignment, data, evaluation, pipeline, training
 from schema_student.cli.another_run import another_run
-from schema_student.core.artifacts import MadeOtherwiseError, dry_run
+from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
 from schema_student.core.log import log
+from schema_student.core.paths import paths
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
 from schema_student.core.settings import config_schema, default_settings
@@ -134,11 +136,20 @@ def dispatch(words: Sequence[str]) -> None:
 def run(verb: str, argv: Sequence[str]) -> None:
     """Run a verb; what is refused because of other settings is told with the command that makes it beside the first."""
     try:
-        VERBS[verb](argv)
+        with _remember_overwritten(verb, argv):
+            VERBS[verb](argv)
     except MadeOtherwiseError as error:
         settings, _ = parse_command(argv, "", verb, ARGUMENTS.get(verb, {}))
         command = another_run(verb, argv, settings)
         raise UserError(f"{error}\nAnother run beside it: {command}" if command else str(error)) from None
+
+
+def _remember_overwritten(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
+    """With --overwrite remember until the verb's end what it has made again."""
+    if "--overwrite" not in argv or "--dry-run" in argv:
+        return nullcontext()
+    settings, _ = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
+    return overwriting(paths(settings).overwritten(verb))
 
 
 def describe_verbs() -> str:

@@ -16,6 +16,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     records         rows that cross stages, a type each
     paths           where each artifact of a run lies
     stamps          what made an artifact: digests, settings, versions
+    integrity       digests of files; what is missing or changed, and copies of it
+    replacing       the old artifact stands until the new one is whole
     locks           one writer an artifact
     artifacts       done already, refused, or continued after the last whole row
     processes       exit codes, and which of several processes this is

@@ -70,7 +70,12 @@ def dump_row(row: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON document; atomic: at any moment the old or the new one is there."""
-    write_text(path, _dumps(value, indent=2) + "\n")
+    write_text(path, dump_json(value))
+
+
+def dump_json(value: Any) -> str:
+    """Write a value as the text of an indented JSON document, as write_json does."""
+    return _dumps(value, indent=2) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:

@@ -38,6 +38,10 @@ class Paths:
         """Locate one evaluation: the folder of evaluation_results.jsonl and evaluation_summary.json."""
         return self.evals / name
 
+    def overwritten(self, command: str) -> Path:
+        """Locate the list of what a command with --overwrite has made again so far."""
+        return self.logs.parent / f".overwritten-{command}-{self.run_dir.name}"
+
     def jsonl_files(self) -> list[Path]:
         """List the run's JSONL artifacts that are there, in the order of the flow."""
         data = [self.domain_specs, self.schemas, self.dataset, self.corpus, self.pairs]

@@ -45,7 +45,7 @@ class RunSettings(Group):
     output_dir: PathName = setting("folder that all artifacts go to", min_length=1)
     data_dir: PathName = setting('folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run')
     seed: int = setting("seed of every random choice", ge=0, le=2**32 - 1)
-    overwrite: bool = setting("make artifacts again that other settings made")
+    overwrite: bool = setting("make artifacts again; each old one stands until its new one is whole")
     dry_run: bool = setting("check settings and inputs, say what would be written, do nothing", default=False)
     schemas: PathName = setting(
         "your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps"

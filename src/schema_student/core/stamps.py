@@ -19,6 +19,11 @@ from schema_student.core.resources import CHECKOUT, IS_INSTALLED
 from schema_student.core.settings import AnySettings
 
 
+def beside(path: Path, kind: str) -> Path:
+    """Locate what is written beside an artifact: its "meta" when it is finished, its "partial" stamp until then."""
+    return path.with_name(f"{path.name}.{kind}.json")
+
+
 def digest(thing: Any) -> str:
     """Compute the sha256 of a file, of a folder (names and contents), of bytes, or of a value's canonical JSON."""
     if isinstance(thing, Path):

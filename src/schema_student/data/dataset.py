@@ -97,13 +97,13 @@ def _make(
             writer.fill({quota: n for quota, n in quotas.items() if quota.source in some})
         facts = {"teacher_info": {**teacher.info, "asked": teacher.asked}}
         usage = teacher.usage.summary(len(collector.rows))
-        write_jsonl(rejected_answers_path(artifact.path), teacher.rejected_answers())
-    rejected = rejected_path(artifact.path)
+        write_jsonl(artifact.companion(rejected_answers_path(artifact.path)), teacher.rejected_answers())
+    rejected = artifact.companion(rejected_path(artifact.path))
     write_rows(rejected, collector.rejected)
     if not any(row.split == "train" for row in collector.rows):
         raise UserError(_no_rows(collector, rejected))
     counts = count_rows(collector.rows)
-    _print_summary(counts, collector, quotas, rejected)
+    _print_summary(counts, collector, quotas, rejected_path(artifact.path))
     log.info(usage_line(usage, len(collector.rows)))
     for sentence in say_far(compare_with_own(collector.rows)):
         log.warning(sentence)

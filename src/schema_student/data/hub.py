@@ -52,16 +52,17 @@ def write_hub_dataset(settings: AnySettings) -> Path:
     """Write the folder of card, statistics and splits beside d_03; returns where it is."""
     where = paths(settings)
     stamp = make_stamp(settings, "hub")
-    with open_artifact(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite) as artifact:
+    with open_artifact(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite, derived=True) as artifact:
         if not artifact.done:
-            where.hub_dataset.mkdir(exist_ok=True)
+            folder = artifact.work
+            folder.mkdir(exist_ok=True)
             rows = read_rows(where.dataset, DatasetRow)
-            sizes = {split: size for split in SPLITS if (size := _write_split(where.hub_dataset, split, rows))}
+            sizes = {split: size for split in SPLITS if (size := _write_split(folder, split, rows))}
             facts = compute_statistics(rows)
-            write_json(where.hub_dataset / "description.json", facts)
+            write_json(folder / "description.json", facts)
             card = write_card(rows, facts, sizes, read_meta(where.dataset) or {}, settings)
-            write_text(where.hub_dataset / "README.md", card)
-            artifact.finish()
+            write_text(folder / "README.md", card)
+            artifact.finish(vouched=["*.json", "*.jsonl"])  # the card is there to be edited
     return where.hub_dataset
 
 

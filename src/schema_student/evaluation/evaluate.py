@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import write_json
+from schema_student.core.jsonl import dump_json, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
@@ -52,9 +52,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     stamp = make_stamp(settings, *DECIDING, *(BY_TEACHER if teacher else ()), **base_facts(choice.base))
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
-        if artifact.done and summary.exists():
-            return summary
-        rows = read_rows(results, EvaluationRow) if results.exists() else []
+        rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
             requests = read_requests(where.dataset, settings.eval.eval_splits, settings.eval.eval_limit)
             same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, artifact.stamp)
@@ -76,11 +74,21 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             "adapter": adapter or None,
             "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
         }
-        write_json(summary, {**facts, **summarize(rows)})
         if not artifact.done:
             artifact.finish({"name": name, "adapter": adapter or None})
-    print_summary(name, summarize(rows))
+            print_summary(name, summarize(rows))
+        _write_summary(summary, {**facts, **summarize(rows)}, artifact.done)
     return summary
+
+
+def _write_summary(path: Path, found: dict[str, Any], was_done: bool) -> None:
+    """Write what follows from the rows, unless it stands there; says so where it had been written before."""
+    known = path.read_bytes() if path.exists() else b""
+    if known == dump_json(found).encode():
+        return
+    if was_done:
+        log.info(f"  {path} {'was not what follows from the rows' if known else 'was missing'}: made again from them")
+    write_json(path, found)
 
 
 def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:

@@ -25,7 +25,7 @@ from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from schema_student.core.artifacts import read_meta
+from schema_student.core.artifacts import is_finished
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.core.processes import process_count, run_script
@@ -76,7 +76,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         return
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0, SHARED: shared}
     place["OMP_NUM_THREADS"] = cores // count
-    idle = resolved.run.dry_run or (read_meta(run_dir) is not None and not resolved.run.overwrite)
+    idle = resolved.run.dry_run or (is_finished(run_dir) and not resolved.run.overwrite)
     if not idle:
         whole = resolved.value(shared)
         log.info(f"  {count} processes, one a core: each takes {shared} {whole // count} of {whole}")

@@ -27,9 +27,9 @@ def train_sft(given: AnySettings) -> Path:
     where = paths(settings)
     stamp = make_stamp(settings, *DECIDING, **base_facts(choice.base))
 
-    def train() -> dict[str, Any]:
+    def train(run_dir: Path) -> dict[str, Any]:
         from schema_student.training.fine_tuning import fine_tune  # loads torch, which a finished run does not need
 
-        return fine_tune(settings, where.corpus, where.run_dir)
+        return fine_tune(settings, where.corpus, run_dir)
 
     return make_run(where.run_dir, stamp, [where.corpus], settings.run.overwrite, train)

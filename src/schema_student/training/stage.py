@@ -19,22 +19,28 @@ from schema_student.student.tokens import explain_template
 from schema_student.training import local_workers
 
 IMPORTED = ("rows", "layouts", "left_out", "unused_columns")  # of an imported file's .meta.json
+VOUCHED = ("*.json", "*.jsonl", "checkpoint-final/*")  # of a finished run; each checkpoint-N vouches for itself
 
 
 def make_run(
-    run_dir: Path, stamp: dict[str, Any], inputs: Sequence[Path], overwrite: bool, train: Callable[[], dict[str, Any]]
+    run_dir: Path,
+    stamp: dict[str, Any],
+    inputs: Sequence[Path],
+    overwrite: bool,
+    train: Callable[[Path], dict[str, Any]],
 ) -> Path:
-    """Have all processes `train`, unless the run folder is finished; returns its checkpoint-final.
+    """Have all processes `train` into a folder, unless the run's is finished; returns its checkpoint-final.
 
-    The first process holds the lock and writes; the others hear from it whether there is anything to do. A run goes on
-    with as many as began it.
+    The first process holds the lock and writes; the others hear from it whether there is anything to do, and in which
+    folder: another one while the old run stands. A run goes on with as many as began it.
     """
     stamp = {**stamp, **_count_processes(None if overwrite else read_meta(run_dir))}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
-        if not _is_done(artifact.done if artifact else None):
-            facts = train()
+        folder = _share_folder("" if artifact is None or artifact.done else str(artifact.work))
+        if folder:
+            facts = train(Path(folder))
             if artifact:
-                artifact.finish(facts)
+                artifact.finish(facts, VOUCHED)
     return run_dir / "checkpoint-final"
 
 
@@ -58,13 +64,13 @@ def _count_processes(finished: dict[str, Any] | None) -> dict[str, int]:
     return {"processes": launched, "workers": (finished or {}).get("workers", workers)}
 
 
-def _is_done(known: bool | None) -> bool:
-    """Tell every process what the first one knows."""
+def _share_folder(known: str) -> str:
+    """Tell every process what the first one knows: the folder to train into, "" for none."""
     if process_count() == 1 or local_workers.idle:
-        return bool(known)
+        return known
     from schema_student.training.distributed import broadcast  # loads torch
 
-    return bool(broadcast(known))
+    return str(broadcast(known))
 
 
 def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Sequence[Path]) -> dict[str, Any]:

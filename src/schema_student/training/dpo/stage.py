@@ -42,9 +42,9 @@ def train_dpo(given: AnySettings) -> Path:
     weights = adapter / "adapter_model.safetensors" if adapter else None
     inputs = [path for path in (where.pairs, dataset, weights) if path]
 
-    def train() -> dict[str, Any]:
+    def train(run_dir: Path) -> dict[str, Any]:
         from schema_student.training.dpo.alignment import align  # loads torch, which a finished run does not need
 
-        return align(settings, where.pairs, dataset, adapter, where.dpo_dir)
+        return align(settings, where.pairs, dataset, adapter, run_dir)
 
     return make_run(where.dpo_dir, stamp, inputs, settings.run.overwrite, train)
