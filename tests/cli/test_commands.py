@@ -90,7 +90,7 @@ def test_train_sft_then_train_dpo_goes_on_from_its_adapter(place, monkeypatch, c
 
 def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
     worse = {"checkpoint": "checkpoint-0", "why": "a test", "sft_was_better": True}
-    monkeypatch.setattr(alignment, "choose_checkpoint", lambda _: worse)
+    monkeypatch.setattr(alignment, "choose_checkpoint", lambda *_: worse)
     run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl")
     weights = adapter_weights(run_dir / "checkpoint-final")
     assert all(not weight.any() for name, weight in weights.items() if "lora_B" in name)

@@ -10,9 +10,10 @@ import pytest
 import tiny
 import torch
 
-from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.settings import Settings
+from schema_student.core.stamps import beside
 from schema_student.student import batching
 from schema_student.training import sft
 from schema_student.training.loop import TrainingLoop
@@ -57,6 +58,16 @@ def same_run(a: Path, b: Path) -> None:
     ours, theirs = adapter_weights(a / "checkpoint-final"), adapter_weights(b / "checkpoint-final")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+STAMPED = ("settings", "seed", "inputs", "base_digest", "processes")
+
+
+def unfinish(run_dir: Path) -> None:
+    """Leave a finished run as a kill before its end does: begun by its stamp, not finished."""
+    meta = read_json(beside(run_dir, "meta"))
+    write_json(beside(run_dir, "partial"), {name: meta[name] for name in STAMPED})
+    beside(run_dir, "meta").unlink()
 
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}

@@ -1,17 +1,23 @@
 """Checkpoints are whole, come back as they were, and none is half of one."""
 
 import random
+import shutil
+from pathlib import Path
 
+import pytest
 import tiny
 import torch
-from training_runs import settings_with_corpus
+from training_runs import killed_in_step, same_run, settings_with_corpus
 
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json, write_json
 from schema_student.core.paths import paths
 from schema_student.core.settings import resolve_auto
 from schema_student.student.loading import attach_lora
-from schema_student.training import sft
+from schema_student.training import fine_tuning, sft
 from schema_student.training.checkpoints import (
     find_checkpoints,
+    find_fault,
     last_checkpoint,
     load_checkpoint,
     random_state,
@@ -19,6 +25,8 @@ from schema_student.training.checkpoints import (
     set_random_state,
 )
 from schema_student.training.optimization import make_optimizer, make_scheduler
+
+ORIGIN = {"base": "b", "data": {"rows.jsonl": "d"}, "adapter": None}
 
 
 def prepare(folder, seed=0):
@@ -35,7 +43,7 @@ def prepare(folder, seed=0):
 
 def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     student, optimizer, scheduler = prepare(tmp_path)
-    save_checkpoint(tmp_path / "run", 3, student, optimizer, scheduler, {"mine": [1, 2.5]})
+    save_checkpoint(tmp_path / "run", 3, student, optimizer, scheduler, {"mine": [1, 2.5]}, ORIGIN)
     drawn = random.random(), torch.rand(3)
     other = prepare(tmp_path, seed=1)
     state = load_checkpoint(tmp_path / "run" / "checkpoint-3", *other)
@@ -53,17 +61,164 @@ def test_a_checkpoint_of_a_run_is_complete_and_nothing_half_is_left(tmp_path):
     sft.train_sft(settings)
     run_dir = paths(settings).run_dir
     names = {"adapter_config.json", "adapter_model.safetensors", "schema_student.json"}
-    names |= {"optimizer.pt", "scheduler.pt", "rng_state.pth", "stage_state.json"}
+    names |= {"optimizer.pt", "scheduler.pt", "rng_state.pth", "stage_state.json", "manifest.json"}
     assert {path.name for path in (run_dir / "checkpoint-2").iterdir()} == names
     assert not (run_dir / ".partial").exists()
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run of SFT that was killed after the checkpoints of steps 2 and 4, and the folder of the same one undisturbed."""
+    folder = tmp_path_factory.mktemp("killed")
+    settings = settings_with_corpus(folder, sft_max_steps=5)
+    with pytest.MonkeyPatch.context() as patch, killed_in_step(patch, 5):
+        sft.train_sft(settings)
+    whole = settings.changed(run="whole", data_dir=str(paths(settings).corpus.parent))
+    sft.train_sft(whole)
+    return settings, paths(whole).run_dir
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def change_origin(key):
+    def change(file):
+        manifest = read_json(file)
+        write_json(file, {**manifest, "origin": {**manifest["origin"], key: "another"}})
+
+    return change
+
+
+DAMAGE = [
+    ("optimizer.pt", Path.unlink, "optimizer.pt is missing"),
+    ("scheduler.pt", Path.unlink, "scheduler.pt is missing"),
+    ("rng_state.pth", Path.unlink, "rng_state.pth is missing"),
+    ("stage_state.json", Path.unlink, "stage_state.json is missing"),
+    ("adapter_model.safetensors", flip, "adapter_model.safetensors has changed"),
+    ("optimizer.pt", cut, "optimizer.pt has changed"),
+    ("manifest.json", Path.unlink, "its manifest.json is missing or broken"),
+    ("manifest.json", cut, "its manifest.json is missing or broken"),
+    ("manifest.json", lambda file: file.write_text("[]"), "its manifest.json is missing or broken"),
+    ("manifest.json", change_origin("base"), "it is of another base"),
+    ("manifest.json", change_origin("data"), "it is of other data"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), DAMAGE)
+def test_training_goes_on_from_the_newest_whole_checkpoint_and_says_why_others_are_passed_over(
+    killed, tmp_path, name, damage, said, capsys
+):
+    settings, whole = killed
+    outputs = shutil.copytree(settings.run.output_dir, tmp_path / "outputs")
+    settings = settings.changed(output_dir=str(outputs))
+    run_dir = paths(settings).run_dir
+    damage(run_dir / "checkpoint-4" / name)
+    sft.train_sft(settings)
+    told = capsys.readouterr().out
+    assert f"{run_dir / 'checkpoint-4'} is passed over: {said}" in told
+    assert f"continuing after {run_dir / 'checkpoint-2'}" in told
+    same_run(run_dir, whole)
+
+
+def test_without_a_whole_checkpoint_training_begins_anew_and_says_so(killed, tmp_path, capsys):
+    settings, whole = killed
+    outputs = shutil.copytree(settings.run.output_dir, tmp_path / "outputs")
+    settings = settings.changed(output_dir=str(outputs))
+    for step in (2, 4):
+        cut(paths(settings).run_dir / f"checkpoint-{step}" / "optimizer.pt")
+    sft.train_sft(settings)
+    told = capsys.readouterr().out
+    assert told.count("is passed over: optimizer.pt has changed") == 2 and "continuing after" not in told
+    same_run(paths(settings).run_dir, whole)
+
+
+def test_a_checkpoint_without_a_file_that_training_needs_is_not_whole(tmp_path):
+    save_checkpoint(tmp_path, 3, *prepare(tmp_path), {}, ORIGIN)
+    checkpoint = tmp_path / "checkpoint-3"
+    assert find_fault(checkpoint, ORIGIN) == ""
+    manifest = read_json(checkpoint / "manifest.json")
+    del manifest["files"]["scheduler.pt"]
+    write_json(checkpoint / "manifest.json", manifest)
+    assert find_fault(checkpoint, ORIGIN) == "it has no scheduler.pt"
+    assert find_fault(checkpoint, {**ORIGIN, "adapter": "another"}) == "it has no scheduler.pt"
+
+
 def test_the_last_checkpoint_is_the_one_of_the_greatest_step(tmp_path):
-    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-final", ".partial/checkpoint-11"):
+    prepared = prepare(tmp_path)
+    for step in (9, 10):
+        save_checkpoint(tmp_path, step, *prepared, {}, ORIGIN)
+    for name in ("checkpoint-final", ".partial/checkpoint-11"):
         (tmp_path / name).mkdir(parents=True)
     assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_checkpoint(tmp_path / "nothing") is None
+    assert last_checkpoint(tmp_path, ORIGIN) == tmp_path / "checkpoint-10"
+    assert last_checkpoint(tmp_path / "nothing", ORIGIN) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A finished run that lost something
+
+
+def finished(killed, tmp_path):
+    settings, whole = killed
+    outputs = shutil.copytree(settings.run.output_dir, tmp_path / "outputs")
+    settings = settings.changed(output_dir=str(outputs), run="whole", data_dir=settings.run.output_dir)
+    return settings, paths(settings).run_dir, whole
+
+
+@pytest.mark.parametrize("lost", ["checkpoint-final", "a byte"])
+def test_a_lost_or_flipped_adapter_is_made_again_of_its_checkpoint_without_training(
+    killed, tmp_path, lost, capsys, monkeypatch
+):
+    settings, run_dir, whole = finished(killed, tmp_path)
+    final = run_dir / "checkpoint-final"
+    shutil.rmtree(final) if lost == "checkpoint-final" else flip(final / "adapter_model.safetensors")
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda *_: pytest.fail("trained"))
+    sft.train_sft(settings)
+    said = capsys.readouterr().out
+    assert "adapter_model.safetensors " in said and "restored from" in said and "done already" in said
+    assert {file.name: file.read_bytes() for file in final.iterdir()} == {
+        file.name: file.read_bytes() for file in (whole / "checkpoint-final").iterdir()
+    }
+
+
+def test_an_adapter_without_any_copy_is_named_and_overwrite_trains_it_again(killed, tmp_path):
+    settings, run_dir, whole = finished(killed, tmp_path)
+    for folder in run_dir.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"checkpoint-final/adapter_model\.safetensors is missing, .*--overwrite"):
+        sft.train_sft(settings)
+    sft.train_sft(settings.changed(overwrite=True))
+    same_run(run_dir, whole)
+
+
+def test_an_overwrite_of_a_run_goes_on_from_its_checkpoint_and_the_old_run_stands(killed, tmp_path, capsys):
+    settings, run_dir, _ = finished(killed, tmp_path)
+    again = settings.changed(overwrite=True, sft_learning_rate=0.02)
+    before = {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
+    with pytest.MonkeyPatch.context() as patch, killed_in_step(patch, 4):
+        sft.train_sft(again)
+    assert {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()} == before
+    capsys.readouterr()
+    sft.train_sft(again)
+    assert "continuing after" in capsys.readouterr().out
+    fresh = again.changed(run="fresh", data_dir=str(paths(settings).corpus.parent))
+    sft.train_sft(fresh)
+    same_run(run_dir, paths(fresh).run_dir)
+
+
+def test_a_mistyped_base_costs_nothing(killed, tmp_path):
+    settings, run_dir, _ = finished(killed, tmp_path)
+    before = {file: file.read_bytes() for file in run_dir.parent.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="there is no folder"):
+        sft.train_sft(settings.changed(overwrite=True, base_model="/no/such/base"))
+    assert {file: file.read_bytes() for file in run_dir.parent.rglob("*") if file.is_file()} == before
 
 
 def test_the_random_state_comes_back():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from training_runs import adapter_weights, metrics, settings_with_corpus
+from training_runs import adapter_weights, metrics, settings_with_corpus, unfinish
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json
@@ -55,7 +55,7 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     alone = subprocess.run([*command, "--processes", "1"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "done already" in alone.stdout, alone.stderr  # as on a machine with fewer cores
     # As a kill leaves it: after the second step, of which there is a checkpoint.
-    paths(two).run_dir.with_name("two.meta.json").unlink()
+    unfinish(paths(two).run_dir)
     for name in ("checkpoint-3", "checkpoint-final"):
         shutil.rmtree(paths(two).run_dir / name)
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)

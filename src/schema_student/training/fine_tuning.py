@@ -20,13 +20,13 @@ from schema_student.student import batching
 from schema_student.student.loading import attach_lora, load_student
 from schema_student.student.tokens import TurnsRefused
 from schema_student.training.batches import Batch, Batches, Row
-from schema_student.training.checkpoints import find_checkpoints, publish_adapter, step_of
+from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import gather
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import imported_facts, run_facts, say_template
+from schema_student.training.stage import imported_facts, origin_of, run_facts, say_template
 
 ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
@@ -60,11 +60,12 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     facts |= {"teacher": teachers(rows), "data_set": imported_facts(corpus), "rows": len(train)}
     facts |= {"left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches = Batches.of(loaded, share, schedule.batch_size, trees)
-    TrainingLoop(SFT(batches, train, validation), batches, run_dir, share, schedule).run()
+    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts)
+    TrainingLoop(SFT(batches, train, validation), batches, run_dir, share, schedule, origin).run()
     if not is_first_process():
         return {}
-    facts |= choose_checkpoint(run_dir, has_validation=bool(validation))
+    saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
+    facts |= choose_checkpoint(run_dir, saved, has_validation=bool(validation))
     publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
@@ -161,9 +162,8 @@ class SFT:
         """Nothing to put back."""
 
 
-def choose_checkpoint(run_dir: Path, has_validation: bool) -> dict[str, str]:
-    """Choose the checkpoint with the least validation loss; the last one where there is no validation."""
-    saved = {step_of(path) for path in find_checkpoints(run_dir)}
+def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool) -> dict[str, str]:
+    """Choose of the saved steps that with the least validation loss; the last one where there is no validation."""
     if not has_validation:
         return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
     rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]

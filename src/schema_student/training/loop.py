@@ -29,6 +29,7 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
 from schema_student.training.batches import Batch, Batches, Row, inference_mode
 from schema_student.training.checkpoints import (
+    Origin,
     last_checkpoint,
     load_checkpoint,
     remove_drafts,
@@ -86,9 +87,16 @@ class TrainingLoop:
     """A run of one objective, from its last whole checkpoint to its last step."""
 
     def __init__(
-        self, objective: Objective, batches: Batches, run_dir: Path, settings: ResolvedSettings, schedule: Schedule
+        self,
+        objective: Objective,
+        batches: Batches,
+        run_dir: Path,
+        settings: ResolvedSettings,
+        schedule: Schedule,
+        origin: Origin,
     ) -> None:
         set_seed(settings.run.seed)
+        self.origin = origin
         self.objective, self.run_dir, self.settings, self.schedule = objective, run_dir, settings, schedule
         self.student = batches.student
         self.parameters = [weight for weight in self.student.model.parameters() if weight.requires_grad]
@@ -175,11 +183,11 @@ class TrainingLoop:
 
     def _save(self, number: int) -> None:
         state = self.objective.state_dict()
-        save_checkpoint(self.run_dir, number, self.student, self.optimizer, self.scheduler, state)
+        save_checkpoint(self.run_dir, number, self.student, self.optimizer, self.scheduler, state, self.origin)
 
     def _resume(self) -> int:
         """Load the last checkpoint and cut the logs back to it; returns its step, 0 where there is none."""
-        checkpoint = last_checkpoint(self.run_dir)
+        checkpoint = last_checkpoint(self.run_dir, self.origin)
         first = step_of(checkpoint) if checkpoint else 0
         if is_first_process():
             for name in (METRICS, *self.objective.logs):

@@ -99,3 +99,9 @@ def say_template(tokenizer: Any, rows: Sequence[CorpusRow] | Sequence[Pair]) -> 
     if any(row.origin for row in rows):
         for line in explain_template(tokenizer, [(row.prompt, row.tools) for row in rows]):
             log.info(f"  {line}")
+
+
+def origin_of(facts: dict[str, Any], adapter: Path | None = None) -> dict[str, Any]:
+    """Take of a run's facts what its checkpoints are of, with the digest of the adapter that it began with."""
+    weights = digest(adapter / "adapter_model.safetensors") if adapter else None
+    return {"base": facts["student"]["digest"], "data": facts["data"], "adapter": weights}

@@ -18,19 +18,19 @@ from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import publish_adapter
+from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
 from schema_student.training.dpo.encoding import encode_pairs
 from schema_student.training.dpo.metrics import TRACE
 from schema_student.training.dpo.objective import DPO
 from schema_student.training.dpo.reference import add_reference_logps, name_reference
-from schema_student.training.dpo.selection import choose_checkpoint, read_requests
+from schema_student.training.dpo.selection import choose_checkpoint, describe_few, read_requests
 from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import imported_facts, run_facts, say_template
+from schema_student.training.stage import imported_facts, origin_of, run_facts, say_template
 
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 
@@ -50,12 +50,15 @@ def align(
     schedule = plan_dpo(share)
     held_out = f"{len(rows) - count} held out"
     log.info(f"  {count} pairs, {held_out}, {len(requests)} validation requests, {schedule.steps} steps")
+    if few := describe_few(len(requests), len(rows) - count):
+        log.info(f"  {few}: the last checkpoint will be taken")
     _warn_of_beta(settings, schedule.steps)
     run_dir.mkdir(parents=True, exist_ok=True)
     facts = run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts["adapter"] = str(adapter) if adapter else None
     facts |= {"data_set": imported_facts(pairs), "pairs": count, "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
+    origin = origin_of(facts, adapter)
     if adapter is None:
         adapter = run_dir / "start"
         main_process_first(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
@@ -64,11 +67,11 @@ def align(
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
     (run_dir / TRACE).touch()  # a beta that never moved has a trace too: an empty one
-    loop = TrainingLoop(objective, batches, run_dir, share, schedule)
+    loop = TrainingLoop(objective, batches, run_dir, share, schedule, origin)
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir)
+    chosen = choose_checkpoint(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
     publish_adapter(adapter if chosen["sft_was_better"] else run_dir / chosen["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts | chosen)
     append_row(run_dir / METRICS, {"step": schedule.steps, "epoch": loop.epoch_of(schedule.steps), **chosen})

@@ -124,6 +124,7 @@ class DPO:
             margins = torch.tensor(
                 gather([m for rows in parts for m in self.margins_of(self.collate(rows))[0].tolist()])
             )
+            metrics["eval_pairs"] = len(self.held_out)
             metrics["eval_loss"] = float(dpo_losses(margins, self.settings.beta.beta).mean())
             metrics["eval_margin"] = float(margins.mean())
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())

@@ -1,10 +1,13 @@
 """Choose DPO's checkpoint by greedy answers to validation requests; step 0, the student that it began with, is one too.
 
-A low DPO loss does not mean better answers. Without requests the held-out pairs decide.
+A low DPO loss does not mean better answers. Where there are too few requests the held-out pairs decide, and where these
+are too few as well, nothing does: the last checkpoint is taken, and that is said. Too few are those that could not show
+a gain beyond chance whichever way they fell.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,11 @@ from schema_student.schema.grading import grade
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.student.generation import generate
 from schema_student.student.loading import Student
-from schema_student.training.checkpoints import find_checkpoints, step_of
 from schema_student.training.distributed import gather, own_share
 from schema_student.training.metrics_log import METRICS
 
 CHANCE = 0.1  # above it DPO's gain on validation requests may as well be none
+ENOUGH = next(n for n in itertools.count(1) if sign_test(n, 0) <= CHANCE)  # 5: all of them fixed, none broken
 ANSWERS = {"eval_semantic": "right answers", "eval_valid": "valid ones"}
 
 
@@ -64,27 +67,68 @@ def validate_answers(student: Student, requests: Sequence[Row], settings: Resolv
     return {**shares, "eval_right": "".join(str(int(answer)) for answer in right)}
 
 
-def choose_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """Choose the step with the most right answers, then valid ones, then held-out pairs in order; step 0 is SFT itself.
+def describe_few(requests: int, pairs: int) -> str:
+    """Say that neither requests nor held-out pairs are enough to choose a checkpoint by; "" where one of them is."""
+    if max(requests, pairs) >= ENOUGH:
+        return ""
+    if not requests and not pairs:
+        return "there are no validation requests, nor held-out pairs"
+    few = f"{_count(requests, 'validation request')} and {_count(pairs, 'held-out pair')} are too few to choose by"
+    return f"{few} ({ENOUGH} of one kind are needed)"
+
+
+def choose_checkpoint(run_dir: Path, saved: Sequence[int]) -> dict[str, Any]:
+    """Choose of the saved steps the final one; step 0 is SFT itself, which "sft_was_better" names.
+
+    By ENOUGH validation requests or more: see _choose_by_answers; else by as many held-out pairs: see _choose_by_pairs;
+    else the last one is taken.
+    """
+    steps = {0, *saved}
+    rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_runtime" in row and row["step"] in steps]
+    requests, pairs = (len(rows[0].get("eval_right", "")), rows[0].get("eval_pairs", 0)) if rows else (0, 0)
+    if few := describe_few(requests, pairs):
+        return _chosen(max(saved), f"the last one: {few}", by="nothing")
+    if requests >= ENOUGH:
+        return _choose_by_answers(rows)
+    return _choose_by_pairs(rows, f", as {_count(requests, 'validation request')} are too few" if requests else "")
+
+
+def _choose_by_answers(rows: Sequence[Row]) -> dict[str, Any]:
+    """Choose the step with the most right answers, then valid ones, then held-out pairs in order.
 
     A tie in answers goes to SFT: at step 0 every margin is 0, so that pairs say nothing there. So does a gain that
     chance explains (a two-sided sign test over the requests that were fixed and broken, p above CHANCE): some tens of
-    requests let the best of several checkpoints look better than it is. Without validation
-    requests the held-out pairs decide; without either the last checkpoint is taken.
+    requests let the best of several checkpoints look better than it is.
     """
-    saved = {0, *map(step_of, find_checkpoints(run_dir))}
-    rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_runtime" in row and row["step"] in saved]
-    best, start = max(rows, key=_merit), rows[0]
+    start, by = rows[0], "validation requests"
+    best = max(rows, key=_merit)
     trained = max((row for row in rows if row["step"]), key=_merit)
-    kept, scores = best is start, _describe_scores(best, trained, start)
-    why = f"no DPO checkpoint was better than SFT: {scores}" if kept else scores
-    if not kept and "eval_right" in best:
-        fixed, broken = _count_changes(best["eval_right"], start["eval_right"])
-        p, why = sign_test(fixed, broken), f"{scores}; {fixed} fixed, {broken} broken"
-        if p > CHANCE:
-            best, kept = start, True
-            why = f"no DPO checkpoint was better than SFT beyond chance: {why}, p = {p:.2f}"
-    return {"checkpoint": f"checkpoint-{best['step']}", "why": why, "sft_was_better": kept}
+    scores = _describe_scores(trained, start)
+    if best is start:
+        return _chosen(0, f"no DPO checkpoint was better than SFT: {scores}", by)
+    fixed, broken = _count_changes(best["eval_right"], start["eval_right"])
+    p, why = sign_test(fixed, broken), f"{scores}; {fixed} fixed, {broken} broken"
+    if p > CHANCE:
+        return _chosen(0, f"no DPO checkpoint was better than SFT beyond chance: {why}, p = {p:.2f}", by)
+    return _chosen(best["step"], why, by)
+
+
+def _choose_by_pairs(rows: Sequence[Row], because: str) -> dict[str, Any]:
+    """Choose the step with the most held-out pairs in order, then the least loss.
+
+    SFT orders none, as every margin is 0 there; it is kept where the best step orders them wrongly beyond chance.
+    """
+    best, by = max((row for row in rows if row["step"]), key=_merit), "held-out pairs"
+    pairs, share = best["eval_pairs"], best["eval_rewards/accuracies"]
+    right = round(share * pairs)
+    why = f"{share:.1%} of {_count(pairs, 'held-out pair')} in order{because}"
+    if right < pairs - right and sign_test(right, pairs - right) <= CHANCE:
+        return _chosen(0, f"no DPO checkpoint was better than SFT: {why}", by)
+    return _chosen(best["step"], why, by)
+
+
+def _chosen(step: int, why: str, by: str) -> dict[str, Any]:
+    return {"checkpoint": f"checkpoint-{step}", "why": why, "chosen_by": by, "sft_was_better": step == 0}
 
 
 def _merit(row: Row) -> tuple[float, ...]:
@@ -93,16 +137,14 @@ def _merit(row: Row) -> tuple[float, ...]:
     return (*answers, is_start, row.get("eval_rewards/accuracies", 0.0), -row.get("eval_loss", -row["step"]))
 
 
-def _describe_scores(best: Row, trained: Row, start: Row) -> str:
-    """The scores that decided: those of the best trained checkpoint, and of SFT."""
-    if "eval_semantic" in best:
-        shown = ANSWERS if trained["eval_semantic"] == start["eval_semantic"] else {"eval_semantic": "right answers"}
-        return ", ".join(
-            f"{name} {trained[key]:.1%} on validation (SFT {start[key]:.1%})" for key, name in shown.items()
-        )
-    if "eval_loss" in best:
-        return "by held-out pairs, as there are no validation requests"
-    return "the last one: there are no validation requests, nor held-out pairs"
+def _describe_scores(trained: Row, start: Row) -> str:
+    """The answers that decided: those of the best trained checkpoint, and of SFT."""
+    shown = ANSWERS if trained["eval_semantic"] == start["eval_semantic"] else {"eval_semantic": "right answers"}
+    return ", ".join(f"{name} {trained[key]:.1%} on validation (SFT {start[key]:.1%})" for key, name in shown.items())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _count_changes(now: str, then: str) -> tuple[int, int]:
