@@ -68,7 +68,7 @@ def test_a_checkpoint_of_a_run_is_complete_and_nothing_half_is_left(tmp_path):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run of SFT that was killed after the checkpoints of steps 2 and 4, and the folder of the same one undisturbed."""
+    """A run of SFT that was killed after the checkpoints of steps 2 and 4, and the folder of an undisturbed one."""
     folder = tmp_path_factory.mktemp("killed")
     settings = settings_with_corpus(folder, sft_max_steps=5)
     with pytest.MonkeyPatch.context() as patch, killed_in_step(patch, 5):
