@@ -52,6 +52,7 @@ read_flags() {
 # With --overwrite: the list of what this command has made again (core/artifacts.py), so that after a stop it goes on.
 remember_overwritten() {
   case " ${FLAGS[*]-} " in
+    *' --dry-run '*) unset SCHEMA_STUDENT_OVERWRITTEN ;;
     *' --overwrite '*) export SCHEMA_STUDENT_OVERWRITTEN=$OUTPUT/.overwritten-$(basename "$RUNNER" .sh) ;;
     *) unset SCHEMA_STUDENT_OVERWRITTEN ;;
   esac
