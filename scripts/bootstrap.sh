@@ -23,6 +23,16 @@ export DO_NOT_TRACK=1 PYTHONUNBUFFERED=1
 # A stage whose runner is killed ends with it (core/processes.py), so that the same command can continue at once.
 export SCHEMA_STUDENT_RUNNER=$$
 
+# Where a stage is at work, it says itself that it was interrupted.
+AT_WORK=''
+on_interrupt() {
+  if [ -z "$AT_WORK" ]; then
+    echo "interrupted; run the same command to continue" >&2
+    exit 130
+  fi
+}
+trap on_interrupt INT
+
 usage_error() {
   echo "error: $1" >&2
   exit 2
@@ -205,8 +215,11 @@ find_uv() {
 
 # Help, settings and version; and wrong usage before the first stage: a flag that none of the stages reads.
 read_settings() {
-  env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.runner_flags "$(basename "$RUNNER")" \
-    "${STAGES[*]}" "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
+  (
+    trap '' INT
+    env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.runner_flags "$(basename "$RUNNER")" \
+      "${STAGES[*]}" "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
+  )
 }
 
 say_header() {
@@ -222,12 +235,21 @@ stage() {
   if [ "$number" -lt "$BEGIN" ] || [ "$number" -gt "$END" ]; then return; fi
   echo
   echo "== $number/${#STAGES[@]} $name"
+  AT_WORK=$name
   run_script "$ROOT/scripts/$script" ${FLAGS[@]+"${FLAGS[@]}"} "$@" || code=$?
+  AT_WORK=''
   if [ "$code" -ne 0 ]; then
     echo "stage $name ended with exit code $code after $((SECONDS - started)) s$(if [ "$LOG" != /dev/null ]; then echo "; log: $LOG"; fi)"
     exit "$code"
   fi
   echo "-- $name: $((SECONDS - started)) s"
+  if [ "$number" -eq "$END" ] && [ "$LOG" != /dev/null ]; then say_end; fi
+}
+
+# Where the results are, how long they took, what to do next.
+say_end() {
+  env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.ending "$(basename "$RUNNER")" "$SECONDS" \
+    "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
 }
 
 # On Linux one Python process forks a process a stage, so that a run imports torch once (operate/stage_server.py says

@@ -3,7 +3,7 @@
 python scripts/build_alignment_pairs.py --samples-per-prompt 4
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("pairs")

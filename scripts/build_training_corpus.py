@@ -3,7 +3,7 @@
 python scripts/build_training_corpus.py
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("corpus")

@@ -3,7 +3,7 @@
 python scripts/generate_dataset.py --schemas my_schemas/ --run mine
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("generate")

@@ -3,7 +3,7 @@
 python scripts/generate_domain_specs.py --teacher-model gpt-oss:120b --domains 60
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("domains")

@@ -3,7 +3,7 @@
 python scripts/import_teacher_answers.py --teacher-answers answers.jsonl
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("import-answers")

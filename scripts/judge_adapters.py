@@ -3,7 +3,7 @@
 python scripts/judge_adapters.py --adapters outputs/student_runs/student-dpo/checkpoint-final,base
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("pairwise")

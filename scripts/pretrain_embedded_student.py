@@ -3,7 +3,7 @@
 OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/pretrain_embedded_student.py
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("pretrain")

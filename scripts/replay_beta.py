@@ -3,7 +3,7 @@
 python scripts/replay_beta.py --run student
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("replay-beta")

@@ -3,7 +3,7 @@
 python scripts/sample_rollouts.py --rollout-scorer schema --samples-per-prompt 8
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("rollouts")

@@ -3,7 +3,7 @@
 python scripts/train_alignment_dpo.py --beta-controller calibrated
 """
 
-from schema_student.cli.main import run_verb
+from schema_student.cli.door import run_verb
 
 if __name__ == "__main__":
     run_verb("align")

@@ -1,6 +1,6 @@
 """Run `schema-student VERB` as `python -m schema_student VERB`."""
 
-from schema_student.cli.main import main
+from schema_student.cli.door import main
 
 if __name__ == "__main__":
     main()

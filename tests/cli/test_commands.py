@@ -259,10 +259,10 @@ def test_a_tracker_gets_every_row_of_the_log(place, monkeypatch, name):
 
 def test_the_console_scripts_run_each_command(tmp_path):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == dict.fromkeys(["schema-student", *COMMANDS], "schema_student.cli.main:main")
+    assert scripts == dict.fromkeys(["schema-student", *COMMANDS], "schema_student.cli.door:main")
     for command in COMMANDS:
         script = tmp_path / command
-        script.write_text("from schema_student.cli.main import main\nmain()\n")
+        script.write_text("from schema_student.cli.door import main\nmain()\n")
         done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"usage: {command} ") and f"\n  {command} --data-set" in done.stdout
     done = subprocess.run([sys.executable, tmp_path / "train-dpo"], capture_output=True, text=True)

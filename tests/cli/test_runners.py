@@ -300,6 +300,36 @@ def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
     assert "train_student.py" in log.read_text()
 
 
+def test_an_interrupt_during_set_up_is_one_line_and_130(checkout):
+    (checkout / ".venv" / "installed").unlink()
+    tools, hang = checkout / "tools", checkout / "hangs"
+    tools.mkdir()
+    (tools / "uv").write_text(
+        '#!/bin/bash\n[ "$1" = --version ] && echo uv && exit\necho > "$HANG_FILE"; exec sleep 60\n'
+    )
+    (tools / "uv").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "HANG_FILE": str(hang)}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    runner = subprocess.Popen(["./runTraining.sh"], cwd=checkout, env=env, **options)
+    deadline = time.monotonic() + 20
+    while not hang.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(runner.pid, signal.SIGINT)
+    said, _ = runner.communicate(timeout=20)
+    assert runner.returncode == 130 and said.endswith("interrupted; run the same command to continue\n")
+    assert not (checkout / ".venv" / "installed").exists()
+
+
+def test_the_end_of_a_run_says_where_its_results_are_and_what_to_do_next(checkout):
+    (checkout / "outputs" / "student_runs" / "student" / "checkpoint-final").mkdir(parents=True)
+    said = run(checkout, "./runTraining.sh", "--base-model", "embedded").stdout
+    adapter = "outputs/student_runs/student/checkpoint-final"
+    assert re.search(rf"\ndone in \d+ s\n  adapter: {adapter}\nnext: .*", said)
+    assert f" evaluate --adapter {adapter} --base-model embedded\n" in said
+    assert "\ndone in" not in run(checkout, "./runTraining.sh", FAIL_AT="train_student").stdout
+    assert "\ndone in" not in run(checkout, "./runTraining.sh", "--dry-run").stdout
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_the_stage_and_its_server_end_with_a_killed_runner(checkout):
     hang = checkout / "hangs"

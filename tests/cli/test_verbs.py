@@ -14,10 +14,20 @@ from schema_student.cli import main, pipeline
 from schema_student.cli.another_run import another_run
 from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import flags_for, load_settings, refuse_unread
+from schema_student.core.flags import flags_for, load_settings, parse_command, refuse_unread
+from schema_student.core.paths import paths
 from schema_student.core.resources import CONFIG_DIR
-from schema_student.core.settings import FLAG_ONLY, GROUP_OF, GROUPS, is_list, kebab_case, read_config
+from schema_student.core.settings import (
+    FLAG_ONLY,
+    GROUP_OF,
+    GROUPS,
+    default_settings,
+    is_list,
+    kebab_case,
+    read_config,
+)
 from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
+from schema_student.operate.ending import say_end
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -420,3 +430,42 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
     assert "== 3/11 dataset" in said and "stage dataset ended with exit code 7" in said
     (log,) = (tmp_path / "out" / "logs").iterdir()
     assert said.startswith(log.read_text()[:-1]) and "ran generate" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verbs", "results", "command"),
+    [
+        (["generate", "corpus"], ["corpus"], "run --from sft --run mine --output-dir OUT"),
+        (["train"], ["adapter"], "evaluate --adapter OUT/student_runs/mine/checkpoint-final --output-dir OUT"),
+        (
+            ["train", "evaluate", "align", "report"],
+            ["adapter", "adapter after DPO", "report"],
+            "run --from sft --run mine-2 --data-dir OUT/data/mine --sft-learning-rate 1e-3 --output-dir OUT",
+        ),
+        (["evaluate", "report"], ["report"], ""),
+    ],
+)
+def test_the_end_of_a_run_names_what_is_there_and_a_command_that_exists(verbs, results, command, tmp_path, capsys):
+    settings = default_settings(output_dir=str(tmp_path), run="mine")
+    where = paths(settings)
+    report = where.report_dir / "report.html"
+    for path in (where.corpus, where.sft_checkpoint / "x", where.dpo_checkpoint / "x", report):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    say_end(settings, verbs, 3725)
+    said = capsys.readouterr().out
+    assert "done in 1 h 2 min" in said and re.findall(r"^  (.*): ", said, re.M) == results
+    found = re.findall(r"^(?:next:|     ) \S+ (?:-m schema_student )?(.*)", said, re.M)
+    assert found[:1] == ([command.replace("OUT", str(tmp_path))] if command else [])
+    for line in found:
+        verb, *words = line.split()
+        parse_command(words, "", verb, ARGUMENTS.get(verb, {}))
+
+
+def test_run_says_at_its_end_where_its_results_are(tmp_path, monkeypatch, capfd):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(pipeline.sys, "executable", str(fake))
+    VERBS["run"](["--output-dir", str(tmp_path), "--until", "schemas"])
+    assert "done in 0 s" in capfd.readouterr().out

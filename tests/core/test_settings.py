@@ -267,6 +267,20 @@ def test_a_script_leaves_with_the_exit_code_of_what_happened(raised, code, words
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("where", ["imported", "at work"])
+def test_an_interrupt_is_one_line_and_130_also_while_a_module_is_imported(where, tmp_path):
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "imported.py").write_text(interrupt + "raise SystemExit(3)\n" if where == "imported" else "")
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from schema_student.core.processes import run_script\n"
+    code += "def main():\n  try: import imported\n  finally: print('cleaned up')\n"
+    code += f"  exec({interrupt!r})\nrun_script(main)\n"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command to continue\n")
+    assert (done.stdout == "") == (where == "imported")  # torch's C++ would not outlive the exception
+
+
 def test_settings_and_artifacts_load_without_torch():
     code = (
         "import sys, schema_student.core.artifacts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

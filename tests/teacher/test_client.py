@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from fake_ollama import ASK, VERDICT, after_probe, fake_ollama, fake_settings, said
@@ -246,3 +247,12 @@ def test_a_damaged_cache_is_named(tmp_path):
     path.write_text("this is no database, but it is long enough to be taken for one " * 40)
     with pytest.raises(TeacherError, match=r"cache\.sqlite.*move it away"):
         AnswerCache(path)
+
+
+def test_a_full_disk_does_not_cost_the_answers_that_are_cached(tmp_path):
+    with closing(AnswerCache(tmp_path / "cache.sqlite")) as cache:
+        cache.put("a", "ast", "m", {"n": 1})
+        cache._db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(TeacherError, match=r"full\); free some space .*the answers in it are kept$") as caught:
+            cache.put("b", "ast", "m", "x" * 100_000)
+        assert "move it away" not in str(caught.value) and cache.get("a") == {"n": 1}

@@ -9,4 +9,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     pipeline     run: all stages from nothing to a report
     another_run  the command that a refusal advises: a second experiment beside the first
     main         the verbs in the order of use; config, completion
+    door         what programs start with, light enough to meet a Ctrl-C at once
 """

@@ -17,6 +17,7 @@ from schema_student.core.flags import flags_for, parse_command, without
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.verbs import SCRIPTS, STAGES
+from schema_student.operate.ending import say_end
 from schema_student.operate.runner_flags import stage_flags
 
 RUN = stage_flags(list(STAGES))
@@ -41,12 +42,15 @@ def run(argv: Sequence[str]) -> None:
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = Path(os.devnull) if settings.run.dry_run else paths(settings).logs / f"run-{started}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
     with path.open("wb") as file:
         for name in names:
             code = run_stage(name, without(RUN, argv), file, whole)
             if code:
                 log.info(f"log: {path}")
                 raise SystemExit(code)
+    if not settings.run.dry_run:
+        say_end(settings, [STAGES[name][0] for name in names], time.monotonic() - begun)
 
 
 def choose_stages(first: str, last: str) -> list[str]:

@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     resources       the files that travel with the package
     cleaning        words of others, before a person sees them
     log             the one logger
+    progress        a bar at a terminal, else a line now and then
     errors          what a person did wrong, with what to do about it
     splits          names of the splits
     hub_ids         ID@COMMIT: which version of what the hub has

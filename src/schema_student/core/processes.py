@@ -7,11 +7,15 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from schema_student.core.errors import UNWRITABLE, UserError
 from schema_student.core.log import log, log_to_terminal
+
+INTERRUPTED = "interrupted; run the same command to continue"
 
 # What a program sets in its environment where it is not set, before torch and the libraries of the hub are loaded.
 ENVIRONMENT = {
@@ -36,6 +40,26 @@ def prepare_environment() -> None:
     """Set the environment variables that libraries read when they are loaded; those that are set already stay."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():  # a bar would be a line for each of its states
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def watch_interrupts() -> None:
+    """Let Ctrl-C end this process with one line and 130 where it comes while a module is imported.
+
+    An exception there is a traceback of hundreds of lines, or an abort: torch's C++ knows no KeyboardInterrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_interrupt)
+
+
+def _on_interrupt(_signal: int, frame: FrameType | None) -> None:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(128 + signal.SIGINT)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def end_with_parent() -> None:
@@ -54,14 +78,16 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     prepare_environment()
     log_to_terminal()
     end_with_parent()
+    if threading.current_thread() is threading.main_thread():
+        watch_interrupts()
     try:
         main()
     except UserError as error:
         log.error(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        log.error("interrupted; run the same command to continue")
-        sys.exit(130)
+        log.error(INTERRUPTED)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:

@@ -19,13 +19,12 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from schema_student.core.artifacts import Artifact, open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, write_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import SPLITS
@@ -88,7 +87,10 @@ def _make(
     own = split_own_queries(sources, splits, settings.run.seed)
     quotas = plan_quotas(sources, splits, answered_splits(own, choice), settings)
     total = sum(quotas.values()) + sum(len(rows) for rows in own.values())
-    with open_teacher(settings, choice) as teacher, tqdm(total=total, desc="dataset", unit="row", smoothing=0) as bar:
+    with (
+        open_teacher(settings, choice) as teacher,
+        Progress(total=total, desc="dataset", unit="row", smoothing=0) as bar,
+    ):
         writer = _Writer(teacher, collector, settings, bar)
         for split, rows in sorted(own.items(), key=lambda item: -SPLITS.index(item[0])):
             writer.add_own_rows(split, rows)

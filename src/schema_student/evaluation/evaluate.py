@@ -13,14 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import dump_json, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
@@ -128,7 +127,7 @@ def _answer(
     with ExitStack() as stack:
         teacher = stack.enter_context(open_teacher(settings, choice)) if choice else None
         bar = stack.enter_context(
-            tqdm(total=len(requests), initial=begun, desc="  answers", unit="answer", smoothing=0)
+            Progress(total=len(requests), initial=begun, desc="  answers", unit="answer", smoothing=0)
         )
         for begin in begins:
             batch = requests[begin : begin + size]

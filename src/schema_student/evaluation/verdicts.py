@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tqdm import tqdm
-
 from schema_student.core.jsonl import Row
+from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.core.settings import ResolvedSettings
 from schema_student.schema.canonical import canonical
@@ -45,7 +44,9 @@ class Graded:
     value: Any
 
 
-def complete(student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: tqdm) -> list[Completion]:
+def complete(
+    student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
+) -> list[Completion]:
     """Complete each request of a batch, greedily."""
     from schema_student.student.generation import generate
 

@@ -4,5 +4,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     pretty        JSONL artifacts as indented JSON for people
     runner_flags  before a runner's first stage: its help, and is each of its flags read?
+    ending        at a run's end: where its results are, how long it took, what to do next
     stage_server  one process behind a runner, which imports torch once and forks the stages
 """

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from schema_student.core.log import log, log_to_terminal
-from schema_student.core.processes import end_with_parent, prepare_environment
+from schema_student.core.processes import INTERRUPTED, end_with_parent, prepare_environment, watch_interrupts
 from schema_student.training.local_workers import import_ahead
 
 AT_WORK = 1.5  # seconds after which a stage was not finished already
@@ -155,12 +155,13 @@ def _write_request(requests: int, words: Sequence[str]) -> None:
 def _run_stage(words: Sequence[str]) -> None:
     """Be the process of a stage: run its script as `python SCRIPT FLAG...` does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    watch_interrupts()
     sys.argv = list(words)
     sys.path.insert(0, str(Path(words[0]).parent))
     try:
         runpy.run_path(words[0], run_name="__main__")
     except KeyboardInterrupt:  # while it imports
-        log.error("interrupted; run the same command to continue")
+        log.error(INTERRUPTED)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from schema_student.core.artifacts import Artifact, open_artifact
 from schema_student.core.jsonl import read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
 from schema_student.core.records import StudentSamples
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import make_stamp
@@ -84,7 +83,7 @@ def _write_logps(artifact: Artifact, requests: Sequence[Request], loaded: Studen
     size, budget = settings.decoding.eval_batch_size, settings.batching.batch_tokens
     batches = batching.cut_batches([[each] for each in ids], range(len(ids)), size, budget, trees)
     loaded.model.eval()
-    with tqdm(total=len(ids), initial=begun, desc="reading requests", unit="request") as bar:
+    with Progress(total=len(ids), initial=begun, desc="reading requests", unit="request") as bar:
         for batch in batches:
             if batch[-1] < begun:
                 continue

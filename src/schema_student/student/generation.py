@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 from transformers.cache_utils import Cache, DynamicLayer
 
+from schema_student.core.progress import Progress
 from schema_student.student.attention import use_attention
 from schema_student.student.prompt_tree import shared_length
 from schema_student.student.tokens import encode_completion, encode_prompt
@@ -53,7 +53,7 @@ def generate(
     temperature: float = 0.0,
     samples: int = 1,
     seed: int = 0,
-    progress: str | tqdm = "",
+    progress: str | Progress = "",
 ) -> list[list[Generation]]:
     """Generate `samples` answers to each prompt, in the order given; temperature 0 is greedy.
 
@@ -65,7 +65,11 @@ def generate(
     order = sorted(range(len(rows)), key=lambda i: (rows[i].prompt_ids, i))  # neighbors share the longest prefixes
     stop_ids = find_stop_ids(student)
     named = progress if isinstance(progress, str) else ""
-    bar = tqdm(total=len(rows), desc=named, unit="answer", disable=not named) if isinstance(progress, str) else progress
+    bar = (
+        Progress(total=len(rows), desc=named, unit="answer", disable=not named)
+        if isinstance(progress, str)
+        else progress
+    )
     answers: list[Any] = [None] * len(rows)
     was_training = student.model.training
     student.model.eval()

@@ -31,6 +31,13 @@ COLUMNS = {
 }
 KEY = re.compile(r"[0-9a-f]{64}")
 EXPORTED = ("key", "role", "model", "answer")
+DAMAGED = "it is damaged: move it away, and the teacher is asked again"
+MEND = {  # by what SQLite says; no answer is to be asked for again because a disk was full
+    sqlite3.SQLITE_FULL: "free some space on its disk, then run the same command; the answers in it are kept",
+    sqlite3.SQLITE_BUSY: "another process is writing it; run the same command again",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+}
 KEYS_AT_ONCE = 500  # SQLite takes 999 parameters in older builds
 
 
@@ -94,7 +101,9 @@ class AnswerCache:
             raise self._unusable(error) from None
 
     def _unusable(self, error: sqlite3.Error) -> TeacherError:
-        return TeacherError(f"{self._path}: the cache of the teacher's answers cannot be used ({error}); move it away")
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its extension
+        advice = MEND.get(code, "mend that, then run the same command to continue; the answers in it are kept")
+        return TeacherError(f"{self._path}: the cache of the teacher's answers cannot be used ({error}); {advice}")
 
     def close(self) -> None:
         """Close the file."""

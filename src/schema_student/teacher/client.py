@@ -17,11 +17,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
 from schema_student.core.setting_groups import AnswersSettings
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
@@ -140,7 +139,7 @@ class Teacher:
     def _put_all(self, questions: list[Question], total: int, progress: str) -> dict[str, Any]:
         """Ask the questions; key -> answer or failure. The bar counts those that were on disk as well."""
         known = total - len(questions)
-        bar = tqdm(total=total, initial=known, desc=progress, disable=not progress, leave=False)
+        bar = Progress(total=total, initial=known, desc=progress, disable=not progress, leave=False)
 
         def tick() -> None:
             bar.set_postfix_str(self.usage.line(), refresh=False)

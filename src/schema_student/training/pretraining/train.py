@@ -111,10 +111,10 @@ def pretrain(recipe: Recipe, out: Path) -> None:
     """
     import torch
     from torch import distributed
-    from tqdm import tqdm
 
     from schema_student.core.jsonl import append_row, truncate_log
     from schema_student.core.processes import process_count, process_index
+    from schema_student.core.progress import Progress
 
     world, rank = process_count(), process_index()
     if world > 1:
@@ -128,7 +128,7 @@ def pretrain(recipe: Recipe, out: Path) -> None:
         truncate_log(log, begin - 1)
     batches = endless_batches(tokenizer, recipe, begin, rank)
     started = time.monotonic() - before
-    progress = tqdm(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
+    progress = Progress(range(begin, recipe.steps), unit="step", mininterval=10, disable=rank > 0)
     for step in progress:
         batch = pack_trees(next(batches))
         loss = _train_step(model, optimizers, batch, step, recipe)
