@@ -79,8 +79,12 @@ def test_train_sft_then_train_dpo_goes_on_from_its_adapter(place, monkeypatch, c
     first = call(monkeypatch, place, "train-sft", "hh.jsonl")
     assert "left out" not in capsys.readouterr().out
     run_dir = call(monkeypatch, place, "train-dpo", "hh.jsonl", adapter=first / "checkpoint-final")
-    assert "left out 1: the prompts of chosen and rejected differ" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "left out 1: the prompts of chosen and rejected differ" in said
+    assert "of your own data 8 rows were trained on, 1 left out: 1 the prompts of chosen" in said
     config = read_json(run_dir / "run_config.json")
+    assert config["data_set"]["layouts"] == {"transcripts": 9} and config["data_set"]["rows"] == 8
+    assert config["data_set"]["left_out"] == {"the prompts of chosen and rejected differ": 1}
     assert config["adapter"] == str(first / "checkpoint-final")
     assert config["settings"]["beta_controller"] == "fixed"
     assert {row["beta/effective"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row} == {0.1}

@@ -17,6 +17,7 @@ from schema_student.report import figures
 from schema_student.report.headline import judge_alignment
 from schema_student.report.pages import SHOWN_RATES, collect, write_report
 from schema_student.report.rendering import block, cell, interval, percent
+from schema_student.report.run_artifacts import describe_imports
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,27 @@ def test_imported_pairs_without_ranks_are_reported_with_what_was_left_out(tmp_pa
     assert "1 pairs for DPO" in text and "the worse one is<" not in text
     reason = "no answer was judged better than another" if kind == "judged" else "chosen equals rejected"
     assert f"{reason} 1." in text and f"{reason} 1." in (paths(settings).report_dir / "report.md").read_text()
+
+
+def test_what_became_of_data_of_other_people_stands_in_the_report(tmp_path):
+    data_set = {
+        "rows": 3,
+        "layouts": {"messages": 4},
+        "left_out": {"nothing answered": 1},
+        "unused_columns": {"a|b": 2},
+    }
+    config = {"data_set": data_set, "left_out": {"longer than max_seq_length": 1}, "rows": 2}
+    (said,) = describe_imports({"sft": {"config": config}, "dpo": None})
+    assert said == (
+        "SFT was trained on 2 rows of your own data (read as: messages 4; left out: nothing answered 1, longer than "
+        "max_seq_length 1; columns not used: a|b 2)."
+    )
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_sft(settings)
+    run_config = paths(settings).run_dir / "run_config.json"
+    run_config.write_text(json.dumps({**json.loads(run_config.read_text()), **config}))
+    assert "a|b 2)." in write_report(settings).read_text()
+    assert "a\\|b 2)." in (paths(settings).report_dir / "report.md").read_text()
 
 
 def test_a_run_that_made_nothing_is_refused_with_what_makes_it(tmp_path):

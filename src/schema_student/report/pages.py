@@ -28,6 +28,7 @@ from schema_student.report.headline import judge_alignment, write_headline
 from schema_student.report.rendering import render
 from schema_student.report.run_artifacts import (
     describe_choice,
+    describe_imports,
     describe_setup,
     list_missing,
     read_data,
@@ -91,6 +92,7 @@ def collect(settings: AnySettings) -> Row:
         "missing": list_missing(students, stages),
         "data": read_data(where),
         "pairs": read_pairs(where),
+        "imports": describe_imports(stages),
         "setup": describe_setup(where, stages, students),
         "headline": write_headline(students),
         "transitions": None,

@@ -124,6 +124,19 @@ def read_pairs(where: Paths) -> Row | None:
     }
 
 
+def describe_imports(stages: Row) -> list[str]:
+    """Describe the data of other people that the stages were trained on: layouts, what is left out and not used."""
+    found = []
+    for name, stage, unit in (("SFT", stages["sft"], "rows"), ("DPO", stages["dpo"], "pairs")):
+        config = (stage or {}).get("config", {})
+        if data := config.get("data_set"):
+            faults = Counter(data["left_out"]) + Counter(config.get("left_out", {}))
+            parts = {"read as": data["layouts"], "left out": faults, "columns not used": data["unused_columns"]}
+            said = [f"{what}: {', '.join(f'{each} {n}' for each, n in of.items())}" for what, of in parts.items() if of]
+            found.append(f"{name} was trained on {config.get(unit)} {unit} of your own data ({'; '.join(said)}).")
+    return found
+
+
 def describe_choice(stage: Row | None) -> Row | None:
     """Describe which checkpoint of DPO was taken and why; SFT itself is a candidate."""
     if stage is None or "checkpoint" not in stage["config"]:

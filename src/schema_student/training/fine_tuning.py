@@ -26,7 +26,7 @@ from schema_student.training.local_workers import share_step
 from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import imported_facts, origin_of, run_facts, say_template
+from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
 
 ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
@@ -69,6 +69,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
+    say_rows(facts, len(train))
     return {"checkpoint": facts["checkpoint"]}
 
 

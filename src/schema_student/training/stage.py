@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,6 +93,15 @@ def imported_facts(data: Path) -> dict[str, Any] | None:
     """Return what an import kept of --data-set: rows, layouts, what is left out and not used; None for other data."""
     meta = read_meta(data) or {}
     return {key: meta[key] for key in IMPORTED} if all(key in meta for key in IMPORTED) else None
+
+
+def say_rows(facts: dict[str, Any], trained: int) -> None:
+    """Say at the end how many rows of --data-set were trained on, and why the others were not."""
+    if imported := facts["data_set"]:
+        faults = Counter(imported["left_out"]) + Counter(facts["left_out"])
+        listed = ", ".join(f"{n} {fault}" for fault, n in faults.items())
+        left_out = f", {faults.total()} left out: {listed}" if faults else ""
+        log.info(f"  of your own data {trained} rows were trained on{left_out}")
 
 
 def say_template(tokenizer: Any, rows: Sequence[CorpusRow] | Sequence[Pair]) -> None:

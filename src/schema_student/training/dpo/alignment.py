@@ -30,7 +30,7 @@ from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
-from schema_student.training.stage import imported_facts, origin_of, run_facts, say_template
+from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
 
 VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 
@@ -76,6 +76,7 @@ def align(
     write_json(run_dir / "run_config.json", facts | chosen)
     append_row(run_dir / METRICS, {"step": schedule.steps, "epoch": loop.epoch_of(schedule.steps), **chosen})
     log.info(f"  checkpoint-final is {chosen['checkpoint']}: {chosen['why']}")
+    say_rows(facts, count)
     return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
 
 
