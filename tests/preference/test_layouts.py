@@ -53,6 +53,8 @@ EXAMPLES = {
     "KTO of messages": {"messages": [user("p"), assistant("good")], "label": True},
     "weight 1": {"messages": [user("p"), assistant("good", weight=1)], "weight": 1.0},
     "chosen alone": {"prompt": "p", "chosen": "good"},
+    "FLAN": {"inputs": "p", "targets": "good", "task": "x"},
+    "answers as text": {"query": "p", "answers": "good"},
     "functions": {"prompt": "p", "completion": "good", "functions": [], "tools": None, "system": ""},
 }
 PAIRS = {
@@ -92,6 +94,13 @@ PAIRS = {
         "conversations": [{"from": "human", "value": "p"}],
         "chosen": {"from": "gpt", "value": "good"},
         "rejected": {"from": "gpt", "value": "bad"},
+    },
+    "ms-swift": {"query": "p", "response": "good", "rejected_response": "bad"},
+    "ms-swift's messages": {"messages": [user("p"), assistant("good")], "rejected_response": "bad"},
+    "OpenAI": {
+        "input": {"messages": [user("p")], "tools": []},
+        "preferred_output": [assistant("good")],
+        "non_preferred_output": [assistant("bad")],
     },
     "orca": {"system": "", "question": "p", "chosen": "good", "rejected": "bad"},
 }
@@ -175,7 +184,27 @@ ODD = [
     ({"prompt": "p", "completion": "c", "label": False}, "label false: the answer is a bad one"),
     ({"prompt": "p", "completion": "c", "label": "maybe"}, "label is neither true nor false"),
     ({"prompt": "p", "completion": "c", "weight": 0}, "weight 0: the row is not to be learned"),
-    ({"messages": [user("p"), assistant("c", weight=0)]}, "weight 0: the answer is not to be learned"),
+    (
+        {"messages": [user("p"), assistant("c", weight=0)]},
+        "the answer is marked as not to be learned (weight, loss, train)",
+    ),
+    (
+        {"messages": [user("p"), assistant("c", train=False)]},
+        "the answer is marked as not to be learned (weight, loss, train)",
+    ),
+    (
+        {"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "c", "loss": False}]},
+        "the answer is marked as not to be learned (weight, loss, train)",
+    ),
+    (
+        {"prompt": "p", "completion": {"n": 4}},
+        "completion is neither text nor a list of messages {role, content}",
+    ),
+    (
+        {"prompt": "p", "completion": "c", "documents": ["d"]},
+        "documents beside prompt and completion: what it means there is not known; join them into one column",
+    ),
+    ({"chat": "USER: p"}, "rows of chat are a conversation in one text: split it into messages"),
     ({"prompt": "p", "completion": "c", "images": ["a.png"]}, "images: the student reads text alone"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, assistant("c")]},

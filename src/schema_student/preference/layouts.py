@@ -38,15 +38,15 @@ from schema_student.preference.turns import (
     unread_turn_keys,
 )
 
-REQUESTS = ("instruction", "prompt", "question", "query", "messages", "conversations", "conversation")
+REQUESTS = ("instruction", "prompt", "question", "query", "inputs", "messages", "conversations", "conversation")
 TALKS = ("messages", "conversations", "conversation")  # whole conversations, perhaps as JSON in a string
 BESIDE = ("input", "context")  # of an instruction: what it is about
-ANSWERS = ("completion", "response", "output", "answer")
+ANSWERS = ("completion", "response", "output", "answer", "targets", "answers")
 LISTS = ("answers", "completions", "responses", "generations")
 SCORES = ("scores", "ratings", "rating", "ranks", "rank")  # a list beside a list of texts
 TEXT, SCORE = ("text", "response", "answer", "content"), ("score", "overall_score", "rating")  # of an answer's object
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "pixel_values")
-CHANGE_MEANING = {*REQUESTS, *BESIDE, "history", "document", "passage"}  # what nobody may pass over
+CHANGE_MEANING = {*REQUESTS, *BESIDE, "history", "document", "documents", "passage"}  # what nobody may pass over
 TOLD = (
     "schema_id",
     "domain",
@@ -83,6 +83,11 @@ ELSEWHERE: dict[tuple[str, ...], str] = {
     ("response_0", "response_1"): "two responses: name the better one (better_response_id) chosen, the other rejected",
     ("answer_a", "answer_b"): "two answers: name the better one chosen, the other rejected",
     ("response_a", "response_b"): "two responses: name the better one chosen, the other rejected",
+    ("conversation_a", "conversation_b"): "battles: name the winner's conversation chosen, the other rejected",
+    ("contents",): "Gemini's: rename contents to messages, its role model to assistant, the text of parts to content",
+    ("parent_id", "text"): "a tree of messages: write each path from its root as messages",
+    ("segments",): "segments: write what is not learned as prompt, what is learned as completion",
+    ("chat",): "a conversation in one text: split it into messages",
     ("text",): "plain text: split each into a prompt and its completion",
     ("answers",): "a list of answers without scores: keep one as completion, or give each {text, score}",
 }
@@ -377,6 +382,8 @@ def expand(row: Row, most: int) -> list[Row]:
     """Write a row of several answers as rows of chosen and rejected, `most` of them; any other row as it is."""
     if "summaries" in row and "choice" in row:
         return [_read_comparison(row)]
+    if "rejected_response" in row or "preferred_output" in row:
+        return [_rename(row)]
     name = next((name for name in LISTS if isinstance(row.get(name), list)), None)
     if name is None or "chosen" in row or ("labels" in row and name == "completions"):
         return [row]
@@ -390,6 +397,19 @@ def expand(row: Row, most: int) -> list[Row]:
         raise Unusable("no answer was judged better than another")
     shared = {key: value for key, value in row.items() if key not in (name, "ties", *SCORES)}
     return [{**shared, **_pair_up(answers[usable[0]], answers[i], row)} for i in worse]
+
+
+def _rename(row: Row) -> Row:
+    """Write pairs of ms-swift (an answer and rejected_response) and of OpenAI (input, two outputs) as others do."""
+    if "preferred_output" in row:
+        renamed = {"preferred_output": "chosen", "non_preferred_output": "rejected", "input": ""}
+        asked = row.get("input")
+        row = {**row, **asked} if isinstance(asked, dict) else {**row, "prompt": asked}
+    else:
+        renamed = {"rejected_response": "rejected", "response": "chosen"}
+        talk = row.get("messages")
+        row = row if "response" in row or not isinstance(talk, list) else {**row, "chosen": talk[-1:]}
+    return {renamed.get(name, name): value for name, value in row.items() if renamed.get(name, name)}
 
 
 def _pair_up(best: Row, worse: Row, row: Row) -> Row:

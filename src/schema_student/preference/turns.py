@@ -32,7 +32,8 @@ LETTERS = {"user": "u", "assistant": "a", "tool": "t"}  # of a conversation's sh
 CALLS = "(?:ct+)*"  # calls of tools and what they gave
 SHAPE = re.compile(f"(?:u{CALLS}a)*u{CALLS}")  # before the answer
 TEXT_PARTS = ("text", "input_text", "output_text")
-TURN_KEYS = {"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", "weight", "id"}
+TURN_KEYS = {"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", "id"}
+TURN_KEYS |= {"weight", "loss", "train"}  # whether a turn is to be learned
 
 
 class Unusable(Exception):
@@ -48,9 +49,13 @@ def read_turns(value: Any, column: str) -> Messages:
     if isinstance(value, str):
         return _read_spoken(value) or [{"role": "user", "content": value}]
     turns = [value] if isinstance(value, dict) else value
-    if not turns or not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+    if not turns or not isinstance(turns, list) or not all(_is_turn(turn) for turn in turns):
         raise Malformed(f"{column} is neither text nor a list of messages {{role, content}}")
     return [_read_turn(turn, column) for turn in turns]
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and bool({"role", "from"} & value.keys() or {"content", "value"} & value.keys())
 
 
 def read_answer(value: Any, column: str) -> tuple[Messages, str]:
@@ -71,7 +76,8 @@ def _read_turn(turn: Row, column: str) -> dict[str, Any]:
         calls, content = _read_calls({"function_call": _as_json(content)}, column), ""
     beside = {name: turn[name] for name in ("name", "tool_call_id") if isinstance(turn.get(name), str)}
     read = {"role": role, "content": content, **beside, **({"tool_calls": calls} if calls else {})}
-    return {**read, "weight": 0} if turn.get("weight") == 0 else read
+    unlearned = turn.get("weight") == 0 or turn.get("loss") is False or turn.get("train") is False
+    return {**read, "weight": 0} if unlearned else read
 
 
 def _read_content(content: Any, calls: bool, column: str) -> str:
@@ -139,7 +145,7 @@ def split_last(turns: Messages) -> tuple[Messages, str]:
     if last.get("tool_calls"):
         raise Unusable("the answer calls a tool: write the call as the text that is to be learned")
     if last.get("weight") == 0:
-        raise Unusable("weight 0: the answer is not to be learned")
+        raise Unusable("the answer is marked as not to be learned (weight, loss, train)")
     return turns[:-1], last["content"]
 
 
