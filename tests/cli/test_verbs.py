@@ -152,7 +152,7 @@ def test_help_has_two_examples_and_the_default_of_each_flag_that_the_verb_reads(
 
 
 def own_flags(verb):
-    return {"config", "version", "print-config", "help-all"} | {
+    return {"config", "version", "print-config", "resolved", "help-all"} | {
         name[2:] for name in ARGUMENTS.get(verb, {}) if name[:2] == "--"
     }
 
@@ -297,6 +297,23 @@ def complete(script, words, folder):
         ["bash", "-c", f'{reply}; echo "${{COMPREPLY[@]}}"'], cwd=folder, capture_output=True, text=True, check=True
     )
     return done.stdout.split()
+
+
+def test_print_config_resolved_shows_what_auto_becomes_and_reads_back(tmp_path, capsys, monkeypatch):
+    for name in ("OLLAMA_HOST", "LLM_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    flags = ["--print-config", "--resolved", "--base-model", "embedded", "--teacher-model", "embedded-teacher"]
+    with pytest.raises(SystemExit) as left:
+        main.run("train-dpo", [*flags, "--seed", "3"])
+    assert left.value.code == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "auto" not in shown.values()
+    assert (shown["seed"], shown["beta_controller"], shown["sft_learning_rate"]) == (3, "fixed", 0.002)
+    assert (shown["domains"], shown["base_model"], shown["eval_student"]) == (36, "embedded", "base")
+    (tmp_path / "mine.json").write_text(json.dumps(shown))
+    assert load_settings(["--config", str(tmp_path / "mine.json")], "").flat() == shown
+    with pytest.raises(SettingsError, match="--resolved is of --print-config"):
+        main.run("train", ["--resolved"])
 
 
 # ---- run

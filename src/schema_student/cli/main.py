@@ -29,6 +29,7 @@ from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
 from schema_student.core.settings import config_schema, default_settings
 from schema_student.core.verbs import settings_read
+from schema_student.operate.runner_flags import answer_resolve_request
 
 CONFIG: Own = {"--schema": {"action": "store_true", "help": "the JSON Schema of a configuration file instead"}}
 COMPLETION: Own = {"shell": {"metavar": "SHELL", "choices": ("bash", "zsh"), "help": "bash or zsh"}}
@@ -136,7 +137,7 @@ def dispatch(words: Sequence[str]) -> None:
 def run(verb: str, argv: Sequence[str]) -> None:
     """Run a verb; what is refused because of other settings is told with the command that makes it beside the first."""
     try:
-        with _remember_overwritten(verb, argv):
+        with answer_resolve_request(), _remember_overwritten(verb, argv):
             VERBS[verb](argv)
     except MadeOtherwiseError as error:
         settings, _ = parse_command(argv, "", verb, ARGUMENTS.get(verb, {}))

@@ -45,6 +45,14 @@ PATHS = {"output_dir", "data_dir", "schemas", "data_set", "teacher_answers", "ba
 COMPLETE_PATH = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 
 
+class ResolveRequest(Exception):
+    """Asks for the settings to be printed with every "auto" resolved, by a program that knows teachers and students."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__("--print-config --resolved")
+        self.settings = settings
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message} (see --help)")
@@ -57,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
 def load_settings(argv: Sequence[str], description: str | None, verb: str = "config", **defaults: Any) -> Settings:
     """Read the settings of a verb's command line; its own `defaults` come before config/defaults.json.
 
-    Raises SettingsError; leaves by SystemExit(0) after --help, --help-all and --print-config.
+    Raises SettingsError, and ResolveRequest for --print-config --resolved; leaves by SystemExit(0) after --help,
+    --help-all and --print-config.
     """
     return parse_command(argv, description, verb, {}, **defaults)[0]
 
@@ -91,6 +100,10 @@ def _parse(
         advice = OF_RUNNERS if flag in ("--from", "--until") else nearest_name(flag, _settings_of_flags())
         raise SettingsError(f"unknown argument {unknown[0]!r}{advice}")
     settings = _make_settings(arguments, values)
+    if arguments.print_config and arguments.resolved:
+        raise ResolveRequest(settings)
+    if arguments.resolved:
+        raise SettingsError("--resolved is of --print-config; give both")
     if arguments.print_config:
         log.info(json.dumps(settings.flat(), indent=2))
         raise SystemExit(0)
@@ -215,6 +228,7 @@ def build_parser(
     config.complete = COMPLETE_PATH  # type: ignore[attr-defined]
     parser.add_argument("--version", action="version", version=f"schema-student {__version__}")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
+    parser.add_argument("--resolved", action="store_true", help='with --print-config: what "auto" becomes here')
     parser.add_argument("--help-all", action="store_true", help="show the flags of all verbs")
     for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
         names = [name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields]

@@ -3,6 +3,7 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     pretty        JSONL artifacts as indented JSON for people
+    resolved      every "auto" as it becomes on this machine
     runner_flags  before a runner's first stage: its help, and is each of its flags read?
     ending        at a run's end: where its results are, how long it took, what to do next
     stage_server  one process behind a runner, which imports torch once and forks the stages

@@ -7,9 +7,13 @@ Each stage is given the runner's flags and takes its own. Exit code 2 names a fl
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from schema_student.core.flags import Own, parse_runner
+from schema_student.core.flags import Own, ResolveRequest, parse_runner
+from schema_student.core.log import log
 from schema_student.core.processes import run_script
 
 
@@ -17,7 +21,20 @@ def main() -> None:
     """Say what is asked, or refuse what none of the verbs reads."""
     end = sys.argv.index("--")
     runner, stages, *verbs = sys.argv[1:end]
-    parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split()))
+    with answer_resolve_request():
+        parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split()))
+
+
+@contextmanager
+def answer_resolve_request() -> Iterator[None]:
+    """Print what --print-config --resolved asks for in this block."""
+    try:
+        yield
+    except ResolveRequest as asked:
+        from schema_student.operate.resolved import resolve_settings
+
+        log.info(json.dumps(resolve_settings(asked.settings), indent=2))
+        raise SystemExit(0) from None
 
 
 def stage_flags(stages: list[str]) -> Own:

@@ -68,7 +68,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
     """
     global idle
     _, resolved = resolve_student(settings)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     count = min(int(resolved.student.processes), cores)
     shared = next((name for name in (accumulation, batch_size) if resolved.value(name) % count == 0), "")
     if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
@@ -92,6 +92,11 @@ def share_step(settings: ResolvedSettings) -> ResolvedSettings:
     """Return the settings with this process's share of each optimizer step; all of it where the run is one process."""
     name = os.environ.get(SHARED, "")
     return settings.changed(**{name: settings.value(name) // process_count()}) if name else settings
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launched_count() -> int:
