@@ -451,3 +451,18 @@ def test_keys_come_in_the_schema_s_order():
     }
     value = {"z": 1, "a": 2, "b": [{"x": 1, "y": 2}]}
     assert json.dumps(in_schema_order(value, schema)) == '{"b": [{"y": 2, "x": 1}], "a": 2, "z": 1}'
+
+
+def test_keys_come_in_the_order_of_the_alternative_that_a_value_goes_by():
+    calls = [
+        {"properties": {"name": {"const": tool}, "arguments": {"properties": {key: {} for key in order}}}}
+        for tool, order in (("f", "ab"), ("g", "ba"))
+    ]
+    for tool, text in (("f", '{"a": 1, "b": 2}'), ("g", '{"b": 2, "a": 1}')):
+        value = {"arguments": {"b": 2, "a": 1}, "name": tool}
+        ordered = in_schema_order(value, {"oneOf": calls})
+        assert json.dumps(ordered) == f'{{"name": "{tool}", "arguments": {text}}}'
+    both = {"allOf": [{"properties": {"b": {}}}, {"properties": {"a": {}}}], "additionalProperties": calls[0]}
+    value = {"a": 1, "b": 2, "c": {"arguments": {}, "name": "f"}}
+    assert json.dumps(in_schema_order(value, both)) == '{"b": 2, "a": 1, "c": {"name": "f", "arguments": {}}}'
+    assert in_schema_order([1, {"b": 1}], {"prefixItems": [{}, {"$ref": "#"}]}) == [1, {"b": 1}]

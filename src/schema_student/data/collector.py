@@ -161,12 +161,10 @@ class Collector:
 
 
 def _in_form(candidate: Candidate) -> Candidate:
-    """A teacher's answer with its keys in the schema's order, and an AST's `prompt` as the request was written."""
-    if candidate.teacher_model == "user":
-        return candidate
+    """An answer with its keys in the schema's order; of a teacher's AST the `prompt` as the request was written."""
     source: Source = candidate.quota.source
     answer = candidate.answer
-    if source.is_dsl and isinstance(answer, dict):
+    if source.is_dsl and isinstance(answer, dict) and candidate.teacher_model != "user":
         answer = {**answer, "prompt": candidate.query}
     return replace(candidate, answer=in_schema_order(answer, source.schema))
 

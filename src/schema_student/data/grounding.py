@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from schema_student.schema.structure import resolve
+from schema_student.schema.structure import parts_of
 
 NUMBER_WORDS = {
     **{word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())},
@@ -71,37 +71,18 @@ def ungrounded_values(
 def _leaves(
     value: Any, schema: Any, root: dict[str, Any], path: str, may_skip: tuple[str, ...]
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    part = _choose(resolve(schema, root), value, root)
+    parts = parts_of(value, schema, root)
     if isinstance(value, dict):
+        properties = {name: part for each in reversed(parts) for name, part in each.get("properties", {}).items()}
         for name, child in value.items():
             if name not in may_skip:
-                yield from _leaves(child, _property(part, name), root, f"{path}/{name}", may_skip)
+                yield from _leaves(child, properties.get(name, {}), root, f"{path}/{name}", may_skip)
     elif isinstance(value, list):
+        items: Any = next((part["items"] for part in parts if isinstance(part.get("items"), dict)), {})
         for i, child in enumerate(value):
-            items = part.get("items", {})
-            yield from _leaves(child, items if isinstance(items, dict) else {}, root, f"{path}/{i}", may_skip)
+            yield from _leaves(child, items, root, f"{path}/{i}", may_skip)
     else:
-        yield path, value, part
-
-
-def _choose(part: Any, value: Any, root: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a value; of several alternatives that one whose consts and properties it has."""
-    if not isinstance(part, dict):
-        return {}
-    for branch in (*part.get("oneOf", ()), *part.get("anyOf", ())):
-        branch = resolve(branch, root)
-        if not isinstance(branch, dict) or not isinstance(value, dict):
-            continue
-        properties = branch.get("properties", {})
-        consts = {key: p["const"] for key, p in properties.items() if isinstance(p, dict) and "const" in p}
-        if value.keys() <= properties.keys() and all(value.get(key) == const for key, const in consts.items()):
-            return branch
-    return part
-
-
-def _property(part: dict[str, Any], name: str) -> Any:
-    found = part.get("properties", {}).get(name)
-    return found if found is not None else part.get("additionalProperties", {})
+        yield path, value, {key: child for part in reversed(parts) for key, child in part.items()}
 
 
 def _is_given_by_schema(value: Any, part: dict[str, Any]) -> bool:

@@ -205,17 +205,49 @@ def shape(schema: Any) -> Any:
 def in_schema_order(value: Any, schema: Any, root: dict[str, Any] | None = None) -> Any:
     """Order a value's keys as the schema orders its properties, as a student reads them.
 
+    Of several alternatives the one is followed whose consts and properties the value has.
+
     >>> in_schema_order({"b": 1, "a": 2}, {"properties": {"a": {}, "b": {}}})
     {'a': 2, 'b': 1}
     """
     root = root if root is not None else schema
-    schema = resolve(schema, root)
-    schema = schema if isinstance(schema, dict) else {}
+    parts = parts_of(value, schema, root)
     if isinstance(value, list):
-        items = schema.get("items", {})
-        return [in_schema_order(child, items, root) for child in value]
+        first: Any = next((part["prefixItems"] for part in parts if "prefixItems" in part), [])
+        rest: Any = next((part["items"] for part in parts if "items" in part), {})
+        first, rest = (rest, {}) if isinstance(rest, list) else (first, rest)
+        return [in_schema_order(v, first[i] if i < len(first) else rest, root) for i, v in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    properties = schema.get("properties", {})
-    names = [name for name in properties if name in value] + [name for name in value if name not in properties]
-    return {name: in_schema_order(value[name], properties.get(name, {}), root) for name in names}
+    properties = {name: part for each in reversed(parts) for name, part in each.get("properties", {}).items()}
+    order = dict.fromkeys(name for each in parts for name in each.get("properties", {}))
+    other: Any = next((part["additionalProperties"] for part in parts if "additionalProperties" in part), {})
+    names = [name for name in order if name in value] + [name for name in value if name not in order]
+    return {name: in_schema_order(value[name], properties.get(name, other), root) for name in names}
+
+
+def parts_of(value: Any, schema: Any, root: dict[str, Any], seen: frozenset[int] = frozenset()) -> list[dict[str, Any]]:
+    """List the schema of a value, those that its allOf adds, and the alternatives that the value goes by.
+
+    An alternative is gone by where the value has its consts and no property that it does not name.
+    """
+    schema = resolve(schema, root)
+    if not isinstance(schema, dict) or id(schema) in seen:
+        return []
+    seen = seen | {id(schema)}
+    found = [schema, *(part for each in schema.get("allOf", ()) for part in parts_of(value, each, root, seen))]
+    for key in ("oneOf", "anyOf"):
+        branches = (resolve(branch, root) for branch in schema.get(key, ()))
+        chosen = next((branch for branch in branches if _goes_by(value, branch)), None)
+        found += [] if chosen is None else parts_of(value, chosen, root, seen)
+    return found
+
+
+def _goes_by(value: Any, branch: Any) -> bool:
+    if not isinstance(branch, dict):
+        return False
+    if not isinstance(value, dict):
+        return "properties" not in branch and isinstance(value, list) == ("items" in branch or "prefixItems" in branch)
+    properties = branch.get("properties", {})
+    consts = {name: part["const"] for name, part in properties.items() if isinstance(part, dict) and "const" in part}
+    return value.keys() <= properties.keys() and all(value.get(name) == const for name, const in consts.items())
