@@ -110,6 +110,9 @@ open_log() {
   if [ -z "$LOG" ]; then
     mkdir -p "$OUTPUT/logs" || usage_error "--output-dir $OUTPUT: no folder can be made there"
     LOG=$OUTPUT/logs/$(basename "$RUNNER" .sh)-$(date +%Y%m%d-%H%M%S).log
+    if [ -L "$OUTPUT/logs" ] || [ -L "$LOG" ]; then
+      usage_error "$OUTPUT/logs is a link, or a log in it is: nothing is written through it; remove it"
+    fi
   fi
   # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
   SERVER=''
@@ -174,6 +177,10 @@ install_checkout() {
   else
     "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --no-index -e "$ROOT"
   fi
+  # Launchers that pip writes hold the path between double quotes, where a shell runs what $() or backticks name.
+  case $ROOT in
+    *[!A-Za-z0-9._/-]*) "$PYTHON" -m schema_student.operate.launchers "$VENV/bin" ;;
+  esac
 }
 
 # The commands in .venv/bin name the folder in which they were installed; $1 is that folder.

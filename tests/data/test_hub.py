@@ -7,7 +7,9 @@ import json
 import re
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import datasets
 import huggingface_hub.constants
@@ -16,10 +18,11 @@ from pipeline import run
 from test_dataset import city_schema, small_settings, write_own
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.jsonl import dump_row, read_jsonl
+from schema_student.core.jsonl import dump_row, read_json, read_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
 from schema_student.data.dataset import write_dataset
-from schema_student.data.hub import FIELDS, push_to_hub, write_hub_dataset
+from schema_student.data.hub import FIELDS, push_to_hub, write_card, write_hub_dataset
 
 REPO = "someone/requests"
 
@@ -92,6 +95,18 @@ def test_the_card_says_what_a_user_must_know(made):
     for table in re.findall(r"(?m)(?:^\|.*\n)+", card):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
     assert not re.search(r"\n\n\n", card)
+
+
+def test_what_models_and_people_name_is_text_in_the_card(made):
+    settings, _, folder = made
+    evil = "<script>x</script> [a](javascript:b) `c` http://e.org @someone | $d$"
+    rows = [replace(row, teacher_model=evil) for row in read_rows(paths(settings).dataset, DatasetRow)]
+    facts = {**read_json(folder / "description.json"), "balance": {"kind": {evil: {"training": 1, "tests": 2}}}}
+    meta = {"rejected": {evil: 3}, "settings": {"language": evil}, "teacher_info": {"model_digest": evil}, "seed": evil}
+    card = write_card(rows, facts, {"train": 1}, {**meta, "versions": {"schema_student": evil}}, settings)
+    text = re.sub(r"(?<!\\)(`+)(?!`).*?(?<!`)\1(?!`)", "", card.split("---\n", 2)[2])
+    assert "script" in text and not re.search(r"(?<!\\)<[a-z]|(?<!\\)\]\(|https?://|(?<!\\)@\w|(?<!\\)\$", text)
+    assert str(Path.home()) + "/" not in card
 
 
 def test_a_licence_is_named_only_where_it_is_known(own, made):

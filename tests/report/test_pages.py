@@ -9,6 +9,7 @@ import report_run
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json
+from schema_student.core.markdown import block, cell
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
@@ -16,7 +17,7 @@ from schema_student.preference import imports
 from schema_student.report import figures
 from schema_student.report.headline import judge_alignment
 from schema_student.report.pages import SHOWN_RATES, collect, write_report
-from schema_student.report.rendering import block, cell, interval, percent
+from schema_student.report.rendering import interval, percent
 from schema_student.report.run_artifacts import describe_imports
 
 

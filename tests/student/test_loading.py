@@ -16,7 +16,14 @@ from schema_student.core.errors import UserError
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings
 from schema_student.student.bases.record import BaseRecord, write_record
-from schema_student.student.choice import GEMMA, StudentChoice, base_digest, base_facts, choose_student, hub_revision
+from schema_student.student.choice import (
+    GEMMA,
+    StudentChoice,
+    base_digest,
+    choose_student,
+    hub_revision,
+    revision_facts,
+)
 from schema_student.student.loading import (
     LORA_MODULES,
     _load_unsloth,
@@ -260,10 +267,10 @@ def test_the_commit_of_a_hub_base_stands_in_the_stamp(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
     hub_revision.cache_clear()
     base_digest.cache_clear()
-    facts = base_facts("owner/base@0123abcd")
-    assert facts["base_revision"] == "0123abcd" and asked == [("owner/base", "0123abcd")]
-    assert facts["base_digest"] == base_digest("owner/base")  # whose newest commit is that one
-    assert base_facts(str(EMBEDDED_STUDENT)).keys() == {"base_digest"}
+    assert revision_facts("owner/base@0123abcd") == {"base_revision": "0123abcd"}
+    assert asked == [("owner/base", "0123abcd")]
+    assert base_digest("owner/base@0123abcd") == base_digest("owner/base")  # whose newest commit is that one
+    assert revision_facts(str(EMBEDDED_STUDENT)) == {}
     hub_revision.cache_clear()
     base_digest.cache_clear()
 

@@ -20,6 +20,7 @@ from schema_student.training.checkpoints import (
     find_fault,
     last_checkpoint,
     load_checkpoint,
+    publish_adapter,
     random_state,
     save_checkpoint,
     set_random_state,
@@ -226,3 +227,84 @@ def test_the_random_state_comes_back():
     drawn = random.random(), torch.rand(2)
     set_random_state(state)
     assert (random.random(), torch.rand(2).tolist()) == (drawn[0], drawn[1].tolist())
+
+
+class Planted:
+    """What runs a command where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def plant(checkpoint, name, content):
+    if isinstance(content, bytes):
+        (checkpoint / name).write_bytes(content)
+    elif content is None:
+        (checkpoint / name).unlink()
+    else:
+        torch.save(content, checkpoint / name)
+
+
+BROKEN = [
+    ("optimizer.pt", None),
+    ("optimizer.pt", b""),
+    ("optimizer.pt", b"PK\x03\x04 cut off"),
+    ("optimizer.pt", {"state": 3}),
+    ("optimizer.pt", [1, 2]),
+    ("scheduler.pt", "text"),
+    ("rng_state.pth", {"python": 1, "cpu": torch.zeros(3)}),
+    ("adapter_model.safetensors", b"\xff" * 64),
+    ("adapter_model.safetensors", None),
+    ("stage_state.json", b"[1]"),
+    ("stage_state.json", b"[" * 100_000),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN)
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, name, content):
+    save_checkpoint(tmp_path / "run", 3, *prepare(tmp_path), {}, ORIGIN)
+    plant(tmp_path / "run" / "checkpoint-3", name, content)
+    with pytest.raises(UserError, match="checkpoint-3") as caught:
+        load_checkpoint(tmp_path / "run" / "checkpoint-3", *prepare(tmp_path, seed=1))
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_command_planted_in_a_checkpoint_is_not_run(tmp_path, name):
+    save_checkpoint(tmp_path / "run", 3, *prepare(tmp_path), {}, ORIGIN)
+    plant(tmp_path / "run" / "checkpoint-3", name, Planted(tmp_path / "it-ran"))
+    with pytest.raises(UserError, match="which is never loaded") as caught:
+        load_checkpoint(tmp_path / "run" / "checkpoint-3", *prepare(tmp_path, seed=1))
+    assert not (tmp_path / "it-ran").exists() and "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".partial", "checkpoint-3", ".checkpoint-final", "checkpoint-final"])
+def test_nothing_is_written_or_removed_through_a_link_in_a_run_folder(tmp_path, name):
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    student, *others = prepare(tmp_path)
+    save_checkpoint(run_dir, 2, student, *others, {}, ORIGIN)
+    elsewhere.mkdir()
+    (elsewhere / "optimizer.pt").write_text("precious")
+    (run_dir / ".partial").rmdir()
+    (run_dir / name).symlink_to(elsewhere)
+    if name.endswith("final"):
+        with pytest.raises(UserError, match="is a link"):
+            publish_adapter(run_dir / "checkpoint-2", run_dir, student)
+    else:
+        with pytest.raises(UserError, match="is a link"):
+            save_checkpoint(run_dir, 3, student, *others, {}, ORIGIN)
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["precious"]
+
+
+def test_no_folder_of_this_machine_stands_in_an_adapter(tmp_path):
+    student, optimizer, scheduler = prepare(tmp_path)
+    save_checkpoint(tmp_path / "run", 3, student, optimizer, scheduler, {}, ORIGIN)
+    publish_adapter(tmp_path / "run" / "checkpoint-3", tmp_path / "run", student)
+    for folder in ("checkpoint-3", "checkpoint-final"):
+        config = read_json(tmp_path / "run" / folder / "adapter_config.json")
+        assert config["base_model_name_or_path"] == Path(student.choice.base).name
+        text = (tmp_path / "run" / folder / "adapter_config.json").read_text()
+        assert str(tmp_path) not in text and str(Path.home()) + "/" not in text

@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from schema_student.core.errors import SettingsError
+from schema_student.core.files import make_folder, open_to_write
 from schema_student.core.flags import flags_for, parse_command, without
 from schema_student.core.log import log
 from schema_student.core.paths import paths
@@ -40,10 +41,9 @@ def run(argv: Sequence[str]) -> None:
         "SCHEMA_STUDENT_COMMAND": f"{shlex.quote(sys.executable)} -m schema_student run{until}",
     }
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = Path(os.devnull) if settings.run.dry_run else paths(settings).logs / f"run-{started}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.devnull) if settings.run.dry_run else make_folder(paths(settings).logs) / f"run-{started}.log"
     begun = time.monotonic()
-    with path.open("wb") as file:
+    with open(path, "wb") if settings.run.dry_run else open_to_write(path, "wb") as file:
         for name in names:
             code = run_stage(name, without(RUN, argv), file, whole)
             if code:
@@ -65,7 +65,7 @@ def choose_stages(first: str, last: str) -> list[str]:
     return chosen
 
 
-def run_stage(name: str, flags: Sequence[str], file: BinaryIO, whole: Mapping[str, str]) -> int:
+def run_stage(name: str, flags: Sequence[str], file: IO[bytes], whole: Mapping[str, str]) -> int:
     """Run a stage with those of the flags that it reads; what it says goes to the terminal and to a file.
 
     `whole` are variables of its environment that say what stands around it.
@@ -87,7 +87,7 @@ def run_stage(name: str, flags: Sequence[str], file: BinaryIO, whole: Mapping[st
     return code
 
 
-def _copy(stage: subprocess.Popen[bytes], file: BinaryIO) -> None:
+def _copy(stage: subprocess.Popen[bytes], file: IO[bytes]) -> None:
     assert stage.stdout is not None
     while words := os.read(stage.stdout.fileno(), 65536):
         sys.stdout.buffer.write(words)
@@ -96,7 +96,7 @@ def _copy(stage: subprocess.Popen[bytes], file: BinaryIO) -> None:
         file.flush()
 
 
-def _say(line: str, file: BinaryIO) -> None:
+def _say(line: str, file: IO[bytes]) -> None:
     log.info(line)
     file.write(f"{line}\n".encode())
     file.flush()

@@ -4,9 +4,11 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     resources       the files that travel with the package
     cleaning        words of others, before a person sees them
+    places          paths as others may read them
     log             the one logger
     progress        a bar at a terminal, else a line now and then
     errors          what a person did wrong, with what to do about it
+    files           files to write and folders to remove: never through a link
     splits          names of the splits
     hub_ids         ID@COMMIT: which version of what the hub has
     setting_groups  the settings in groups: type, meaning and bounds
@@ -26,4 +28,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     flags           the command line, generated from the settings
     statistics      Wilson intervals, sign test
     templates       jinja2's environment over a folder
+    markdown        text of people and models in Markdown: read as text
 """

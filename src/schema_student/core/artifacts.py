@@ -21,11 +21,12 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder, open_to_write, refuse_link
 from schema_student.core.integrity import find_damage, flush, restore, vouch
-from schema_student.core.jsonl import Row, dump_row, maker, name_maker, read_json, read_jsonl, write_json
+from schema_student.core.jsonl import Row, dump_row, maker, name_maker, read_jsonl, read_object, write_json
 from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
 from schema_student.core.replacing import complete_swap, discard_draft, draft_of
@@ -59,13 +60,13 @@ class Artifact:
         self.done = False
         self.rows: list[Row] = []
         self._companions: list[str] = []
-        self._file: TextIO | None = None
+        self._file: IO[Any] | None = None
 
     def append(self, row: Row) -> None:
         """Write one row; it survives a kill from here on."""
         line = dump_row(row) + "\n"
         if self._file is None:
-            self._file = self.work.open("a", encoding="utf-8", newline="\n")
+            self._file = open_to_write(self.work, "a", encoding="utf-8", newline="\n")
         self._file.write(line)
         self._file.flush()
 
@@ -81,7 +82,7 @@ class Artifact:
         """
         self.close()
         if self.path.suffix == ".jsonl":
-            self.work.touch()
+            open_to_write(self.work, "a").close()
         assert self.work.exists(), f"{self.work} was finished but not written"
         facts: dict[str, Any] = {"versions": versions(), "git_commit": git_commit()}
         facts["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -115,6 +116,7 @@ def open_artifact(
     UserError where another process holds it, an input is missing, damaged or lies in it, other settings made it,
     nothing says what made it, or it is no longer what was made and nothing can restore it.
     """
+    refuse_link(path)
     _check_apart(path, inputs)
     stamp = json.loads(json.dumps({**stamp, "inputs": _input_digests(inputs)}))
     sources = [held.parent for held in inputs]
@@ -139,7 +141,8 @@ def open_artifact(
 def read_meta(path: Path) -> dict[str, Any] | None:
     """Read the .meta.json of an artifact; None where it is not finished."""
     meta = beside(path, "meta")
-    return read_json(meta) if meta.exists() else None
+    kinds = {"settings": dict, "versions": dict, "inputs": dict, "files": dict, "rejected": dict, "teacher_info": dict}
+    return read_object(meta, finished_at=str, digest=str, **kinds) if meta.exists() else None
 
 
 def is_finished(path: Path) -> bool:
@@ -269,7 +272,7 @@ def _goes_on(path: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
             advice = "move it away, put back what stood beside it, or give --overwrite to make it anew"
             raise UserError(f"{path} is there, but no {partial.name} or .meta.json says what made it; {advice}")
         return False
-    differences = find_differences(read_json(partial), stamp)
+    differences = find_differences(read_object(partial), stamp)
     if not overwrite:
         _refuse_difference(path, "begun", differences)
     return not differences
@@ -309,9 +312,9 @@ def _say_done(path: Path, meta: dict[str, Any]) -> None:
 def _begin_beside(artifact: Artifact) -> None:
     """Make the artifact anew beside what is there, or go on with that where the same stamp began it."""
     artifact.work = draft_of(artifact.path)
-    artifact.work.parent.mkdir(exist_ok=True)
+    make_folder(artifact.work.parent)
     partial = beside(artifact.work, "partial")
-    if partial.exists() and not find_differences(read_json(partial), artifact.stamp):
+    if partial.exists() and not find_differences(read_object(partial), artifact.stamp):
         log.info(f"going on with what will replace {artifact.path}: {artifact.work}")
     else:
         discard_draft(artifact.path)
@@ -334,7 +337,8 @@ def _whole_rows(path: Path) -> list[Row]:
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
-        os.truncate(path, len(whole))
+        with open_to_write(path, "r+b") as file:
+            file.truncate(len(whole))
     return read_jsonl(path)
 
 
@@ -346,7 +350,7 @@ def _was_overwritten(path: Path) -> bool:
 def _note_overwritten(path: Path) -> None:
     if record := os.environ.get(OVERWRITTEN):
         Path(record).parent.mkdir(parents=True, exist_ok=True)
-        with open(record, "a", encoding="utf-8") as file:
+        with open_to_write(Path(record), "a", encoding="utf-8") as file:
             file.write(f"{path.absolute()}\n")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 # What a machine refuses and a person mends: a full disk, a folder that cannot be made or written.
-UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC}
+UNWRITABLE |= {errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 class UserError(ValueError):

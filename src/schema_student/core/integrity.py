@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from schema_student.core.files import make_folder
 from schema_student.core.log import log
 from schema_student.core.stamps import digest
 
@@ -56,7 +57,7 @@ def restore(
         if source is None or only_check:
             continue
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         shutil.copyfile(source, draft)
         draft.replace(target)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import open_to_write, write_bytes
 
 Row = dict[str, Any]
 
@@ -35,8 +36,23 @@ def read_json(path: Path) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
+
+
+def read_object(path: Path, **kinds: type) -> Row:
+    """Read one JSON object; raises UserError that names the file, and the field, where it holds anything else.
+
+    `kinds` are the types of those of its fields that are used, where they are there.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object, not {type(value).__name__}; remove it, or put it back")
+    for name, kind in kinds.items():
+        if not isinstance(value.get(name), (kind, NoneType)):
+            found = type(value[name]).__name__
+            raise UserError(f"{path}: {name} must be {kind.__name__}, not {found}; remove the file, or put it back")
+    return value
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -85,16 +101,7 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_bytes(path, text.encode())
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:
@@ -135,13 +142,13 @@ def maker(path: Path) -> str:
 def truncate_log(path: Path, step: int) -> None:
     """Drop the rows of a log after a step; a killed run computes anew what it wrote since its last checkpoint."""
     if path.exists():
-        data = path.read_bytes()
-        os.truncate(path, data.rfind(b"\n") + 1)
-        rows = read_jsonl(path)
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        lines = enumerate(whole.decode(errors="replace").split("\n"), start=1)
+        rows = [parse_row(line, f"{path}:{number}") for number, line in lines if line.strip()]
         write_jsonl(path, [row for row in rows if row.get("step", 0) <= step and "checkpoint" not in row])
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one row to a log."""
-    with path.open("a", encoding="utf-8") as file:
+    with open_to_write(path, "a", encoding="utf-8") as file:
         file.write(dump_row(row) + "\n")

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import open_to_write
 
 
 @contextmanager
@@ -27,9 +28,9 @@ def hold_lock(path: Path, wait: bool = False) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, lock: Path, wait: bool) -> TextIO:
+def _acquire(path: Path, lock: Path, wait: bool) -> IO[Any]:
     while True:
-        file = lock.open("a+", encoding="utf-8")
+        file = open_to_write(lock, "a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from schema_student.core.errors import SettingsError
-from schema_student.core.names import adapter_run, resolve_run
+from schema_student.core.files import refuse_link
+from schema_student.core.names import adapter_run, clean_name, resolve_run
+from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
 
 
@@ -36,6 +39,7 @@ class Paths:
 
     def eval_dir(self, name: str) -> Path:
         """Locate one evaluation: the folder of evaluation_results.jsonl and evaluation_summary.json."""
+        refuse_link(self.evals / name)
         return self.evals / name
 
     def overwritten(self, command: str) -> Path:
@@ -52,14 +56,15 @@ class Paths:
 def paths(settings: AnySettings) -> Paths:
     """Locate the artifacts of these settings' run.
 
-    The d_0* files and the pairs of a named run have folders of their own, so that two runs do not clash.
+    The d_0* files and the pairs of a named run have folders of their own, so that two runs do not clash. Raises
+    UserError where a folder below the output folder is a link: it may lead to what is not this run's.
     """
     out, run = Path(settings.run.output_dir), resolve_run(settings)
     default = run == "student" and not settings.run.schemas
     data = Path(settings.run.data_dir) if settings.run.data_dir else out if default else out / "data" / run
     runs = out / "student_runs"
     alignment = runs / "alignment"
-    return Paths(
+    found = Paths(
         domain_specs=data / "d_01_domain_specs.jsonl",
         schemas=data / "d_02_final_schemas.jsonl",
         dataset=data / "d_03_dataset.jsonl",
@@ -82,6 +87,21 @@ def paths(settings: AnySettings) -> Paths:
         if settings.server.teacher_answers
         else out / "teacher_answers.jsonl",
     )
+    _refuse_links(found, out)
+    return found
+
+
+def _refuse_links(found: Paths, out: Path) -> None:
+    """Look at each folder between the output folder and an artifact, and at those that are artifacts themselves."""
+    written = [path for name, path in vars(found).items() if name != "sft_checkpoint"]  # which is read
+    whole = {
+        path
+        for path in written
+        if not path.suffix or path in (found.run_dir, found.dpo_dir, found.rollouts, found.report_dir)
+    }
+    for folder in {*whole, *(parent for path in written for parent in path.parents)}:
+        if folder != out and folder.is_relative_to(out):
+            refuse_link(folder)
 
 
 def evaluated(settings: AnySettings) -> tuple[str, str]:
@@ -105,6 +125,9 @@ def _adapter_label(adapter: str) -> str:
     """What an adapter is called in its evaluation's name: sft, dpo, sft-checkpoint-50, or the folder's own name."""
     folder = Path(adapter).resolve()
     if not adapter_run(str(folder)):
-        return folder.parent.name if folder.name == "checkpoint-final" else folder.name
+        name = clean_name(folder.parent.name if folder.name == "checkpoint-final" else folder.name)
+        if not re.fullmatch(RUN_NAME, name):
+            raise SettingsError(f"--adapter {adapter} gives no name of its evaluation; rename or move its folder")
+        return name
     stage = "dpo" if folder.parent.name.endswith("-dpo") else "sft"
-    return stage if folder.name == "checkpoint-final" else f"{stage}-{folder.name}"
+    return stage if folder.name == "checkpoint-final" else f"{stage}-{clean_name(folder.name)}"

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from types import UnionType
+from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, name_maker, number_rows, write_jsonl
@@ -79,6 +80,28 @@ def _field_names(kind: type[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(each.name for each in found), tuple(required)
 
 
+def _check_types(kind: type[Record], row: Row, where: str) -> None:
+    """Refuse a value of another type than its field: later it would be an error without a file and a line."""
+    for name, types in _field_types(kind).items():  # type: ignore[arg-type]
+        if name in row and not isinstance(row[name], types):
+            expected = " or ".join(sorted(each.__name__ for each in types))
+            raise UserError(f"{where}: {name} must be {expected}, not {type(row[name]).__name__}")
+
+
+@cache
+def _field_types(kind: type[Record]) -> dict[str, tuple[type, ...]]:
+    """The types that a field's values may have, where it does not take any."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types = {get_origin(option) or option for option in options}
+        if Any not in types and name != "extra":
+            found[name] = tuple(
+                (types - {Sequence} | {list} if Sequence in types else types) | ({int} if float in types else set())
+            )
+    return found
+
+
 def _check_nested(text: Any, where: str) -> None:
     try:
         json.loads(text)
@@ -88,8 +111,11 @@ def _check_nested(text: Any, where: str) -> None:
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
     """Read the rows of a JSONL file, each of one type; raises UserError that names file and line of a broken one."""
-    advice = name_maker(path)
-    return [kind.from_json(row, f"{path}:{number}", advice) for number, row in number_rows(path)]
+    advice, found = name_maker(path), []
+    for number, row in number_rows(path):
+        found.append(kind.from_json(row, f"{path}:{number}", advice))
+        _check_types(kind, row, f"{path}:{number}")
+    return found
 
 
 def write_rows(path: Path, rows: Iterable[Record]) -> None:
@@ -197,10 +223,10 @@ class Pair(ReadBeside, Record):
     chosen: str
     rejected: str
     schema_id: str
-    chosen_rank: int | None = field(default=None, metadata=OPTIONAL)
-    rejected_rank: int | None = field(default=None, metadata=OPTIONAL)
-    why: str | None = ""
-    source: str = ""
+    chosen_rank: Any = field(default=None, metadata=OPTIONAL)  # of an imported pair: whatever its origin has there
+    rejected_rank: Any = field(default=None, metadata=OPTIONAL)
+    why: Any = ""
+    source: Any = ""
     chosen_source: str | None = field(default=None, metadata=OPTIONAL)
     split: str = "train"
     tools: list[Row] | None = field(default=None, metadata=OPTIONAL)  # as a chat template takes them, with its prompt

@@ -10,11 +10,11 @@ the swap goes on wherever a kill stopped it, because each step is a rename that 
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from schema_student.core.jsonl import read_json
+from schema_student.core.files import check_name, make_folder, remove_folder
+from schema_student.core.jsonl import read_object
 from schema_student.core.stamps import beside
 
 NEW, OLD = ".new", ".old"
@@ -28,7 +28,7 @@ def draft_of(path: Path) -> Path:
 def discard(path: Path) -> None:
     """Remove a file, a folder, or a link but not what it leads to."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_folder(path.parent, path.name)
     else:
         path.unlink(missing_ok=True)
 
@@ -45,10 +45,11 @@ def complete_swap(path: Path) -> None:
     draft, aside = draft_of(path), path.parent / OLD / path.name
     meta = beside(draft, "meta")
     if meta.exists():
-        for name in read_json(meta)["companions"]:
+        for name in read_object(meta, companions=list).get("companions") or []:
+            check_name(path.parent, name)
             _move(draft.with_name(name), path.with_name(name))
         if draft.is_dir() and path.exists():
-            aside.parent.mkdir(exist_ok=True)
+            make_folder(aside.parent)
             discard(aside)
             path.rename(aside)
         _move(draft, path)

@@ -17,7 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
 PathName = Annotated[str, AfterValidator(os.path.expanduser)]  # ~/x; a shell leaves it so in --flag=~/x
 Folder = Annotated[PathName, Field(min_length=1)]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # a folder's name has at most 255 bytes, of which others add some
+RunName = Annotated[str, Field(pattern=f"^{RUN_NAME}$")]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -40,7 +41,7 @@ class RunSettings(Group):
 
     run: str = setting(
         'name of the run; "" = after --data-set, --adapter or --schemas, else "student"',
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        pattern=f"^({RUN_NAME})?$",
     )
     output_dir: PathName = setting("folder that all artifacts go to", min_length=1)
     data_dir: PathName = setting('folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run')

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder
 from schema_student.core.jsonl import Row, dump_row, write_json, write_jsonl, write_text
+from schema_student.core.markdown import Markdown, open_markdown
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import SPLITS
 from schema_student.core.stamps import make_stamp
-from schema_student.core.templates import open_templates
 from schema_student.data.dataset import count_rows
 from schema_student.data.dataset_statistics import compute_statistics
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
@@ -54,8 +55,7 @@ def write_hub_dataset(settings: AnySettings) -> Path:
     stamp = make_stamp(settings, "hub")
     with open_artifact(where.hub_dataset, stamp, [where.dataset], settings.run.overwrite, derived=True) as artifact:
         if not artifact.done:
-            folder = artifact.work
-            folder.mkdir(exist_ok=True)
+            folder = make_folder(artifact.work)
             rows = read_rows(where.dataset, DatasetRow)
             sizes = {split: size for split in SPLITS if (size := _write_split(folder, split, rows))}
             facts = compute_statistics(rows)
@@ -88,10 +88,10 @@ def _published(row: DatasetRow) -> Row:
 
 def write_card(rows: Sequence[DatasetRow], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
     """Write the card: front matter for `datasets` and for hubs, then what a person asks before using the data."""
-    environment = open_templates(Path(__file__).parent / "templates")
+    environment = open_markdown(Path(__file__).parent / "templates")
     # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    environment.filters["tojson"] = lambda value: Markdown(json.dumps(value, ensure_ascii=False))
+    environment.filters["raw"] = Markdown
     teachers = sorted({str(row.teacher_model) for row in rows} - {"user"})
     given = any(row.source == "user" for row in rows)
     embedded = teachers == [MODEL]

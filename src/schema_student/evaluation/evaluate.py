@@ -25,7 +25,7 @@ from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.verdicts import ask_teacher, complete, grade_completion
-from schema_student.student.choice import base_facts, resolve_student
+from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
@@ -48,7 +48,8 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
     teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
-    stamp = make_stamp(settings, *DECIDING, *(BY_TEACHER if teacher else ()), **base_facts(choice.base))
+    stamp = make_stamp(settings, *DECIDING, *(BY_TEACHER if teacher else ()), base_digest=base_digest(choice.base))
+    stamp |= revision_facts(choice.base)
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []

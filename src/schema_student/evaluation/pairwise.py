@@ -16,6 +16,7 @@ from typing import Any
 
 from schema_student.core.artifacts import Artifact, open_artifact
 from schema_student.core.errors import UserError
+from schema_student.core.files import refuse_link
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
@@ -60,7 +61,9 @@ def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, s
 def pairwise_dir(settings: AnySettings) -> Path:
     """Locate the folder of the comparison of two students."""
     (first, _), (second, _) = name_students(settings)[1]
-    return paths(settings).pairwise / f"{first}-vs-{second}"
+    folder = paths(settings).pairwise / f"{first}-vs-{second}"
+    refuse_link(folder)
+    return folder
 
 
 def judge_adapters(settings: AnySettings) -> Path:

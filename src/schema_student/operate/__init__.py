@@ -6,5 +6,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     resolved      every "auto" as it becomes on this machine
     runner_flags  before a runner's first stage: its help, and is each of its flags read?
     ending        at a run's end: where its results are, how long it took, what to do next
+    launchers     the path in a .venv's launchers, quoted for the shell
     stage_server  one process behind a runner, which imports torch once and forks the stages
 """

@@ -37,7 +37,7 @@ from schema_student.preference.imports import take
 from schema_student.preference.requests import draw_requests, take_together
 from schema_student.preference.scoring import as_messages, distinct_answers, draw_seed, open_scorer
 from schema_student.schema.prompts import render_prompt
-from schema_student.student.choice import base_facts, choose_student, resolve_student
+from schema_student.student.choice import base_digest, choose_student, resolve_student, revision_facts
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.teacher.chat import Chat, open_chat
@@ -112,7 +112,11 @@ def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path
     by_student = settings.rollouts.rollout_source == "student"
     adapter = _adapter(settings) if by_student else None
     teacher = None if by_student else resolve_teacher(settings)
-    who = {"model": teacher.stamp} if teacher else base_facts(_base(settings))
+    who = (
+        {"model": teacher.stamp}
+        if teacher
+        else {"base": base_digest(_base(settings)), **revision_facts(_base(settings))}
+    )
     stamp = make_stamp(
         settings, *SAMPLED, *(BY_STUDENT if by_student else BY_TEACHER), prompts=digest(list(prompts)), **who
     )
@@ -201,7 +205,8 @@ def judge_responses(settings: ResolvedSettings, responses: Path) -> Path:
     groups = {"schema": ("verdict",), "teacher": ("answers",)}.get(scorer, ())
     facts: dict[str, Any] = {"rollout_scorer": scorer}
     if scorer == "reward":
-        facts["reward"] = base_facts(settings.scoring.reward_model)
+        facts["reward"] = base_digest(settings.scoring.reward_model)
+        facts |= revision_facts(settings.scoring.reward_model)
     elif scorer == "teacher":
         facts["teacher"] = resolve_teacher(settings).stamp
     with open_artifact(path, make_stamp(settings, *groups, **facts), [responses], settings.run.overwrite) as artifact:

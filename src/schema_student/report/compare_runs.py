@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder, write_bytes
 from schema_student.core.jsonl import Row, write_text
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
@@ -29,8 +30,8 @@ def compare_runs(settings: AnySettings) -> Path:
         for name, color in zip(settings.compare.runs, plotting.RUN_COLORS, strict=False)
     ]
     picture = figures.draw_compared_runs(runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "compare.png").write_bytes(picture)
+    make_folder(folder)
+    write_bytes(folder / "compare.png", picture)
     splits = list(dict.fromkeys(split for run in runs for split in run["rates"]))
     facts = {"runs": runs, "splits": splits, "rates": RATES, "last": LAST}
     for name in ("compare.md", "compare.html"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, read_json, read_jsonl
+from schema_student.core.jsonl import Row, read_jsonl, read_object
 from schema_student.core.paths import Paths, paths
 from schema_student.core.settings import default_settings
 
@@ -74,7 +74,7 @@ def find_evaluations(where: Paths, run: str) -> list[tuple[str, Path]]:
     for summary in where.evals.glob(f"{run}-*/evaluation_summary.json"):
         key, results = summary.parent.name.removeprefix(f"{run}-"), summary.with_name("evaluation_results.jsonl")
         # Run a-b has the evaluation a-b-sft, which is none of run a.
-        if read_meta(results) and (key in OWN_STUDENTS or read_json(summary).get("run") == run):
+        if read_meta(results) and (key in OWN_STUDENTS or read_object(summary).get("run") == run):
             found.append((key, results))
     return sorted(found, key=lambda each: (_order(each[0]), each[0]))
 

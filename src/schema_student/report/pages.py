@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder, write_bytes
 from schema_student.core.jsonl import Row, write_text
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
@@ -57,11 +58,9 @@ def write_report(settings: AnySettings) -> Path:
     where = paths(settings)
     facts = collect(settings)
     pictures = draw(facts)
-    where.report_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(where.report_dir)
     for name, picture in pictures.items():
-        draft = where.report_dir / f".{name}.tmp"
-        draft.write_bytes(picture)
-        draft.replace(where.report_dir / name)
+        write_bytes(where.report_dir / name, picture)
     write_text(where.report_dir / "report.md", render("report.md.j2", facts, pictures))
     write_text(where.report_dir / "report.html", render("report.html.j2", facts, pictures))
     return where.report_dir / "report.html"

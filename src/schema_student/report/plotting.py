@@ -14,6 +14,7 @@ INK, QUIET, ACCENT = "#1c2530", "#68737f", "#009e73"
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "text.parse_math": False,  # a name with two $ is a name, not a formula
     "text.color": INK,
     "axes.edgecolor": "#c3cad2",
     "axes.labelcolor": QUIET,

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.jsonl import Row
+from schema_student.core.markdown import open_markdown, shorten
+from schema_student.core.places import hide_places
 from schema_student.core.templates import open_templates
 from schema_student.data.likeness import say_far
-
-LONGEST = 1500  # characters of one answer that are shown
 
 
 def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
     """Render a template with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
-    is_html = ".html" in template
-    environment = open_templates(Path(__file__).parent / "templates", autoescape=is_html)
-    environment.filters.update(percent=percent, interval=interval, shorten=shorten, cell=cell, block=block, span=span)
+    is_html, folder = ".html" in template, Path(__file__).parent / "templates"
+    environment = open_templates(folder, True, finalize=_finalize) if is_html else open_markdown(folder)
+    environment.filters.update(percent=percent, interval=interval, shorten=shorten, span=span)
     environment.filters["say_far"] = say_far
     environment.filters["capital"] = capital
     environment.filters["chance"] = chance
@@ -27,6 +27,11 @@ def render(template: str, facts: Row, pictures: dict[str, bytes]) -> str:
     images = {name: f"data:image/png;base64,{base64.b64encode(picture).decode()}" for name, picture in pictures.items()}
     files = {name: name for name in pictures}
     return environment.get_template(template).render(**facts, images=images if is_html else files)
+
+
+def _finalize(value: Any) -> Any:
+    """What is written into a page of HTML, which jinja2 escapes after this."""
+    return hide_places(value) if isinstance(value, str) and not value.startswith("data:image/") else value
 
 
 def percent(rate: float | None) -> str:
@@ -49,29 +54,6 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
-def shorten(text: str, longest: int = LONGEST) -> str:
-    """Cut a model's text where it is too long to be read, and show invisible characters."""
-    shown = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in str(text))
-    return shown if len(shown) <= longest else f"{shown[:longest]} ... ({len(shown) - longest} more characters)"
-
-
-def cell(text: Any) -> str:
-    """Write text for a cell or line of Markdown."""
-    plain = " ".join(shorten(str(text)).split())
-    for mark in "\\`*_|[]<>":
-        plain = plain.replace(mark, "\\" + mark)
-    return plain
-
-
-def block(text: Any) -> str:
-    """Write a fenced block of Markdown that its text cannot close."""
-    shown = shorten(str(text))
-    fence = "```"
-    while fence in shown:
-        fence += "`"
-    return f"{fence}\n{shown}\n{fence}"
 
 
 def capital(text: str) -> str:

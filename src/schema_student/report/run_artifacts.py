@@ -8,25 +8,45 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from schema_student.core.artifacts import read_meta
-from schema_student.core.jsonl import Row, read_json, read_jsonl
+from schema_student.core.errors import UserError
+from schema_student.core.flags import PATHS
+from schema_student.core.jsonl import Row, number_rows, read_object
+from schema_student.core.markdown import shorten
 from schema_student.core.paths import Paths
+from schema_student.core.places import shown_place
 from schema_student.core.records import DatasetRow, EvaluationRow, Pair, read_rows
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import read_auto, read_config
 from schema_student.core.stamps import digest
 from schema_student.data.dataset import count_rows
+from schema_student.evaluation.rates import summarize
 from schema_student.report import plotting
 from schema_student.report.error_analysis import (
     general_path,
 )
 from schema_student.report.frames import find_evaluations
-from schema_student.report.rendering import shorten
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
 STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
+CONFIG = {"settings": dict, "student": dict, "checkpoint": str, "why": str, "versions": dict}  # of run_config.json
+DRAWN = {
+    "step",
+    "epoch",
+    "loss",
+    "eval_loss",
+    "learning_rate",
+    "eval_valid",
+    "eval_semantic",
+    "beta/effective",
+    "margin",
+}
+DRAWN |= {"rewards/accuracies", "eval_rewards/accuracies", "logps/chosen", "logps/rejected", "alarm/chosen_fall"}
+DRAWN |= {"mean", "p10", "median", "p90", "beta", "tau", "p_hat"}  # of the logs: numbers, or null
 WHO = {"base": "the base student", "sft": "the student after SFT", "dpo": "the student after DPO"}
 
 
@@ -34,8 +54,8 @@ def read_students(where: Paths, run: str) -> list[Row]:
     """Read the finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
     found = []
     for key, results in find_evaluations(where, run):
-        told = read_json(results.with_name("evaluation_summary.json"))
         rows = read_rows(results, EvaluationRow)
+        told = read_object(results.with_name("evaluation_summary.json")) | summarize(rows)
         student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
         student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
         found.append(student)
@@ -53,10 +73,8 @@ def _place(key: str) -> tuple[int, float, str]:
 
 def read_stage(run_dir: Path) -> Row | None:
     """Read the logs of SFT or DPO: metrics, margins, beta's trace, run_config; None where the stage has not begun."""
-    logs = {
-        name: read_jsonl(run_dir / f"{file}.jsonl") if (run_dir / f"{file}.jsonl").exists() else []
-        for name, file in (("metrics", "training_metrics"), ("margins", "margins"), ("trace", "beta_trace"))
-    }
+    names = (("metrics", "training_metrics"), ("margins", "margins"), ("trace", "beta_trace"))
+    logs = {name: read_log(run_dir / f"{file}.jsonl") for name, file in names}
     if not logs["metrics"]:
         return None
     config = run_dir / "run_config.json"
@@ -64,10 +82,39 @@ def read_stage(run_dir: Path) -> Row | None:
     done = read_meta(run_dir) is not None
     return {
         **logs,
-        "config": read_json(config) if config.exists() else {},
+        "config": read_object(config, **CONFIG) if config.exists() else {},
         "finished": done,
         "steps": max(steps, default=0),
     }
+
+
+def read_log(path: Path) -> list[Row]:
+    """Read a training log, [] where there is none; raises UserError where what is drawn of it is no number."""
+    rows = number_rows(path) if path.exists() else []
+    for line, row in rows:
+        for name in DRAWN & row.keys():
+            if not isinstance(row[name], (int, float, NoneType)):
+                raise UserError(f"{path}:{line}: {name} must be a number, not {type(row[name]).__name__}")
+    return [row for _, row in rows]
+
+
+def read_statistics(path: Path) -> Row | None:
+    """Read what the dataset holds, None where that was not counted; raises UserError where counts are none."""
+    if not path.exists():
+        return None
+    found = read_object(path, balance=dict, diversity=dict)
+    cases = [
+        case for panel in found.get("balance", {}).values() for case in (panel.values() if _is_row(panel) else [3])
+    ]
+    sides = found.get("diversity", {}).values()
+    counts = [side["fields"] if _is_row(side) and _is_row(side.get("fields")) else None for side in sides]
+    if not all(_is_row(part) for part in [*cases, *counts]):
+        raise UserError(f"{path}: balance and diversity must hold counts; remove the file, or make it again")
+    return found
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
@@ -88,12 +135,11 @@ def read_data(where: Paths) -> Row | None:
         return None
     rows = read_rows(where.dataset, DatasetRow)
     writers = Counter(row.teacher_model for row in rows)
-    statistics = where.hub_dataset / "description.json"
     return {
         "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
         "writers": {teacher_name(name): n for name, n in writers.most_common()},
         "rejected": (read_meta(where.dataset) or {}).get("rejected", {}),
-        "statistics": read_json(statistics) if statistics.exists() else None,
+        "statistics": read_statistics(where.hub_dataset / "description.json"),
     }
 
 
@@ -142,8 +188,12 @@ def describe_choice(stage: Row | None) -> Row | None:
     if stage is None or "checkpoint" not in stage["config"]:
         return None
     config = stage["config"]
-    step = int(str(config["checkpoint"]).rsplit("-", 1)[-1])
-    return {"step": step, "why": config.get("why", ""), "sft_was_better": bool(config.get("sft_was_better"))}
+    step = config["checkpoint"].rpartition("-")[-1]
+    return {
+        "step": int(step) if step.isdecimal() else 0,
+        "why": config.get("why", ""),
+        "sft_was_better": bool(config.get("sft_was_better")),
+    }
 
 
 def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
@@ -154,17 +204,31 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     known, auto = read_config(CONFIG_DIR / "defaults.json"), read_auto(config.get("student", {}).get("kind", ""))
     auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
+    shown = {name: _show_setting(name, value) for name, value in settings.items()}
+    student = config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"}
     return {
-        "student": config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"},
+        "student": {
+            **student,
+            **{name: shown_place(str(student[name])) for name in ("name", "base") if name in student},
+        },
         "teacher": students[-1]["summary"].get("judged_by", "?") if students else None,
         "writer": (read_meta(where.dataset) or {}).get("teacher_info", {}),
         "versions": {name: version for name, version in meta.get("versions", {}).items() if version},
         "commit": meta.get("git_commit"),
         "seed": settings.get("seed", meta.get("seed")),
         "steps": steps,
-        "changed": {name: value for name, value in settings.items() if value not in (known.get(name), auto.get(name))},
-        "settings": settings,
+        "changed": {
+            name: shown[name] for name, value in settings.items() if value not in (known.get(name), auto.get(name))
+        },
+        "settings": shown,
     }
+
+
+def _show_setting(name: str, value: Any) -> Any:
+    """A setting as a page shows it: a path without the folders of this machine."""
+    if isinstance(value, list):
+        return [_show_setting(name, each) for each in value]
+    return shown_place(value) if name in (*PATHS, "adapters") and isinstance(value, str) and value else value
 
 
 def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
@@ -176,6 +240,7 @@ def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
     for path in (*data, *runs, *evaluations):
         meta = read_meta(path)
         if meta and "finished_at" in meta:
+            _check_time(path, meta["finished_at"])
             name = path.name if path in data else str(path.relative_to(where.evals.parent))
             found.append({"name": name, "meta": meta, "digest": _digest(path, meta), "at": meta["finished_at"]})
     found.sort(key=lambda step: step["at"])
@@ -183,6 +248,13 @@ def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
         span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
         step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
     return found
+
+
+def _check_time(path: Path, text: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{path.name}.meta.json: finished_at must be a time, not {text!r:.40}") from None
 
 
 def _digest(path: Path, meta: Row) -> str:

@@ -101,10 +101,9 @@ def base_digest(base: str) -> str:
     return digest({path.name: digest(path) for path in files})
 
 
-def base_facts(base: str) -> dict[str, str]:
-    """Collect what a stamp holds of a base: its digest, and the commit of one of the hub."""
-    facts = {"base_digest": base_digest(base)}
-    return facts if Path(base).exists() else {**facts, "base_revision": hub_revision(base)}
+def revision_facts(base: str) -> dict[str, str]:
+    """Name for a stamp, beside the digest, the commit of a base of the hub; a folder has none."""
+    return {} if Path(base).exists() else {"base_revision": hub_revision(base)}
 
 
 @cache

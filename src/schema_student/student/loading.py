@@ -5,6 +5,7 @@ Two loaders, one interface: Unsloth on a CUDA GPU for Gemma 3 270M, Transformers
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from datetime import date
@@ -14,7 +15,8 @@ from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.hub_ids import split_revision
-from schema_student.core.jsonl import read_json, write_json
+from schema_student.core.jsonl import read_object, write_json
+from schema_student.core.places import relative_place, shown_place
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
 from schema_student.schema.compiling import CompiledSchema
@@ -71,13 +73,24 @@ def find_base(adapter: Path) -> str:
     record = adapter / RECORD
     if not record.is_file():
         raise UserError(f"{adapter} has no {RECORD}, which names the base of an adapter; give a checkpoint of a run")
-    made_for = read_json(record)
-    return "embedded" if made_for["base_digest"] == base_digest(str(EMBEDDED_STUDENT)) else str(made_for["base"])
+    made_for = _read_record(record)
+    is_embedded = made_for["base_digest"] == base_digest(str(EMBEDDED_STUDENT))
+    return "embedded" if is_embedded else os.path.expanduser(made_for["base"])
+
+
+def _read_record(record: Path) -> dict[str, str]:
+    """Which base an adapter belongs to; raises UserError where the record does not say it."""
+    made_for = {"base": "an unknown base", "base_digest": "?", **read_object(record)}
+    if not all(isinstance(made_for[name], str) for name in ("base", "base_digest")):
+        raise UserError(f"{record} does not name the base of the adapter; give a checkpoint of a run")
+    return made_for
 
 
 def _settings_of_run(run_dir: Path) -> dict[str, Any]:
     config = run_dir / "run_config.json"
-    settings = read_json(config)["settings"] if config.is_file() else {}
+    settings = read_object(config).get("settings", {}) if config.is_file() else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{config}: settings must be an object; put the file back, or move it away")
     return {name: settings[name] for name in RUN_DECIDES if name in settings}
 
 
@@ -110,9 +123,11 @@ def check_adapter(adapter: str, choice: StudentChoice) -> None:
         raise UserError(
             f"no adapter at {adapter}: give --adapter a folder with adapter_config.json (a checkpoint of a run)"
         )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"adapter {adapter} has no adapter_model.safetensors; other kinds of weights are not read")
     record = folder / RECORD
     if record.is_file():
-        made_for = {"base": "an unknown base", "base_digest": "?", **read_json(record)}
+        made_for = _read_record(record)
         if made_for["base_digest"] != base_digest(choice.base):
             raise UserError(
                 f"adapter {adapter} was trained on {made_for['base']} ({made_for['base_digest'][:12]}), but this run "
@@ -129,6 +144,8 @@ def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # peft only warns of weights that have no place, or are missing
             adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        for config in adapted.peft_config.values():
+            config.base_model_name_or_path = split_revision(base)[0]  # peft looks for it when it saves
         with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as file:
             strangers = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
@@ -142,10 +159,27 @@ def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
     return adapted
 
 
+def save_adapter(folder: Path, student: Student) -> None:
+    """Save the adapter's weights and configuration, and note which base it belongs to."""
+    student.model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)
+    write_adapter_record(folder, student)
+
+
 def write_adapter_record(folder: Path, student: Student) -> None:
-    """Note beside an adapter which base it belongs to, for check_adapter."""
-    record = {"base": student.choice.base, "base_digest": student.digest, "backend": student.choice.backend}
+    """Note beside an adapter which base it belongs to, for check_adapter; no folder of this machine is told.
+
+    peft names in adapter_config.json the base's place on this machine; there stands its id, or its folder's name.
+    """
+    base = student.choice.base
+    is_folder, (name, revision) = Path(base).is_dir(), split_revision(base)
+    record = {"base": relative_place(base) if is_folder else base}
+    record |= {"base_digest": student.digest, "backend": student.choice.backend}
     write_json(folder / RECORD, record)
+    config = {**read_object(folder / "adapter_config.json"), "base_model_name_or_path": name, "revision": revision}
+    write_json(
+        folder / "adapter_config.json", config | ({"base_model_name_or_path": shown_place(base)} if is_folder else {})
+    )
 
 
 def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import refuse_link
 from schema_student.core.jsonl import Row, read_jsonl, write_jsonl
 from schema_student.teacher.faults import TeacherError
 
@@ -46,6 +47,8 @@ class AnswerCache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for ending in ("", "-wal", "-shm", "-journal"):  # SQLite follows links
+            refuse_link(path.with_name(path.name + ending))
         self._path = path
         self._lock = threading.Lock()
         try:

@@ -9,21 +9,26 @@ checkpoint-final is the adapter alone that a stage chose.
 
 from __future__ import annotations
 
+import pickle
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder, remove_folder
 from schema_student.core.integrity import find_damage, vouch
-from schema_student.core.jsonl import read_json, write_json
+from schema_student.core.jsonl import read_object, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count, process_index
-from schema_student.student.loading import Student, write_adapter_record
+from schema_student.student.loading import Student, save_adapter, write_adapter_record
 from schema_student.training.distributed import broadcast, wait_for_everyone
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -47,7 +52,7 @@ def find_checkpoints(run_dir: Path) -> list[Path]:
 def find_fault(checkpoint: Path, origin: Origin) -> str:
     """Say why training cannot go on from a checkpoint-N; "" where it is whole and of this base and these data."""
     try:
-        manifest = read_json(checkpoint / MANIFEST)
+        manifest = read_object(checkpoint / MANIFEST)
         vouched, own = manifest["files"], manifest["origin"]
         damage = find_damage(checkpoint, vouched)
     except (UserError, KeyError, TypeError, AttributeError):
@@ -81,7 +86,7 @@ def last_checkpoint(run_dir: Path, origin: Origin) -> Path | None:
 def remove_drafts(run_dir: Path) -> None:
     """Remove what a kill left half written."""
     if is_first_process():
-        shutil.rmtree(run_dir / ".partial", ignore_errors=True)
+        remove_folder(run_dir, ".partial")
     wait_for_everyone()
 
 
@@ -90,31 +95,62 @@ def save_checkpoint(
 ) -> None:
     """Write checkpoint-N of this step; all processes call it, the first one writes what they share."""
     name = f"checkpoint-{step}"
-    draft = run_dir / ".partial" / name
-    draft.mkdir(parents=True, exist_ok=True)
+    draft = make_folder(make_folder(run_dir / ".partial") / name)
     torch.save(random_state(), draft / random_state_name())
     if is_first_process():
-        student.model.save_pretrained(str(draft))
-        (draft / "README.md").unlink(missing_ok=True)
-        write_adapter_record(draft, student)
+        save_adapter(draft, student)
         torch.save(optimizer.state_dict(), draft / "optimizer.pt")
         torch.save(scheduler.state_dict(), draft / "scheduler.pt")
         write_json(draft / STATE, {"step": step, **state})
     wait_for_everyone()
     if is_first_process():
         write_json(draft / MANIFEST, {"step": step, "origin": origin, "files": vouch(draft)})
-        shutil.rmtree(run_dir / name, ignore_errors=True)
+        remove_folder(run_dir, name)
         draft.rename(run_dir / name)
 
 
 def load_checkpoint(checkpoint: Path, student: Student, optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Put back what a whole checkpoint-N holds; returns what the objective kept in it."""
-    set_peft_model_state_dict(student.model, load_file(checkpoint / "adapter_model.safetensors"))
-    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
-    scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
-    set_random_state(torch.load(checkpoint / random_state_name(), map_location="cpu", weights_only=True))
-    state: dict[str, Any] = read_json(checkpoint / STATE)
-    return state
+    """Put back what a checkpoint-N holds; returns what the objective kept in it. Raises what read_whole raises."""
+    with read_whole(checkpoint):
+        set_peft_model_state_dict(student.model, load_file(checkpoint / "adapter_model.safetensors"))
+        optimizer.load_state_dict(_load_tensors(checkpoint / "optimizer.pt"))
+        scheduler.load_state_dict(_load_tensors(checkpoint / "scheduler.pt"))
+        set_random_state(_load_tensors(checkpoint / random_state_name()))
+        return read_object(checkpoint / STATE)
+
+
+def _load_tensors(path: Path) -> Any:
+    """Tensors and plain values of a file; raises UnpicklingError for any that would run code."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def read_whole(checkpoint: Path) -> Iterator[None]:
+    """Raise UserError that names the checkpoint where a part of it is missing, broken or of another kind."""
+    try:
+        yield
+    except UserError:
+        raise
+    except pickle.UnpicklingError:  # its text advises to load it all the same
+        reason = "a file in it is broken, or holds more than tensors and numbers, which is never loaded"
+        raise _unreadable(checkpoint, reason) from None
+    except (
+        OSError,
+        EOFError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:300]}"
+        raise _unreadable(checkpoint, reason) from None
+
+
+def _unreadable(checkpoint: Path, reason: str) -> UserError:
+    advice = "remove it, and training goes on from the checkpoint before it, or from the start"
+    return UserError(f"{checkpoint} cannot be gone on from ({reason}); {advice}")
 
 
 def random_state() -> dict[str, Any]:
@@ -139,11 +175,11 @@ def random_state_name() -> str:
 def publish_adapter(source: Path, run_dir: Path, student: Student) -> Path:
     """Make checkpoint-final of an adapter; atomic."""
     draft, final = run_dir / ".checkpoint-final", run_dir / "checkpoint-final"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    remove_folder(run_dir, draft.name)
+    make_folder(draft)
     for name in ADAPTER_FILES:
         shutil.copyfile(source / name, draft / name)
     write_adapter_record(draft, student)
-    shutil.rmtree(final, ignore_errors=True)
+    remove_folder(run_dir, final.name)
     draft.rename(final)
     return final

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder
 from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
@@ -55,7 +56,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     share = share_step(settings)
     schedule = plan_sft(share, train, trees)
     log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     facts = run_facts("sft", settings, loaded, [corpus])
     facts |= {"teacher": teachers(rows), "data_set": imported_facts(corpus), "rows": len(train)}
     facts |= {"left_out": tally.counts, "steps": schedule.steps}

@@ -32,6 +32,7 @@ from schema_student.training.checkpoints import (
     Origin,
     last_checkpoint,
     load_checkpoint,
+    read_whole,
     remove_drafts,
     save_checkpoint,
     step_of,
@@ -195,7 +196,8 @@ class TrainingLoop:
         remove_drafts(self.run_dir)
         if checkpoint:
             log.info(f"  continuing after {checkpoint}")
-            state = load_checkpoint(checkpoint, self.student, self.optimizer, self.scheduler)
-            self.objective.load_state_dict(state)
+            with read_whole(checkpoint):
+                state = load_checkpoint(checkpoint, self.student, self.optimizer, self.scheduler)
+                self.objective.load_state_dict(state)
         wait_for_everyone()
         return first

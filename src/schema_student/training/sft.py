@@ -13,7 +13,7 @@ from typing import Any
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
-from schema_student.student.choice import base_facts, resolve_student
+from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.training.stage import make_run
 from schema_student.training.trackers import check_tracker
 
@@ -25,7 +25,7 @@ def train_sft(given: AnySettings) -> Path:
     check_tracker(given)
     choice, settings = resolve_student(given)
     where = paths(settings)
-    stamp = make_stamp(settings, *DECIDING, **base_facts(choice.base))
+    stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base), **revision_facts(choice.base))
 
     def train(run_dir: Path) -> dict[str, Any]:
         from schema_student.training.fine_tuning import fine_tune  # loads torch, which a finished run does not need

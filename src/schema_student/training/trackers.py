@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import refuse_link
 from schema_student.core.resources import CHECKOUT
 from schema_student.core.settings import AnySettings, ResolvedSettings
 
@@ -51,6 +52,8 @@ def start_tracker(run_dir: Path, settings: ResolvedSettings) -> GeneralTracker |
         "wandb": {"run_name": os.environ.get("WANDB_PROJECT") or PROJECT, "dir": str(run_dir), **run},
         "trackio": {"run_name": PROJECT, **run},
     }
+    for folder in ("tensorboard", "wandb"):
+        refuse_link(run_dir / folder)
     from accelerate import tracking
 
     tracker: GeneralTracker = getattr(tracking, TRACKERS[name])(**arguments[name])

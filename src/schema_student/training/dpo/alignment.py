@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.files import make_folder, open_to_write, remove_folder
 from schema_student.core.jsonl import Row, append_row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
@@ -16,7 +17,7 @@ from schema_student.core.records import Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student
+from schema_student.student.loading import Student, attach_lora, load_student, save_adapter
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
@@ -53,7 +54,7 @@ def align(
     if few := describe_few(len(requests), len(rows) - count):
         log.info(f"  {few}: the last checkpoint will be taken")
     _warn_of_beta(settings, schedule.steps)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     facts = run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts["adapter"] = str(adapter) if adapter else None
     facts |= {"data_set": imported_facts(pairs), "pairs": count, "left_out": tally.counts, "steps": schedule.steps}
@@ -61,12 +62,12 @@ def align(
     origin = origin_of(facts, adapter)
     if adapter is None:
         adapter = run_dir / "start"
-        main_process_first(partial(loaded.model.save_pretrained, adapter))  # kept where no checkpoint is better
+        main_process_first(partial(_save_start, run_dir, loaded))  # kept where no checkpoint is better
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
     objective = DPO(batches, rows, requests, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
-    (run_dir / TRACE).touch()  # a beta that never moved has a trace too: an empty one
+    open_to_write(run_dir / TRACE, "a").close()  # a beta that never moved has a trace too: an empty one
     loop = TrainingLoop(objective, batches, run_dir, share, schedule, origin)
     loop.run()
     if not is_first_process():
@@ -78,6 +79,11 @@ def align(
     log.info(f"  checkpoint-final is {chosen['checkpoint']}: {chosen['why']}")
     say_rows(facts, count)
     return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
+
+
+def _save_start(run_dir: Path, loaded: Student) -> None:
+    remove_folder(run_dir, "start")
+    save_adapter(make_folder(run_dir / "start"), loaded)
 
 
 def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool) -> Sequence[Row]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, read_json, read_jsonl
+from schema_student.core.jsonl import Row, read_jsonl, read_object
 from schema_student.core.records import MarginRow, read_rows
 from schema_student.core.settings import AnySettings, default_settings
 
@@ -457,7 +457,7 @@ def replay(
 
 def replay_run(run_dir: Path) -> int:
     """Recompute a run's beta_trace.jsonl from its margins; number of rows. Raises UserError at the first difference."""
-    settings = default_settings(**read_json(run_dir / "run_config.json")["settings"])
+    settings = default_settings(**read_object(run_dir / "run_config.json", settings=dict).get("settings", {}))
     steps = read_rows(run_dir / "margins.jsonl", MarginRow)
     logged = read_jsonl(run_dir / "beta_trace.jsonl")
     for number, row in enumerate(steps, start=1):

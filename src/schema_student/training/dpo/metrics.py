@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from schema_student.core.files import make_folder, open_to_write
 from schema_student.core.jsonl import Row, append_row
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
@@ -37,8 +38,9 @@ def log_margins(
     import numpy as np
 
     path = run_dir / "margins" / f"step_{step.number:06d}.npy"
-    path.parent.mkdir(exist_ok=True)
-    np.save(path, np.array(margins))
+    make_folder(path.parent)
+    with open_to_write(path, "wb") as file:
+        np.save(file, np.array(margins))
     row = MarginRow(
         step=step.number,
         epoch=step.epoch,

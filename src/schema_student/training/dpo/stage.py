@@ -19,7 +19,7 @@ from typing import Any
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
-from schema_student.student.choice import base_facts, resolve_student
+from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.student.loading import check_adapter
 from schema_student.training.stage import make_run
 from schema_student.training.trackers import check_tracker
@@ -38,7 +38,10 @@ def train_dpo(given: AnySettings) -> Path:
     adapter = None if own and not settings.student.adapter else where.sft_checkpoint
     if adapter:
         check_adapter(str(adapter), choice)
-    stamp = make_stamp(settings, *DECIDING, *(() if adapter else ("lora",)), **base_facts(choice.base))
+    base = base_digest(choice.base)
+    stamp = make_stamp(
+        settings, *DECIDING, *(() if adapter else ("lora",)), base_digest=base, **revision_facts(choice.base)
+    )
     weights = adapter / "adapter_model.safetensors" if adapter else None
     inputs = [path for path in (where.pairs, dataset, weights) if path]
 

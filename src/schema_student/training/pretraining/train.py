@@ -213,11 +213,14 @@ def _resume(path: Path, model: Any, optimizers: list[Any]) -> tuple[int, int, fl
 
     if not path.exists():
         return 0, 0, 0.0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return state["step"], state["tokens"], state["seconds"]
+    from schema_student.training.checkpoints import read_whole
+
+    with read_whole(path):
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return state["step"], state["tokens"], state["seconds"]
 
 
 def _save(path: Path, model: Any, optimizers: list[Any], progress: dict[str, Any]) -> None:

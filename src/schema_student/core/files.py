@@ -1,0 +1,84 @@
+"""Open files to write and folders to fill, never through a link; remove folders.
+
+What lies in an output folder may come from others: an archive, a disk that several people share. A link there must not
+decide which file is emptied, where rows go, or which folder is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+from schema_student.core.errors import UserError
+
+
+def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """Open a file to write, append or update, as `open` does; raises UserError for a link, a pipe or a device."""
+    return open(path, mode, opener=_open_plain, **options)
+
+
+def _open_plain(path: str, flags: int) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # a pipe is not waited for
+    except OSError as error:
+        refuse_link(Path(path))
+        if error.errno != errno.ENXIO:  # so says a pipe or a socket
+            raise
+        raise _not_plain(path) from None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise _not_plain(path)
+
+
+def _not_plain(path: str) -> UserError:
+    return UserError(f"{path} is no plain file, so nothing is written to it; remove it, or name another --output-dir")
+
+
+def refuse_link(path: Path) -> None:
+    """Raise UserError where a path that is to be written is a link."""
+    if path.is_symlink():
+        advice = "remove it, or name the place that you mean (--output-dir, --run)"
+        raise UserError(f"{path} is a link, so nothing is written through it; {advice}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file; atomic: at any moment the old or the new one is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open_to_write(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, where it is not there, and those above it; raises UserError for a link."""
+    refuse_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_name(parent: Path, name: str) -> None:
+    """Raise UserError for what names no file or folder of `parent` itself: a path, "..", ""."""
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(f"{name!r} is no name of a file or folder in {parent}, so nothing was removed or moved")
+
+
+def remove_folder(parent: Path, name: str) -> None:
+    """Remove a folder of `parent` with all that it holds, where there is one. Nothing else removes folders.
+
+    Raises UserError for a name that may lead elsewhere (a path, "..", "") and for a link.
+    """
+    check_name(parent, name)
+    refuse_link(parent / name)
+    if (parent / name).is_dir():
+        shutil.rmtree(parent / name)
