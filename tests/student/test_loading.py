@@ -1,5 +1,6 @@
 """Loading, choosing and encoding: what a person names is what is loaded, and a prompt has one spelling in tokens."""
 
+import ast
 import json
 import shutil
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import UserError
-from schema_student.core.resources import EMBEDDED_STUDENT
+from schema_student.core.resources import EMBEDDED_STUDENT, PACKAGE
 from schema_student.core.settings import default_settings
 from schema_student.student.bases.record import BaseRecord, write_record
 from schema_student.student.choice import (
@@ -307,3 +308,15 @@ def test_pickled_weights_are_not_read(base, tmp_path):
     torch.save({"weight": torch.zeros(1)}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pickled cannot be loaded: .*safetensors"):
         load_student(default_settings(base_model=str(folder)))
+
+
+def test_every_call_that_loads_a_model_says_that_its_code_is_not_run():
+    calls = [
+        (path.name, ast.unparse(node))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_pretrained")
+    ]
+    loading = [call for call in calls if "PeftModel" not in call[1]]  # reads an adapter alone
+    assert len(loading) >= 6
+    assert not [call for call in loading if "trust_remote_code=False" not in call[1] and "**" not in call[1]]

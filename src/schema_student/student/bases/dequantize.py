@@ -55,7 +55,7 @@ def _save_tokenizer(header: Header, folder: Path, named: Path | None, rows: int)
     from transformers import AutoTokenizer
 
     left_out = _copy_tokenizer(named, folder, rows)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if TOKENS not in header.metadata:
         return {"left_out": left_out}
     if differs := describe_vocabulary(tokenizer, read_tokens(header)):
@@ -129,7 +129,7 @@ def _save_weights(header: Header, folder: Path, rows: int) -> None:
         with _quiet():
             _check_size(header, folder)
             model, loaded = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=SLIM, dtype=torch.bfloat16, output_loading_info=True
+                folder, gguf_file=SLIM, dtype=torch.bfloat16, output_loading_info=True, trust_remote_code=False
             )
     except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, UserError):
@@ -168,7 +168,7 @@ def _check_size(header: Header, folder: Path) -> None:
     layers = header.metadata.get(f"{header.architecture}.block_count", 0)
     if not isinstance(layers, int) or not 0 < layers <= len(header.tensors):
         raise UserError(f"{header.path} announces {layers!r} layers and has {len(header.tensors)} tensors")
-    config = AutoConfig.from_pretrained(folder, gguf_file=SLIM)
+    config = AutoConfig.from_pretrained(folder, gguf_file=SLIM, trust_remote_code=False)
     with torch.device("meta"):
         described = AutoModelForCausalLM.from_config(config).num_parameters()
     there = sum(prod(tensor.shape) for tensor in header.tensors)
