@@ -201,7 +201,8 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
     steps = list_steps(where, students)
     meta = steps[-1]["meta"] if steps else {}
-    known, auto = read_config(CONFIG_DIR / "defaults.json"), read_auto(config.get("student", {}).get("kind", ""))
+    known, kind = read_config(CONFIG_DIR / "defaults.json"), config.get("student", {}).get("kind", "")
+    auto = read_auto(kind) if (CONFIG_DIR / f"auto_{kind}.json").is_file() else {}
     auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
     shown = {name: _show_setting(name, value) for name, value in settings.items()}
