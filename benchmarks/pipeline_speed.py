@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What is added to modules of the copy, which ask these functions whether they can share.
 SEPARATE = {
     "prompt_tree.py": "def why_unsupported(model):\n    return 'switched off by the benchmark'\n",
-    "generation.py": "def shared_prefixes(prompts):\n    return ((i, i + 1, 0) for i in range(len(prompts)))\n",
+    "key_values.py": "def cut_reading(prompts, most=0):\n    return 1\n",
 }
 WAYS = ("shared", "separate")
 RATE = "semantic_match_target_rate"

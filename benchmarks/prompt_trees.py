@@ -487,14 +487,16 @@ def generate(job: Job) -> dict[str, Any]:
     """Greedy answers to all requests as one batch; no token ends them, so that all are of one length."""
     import torch
 
-    from schema_student.student import generation
+    from schema_student.student import decoding
 
     model = make_model(job).eval()
     model.generation_config.eos_token_id = None
 
     def answer(prompts: list[list[int]], new_tokens: int) -> list[list[int]]:
         if job.way == "ours":
-            return generation.decode([generation.Row(ids) for ids in prompts], model, frozenset(), new_tokens)
+            rows = [decoding.Row(ids) for ids in prompts]
+            written = decoding.decode(rows, model, frozenset(), new_tokens, batch_size=len(rows))
+            return [each.ids for each in written]
         width = max(map(len, prompts))
         ids = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts], device=job.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=job.device)

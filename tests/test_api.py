@@ -125,6 +125,9 @@ def test_an_adapter_is_loaded_with_its_base_and_reads_prompts_as_its_run_did(ada
     assert student.adapter == str(adapter) and student.choice.kind == "embedded"
     prompts = asked_prompts(student, monkeypatch, FLIGHT, "to Oslo", "2026-01-31")
     assert prompts == [render_prompt(FLIGHT, "to Oslo", "2026-01-31", "json")]
+    student = Student.load(adapter, schema_rendering="none")
+    prompts = asked_prompts(student, monkeypatch, FLIGHT, "to Oslo", "2026-01-31")
+    assert prompts == [render_prompt({}, "to Oslo", "2026-01-31", "none")]
     assert Student.load(adapter, schema_rendering="compact").settings.prompt.schema_rendering == "compact"
 
 

@@ -58,6 +58,14 @@ def test_the_rendering_is_a_setting(tmp_path):
     assert made[0]["prompt"] == render_prompt(SCHEMA, "one", "2026-01-01", "json")
 
 
+def test_several_schemas_by_heart_are_warned_of_and_one_is_not(tmp_path, capsys):
+    corpus_of(tmp_path / "one", [row("one"), row("two")], schema_rendering="none")
+    assert capsys.readouterr().err == ""
+    made = corpus_of(tmp_path / "two", [row("one"), row("two", schema=OTHER, schema_id="t")], schema_rendering="none")
+    assert "--schema-rendering none shows no schema, and there are 2" in capsys.readouterr().err
+    assert [r["prompt"] for r in made] == [render_prompt({}, query, "2026-01-01", "none") for query in ("one", "two")]
+
+
 def test_a_prompt_that_stands_there_already_is_dropped_and_counted():
     rows = [row("one"), row("one"), row("one", answer={"n": 2}), row("two", is_valid=False)]
     made, dropped = build_rows([DatasetRow.from_json(row) for row in rows], "compact")

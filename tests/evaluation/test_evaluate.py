@@ -191,6 +191,7 @@ def test_a_killed_evaluation_continues_to_the_same_rows(settings, monkeypatch):
         return [{**row, "seconds": None} for row in results(settings, name)]
 
     monkeypatch.setattr("schema_student.evaluation.evaluate._find_same", lambda *_: None)
+    monkeypatch.setattr("schema_student.evaluation.evaluate.BATCHES", 1)
     evaluate_student(settings, "undisturbed")
     decode = generation.decode
     calls = []

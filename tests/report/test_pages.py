@@ -15,7 +15,7 @@ from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
 from schema_student.preference import imports
 from schema_student.report import figures
-from schema_student.report.headline import judge_alignment
+from schema_student.report.headline import judge_alignment, write_headline
 from schema_student.report.pages import SHOWN_RATES, collect, write_report
 from schema_student.report.rendering import interval, percent
 from schema_student.report.run_artifacts import describe_imports
@@ -206,6 +206,15 @@ def test_the_headline_on_alignment_is_honest():
     assert judge_alignment(line(1, 9, 0.02), None)["title"] == "Alignment did harm"
     assert "no difference beyond chance" in judge_alignment(line(3, 1, 0.6), None)["title"]
     assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
+
+
+def test_a_student_that_answers_by_heart_is_called_so():
+    rate = {"rate": 0.5, "n": 2, "low": 0.1, "high": 0.9}
+    summary = {"overall": {"semantic_pass_rate": rate}}
+    students = [{"who": "it", "key": "sft", "label": "SFT", "summary": summary}]
+    assert "by heart" not in write_headline(students)["text"]
+    summary["schema_rendering"] = "none"
+    assert write_headline(students)["text"].endswith("Its prompts do not show the schema, which it knows by heart.")
 
 
 def test_held_out_pairs_are_drawn_from_the_first_step_on(monkeypatch):

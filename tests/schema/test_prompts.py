@@ -51,6 +51,11 @@ def test_an_unknown_rendering_is_refused():
         render_schema(SHOP, "yaml")
 
 
+def test_a_student_by_heart_is_asked_without_the_schema():
+    said = render_prompt(SHOP, "buy milk", "2026-01-01", "none")
+    assert said == "Write one JSON object that answers the request.\nDate: 2026-01-01\nRequest: buy milk"
+
+
 def test_requests_of_one_schema_share_everything_up_to_date_and_request():
     first = render_prompt(SHOP, "buy milk", "2026-01-01")
     second = render_prompt(SHOP, "buy bread", "2026-01-01")

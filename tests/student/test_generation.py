@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -9,7 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.student.generation import Row, _choose, decode, find_stop_ids, generate, shared_prefixes
+from schema_student.student.decoding import Row, Written, _sample, decode, guess_next
+from schema_student.student.generation import find_stop_ids, generate
+from schema_student.student.key_values import cut_reading
+from schema_student.student.prompt_tree import shared_length
 from schema_student.student.tokens import encode_completion, encode_prompt, end_of_turn_id
 
 WORDS = "what sort of car do you want to see by friday in lyon".split()
@@ -46,9 +50,14 @@ def rows_of(student, prompts):
     return [Row(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
 
 
+def decoded_ids(rows, *given, batch_size=5, **options):
+    """The new ids of each row, fewer rows at a time than there are."""
+    return [written.ids for written in decode(rows, *given, batch_size=batch_size, **options)]
+
+
 def test_greedy_answers_equal_those_of_transformers_token_by_token(student, prompts):
     rows = sorted(rows_of(student, prompts), key=lambda row: row.prompt_ids)
-    decoded = decode(rows, student.model, find_stop_ids(student), 40)
+    decoded = decoded_ids(rows, student.model, find_stop_ids(student), 40)
     for row, new_ids in zip(rows, decoded, strict=True):
         prompt = torch.tensor([row.prompt_ids])
         reference = student.model.generate(
@@ -64,7 +73,7 @@ def test_a_shared_prefix_is_computed_once(student):
     read = []
     embedding = student.model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda module, args, output: read.append(args[0].numel()))
-    decode(rows, student.model, frozenset(), 1)
+    decode(rows, student.model, frozenset(), 1, batch_size=8)
     hook.remove()
     length, shared = len(rows[0].prompt_ids), len(student.tokenizer(schema)["input_ids"])
     assert sum(read) <= shared + count * (length - shared)
@@ -72,10 +81,10 @@ def test_a_shared_prefix_is_computed_once(student):
 
 def test_rows_stop_each_at_their_own_end_while_others_go_on(student, prompts):
     rows = rows_of(student, prompts)
-    free = decode(rows, student.model, frozenset(), 40)
+    free = decoded_ids(rows, student.model, frozenset(), 40)
     common = Counter(token for ids in free for token in set(ids[3:])).most_common()
     stop = next(token for token, n in reversed(common) if 1 < n < len(rows))
-    stopped = decode(rows, student.model, frozenset([stop]), 40)
+    stopped = decoded_ids(rows, student.model, frozenset([stop]), 40)
     assert stopped == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in free]
     assert len({len(ids) for ids in stopped}) > 1
 
@@ -95,7 +104,8 @@ def test_an_answer_cut_at_the_limit_is_not_finished(student, prompts):
 
 def test_an_answer_that_ends_by_itself_is_finished_and_its_text_has_no_end_of_turn(student, monkeypatch):
     monkeypatch.setattr(
-        "schema_student.student.generation.decode", lambda rows, *_: [[*student.tokenizer("{}")["input_ids"], end]]
+        "schema_student.student.generation.decode",
+        lambda rows, *_: [Written([*student.tokenizer("{}")["input_ids"], end], 0.0, random.Random())],
     )
     end = end_of_turn_id(student.tokenizer)
     (answer,) = generate(student, ["q"], 9, batch_size=8)[0]
@@ -116,10 +126,60 @@ def test_samples_repeat_for_a_seed_whatever_shares_their_batch_and_differ_among_
 def test_samples_follow_the_models_distribution_at_its_temperature():
     probabilities = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
     logits_BV = (probabilities.log() * 0.7).repeat(4000, 1)
-    drawn = torch.tensor(_choose(logits_BV, 0.7, [random.Random(seed) for seed in range(4000)]))
+    drawn = torch.tensor(_sample(logits_BV, 0.7, [random.Random(seed) for seed in range(4000)]))
     shares = torch.bincount(drawn, minlength=5) / 4000
     assert shares[1] == 0
     torch.testing.assert_close(shares, probabilities, atol=0.03, rtol=0)
+
+
+def test_a_row_that_has_ended_makes_room_for_the_next(student, prompts, monkeypatch):
+    monkeypatch.setattr("schema_student.student.decoding.GUESSED", 0)
+    rows = rows_of(student, prompts)
+    free = decoded_ids(rows, student.model, frozenset(), 30)
+    stop = next(token for token, n in Counter(t for ids in free for t in set(ids[1:9])).most_common() if n < len(rows))
+    passes, embedding = [], student.model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda module, args, output: passes.append(args[0].shape))
+    written = decoded_ids(rows, student.model, frozenset([stop]), 30, batch_size=2)
+    hook.remove()
+    ends = [0, 0]  # of what each of two slots has written; a row's first token is chosen where its prompt is read
+    for ids in written:
+        ends[ends.index(min(ends))] += len(ids) - 1
+    assert len({len(ids) for ids in written}) > 2
+    assert sum(shape[1] == 1 for shape in passes) == max(ends)
+
+
+def test_a_row_that_repeats_itself_takes_fewer_passes_and_the_same_tokens(student, prompts):
+    (row,) = rows_of(student, prompts[:1])
+    passes, embedding = [], student.model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda module, args, output: passes.append(args[0].shape))
+    (written,) = decode([row], student.model, frozenset(), 200, batch_size=1)
+    hook.remove()
+    assert written.ids == alone(student, prompts[0], 200)
+    assert len(set(written.ids[-60:])) < 30, "the model never repeats itself, so this test means nothing"
+    assert len(passes) < 150 and max(shape[1] for shape in passes[1:]) > 1
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.integers(1, 9))
+def test_a_guess_is_what_followed_the_same_three_tokens(ids, count):
+    guess = guess_next(ids, count)
+    stands = [i for i in range(len(ids) - 3) if ids[i : i + 3] == ids[-3:]]
+    assert len(guess) == (count if stands else 0)
+    assert not stands or (ids + guess)[stands[-1] + 3 :][:count] == guess
+
+
+def test_a_lora_computes_in_its_base_s_half_precision_and_is_left_as_it_was(student, prompts):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    shape = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(tiny.tiny_model().bfloat16(), shape).eval()
+    before = {name: weight.clone() for name, weight in adapted.named_parameters()}
+    seen = set()
+    layer = next(module for name, module in adapted.named_modules() if name.endswith("lora_A.default"))
+    layer.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    decode(rows_of(student, prompts[:2]), adapted, frozenset(), 3, batch_size=2)
+    assert seen == {torch.bfloat16} and layer.weight.dtype == torch.float32
+    assert all(torch.equal(weight, before[name]) for name, weight in adapted.named_parameters())
 
 
 def test_decoding_leaves_the_model_as_it_was(student):
@@ -138,7 +198,7 @@ def test_a_lora_adapter_takes_part(student, prompts):
         adapted, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     ).eval()
     rows = rows_of(student, prompts[:3])
-    decoded = decode(rows, adapted, frozenset(), 10)
+    decoded = decoded_ids(rows, adapted, frozenset(), 10)
     for row, new_ids in zip(rows, decoded, strict=True):
         ids = torch.tensor([row.prompt_ids])
         reference = adapted.generate(
@@ -153,14 +213,14 @@ def test_it_stops_at_what_training_writes_at_the_end(student):
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=12).map(sorted))
-def test_groups_cover_all_prompts_and_leave_each_a_token_to_read(prompts):
-    groups = list(shared_prefixes(prompts))
-    assert [i for begin, end, _ in groups for i in range(begin, end)] == list(range(len(prompts)))
-    for begin, end, shared in groups:
-        assert all(ids[:shared] == prompts[begin][:shared] and len(ids) > shared for ids in prompts[begin:end])
+def test_a_reading_ends_at_its_tokens_or_at_twice_the_first_and_takes_one_at_least(prompts):
+    count, most = cut_reading(prompts, 12), max(12, 2 * len(prompts[0]))
+    tokens = [len(prompts[0]), *(len(b) - shared_length(a, b) for a, b in pairwise(prompts))]
+    assert count == 1 or sum(tokens[:count]) <= most
+    assert count == len(prompts) or sum(tokens[: count + 1]) > most
 
 
 def test_decoding_leaves_out_cudnns_attention_which_plans_each_length_anew():
     torch.backends.cuda.enable_cudnn_sdp(True)
-    decode([Row([1, 2, 3])], tiny.tiny_model(), frozenset(), 2)
+    decode([Row([1, 2, 3])], tiny.tiny_model(), frozenset(), 2, batch_size=1)
     assert not torch.backends.cuda.cudnn_sdp_enabled()

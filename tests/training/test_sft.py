@@ -20,12 +20,12 @@ from training_runs import (
 )
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl
+from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.core.tally import Tally
 from schema_student.student import batching, prompt_tree
-from schema_student.student.loading import load_student
+from schema_student.student.loading import Student, load_student
 from schema_student.training import fine_tuning, loop, sft
 from schema_student.training.loop import TrainingLoop
 
@@ -51,6 +51,15 @@ def test_a_run_leaves_what_the_contract_names(trained):
     names = {path.name for path in (run_dir / "checkpoint-final").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "schema_student.json"}
     assert not (run_dir / ".partial").exists()
+
+
+def test_a_run_records_the_rendering_of_its_corpus_by_which_its_student_is_asked(tmp_path):
+    settings = settings_with_corpus(tmp_path, sft_max_steps=1)
+    write_json(
+        tmp_path / "outputs" / "d_04_training_corpus.jsonl.meta.json", {"settings": {"schema_rendering": "none"}}
+    )
+    final = sft.train_sft(settings)
+    assert Student.load(final).settings.prompt.schema_rendering == "none"
 
 
 def test_sft_lowers_the_validation_loss(trained):

@@ -90,8 +90,9 @@ class PromptSettings(Group):
 
     section = "prompt"
 
-    schema_rendering: Literal["json", "compact"] = setting(
-        "how a prompt shows the schema: as it is or on one short line"
+    schema_rendering: Literal["json", "compact", "none"] = setting(
+        "how a prompt shows the schema: as it is, a short line a property, or not at all: a student of one schema "
+        "learns it by heart"
     )
 
 
@@ -292,6 +293,11 @@ class OptimizerSettings(Group):
     """The optimizer of SFT and DPO."""
 
     section = "sft"
+
+    trainer: Literal["own", "trl"] = setting(
+        "who trains: our own loop, or trl's SFTTrainer and DPOTrainer (a fixed beta, padded batches, one process), "
+        "which Unsloth speeds up on a GPU"
+    )
 
     warmup_ratio: float = setting("share of steps of rising learning rate", ge=0, lt=1)
     weight_decay: float = setting("weight decay", ge=0)

@@ -22,7 +22,7 @@ from schema_student.core.splits import TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
 from schema_student.data.lengths import check_lengths
-from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.prompts import render_row_prompt, warn_by_heart
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import shape
 
@@ -42,6 +42,7 @@ def write_corpus(settings: AnySettings) -> Path:
             check_lengths(
                 {row.schema_id: row.schema for row in {row.schema_id: row for row in dataset}.values()}, settings
             )
+            warn_by_heart((row.schema_json for row in dataset), settings.prompt.schema_rendering)
             rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
             if not any(row.split == "train" for row in rows):
                 raise UserError(

@@ -25,6 +25,7 @@ from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.verdicts import ask_teacher, complete, grade_completion
+from schema_student.schema.prompts import warn_by_heart
 from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.student.loading import check_adapter, load_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
@@ -32,6 +33,7 @@ from schema_student.teacher.client import open_teacher
 
 DECIDING = ("prompt", "verdict", "loading", "length", "generation", "decoding", "eval")  # groups of settings
 BY_TEACHER = ("answers",)  # and further ones where the teacher judges
+BATCHES = 8  # whose rows are written at once, each making room for the next: what a kill can cost
 
 
 def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
@@ -55,6 +57,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
             requests = read_requests(where.dataset, settings.eval.eval_splits, settings.eval.eval_limit)
+            warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
             same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, artifact.stamp)
             further: Iterable[EvaluationRow] = ()
             if same:
@@ -72,6 +75,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             "student": choice.name,
             "base": choice.base,
             "adapter": adapter or None,
+            "schema_rendering": settings.prompt.schema_rendering,
             "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
         }
         if not artifact.done:
@@ -119,10 +123,10 @@ def _answer(
 ) -> Iterator[EvaluationRow]:
     """Rows of the requests after the first `done`.
 
-    A batch cut by a kill is decoded again as a whole: the same batch, the same rounding, the same rows.
+    What a kill cuts is decoded again from its first row on: the same company, the same rounding, the same rows.
     """
     student = load_student(settings, adapter=adapter or None)
-    size = int(settings.decoding.eval_batch_size)
+    size = BATCHES * int(settings.decoding.eval_batch_size)
     begins = range(done - done % size, len(requests), size)
     begun = min(begins, default=0)
     with ExitStack() as stack:

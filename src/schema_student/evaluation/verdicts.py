@@ -47,14 +47,15 @@ class Graded:
 def complete(
     student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
 ) -> list[Completion]:
-    """Complete each request of a batch, greedily."""
+    """Complete each request, greedily, eval_batch_size at once."""
     from schema_student.student.generation import generate
 
     prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
     room = settings.length.max_seq_length - settings.generation.max_new_tokens
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= room]
-    answers = iter(generate(student, short, settings.generation.max_new_tokens, len(batch), progress=bar))
+    size, budget = int(settings.decoding.eval_batch_size), settings.generation.max_new_tokens
+    answers = iter(generate(student, short, budget, size, progress=bar))
     written = []
     for prompt, length in zip(prompts, lengths, strict=True):
         if length > room:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Groups of settings that decide the answers' likelihoods, and the sampled answers.
 READ = ("loading", "batching", "decoding", "prompt")
 SAMPLED = ("loading", "prompt", "generation", "sampling")
-CHUNK = 64  # prompts whose answers are written at once: what a kill can cost
+CHUNK = 256  # prompts whose answers are written at once: what a kill can cost
 LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
 Load = Callable[[], Student]
 
@@ -118,8 +118,9 @@ def sample_answers(settings: ResolvedSettings, requests: Sequence[Request], load
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
     with open_artifact(path, make_stamp(settings, *SAMPLED), inputs, settings.run.overwrite) as artifact:
         if not artifact.done:
-            for start in range(len(artifact.rows), len(requests), CHUNK):
-                for made in _answer(load(), requests[start : start + CHUNK], settings):
+            begun = len(artifact.rows)
+            for start in range(begun - begun % CHUNK, len(requests), CHUNK):  # a cut chunk again: the same rounding
+                for made in _answer(load(), requests[start : start + CHUNK], settings)[max(0, begun - start) :]:
                     artifact.append(made.as_json())
                 log.info(f"  answered {min(start + CHUNK, len(requests))}/{len(requests)} prompts")
             artifact.finish()

@@ -10,6 +10,8 @@ from schema_student.report.error_analysis import (
 )
 from schema_student.report.rendering import capital, chance
 
+BY_HEART = " Its prompts do not show the schema, which it knows by heart."
+
 
 def write_headline(students: Sequence[Row]) -> Row:
     """Write the run in two sentences: what the last student reaches, and from where."""
@@ -24,7 +26,12 @@ def write_headline(students: Sequence[Row]) -> Row:
         f"means what was asked (95% interval {found['low']:.1%} to {found['high']:.1%})."
     )
     before = [f"{rate['rate']:.1%} {_when(other)}" for other, rate in earlier if rate["rate"] is not None]
-    return {"text": text + (f" It was {' and '.join(before)}." if before else ""), "alignment": None}
+    text += f" It was {' and '.join(before)}." if before else ""
+    return {"text": text + (BY_HEART if _answers_by_heart(student) else ""), "alignment": None}
+
+
+def _answers_by_heart(student: Row) -> bool:
+    return bool(student["summary"].get("schema_rendering") == "none")
 
 
 def _when(student: Row) -> str:

@@ -6,12 +6,15 @@ DPO, evaluation and serving. The chat template is applied in one place too: stud
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from schema_student.core.log import log
 from schema_student.core.records import DatasetRow
 from schema_student.schema.rendering import render_schema
 
 INSTRUCTION = "Write one JSON object that obeys the schema and answers the request."
+BY_HEART = "Write one JSON object that answers the request."  # the schema is not shown: the student has learned it
 
 
 def render_prompt(schema: dict[str, Any], query: str, current_date: str, rendering: str = "compact") -> str:
@@ -24,7 +27,18 @@ def render_prompt(schema: dict[str, Any], query: str, current_date: str, renderi
     Date: 2026-01-31
     Request: two
     """
-    return f"{INSTRUCTION}\nSchema:\n{render_schema(schema, rendering)}\nDate: {current_date}\nRequest: {query}"
+    shown = f"{INSTRUCTION}\nSchema:\n{render_schema(schema, rendering)}" if rendering != "none" else BY_HEART
+    return f"{shown}\nDate: {current_date}\nRequest: {query}"
+
+
+def warn_by_heart(schemas: Iterable[str], rendering: str) -> None:
+    """Warn where several schemas are to be known by heart: no prompt says which of them is meant."""
+    count = len(set(schemas)) if rendering == "none" else 1
+    if count > 1:
+        log.warning(
+            f"--schema-rendering none shows no schema, and there are {count}: no prompt says which of them is meant. "
+            "It is made for one schema; take compact or json for several"
+        )
 
 
 def render_row_prompt(row: DatasetRow, rendering: str) -> str:

@@ -24,7 +24,7 @@ def render_schema(schema: dict[str, Any], rendering: str = "compact") -> str:
     if rendering == "json":
         return completion_text({k: v for k, v in schema.items() if k != "$schema" and not k.startswith("x-")})
     if rendering != "compact":
-        raise ValueError(f'schema_rendering is "compact" or "json", not "{rendering}"')
+        raise ValueError(f'a schema is rendered as "compact" or "json", not "{rendering}"')
     return _compact(completion_text(schema))
 
 

@@ -10,7 +10,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     blockwise_head  log-probabilities of targets, block by block of the vocabulary
     prompt_tree     many sequences that share prefixes -> one row
     batching        examples as ids, which of them share a batch
-    generation      batched decoding, greedy or sampled
+    key_values      keys and values of prompts, and of the rows that are being written
+    decoding        rows written together, each making room for the next
+    generation      answers to prompts, greedy or sampled
     ask             one request -> Answer, with its verdict
     loading         base and adapter -> Student
 """

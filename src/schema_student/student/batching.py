@@ -194,6 +194,11 @@ def supports_prompt_trees(model: Any, needs_logits: bool = False) -> bool:
     return not reason
 
 
+def takes_trees(model: Any, settings: ResolvedSettings, needs_logits: bool = False) -> bool:
+    """Return whether the batches of a run are trees: where the model takes them, and our own loop trains it."""
+    return settings.optimizer.trainer == "own" and supports_prompt_trees(model, needs_logits)
+
+
 def _cut_runs(lengths: Sequence[int], keys: Sequence[str], together: int, rng: random.Random) -> list[list[int]]:
     """All indices, in shuffled runs of up to `together` of one key and of like length (sorted in windows of 4 runs)."""
     by_key: dict[str, list[int]] = {}

@@ -11,6 +11,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     optimization   steps, AdamW, learning rate
     batches        rows -> batches on the device
     loop           optimizer steps, validation, checkpoints, resume
+    trl_trainers   the same run by trl's SFTTrainer and DPOTrainer
+    trl_limits     what trl's trainers cannot do
     stage          the lock of a run's folder, run_config.json
     fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter

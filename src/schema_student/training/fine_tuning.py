@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 
+from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder
 from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import CorpusRow, read_rows
+from schema_student.core.setting_groups import PromptSettings
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import attach_lora, load_student
 from schema_student.student.tokens import TurnsRefused
 from schema_student.training.batches import Batch, Batches, Row
-from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import gather
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import Step, TrainingLoop
@@ -41,7 +43,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     """Train the adapter into the run's folder; returns which checkpoint is the final one."""
     rows = read_rows(corpus, CorpusRow)
     loaded = attach_lora(load_student(settings), settings)
-    trees = batching.supports_prompt_trees(loaded.model)
+    trees = batching.takes_trees(loaded.model, settings)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     say_template(loaded.tokenizer, rows)
     tally = Tally()
@@ -58,11 +60,12 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
     make_folder(run_dir)
     facts = run_facts("sft", settings, loaded, [corpus])
+    facts["settings"] |= rendering_of(corpus)
     facts |= {"teacher": teachers(rows), "data_set": imported_facts(corpus), "rows": len(train)}
     facts |= {"left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts)
-    TrainingLoop(SFT(batches, train, validation), batches, run_dir, share, schedule, origin).run()
+    _make_loop(SFT(batches, train, validation), batches, run_dir, share, schedule, origin).run()
     if not is_first_process():
         return {}
     saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
@@ -72,6 +75,17 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     say_rows(facts, len(train))
     return {"checkpoint": facts["checkpoint"]}
+
+
+def _make_loop(
+    objective: SFT, batches: Batches, run_dir: Path, settings: ResolvedSettings, schedule: Schedule, origin: Origin
+) -> TrainingLoop:
+    """Our loop, or the one of trl's SFTTrainer where the settings say so."""
+    if settings.optimizer.trainer == "own":
+        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
+    from schema_student.training.trl_trainers import TrlLoop, trl_sft  # loads transformers' Trainer
+
+    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, trl_sft())
 
 
 def encode_rows(
@@ -172,6 +186,12 @@ def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool)
     best = min(rows, key=lambda row: row["eval_loss"])
     why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
+
+
+def rendering_of(corpus: Path) -> dict[str, str]:
+    """Find how the corpus shows schemas, by its stamp: so the student is asked; {} where it was imported."""
+    stamped = (read_meta(corpus) or {}).get("settings", {})
+    return {name: stamped[name] for name in PromptSettings.model_fields if name in stamped}
 
 
 def teachers(rows: Sequence[CorpusRow]) -> list[str]:

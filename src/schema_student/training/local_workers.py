@@ -69,7 +69,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
     global idle
     _, resolved = resolve_student(settings)
     cores = count_cores()
-    count = min(int(resolved.student.processes), cores)
+    count = 1 if resolved.optimizer.trainer == "trl" else min(int(resolved.student.processes), cores)
     shared = next((name for name in (accumulation, batch_size) if resolved.value(name) % count == 0), "")
     if count == 1 or not shared or has_cuda() or "WORLD_SIZE" in os.environ:
         train(resolved)

@@ -121,14 +121,22 @@ class TrainingLoop:
         if first == 0:
             self._validate(0)
         self.log.start_clock()
-        for number in range(first + 1, self.schedule.steps + 1):
-            self._train_step(number)
-            if self.schedule.validates_after(number):
-                self._validate(number)
-            if self.schedule.saves_after(number):
-                self._save(number)
+        self.train_from(first)
         self.log.close()
         remove_drafts(self.run_dir)
+
+    def train_from(self, first: int) -> None:
+        """Train the steps after step `first`."""
+        for number in range(first + 1, self.schedule.steps + 1):
+            self._train_step(number)
+            self.end_step(number)
+
+    def end_step(self, number: int) -> None:
+        """Validate and save where it is time to."""
+        if self.schedule.validates_after(number):
+            self._validate(number)
+        if self.schedule.saves_after(number):
+            self._save(number)
 
     def epoch_of(self, number: int) -> float:
         """Compute the passes over the rows by the end of a step."""

@@ -16,6 +16,7 @@ from schema_student.core.stamps import make_stamp
 from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.training.stage import make_run
 from schema_student.training.trackers import check_tracker
+from schema_student.training.trl_limits import check_trl
 
 DECIDING = ("loading", "length", "generation", "batching", "lora", "sft", "optimizer")  # groups of settings
 
@@ -24,6 +25,7 @@ def train_sft(given: AnySettings) -> Path:
     """Train the student's adapter on the corpus; returns checkpoint-final."""
     check_tracker(given)
     choice, settings = resolve_student(given)
+    check_trl(settings)
     where = paths(settings)
     stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base), **revision_facts(choice.base))
 

@@ -19,7 +19,7 @@ from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student, save_adapter
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
 from schema_student.training.dpo.encoding import encode_pairs
@@ -42,7 +42,7 @@ def align(
     """Align the adapter, or a fresh one, into the run's folder; returns which checkpoint is the final one."""
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else attach_lora(loaded, settings)
-    trees = batching.supports_prompt_trees(loaded.model, make_controller(settings).wants_signs)
+    trees = batching.takes_trees(loaded.model, settings, make_controller(settings).wants_signs)
     tally = Tally()
     rows = _encode(pairs, loaded, settings, tally, trees)
     count = sum(row["split"] == "train" for row in rows)
@@ -68,7 +68,7 @@ def align(
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
     open_to_write(run_dir / TRACE, "a").close()  # a beta that never moved has a trace too: an empty one
-    loop = TrainingLoop(objective, batches, run_dir, share, schedule, origin)
+    loop = _make_loop(objective, batches, run_dir, share, schedule, origin)
     loop.run()
     if not is_first_process():
         return {}
@@ -84,6 +84,18 @@ def align(
 def _save_start(run_dir: Path, loaded: Student) -> None:
     remove_folder(run_dir, "start")
     save_adapter(make_folder(run_dir / "start"), loaded)
+
+
+def _make_loop(
+    objective: DPO, batches: Batches, run_dir: Path, settings: ResolvedSettings, schedule: Schedule, origin: Origin
+) -> TrainingLoop:
+    """Our loop, or the one of trl's DPOTrainer where the settings say so."""
+    if settings.optimizer.trainer == "own":
+        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
+    from schema_student.training.trl_trainers import TrlLoop, trl_dpo  # loads transformers' Trainer
+
+    kind = trl_dpo(settings.beta.beta, objective.alarm)
+    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, kind)
 
 
 def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool) -> Sequence[Row]:

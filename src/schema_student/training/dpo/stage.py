@@ -23,6 +23,7 @@ from schema_student.student.choice import base_digest, resolve_student, revision
 from schema_student.student.loading import check_adapter
 from schema_student.training.stage import make_run
 from schema_student.training.trackers import check_tracker
+from schema_student.training.trl_limits import check_trl
 
 # Groups of settings that decide the aligned adapter; "lora" too where a fresh one is aligned.
 DECIDING = ("loading", "length", "generation", "batching", "prompt", "verdict", "optimizer", "dpo", "beta")
@@ -32,6 +33,7 @@ def train_dpo(given: AnySettings) -> Path:
     """Align the SFT adapter on the pairs; returns checkpoint-final."""
     check_tracker(given)
     choice, settings = resolve_student(given)
+    check_trl(settings, aligns=True)
     where = paths(settings)
     own = bool(settings.data.data_set)
     dataset = None if own else where.dataset

@@ -1,0 +1,27 @@
+"""Refuse what trl's trainers cannot do, where `--trainer trl` asks for them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from schema_student.core.errors import UserError
+from schema_student.core.processes import process_count
+from schema_student.core.settings import ResolvedSettings
+
+OWN_TERMS = ("dpo_sft_weight", "dpo_positive_weight")  # of our DPO loss
+
+
+def check_trl(settings: ResolvedSettings, aligns: bool = False) -> None:
+    """Raise UserError for a setting that trl's SFTTrainer, or DPOTrainer where it `aligns`, has nothing for."""
+    if settings.optimizer.trainer != "trl":
+        return
+    if importlib.util.find_spec("trl") is None:
+        raise UserError("--trainer trl needs trl, which is not installed: pip install 'trl>=1.14,<1.15'")
+    if process_count() > 1:
+        raise UserError(f"--trainer trl runs in one process, not in {process_count()}: start it without torchrun")
+    controller = settings.beta.beta_controller
+    if aligns and controller != "fixed":
+        raise UserError(f"trl's DPOTrainer keeps beta fixed, {controller} does not: give --beta-controller fixed")
+    for name in OWN_TERMS if aligns else ():
+        if settings.value(name):
+            raise UserError(f"trl's DPOTrainer has no {name}: give --{name.replace('_', '-')} 0, or --trainer own")
