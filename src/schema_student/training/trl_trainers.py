@@ -65,7 +65,7 @@ class TrlLoop(TrainingLoop):
             callbacks=[_Recorder(self, first)],
         )
         trainer.remove_callback(PrinterCallback)
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             [self.kind.row(row) for row in self.objective.rows],  # type: ignore[arg-type]
             batch_sampler=self.plan[first * self.micro_batches :],
             collate_fn=trainer.data_collator,
@@ -119,7 +119,7 @@ def _without_autocast(model: Any) -> Iterator[None]:
         model.forward = wrapped
 
 
-class _Recorder(TrainerCallback):  # type: ignore[misc]
+class _Recorder(TrainerCallback):
     """Gives each step's logs to the loop."""
 
     def __init__(self, loop: TrlLoop, first: int) -> None:
