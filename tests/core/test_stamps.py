@@ -156,7 +156,7 @@ def test_a_stage_stamps_what_it_reads_and_nothing_else(case, stubbed, tmp_path):
 
 
 def test_imported_data_follow_their_source(stubbed, tmp_path):
-    settings = default_settings(**SMALL, data_set="mine.jsonl", output_dir=str(tmp_path))
+    settings = default_settings(**SMALL, data_set="some/data", output_dir=str(tmp_path))
     assert deciding_settings([imports.import_corpus], settings) == {"data_set", "data_limit", "seed"}
     assert deciding_settings([imports.import_pairs], settings) == {"data_set", "data_limit", "seed", "pairs_per_prompt"}
 
