@@ -5,10 +5,9 @@
 
 The requests are those of a d_03 (--dataset: its test splits, as evaluation reads them) or of
 examples/bfcl/simple.jsonl, all of them, rendered as --rendering says. Decoding is greedy, of up to --max-new-tokens.
-Beside the seconds of the clock it counts what does not depend on the machine's load: forward passes, tokens read (of
-prompts, a shared one once), and slots written (rows of all steps, empty slots included) beside the tokens of the
-answers. Answers at one batch size are compared with those at the first: in bfloat16 a near tie may be decided
-otherwise.
+Beside the seconds of the clock it counts what does not depend on the machine's load: forward passes, and the tokens that
+they compute: of prompts, a shared one once, of answers, guesses and empty slots. Answers at one batch size are compared
+with those at the first: in bfloat16 a near tie may be decided otherwise.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ def measure(student: Any, prompts: list[str], max_new_tokens: int, batch_size: i
     """Answer all prompts; returns what it took, and the answers."""
     from schema_student.student.generation import generate
 
-    counts = {"passes": 0, "tokens_read": 0, "slots_written": 0}
+    counts = {"passes": 0, "tokens_computed": 0}
 
     def count(module: Any, args: Any, output: Any) -> None:
         rows, tokens = args[0].shape
         counts["passes"] += 1
-        counts["tokens_read" if tokens > 1 else "slots_written"] += rows * tokens
+        counts["tokens_computed"] += rows * tokens
 
     hook = student.model.get_input_embeddings().register_forward_hook(count)
     started, processor = time.perf_counter(), time.process_time()

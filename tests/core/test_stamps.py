@@ -51,7 +51,7 @@ def stubbed(monkeypatch):
     stubs = {"open_artifact": stop, "make_run": stop, "resolve_teacher": teacher, "choose_student": student}
     stubs["resolve_student"] = lambda settings: (student(settings), resolve_auto(settings, "embedded"))
     stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
-    stubs |= {"check_tracker": lambda settings: None}
+    stubs |= {"check_tracker": lambda settings: None, "check_trl": lambda *given, **more: None}
     for module in (domains, dataset, hub, corpus, sft, evaluate, samples, rollouts, imports, dpo, pairs):
         for name, stub in stubs.items():
             if hasattr(module, name):
