@@ -5,9 +5,9 @@
 
 The requests are those of a d_03 (--dataset: its test splits, as evaluation reads them) or of
 examples/bfcl/simple.jsonl, all of them, rendered as --rendering says. Decoding is greedy, of up to --max-new-tokens.
-Beside the seconds of the clock it counts what does not depend on the machine's load: forward passes, and the tokens that
-they compute: of prompts, a shared one once, of answers, guesses and empty slots. Answers at one batch size are compared
-with those at the first: in bfloat16 a near tie may be decided otherwise.
+Beside the seconds of the clock it counts what does not depend on the machine's load: forward passes, and the tokens
+that they compute (of prompts, a shared one once, of answers, guesses and empty slots). Answers at one batch size are
+compared with those at the first: in bfloat16 a near tie may be decided otherwise.
 """
 
 from __future__ import annotations
