@@ -3,6 +3,7 @@
 #
 #   ./runTests.sh
 #   ./runTests.sh tests/core/test_settings.py -k auto
+#   ./runTests.sh --real           # only the checks of the real Gemma 3 270M; fetches it, and so accepts its licence
 #
 # -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
 # Runs all three and returns the exit code of the first that failed.
@@ -12,6 +13,9 @@ source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap
 cd "$ROOT"
 failed=0
 
+case " ${FLAGS[*]-} " in
+  *" --real "*) exec "$PYTHON" -m pytest ${FLAGS[@]+"${FLAGS[@]}"} ;;
+esac
 "$PYTHON" -m ruff check . || failed=$?
 "$PYTHON" -m mypy || failed=$((failed ? failed : $?))
 "$PYTHON" -m pytest ${FLAGS[@]+"${FLAGS[@]}"} || failed=$((failed ? failed : $?))

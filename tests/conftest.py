@@ -1,6 +1,7 @@
 """What all tests share. Warnings are errors (pyproject.toml lists the exceptions with their reasons)."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
 # A script under runTests.sh is no stage of a runner: it refuses flags that it does not read, and says no peak memory.
 os.environ.pop("SCHEMA_STUDENT_RUNNER", None)
 # Before torch is imported: spinning threads make small tensors slow on few cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "--real" not in sys.argv:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +27,17 @@ from schema_student.teacher.addresses import APIS
 # Derandomized: the same examples on every machine. No deadline: cores are shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--real", action="store_true", help="only the tests of the real Gemma 3 270M, which is fetched")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the tests of the real Gemma with --real, and all others without."""
+    kept = [item for item in items if bool(item.get_closest_marker("real")) == config.getoption("--real")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True)

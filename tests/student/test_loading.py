@@ -87,6 +87,22 @@ def test_auto_with_a_gpu_takes_what_was_fetched_before_it_asks_the_hub(monkeypat
         assert (choice.kind, choice.base, choice.name) == ("gemma", str(gpu / name), f"{name}, dequantized from Q4_K_M")
 
 
+def test_another_chat_template_is_another_base(tmp_path):
+    """It gives other prompts: a run of the one is not taken up with the other."""
+    base = tiny.save_tiny(tmp_path / "base")
+    before = base_digest.__wrapped__(str(base))
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert base_digest.__wrapped__(str(base)) != before
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_loads_a_base_in_bfloat16_where_the_cpu_multiplies_it(base, monkeypatch, native, dtype):
+    monkeypatch.setattr("schema_student.student.batching.multiplies_bfloat16", lambda device: native)
+    assert load_student(default_settings(base_model=str(base))).model.dtype == dtype
+    assert load_student(default_settings(base_model="embedded")).model.dtype == torch.float32
+
+
 def test_unsloth_is_asked_for_what_transformers_loads(monkeypatch):
     """Its types are torch's own, and it recomputes activations unless told not to."""
     asked = {}

@@ -219,7 +219,12 @@ def autocast_dtype(settings: ResolvedSettings, device: torch.device) -> torch.dt
 
     "auto" takes bfloat16 where it is faster: on a GPU, and on a CPU that multiplies it natively (1.6 times as fast).
     """
-    able = torch.cpu.get_capabilities()
-    native = device.type != "cpu" or able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
-    wanted = settings.loading.dtype in ("bfloat16", "float16") or (settings.loading.dtype == "auto" and native)
+    dtype = settings.loading.dtype
+    wanted = dtype in ("bfloat16", "float16") or (dtype == "auto" and multiplies_bfloat16(device))
     return torch.bfloat16 if wanted else None
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 natively: a GPU, and the CPUs that say so."""
+    able = torch.cpu.get_capabilities()
+    return device.type != "cpu" or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -15,6 +15,7 @@ from schema_student.core.stamps import digest
 from schema_student.student.bases.locate import find_by_name, in_reach, locate_base
 from schema_student.student.bases.record import read_record
 
+DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # beside the weights
 PREFERRED = ("gemma-it", "gemma")  # what "auto" takes on a GPU, of what was fetched
 GEMMA = "unsloth/gemma-3-270m-it"  # and else of the hub
 
@@ -93,11 +94,7 @@ def base_digest(base: str) -> str:
         return digest(folder)
     if not folder.is_dir():
         return digest({"base": split_revision(base)[0], "revision": hub_revision(base)})
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.name in ("config.json", "tokenizer.json") or path.suffix == ".safetensors"
-    )
+    files = sorted(path for path in folder.iterdir() if path.name in DECIDING or path.suffix == ".safetensors")
     return digest({path.name: digest(path) for path in files})
 
 

@@ -188,9 +188,7 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    dtype = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(settings.loading.dtype) or getattr(
-        torch, settings.loading.dtype
-    )
+    dtype = _find_dtype(choice, settings, torch.device("cuda" if on_gpu else "cpu"))
     if settings.loading.load_in_4bit and not on_gpu:
         raise UserError("load_in_4bit needs a CUDA GPU: leave it off here")
     extra: dict[str, Any] = {}
@@ -210,6 +208,18 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
             "folder or hub id that is in reach, or --base-model embedded"
         ) from None
     return model.to("cuda") if on_gpu and not settings.loading.load_in_4bit else model, tokenizer
+
+
+def _find_dtype(choice: StudentChoice, settings: AnySettings, device: Any) -> Any:
+    """The dtype of the base; "auto" is bfloat16 where that is multiplied natively, float32 of the embedded student."""
+    import torch
+
+    from schema_student.student.batching import multiplies_bfloat16
+
+    if settings.loading.dtype != "auto":
+        return getattr(torch, settings.loading.dtype)
+    half = device.type != "cpu" or (choice.kind != "embedded" and multiplies_bfloat16(device))
+    return torch.bfloat16 if half else torch.float32
 
 
 def hub_options(source: str) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _from_hub(request: Request) -> Path:
         "*token*",
         "*.jinja",
     ]
-    wanted += ["vocab.json", "merges.txt", "LICENSE*", "README.md"]
+    wanted += ["vocab.json", "merges.txt", "LICENSE*"]
 
     def make(folder: Path, downloads: Path) -> BaseRecord:
         place = downloads / "hub"
