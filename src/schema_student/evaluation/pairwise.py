@@ -27,7 +27,7 @@ from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.preference.scoring import question
-from schema_student.student.choice import base_facts, choose_student
+from schema_student.student.choice import base_digest, choose_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
@@ -76,7 +76,11 @@ def judge_adapters(settings: AnySettings) -> Path:
     teacher = resolve_teacher(settings)
     results, summary = folder / "duel_results.jsonl", folder / "duel_summary.json"
     stamp = make_stamp(
-        settings, *DECIDING, teacher=teacher.stamp, students=names, **base_facts(choose_student(settings).base)
+        settings,
+        *DECIDING,
+        teacher=teacher.stamp,
+        students=names,
+        base_digest=base_digest(choose_student(settings).base),
     )
     with open_artifact(results, stamp, files, settings.run.overwrite) as artifact:
         if not artifact.done:
