@@ -9,6 +9,7 @@ import pytest
 from pipeline import ALIGNMENT, DATA_STAGES, read_rows, recorded_reads, run, small, start, verb_of
 from tiny import save_tiny
 
+from schema_student.core.artifacts import Artifact
 from schema_student.core.jsonl import read_json
 from schema_student.core.verbs import settings_read
 
@@ -141,6 +142,61 @@ def test_pairs_and_dpo_are_the_same_on_another_day(undisturbed, tmp_path):
         assert run(script, *small(undisturbed.base, output)).code == 0
     same(undisturbed.output, output, str(ALIGNMENT))
     same(undisturbed.output, output, "student_runs/student-dpo")
+
+
+# ---- the old artifact stands until the new one is whole
+
+NO_TEACHER = ("--teacher-model", "gpt-oss:120b", "--teacher-host", "http://127.0.0.1:9")
+NO_BASE = ("--base-model", "/no/base")
+CANNOT_BEGIN = [
+    ("generate_domain_specs", *NO_TEACHER),
+    ("generate_dataset", *NO_TEACHER),
+    ("train_student", *NO_BASE),
+    ("evaluate_student", "--eval-student", "sft", *NO_TEACHER),
+    ("evaluate_student", "--eval-student", "sft", *NO_BASE),
+    ("build_alignment_pairs", *NO_BASE),
+    ("train_alignment_dpo", *NO_BASE),
+]
+
+
+@pytest.mark.parametrize("words", CANNOT_BEGIN, ids=lambda words: " ".join(words[:1] + words[-2:]))
+def test_an_overwrite_that_cannot_be_made_leaves_everything_as_it_was(undisturbed, words):
+    before = contents(undisturbed.output)
+    script, *flags = words
+    ended = run(script, *small(undisturbed.base, undisturbed.output), *flags, "--overwrite")
+    assert ended.code == 1 and "Traceback" not in ended.err, ended
+    assert contents(undisturbed.output) == before
+
+
+ROW_STAGES = [stage for stage in STAGES if stage[0] not in ("train_student", "train_alignment_dpo", "report_training")]
+
+
+@pytest.mark.parametrize("stage", ROW_STAGES, ids=" ".join)
+def test_an_overwrite_that_was_stopped_goes_on_and_the_old_one_stands_until_then(
+    undisturbed, tmp_path, stage, monkeypatch
+):
+    output = shutil.copytree(undisturbed.output, tmp_path / "outputs")
+    script, *flags = stage
+    flags = [*small(undisturbed.base, output), *flags, "--overwrite"]
+    before, append, written = contents(output), Artifact.append, iter(range(100))
+
+    def stopped(artifact, row):
+        if next(written) == 2:
+            raise KeyboardInterrupt
+        append(artifact, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifact, "append", stopped)
+        assert run(script, *flags).code == 130
+    after = contents(output)
+    assert {name: after[name] for name in before} == before
+    ended = run(script, *flags)
+    assert ended.code == 0 and "after row 2" in ended.out, ended
+    rows = {name: data for name, data in before.items() if name.endswith(".jsonl") and "reports" not in name}
+    assert {name: timeless(output / name) for name in rows} == {
+        name: timeless(undisturbed.output / name) for name in rows
+    }
+    assert not list(output.rglob(".new")) and not list(output.glob(".overwritten*"))
 
 
 # ---- what these tests share

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,16 +49,24 @@ def refuse_link(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file; atomic: at any moment the old or the new one is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_files(path.parent, {path.name: data})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files of a folder; each is atomic, and the old ones stand until all new ones are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drafts = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
     try:
-        with open_to_write(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        for name, draft in drafts.items():
+            with open_to_write(draft, "wb") as file:
+                file.write(files[name])
+                file.flush()
+                os.fsync(file.fileno())
+        for name, draft in drafts.items():
+            draft.replace(folder / name)
     finally:
-        draft.unlink(missing_ok=True)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> Path:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder, write_bytes
-from schema_student.core.jsonl import Row, write_text
+from schema_student.core.files import make_folder, write_files
+from schema_student.core.jsonl import Row
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.report import figures, plotting
@@ -30,12 +30,11 @@ def compare_runs(settings: AnySettings) -> Path:
         for name, color in zip(settings.compare.runs, plotting.RUN_COLORS, strict=False)
     ]
     picture = figures.draw_compared_runs(runs)
-    make_folder(folder)
-    write_bytes(folder / "compare.png", picture)
+    pictures = {"compare.png": picture}
     splits = list(dict.fromkeys(split for run in runs for split in run["rates"]))
     facts = {"runs": runs, "splits": splits, "rates": RATES, "last": LAST}
-    for name in ("compare.md", "compare.html"):
-        write_text(folder / name, render(f"{name}.j2", facts, {"compare.png": picture}))
+    texts = {name: render(f"{name}.j2", facts, pictures).encode() for name in ("compare.md", "compare.html")}
+    write_files(make_folder(folder), pictures | texts)
     return folder / "compare.html"
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder, write_bytes
-from schema_student.core.jsonl import Row, write_text
+from schema_student.core.files import make_folder, write_files
+from schema_student.core.jsonl import Row
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
@@ -58,11 +58,8 @@ def write_report(settings: AnySettings) -> Path:
     where = paths(settings)
     facts = collect(settings)
     pictures = draw(facts)
-    make_folder(where.report_dir)
-    for name, picture in pictures.items():
-        write_bytes(where.report_dir / name, picture)
-    write_text(where.report_dir / "report.md", render("report.md.j2", facts, pictures))
-    write_text(where.report_dir / "report.html", render("report.html.j2", facts, pictures))
+    texts = {name: render(f"{name}.j2", facts, pictures).encode() for name in ("report.md", "report.html")}
+    write_files(make_folder(where.report_dir), pictures | texts)
     return where.report_dir / "report.html"
 
 

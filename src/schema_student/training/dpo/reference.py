@@ -40,9 +40,9 @@ def add_reference_logps(parts: Sequence[Sequence[Row]], batches: Batches, folder
     sides = [[row["name"], *([row[s].prompt_ids, row[s].completion_ids] for s in SIDES)] for row in rows]
     how = [str(batches.autocast), batches.trees, batches.batch_size, batches.batch_tokens]
     path = folder / f"{digest([reference, *how, sides])[:16]}.jsonl"
-    if path.exists():
+    found = read_jsonl(path) if path.exists() else []
+    if {row["name"] for row in rows} <= {row["name"] for row in found}:
         log.info(f"  reference log-probabilities: {path}, computed before")
-        found = read_jsonl(path)
     else:
         found = [row for part in parts for row in compute_reference_logps(part, batches)]
         if is_first_process():
