@@ -193,15 +193,16 @@ def test_files_beside_an_artifact_take_their_place_with_it(tmp_path):
     assert beside_it.read_text() == str(NEW) and not (tmp_path / ".new").exists()
 
 
-def test_a_link_in_an_artifact_s_place_is_replaced_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_in_an_artifact_s_place_is_refused_and_what_it_leads_to_stays(tmp_path):
     path, far = tmp_path / "run", tmp_path / "far" / "run"
     make(path, OLD, OLD_ROWS)
     far.parent.mkdir()
     path.rename(far)
     path.symlink_to(far)
     before = content(far)
-    make(path, NEW, NEW_ROWS, overwrite=True)
-    assert rows_of(path) == NEW_ROWS and not path.is_symlink() and content(far) == before
+    with pytest.raises(UserError, match="run is a link"):
+        make(path, NEW, NEW_ROWS, overwrite=True)
+    assert path.is_symlink() and content(far) == before
 
 
 def test_a_second_process_is_refused_while_one_overwrites(tmp_path):
