@@ -166,6 +166,9 @@ class DatasetSettings(Group):
         ge=0,
     )
     eval_queries: int = setting("least number of prompts in each test split", auto=True, ge=1)
+    own_variants: int = setting(
+        "further training requests made of each of your own, the same words with other values", ge=0
+    )
     refusal_fraction: Share = setting("share of queries that the schema cannot express")
     french_fraction: Share = setting("share of French queries")
     train_share: Share = setting("share of schemas trained on")

@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dedup               is a request new: no repetition, no overlap with tests
     grounding           which values of an answer nobody gave
     quotas              how many rows of what
+    variants            the user's own requests with other values
     collector           judges answers, keeps the valid ones, counts the others
     likeness            how far the teacher's requests are from the user's own
     dataset             d_03: the stage that asks the teacher

@@ -67,7 +67,7 @@ class Candidate:
     current_date: str
     answer: Any = None
     teacher_model: str | None = None
-    source: str = "teacher"  # who wrote the request: teacher or user
+    source: str = "teacher"  # who wrote the request: teacher, user, or "variant" of one of the user's
     accepted: dict[str, list[Any]] | None = None
 
     def as_row(self) -> DatasetRow:
@@ -154,6 +154,16 @@ class Collector:
                 self.requests.add(query, quota.split)
                 kept.append(query)
         return kept
+
+    def is_new(self, query: str, quota: Quota) -> bool:
+        """Whether a variant of a kept request repeats none and overlaps with no test; noted where it is.
+
+        That it is like the one that it was made of is no fault of it.
+        """
+        if self.requests.find_problem(query, quota.split, may_resemble=True):
+            return False
+        self.requests.add(query, quota.split)
+        return True
 
     def reasons(self) -> dict[str, int]:
         """Count the rejected by reason, the commonest first."""

@@ -12,9 +12,10 @@ not written twice.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,12 @@ from schema_student.data.likeness import compare_with_own, say_far
 from schema_student.data.quotas import ANSWERABLE, REFUSALS, Quota, answered_splits, plan_quotas, size_dataset
 from schema_student.data.sources import Source, read_sources, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
+from schema_student.data.variants import exchange_values
+from schema_student.schema.compiling import compile_schema
 from schema_student.schema.user_schemas import SchemaRow
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import SAMPLE, Ask, Teacher, open_teacher
+from schema_student.teacher.embedded.concepts import draw_like
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.teacher.usage import usage_line
 
@@ -146,8 +150,20 @@ class _Writer:
             writer = "user" if row.answer is not None else self.teacher.name
             quota = Quota(source, split, ANSWERABLE, "en")
             day = self._own_date(row)
-            self.collector.add(Candidate(quota, str(row.query), day, answer, writer, "user", row.accepted))
+            given = Candidate(quota, str(row.query), day, answer, writer, "user", row.accepted)
+            if self.collector.add(given) and split == "train":
+                self._add_variants(given)
             self.bar.update()
+
+    def _add_variants(self, given: Candidate) -> None:
+        """Add further training requests of a kept one: its words with other values."""
+        compiled = compile_schema(given.quota.source.schema, given.quota.source.schema_id)
+        for i in range(self.settings.dataset.own_variants):
+            rng = random.Random(f"{self.settings.run.seed} {given.query} {i}")
+            found = exchange_values(given.query, given.answer, compiled, draw_like, rng)
+            if found is not None and self.collector.is_new(found[0], given.quota):
+                query, answer = found
+                self.collector.add(replace(given, query=query, answer=answer, source="variant", accepted=None))
 
     def fill(self, quotas: dict[Quota, int]) -> None:
         """Ask for the rows of some schemas, and again for those that were rejected, ROUNDS times at most."""

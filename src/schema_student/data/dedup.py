@@ -43,14 +43,17 @@ class RequestIndex:
 
             self._index = MinHashLSH(num_perm=BANDS * BAND, params=(BANDS, BAND))
 
-    def find_problem(self, query: str, split: str, given: bool = False) -> Problem | None:
-        """Say why a request is not taken, "" where it is. `given` tests, the user's own, may resemble each other."""
+    def find_problem(self, query: str, split: str, given: bool = False, may_resemble: bool = False) -> Problem | None:
+        """Say why a request is not taken, None where it is.
+
+        `given` tests, the user's own, may resemble each other; so may what is made of another request.
+        """
         if normalized(query) in self._exact:
             return "duplicate", "this request stands there already"
         tested = split in TESTS
         if given and tested:
             return None
-        if self._similarity and (similarity := self._similarity_of(query)) >= self._similarity:
+        if self._similarity and not may_resemble and (similarity := self._similarity_of(query)) >= self._similarity:
             return "near_duplicate", f"a request that stands there shares {similarity:.0%} of its pairs of words"
         if self._words and (run := self._shared_run(query, other_side=not tested)):
             return "test_overlap", f"training and tests would share the words: {run.strip()}"

@@ -37,7 +37,7 @@ def compare_with_own(rows: Sequence[DatasetRow]) -> Row:
     chosen = [row for row in rows if row.split not in TESTS and not is_query_dsl(json.loads(row.schema_json))]
     sides = {
         "own": [row for row in chosen if row.source == "user"],
-        "teacher": [row for row in chosen if row.source != "user"],
+        "teacher": [row for row in chosen if row.source == "teacher"],
     }
     if min(map(len, sides.values())) < LEAST:
         return {}

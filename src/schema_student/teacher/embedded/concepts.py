@@ -233,6 +233,37 @@ def _round(number: int, rng: random.Random) -> int:
     return max(size, number // size * size) if rng.random() < 0.85 else number
 
 
+FREE_CONCEPTS = ("formula", "message", "title", "kind", "level", "unit", "unit of temperature", "identifier", "name")
+
+
+def draw_like(name: str, schema: dict[str, Any], old: Any, rng: random.Random) -> Any:
+    """Draw a value that may stand where another one of the same property stood; None where none is known to be like it.
+
+    Numbers keep their size and decimals, dates their format, texts their concept.
+    """
+    description = str(schema.get("description") or "")
+    if isinstance(old, str):
+        form = date_format(name, description)
+        if form:
+            return draw_text(name, schema, [], rng) if read_date(old, form) else None
+        concept = find_text_concept(name, description)
+        return None if concept is None or concept.name in FREE_CONCEPTS else rng.choice(concept.values)[0]
+    return _draw_number_of_size(old, rng)
+
+
+def _draw_number_of_size(old: int | float, rng: random.Random) -> int | float:
+    """Draw another number of about the size of one, a year for a year.
+
+    >>> 1950 <= _draw_number_of_size(2003, random.Random(0)) <= 2025
+    True
+    """
+    scale = rng.choice((0.3, 0.5, 0.8, 1.2, 1.5, 2, 3, 7))
+    if isinstance(old, float) and not old.is_integer():
+        return round(old * scale, len(str(old).partition(".")[2]))
+    number = rng.randint(1950, 2025) if 1900 <= old <= 2100 else rng.randint(1, 12) if 0 <= old < 10 else old * scale
+    return type(old)(round(number) or 1)
+
+
 @cache
 def _unit_patterns() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
     units = _read_values()["units"].items()
