@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import write_rows
-from schema_student.core.resources import CHECKOUT, DATA_DIR
+from schema_student.core.resources import CHECKOUT, DATA_DIR, EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings, read_auto
 from schema_student.data.dataset import rejected_answers_path, rejected_path, write_dataset
 from schema_student.data.dedup import RequestIndex, normalized
@@ -396,6 +397,14 @@ def test_of_many_own_schemas_each_gets_less():
     assert sized(300) == (OWN_MODE_ROWS // 300, math.ceil(OWN_PAIR_SHARE * auto["pair_prompts"] / 300))
     assert sized(300, train_queries=7, pair_queries=9) == (7, 9)
     assert sized(5000)[0] == 2
+
+
+def test_a_large_base_on_a_cpu_gets_as_many_rows_as_its_training_can_take(tmp_path):
+    base = shutil.copytree(EMBEDDED_STUDENT, tmp_path / "base")  # any base but the embedded one
+    settings = small_settings(tmp_path, base_model=str(base), train_queries="auto", eval_queries=2)
+    meta = read_meta(write_dataset(settings))
+    assert meta["settings"]["train_queries"] == read_auto("gemma_cpu")["train_queries"]
+    assert read_auto("gemma_cpu")["train_queries"] < read_auto("embedded")["train_queries"]
 
 
 def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):

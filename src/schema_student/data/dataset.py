@@ -40,6 +40,7 @@ from schema_student.data.splits import split_own_queries, split_schemas
 from schema_student.data.variants import exchange_values
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.user_schemas import SchemaRow
+from schema_student.student.choice import trains_gemma_on_cpu
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import SAMPLE, Ask, Teacher, open_teacher
 from schema_student.teacher.embedded.concepts import draw_like
@@ -55,14 +56,15 @@ ROUNDS = 6  # times that a schema's missing rows are asked for again
 def write_dataset(settings: AnySettings) -> Path:
     """Make d_03; returns where it is. Raises UserError where the teacher gave no valid row at all.
 
-    "auto" numbers depend on who writes the rows.
+    "auto" numbers depend on who writes the rows, and on whether a CPU is to train a large base on them.
     """
     where = paths(settings)
     choice = resolve_teacher(settings)
     sources = read_sources(settings)
     check_lengths({source.schema_id: source.schema for source in sources}, settings)
     splits = split_schemas(sources, settings)
-    settings = size_dataset(settings, "embedded" if choice.embedded else "gemma", sources, splits)
+    kind = "gemma_cpu" if trains_gemma_on_cpu(settings) else "embedded" if choice.embedded else "gemma"
+    settings = size_dataset(settings, kind, sources, splits)
     stamp = make_stamp(settings, *DECIDING)
     stamp["settings"]["teacher"] = choice.stamp
     with open_artifact(where.dataset, stamp, [schema_source(settings)], settings.run.overwrite) as artifact:

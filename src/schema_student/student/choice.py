@@ -72,6 +72,15 @@ def resolve_student(given: AnySettings) -> tuple[StudentChoice, ResolvedSettings
     return choice, resolve_auto(given, choice.kind)
 
 
+def trains_gemma_on_cpu(settings: AnySettings) -> bool:
+    """Return whether the settings name a base that is not the embedded one, and there is no GPU to train it on.
+
+    Nothing is located or loaded: for the stages that make data, of which such a training can take less.
+    """
+    named = settings.student.base_model
+    return named not in ("auto", "embedded") and not _same_folder(named, EMBEDDED_STUDENT) and not has_cuda()
+
+
 @cache
 def has_cuda() -> bool:
     """Return whether there is a GPU that PyTorch can use."""
