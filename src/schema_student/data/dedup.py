@@ -100,7 +100,7 @@ def word_pairs(query: str) -> frozenset[str]:
     """Collect each two neighboring words of a request, its beginning and end included.
 
     >>> sorted(word_pairs("Films of 2010!"))
-    ['2010 ', ' films', 'films of', 'of 2010']
+    [' films', '2010 ', 'films of', 'of 2010']
     """
     words = ["", *WORD.findall(query.casefold()), ""]
     return frozenset(f"{one} {other}" for one, other in pairwise(words))

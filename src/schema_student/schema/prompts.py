@@ -24,6 +24,7 @@ def render_prompt(schema: dict[str, Any], query: str, current_date: str, renderi
     Write one JSON object that obeys the schema and answers the request.
     Schema:
     n? integer
+    * any
     Date: 2026-01-31
     Request: two
     """
