@@ -12,6 +12,7 @@ Packages from the ground up; each imports only from those above it, and teacher 
     training    one loop, several objectives: sft, dpo/, pretraining/
     evaluation  a student -> verdict rows -> rates
     report      artifacts -> pages and plots; only reads
+    deploy      an adapter -> a merged model, GGUF, Modelfile; parity
     operate     look at what is there
     cli         the commands
 

@@ -5,6 +5,7 @@ setting must change the stamp, unless UNDECIDING or the stage's own list says wh
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, get_args, get_origin
@@ -18,6 +19,7 @@ from schema_student.core.settings import GROUP_OF, GROUPS, default_settings, res
 from schema_student.core.verbs import settings_read
 from schema_student.data import corpus, dataset, domains, hub
 from schema_student.data.sources import Source
+from schema_student.deploy import export, source
 from schema_student.evaluation import evaluate
 from schema_student.preference import imports, pairs, rollouts, samples
 from schema_student.training import sft
@@ -52,7 +54,21 @@ def stubbed(monkeypatch):
     stubs["resolve_student"] = lambda settings: (student(settings), resolve_auto(settings, "embedded"))
     stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
     stubs |= {"check_tracker": lambda settings: None, "check_trl": lambda *given, **more: None}
-    for module in (domains, dataset, hub, corpus, sft, evaluate, samples, rollouts, imports, dpo, pairs):
+    for module in (
+        domains,
+        dataset,
+        hub,
+        corpus,
+        sft,
+        evaluate,
+        samples,
+        rollouts,
+        imports,
+        dpo,
+        pairs,
+        source,
+        export,
+    ):
         for name, stub in stubs.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, stub)
@@ -62,6 +78,10 @@ def stubbed(monkeypatch):
     monkeypatch.setattr(pairs, "draw_requests", lambda *given: ["a request"])
     monkeypatch.setattr(pairs, "pick_failing", lambda settings, requests, *given: requests)
     monkeypatch.setattr(pairs, "sample_answers", lambda *given: Path())
+
+
+def export_kind(kind, settings):
+    export.export_kind(kind, settings, source.find_source(settings), lambda: None)
 
 
 STAGES = {
@@ -77,12 +97,22 @@ STAGES = {
         pairs.build_pairs,
     ],
     "align": [dpo.train_dpo],
+    "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
         lambda settings: rollouts.judge_responses(settings, Path("rollout_responses.jsonl")),
     ],
 }
-PLACE = ("run", "output_dir", "data_dir", "schemas", "data_set", "adapter", "eval_student")  # or an input's digest
+PLACE = (
+    "run",
+    "output_dir",
+    "data_dir",
+    "schemas",
+    "data_set",
+    "adapter",
+    "eval_student",
+    "kind",
+)  # or an input's digest
 MANNER = ("overwrite", "dry_run", "report_to", "push_to_hub", "hub_public", *GROUPS["server"].model_fields)
 ALLOWANCE = ("beta_published",)  # allows values of others
 COUNTED = ("processes",)  # make_run stamps how many there are
@@ -103,6 +133,7 @@ CASES = {
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("align", {}, (*GROUPS["lora"].model_fields, *BATCH)),  # the adapter has its shape
+    "exports": ("export", {}, ("export_prompts",)),  # how it is tried
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (
         "rollouts",
@@ -118,7 +149,7 @@ CASES = {
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
 OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
-OTHERS |= {"run": "other"}
+OTHERS |= {"run": "other", "kind": ["merged", "merged"]}
 
 
 def another(settings, name):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, evaluation, pipeline, training
+from schema_student.cli import alignment, data, deploy, evaluation, pipeline, training
 from schema_student.cli.another_run import another_run
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
 from schema_student.core.errors import SettingsError, UserError
@@ -83,6 +83,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
     "compare": evaluation.compare,
+    "export": deploy.export,
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,

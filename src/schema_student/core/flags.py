@@ -41,7 +41,16 @@ Own = Mapping[str, Mapping[str, Any]]  # arguments of a verb that are no setting
 OF_RUNNERS = "; it chooses stages, and is a flag of the runners (./runAll.sh) and of schema-student run"
 
 # What a shell completes with a path, in the words of shtab.
-PATHS = {"output_dir", "data_dir", "schemas", "data_set", "teacher_answers", "base_model", "adapter", "reward_model"}
+PATHS = {
+    "output_dir",
+    "data_dir",
+    "schemas",
+    "data_set",
+    "teacher_answers",
+    "base_model",
+    "adapter",
+    "reward_model",
+}
 COMPLETE_PATH = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 
 

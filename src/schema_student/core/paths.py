@@ -32,6 +32,7 @@ class Paths:
     rollouts: Path
     pairwise: Path
     report_dir: Path
+    exports: Path
     logs: Path
     pretty: Path
     teacher_cache: Path
@@ -80,6 +81,7 @@ def paths(settings: AnySettings) -> Paths:
         rollouts=out / "rollouts" / run,
         pairwise=out / "duels",
         report_dir=out / "reports" / run,
+        exports=out / "exports" / run,
         logs=out / "logs",
         pretty=out / "pretty",
         teacher_cache=out / "teacher_cache.sqlite",

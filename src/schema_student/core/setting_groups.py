@@ -473,3 +473,14 @@ class CompareSettings(Group):
     section = "report"
 
     runs: list[RunName] = setting("names of runs to put side by side (compare_runs.py)")
+
+
+class ExportSettings(Group):
+    """What a student is exported as."""
+
+    section = "export"
+
+    kind: list[Literal["merged"]] = setting(
+        "what to export: merged (base and adapter as one model, for Transformers)", min_length=1
+    )
+    export_prompts: int = setting("test prompts that an export answers before it is finished", ge=1)

@@ -71,6 +71,7 @@ class AnySettings:
     scoring: groups.ScoringSettings
     pairwise: groups.PairwiseSettings
     compare: groups.CompareSettings
+    export: groups.ExportSettings
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, as a configuration file holds them, without flags and without passwords."""

@@ -62,6 +62,7 @@ READS: dict[str, tuple[str, ...]] = {
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),
+    "export": (*NAMED, "student.base_model", "export"),
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
     "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from schema_student.student.tokens import END_OF_TURN
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 RECORD = "schema_student.json"
-
+WEIGHTS = "adapter_model.safetensors"
 
 RUN_DECIDES = ("schema_rendering", "strip_fences", "max_seq_length", "max_new_tokens")  # of how a student is asked
 
@@ -58,7 +58,7 @@ class Student:
         folder = Path(source)
         if not (folder / "adapter_config.json").is_file():
             return load_student(default_settings(base_model=str(source), **changes))
-        settings = default_settings(**{"base_model": find_base(folder), **_settings_of_run(folder.parent), **changes})
+        settings = default_settings(**{"base_model": find_base(folder), **settings_of_run(folder.parent), **changes})
         return load_student(settings, adapter=str(folder))
 
     def ask(
@@ -86,7 +86,8 @@ def _read_record(record: Path) -> dict[str, str]:
     return made_for
 
 
-def _settings_of_run(run_dir: Path) -> dict[str, Any]:
+def settings_of_run(run_dir: Path) -> dict[str, Any]:
+    """Read how the students of a run are asked, from its run_config.json; {} where there is none."""
     config = run_dir / "run_config.json"
     settings = read_object(config).get("settings", {}) if config.is_file() else {}
     if not isinstance(settings, dict):
@@ -94,12 +95,17 @@ def _settings_of_run(run_dir: Path) -> dict[str, Any]:
     return {name: settings[name] for name in RUN_DECIDES if name in settings}
 
 
-def load_student(settings: AnySettings, adapter: str | None = None, trainable: bool = False) -> Student:
+def load_student(
+    settings: AnySettings, adapter: str | None = None, trainable: bool = False, backend: str = ""
+) -> Student:
     """Load the base, and the adapter onto it; raises UserError for a base or adapter that is missing or does not fit.
+
+    `backend` "transformers" loads a plain model of PyTorch's even where Unsloth would be taken.
 
     >>> student = load_student(settings, adapter="outputs/student_runs/student/checkpoint-final")   # doctest: +SKIP
     """
     choice, resolved = resolve_student(settings)
+    choice = replace(choice, backend=backend or choice.backend)
     if adapter is not None:
         check_adapter(adapter, choice)
     model, tokenizer = (
@@ -123,8 +129,8 @@ def check_adapter(adapter: str, choice: StudentChoice) -> None:
         raise UserError(
             f"no adapter at {adapter}: give --adapter a folder with adapter_config.json (a checkpoint of a run)"
         )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"adapter {adapter} has no adapter_model.safetensors; other kinds of weights are not read")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"adapter {adapter} has no {WEIGHTS}; pickled weights (adapter_model.bin) are never read")
     record = folder / RECORD
     if record.is_file():
         made_for = _read_record(record)
@@ -146,7 +152,7 @@ def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
             adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         for config in adapted.peft_config.values():
             config.base_model_name_or_path = split_revision(base)[0]  # peft looks for it when it saves
-        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as file:
+        with safe_open(Path(adapter) / WEIGHTS, "pt") as file:
             strangers = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip(" \t.")

@@ -1,0 +1,10 @@
+"""Take a student to where small models are run, and prove that it is the same one there.
+
+Modules in reading order; each imports only from those above it (tests/test_architecture.py):
+
+    source   which student of a run, how it is asked, what is known of its base and its rates
+    trial    test prompts, answers to them, and whether those are the adapter's
+    merging  base and adapter as one model, in float32, held against the adapter
+    card     README.md of an export
+    export   each kind made beside, loaded back, tried, then put in its place
+"""
