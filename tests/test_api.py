@@ -85,7 +85,7 @@ def asked_prompts(student, monkeypatch, *question):
     """The prompts that reach the model when it is asked."""
     seen = []
 
-    def keep(student, prompts, max_new_tokens, batch_size):
+    def keep(student, prompts, *given, **options):
         seen.extend(prompts)
         return [[generation.Generation("{}", 1, True, 0.0)]]
 

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from schema_student.report.frames import read_run
     from schema_student.schema.compiling import compile_schema
     from schema_student.schema.judging import judge
+    from schema_student.student.ask import Asking, Question
     from schema_student.student.loading import Student
 
 __version__ = "0.1.0"
-__all__ = ["Student", "compile_schema", "judge", "read_run"]
+__all__ = ["Asking", "Question", "Student", "compile_schema", "judge", "read_run"]
 
 _MODULES = {
+    "Asking": "student.ask",
+    "Question": "student.ask",
     "Student": "student.loading",
     "compile_schema": "schema.compiling",
     "judge": "schema.judging",

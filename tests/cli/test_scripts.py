@@ -42,6 +42,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
     verbs = [verb_of(path.stem) for path in SCRIPTS.glob("*.py")]
     assert set(verbs) == set(VERBS) - {
         "run",
+        "ask",
         "judge",
         "show-prompt",
         "train-sft",

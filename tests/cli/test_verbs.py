@@ -97,6 +97,7 @@ def test_no_dry_run_loads_torch(tmp_path):
     (tmp_path / "prefs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
     further = {
         "judge": ["s.json", "{}"],
+        "ask": ["--schema", "s.json", "a request"],
         "serve-teacher": ["m.gguf"],
         "show-prompt": ["s.json"],
         "pairwise": ["--adapters", "a/b,base"],
@@ -256,6 +257,7 @@ def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_pat
     calls = {
         "judge": [str(path), '{"n": 6}'],
         "show-prompt": [str(path)],
+        "ask": ["--schema", str(path), "six", "--base-model", "embedded"],
         "generate": ["--schemas", str(path), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
     }
     assert set(calls) == set(verbs_that_read("draft"))

@@ -6,6 +6,7 @@ hide_userinfo("http://ann:secret@gpu:11434")              # "http://***@gpu:1143
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -50,3 +51,12 @@ def hide_secrets(text: str, secrets: Sequence[str]) -> str:
 
 def _without_controls(text: str, keep: str) -> str:
     return "".join(c if c.isprintable() or c in keep else " " for c in text)
+
+
+def escape_unprintable(text: str) -> str:
+    """Escape in JSON's way what no person sees or what steers a terminal: the JSON text says the same as before.
+
+    >>> escape_unprintable('"a\u202eb"')
+    '"a\\\\u202eb"'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from schema_student.core.cleaning import for_terminal
 
@@ -20,8 +22,10 @@ class TerminalHandler(logging.Handler):
     Whatever a message repeats of a server, a file or a model, nothing in it steers the terminal.
     """
 
+    least = logging.WARNING  # of what goes to standard error
+
     def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        stream = sys.stderr if record.levelno >= self.least else sys.stdout
         print(for_terminal(self.format(record)), file=stream, flush=True)
 
 
@@ -31,3 +35,13 @@ def log_to_terminal() -> None:
     log.propagate = False  # a library that has given the root logger a handler, as Unsloth has, would say all twice
     if not any(isinstance(handler, TerminalHandler) for handler in log.handlers):
         log.addHandler(TerminalHandler())
+
+
+@contextmanager
+def messages_beside_data() -> Iterator[None]:
+    """Write all messages to standard error, while standard output holds a program's data."""
+    TerminalHandler.least = logging.DEBUG
+    try:
+        yield
+    finally:
+        TerminalHandler.least = logging.WARNING

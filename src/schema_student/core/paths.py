@@ -106,6 +106,13 @@ def _refuse_links(found: Paths, out: Path) -> None:
             refuse_link(folder)
 
 
+def final_adapter(settings: AnySettings) -> str:
+    """Locate the adapter that a run ends with: DPO's, else SFT's; "" where it has none."""
+    where = paths(settings)
+    folders = (where.dpo_checkpoint, where.sft_checkpoint)
+    return next((str(folder) for folder in folders if (folder / "adapter_config.json").is_file()), "")
+
+
 def evaluated(settings: AnySettings) -> tuple[str, str]:
     """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base."""
     run, where = resolve_run(settings), paths(settings)

@@ -230,10 +230,10 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
+def nearest_name(name: str, known: Iterable[str], otherwise: str = "--help-all lists all settings") -> str:
     """Suggest the nearest known name in place of an unknown one, or say where all are listed."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "; --help-all lists all settings"
+    return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}"
 
 
 def kebab_case(name: str) -> str:

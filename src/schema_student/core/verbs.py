@@ -14,6 +14,7 @@ NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so
 SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if name != "teacher_answers")
 ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
+ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
 ALIGNED = (*TRAINED, "tracker", "lora", "dpo", "beta", "published")
@@ -57,6 +58,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pairs": (*NAMED, *ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations"),
     "align": (*NAMED, *ALIGNED, "prompt", "verdict", "decoding"),
     "report": NAMED,
+    "ask": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict", "sampling.sample_temperature", *ASKED),
     "judge": ("run.dry_run", "own_schemas", "verdict"),
     "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),

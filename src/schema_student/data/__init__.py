@@ -16,4 +16,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dataset_statistics  what the rows hold: diversity and balance
     hub                 the dataset as others load it, with a card
     corpus              d_04: prompts and completions
+    questions           what a person asks: the schema and the request, one or many; asking the teacher
 """

@@ -42,6 +42,12 @@ def warn_by_heart(schemas: Iterable[str], rendering: str) -> None:
         )
 
 
+def render_repair(problems: Iterable[str]) -> str:
+    """Render the turn that shows a student what is wrong with its answer, and asks for it again."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    return f"This answer is not valid:\n{listed}\nWrite the whole JSON object again, corrected."
+
+
 def render_row_prompt(row: DatasetRow, rendering: str) -> str:
     """Render the prompt of a row of d_03."""
     return render_prompt(row.schema, row.query, str(row.current_date or ""), rendering)

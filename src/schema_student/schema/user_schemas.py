@@ -101,15 +101,29 @@ def read_schema(path: Path, openapi_nullable: bool = False, draft: str = "") -> 
         document = _read_json(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    row = _open(SchemaRow(path.stem, document, None, None, None, str(path)), openapi_nullable, draft)
+    return open_schema(document, str(path), openapi_nullable, draft)
+
+
+def read_schema_text(text: str, source: str, openapi_nullable: bool = False, draft: str = "") -> dict[str, Any]:
+    """Read the one schema of a text, as read_schema does; `source` is what messages call it."""
+    return open_schema(_parse(text, source), source, openapi_nullable, draft)
+
+
+def open_schema(document: Any, source: str, openapi_nullable: bool = False, draft: str = "") -> dict[str, Any]:
+    """Take the one schema out of a parsed document, as read_schema does; `source` is what messages call it."""
+    row = _open(SchemaRow(Path(source).stem, document, None, None, None, source), openapi_nullable, draft)
     return compile_schema(row.schema, row.source).schema
 
 
 def _read_json(file: Path) -> Any:
-    value, error = parse_strict(_decode(file.read_bytes(), str(file)))
+    return _parse(_decode(file.read_bytes(), str(file)), str(file))
+
+
+def _parse(text: str, source: str) -> Any:
+    value, error = parse_strict(text)
     if error:
         reason, line = _split_place(error)
-        raise UserError(f"{file}{line}: not JSON: {reason}")
+        raise UserError(f"{source}{line}: not JSON: {reason}")
     return value
 
 

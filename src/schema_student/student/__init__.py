@@ -13,6 +13,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     key_values      keys and values of prompts, and of the rows that are being written
     decoding        rows written together, each making room for the next
     generation      answers to prompts, greedy or sampled
-    ask             one request -> Answer, with its verdict
+    sureness        how sure a student was of an answer
+    ask             requests -> answers, each with its verdict
     loading         base and adapter -> Student
 """

@@ -1,31 +1,77 @@
-"""Answer one request with a student, and judge the answer.
+"""Answer requests with a student, and judge the answers: greedily, by samples, with repairs.
 
 The prompt, its token ids and the greedy decoding are those of evaluation, so that an answer here is the one that was
 evaluated.
+
+    Question(schema, "flights to Oslo after 3 May")         # asked today
+    Asking(samples=8, vote=True)                            # the meaning that most of eight samples agree on
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.settings import ResolvedSettings
+from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
-from schema_student.schema.judging import judge
-from schema_student.schema.prompts import render_prompt
+from schema_student.schema.judging import Verdict, judge
+from schema_student.schema.prompts import render_prompt, render_repair
 from schema_student.schema.violations import Violation
-from schema_student.student.tokens import encode_prompt
+from schema_student.student.sureness import Sureness, measure_sureness
+from schema_student.student.tokens import Turns, encode_prompt
 
 if TYPE_CHECKING:
-    from schema_student.student.generation import TextGenerator
+    from schema_student.student.generation import Generation, TextGenerator
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to a schema; without a date it is asked today."""
+
+    schema: dict[str, Any] | CompiledSchema
+    request: str
+    current_date: str | date | None = None
+
+    @property
+    def day(self) -> str:
+        """Return the day that the request is asked on, as YYYY-MM-DD."""
+        return str(self.current_date or date.today())
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a student is asked: greedily, unless it says otherwise."""
+
+    repairs: int = 0  # times that an invalid answer is shown its violations
+    samples: int = 0  # answers drawn at sample_temperature, of which the first valid one is taken; 0 = greedy
+    vote: bool = False  # take of the samples the meaning that most valid ones agree on
+    explain: bool = False  # measure how sure the student was of each token
+
+    def __post_init__(self) -> None:
+        if self.repairs < 0 or self.samples < 0:
+            raise UserError("repairs and samples are counts: 0 or more")
+        if self.vote and self.samples < 2:
+            raise UserError("a vote needs samples: give 2 or more")
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many of the samples were valid, and how many of them mean what the answer means."""
+
+    samples: int
+    valid: int
+    agreeing: int
 
 
 @dataclass(frozen=True)
 class Answer:
     """A student's answer: the JSON value (None where the text is not JSON) and whether it is valid.
+
+    `problem` says why there is no value, or none to rely on: not JSON, cut at the limit, no room for an answer.
 
     >>> answer = student.ask({"properties": {"city": {"type": "string"}}}, "flights to Oslo")     # doctest: +SKIP
     >>> answer.valid, answer.value                                                                # doctest: +SKIP
@@ -38,34 +84,149 @@ class Answer:
     text: str
     tokens: int
     seconds: float
+    problem: str | None = None
+    repairs: int = 0
+    votes: Votes | None = None
+    sureness: Sureness | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A text that a student wrote to a prompt, and the verdict on it."""
+
+    question: Question
+    compiled: CompiledSchema
+    prompt: str | Turns
+    written: Generation
+    verdict: Verdict
+    repairs: int = 0
+    votes: Votes | None = None
+
+    @property
+    def valid(self) -> bool:
+        return self.verdict.schema_valid and self.written.finished
+
+    @property
+    def problem(self) -> str | None:
+        if not self.written.finished:
+            return f"cut at {self.written.tokens} tokens: raise max_new_tokens if the answer is that long"
+        return None if self.verdict.parsed else f"not JSON: {self.verdict.parse_error}"
 
 
 def ask_student(
-    student: TextGenerator,
-    schema: dict[str, Any] | CompiledSchema,
-    request: str,
-    current_date: str | date | None,
-    settings: ResolvedSettings,
-) -> Answer:
-    """Answer a request greedily; without a date it is asked today.
+    student: TextGenerator, questions: Sequence[Question], settings: ResolvedSettings, asking: Asking | None = None
+) -> list[Answer]:
+    """Answer questions, in their order; those of one schema share its work.
 
-    Raises SchemaError for a schema that cannot be used, and UserError for a prompt that leaves no room for an answer.
+    A prompt that leaves no room for an answer is a problem of that answer alone. Raises SchemaError for a schema that
+    cannot be used.
     """
-    from schema_student.student.generation import generate
-
-    compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
-    day = str(current_date or date.today())
-    prompt = render_prompt(compiled.schema, request, day, settings.prompt.schema_rendering)
-    length, room = len(encode_prompt(student.tokenizer, prompt)), find_room(settings)
-    if length > room:
-        raise UserError(f"the prompt has {length} tokens, of {room} that fit; give a smaller schema or request")
-    begun = time.monotonic()
-    ((generation,),) = generate(student, [prompt], settings.generation.max_new_tokens, batch_size=1)
-    verdict = judge(generation.text, compiled, settings.verdict.strip_fences)
-    seconds = time.monotonic() - begun
-    return Answer(verdict.value, verdict.schema_valid, verdict.violations, generation.text, generation.tokens, seconds)
+    asking, found = asking or Asking(), [_prepare(student, question, settings) for question in questions]
+    open_questions = [each for each in found if not isinstance(each, Answer)]
+    tries = iter(_answer_all(student, open_questions, settings, asking))
+    return [each if isinstance(each, Answer) else _as_answer(student, next(tries), asking) for each in found]
 
 
 def find_room(settings: ResolvedSettings) -> int:
     """Find how many tokens a prompt may have, so that the longest completion fits behind it."""
     return settings.length.max_seq_length - settings.generation.max_new_tokens
+
+
+Prepared = tuple[Question, CompiledSchema, str | Turns]
+
+
+def _prepare(student: TextGenerator, question: Question, settings: ResolvedSettings) -> Prepared | Answer:
+    """The prompt of a question, or the answer that it has no room for one."""
+    schema = question.schema
+    compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
+    prompt = render_prompt(compiled.schema, question.request, question.day, settings.prompt.schema_rendering)
+    length, room = len(encode_prompt(student.tokenizer, prompt)), find_room(settings)
+    if length > room:
+        problem = f"the prompt has {length} tokens, of {room} that fit; give a smaller schema or request"
+        return Answer(None, False, (), "", 0, 0.0, problem)
+    return question, compiled, prompt
+
+
+def _answer_all(
+    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, asking: Asking
+) -> list[_Try]:
+    chosen = [_choose(tries, asking) for tries in _write(student, prepared, settings, asking.samples)]
+    return _repair(student, chosen, settings, asking.repairs)
+
+
+def _repair(student: TextGenerator, tries: Sequence[_Try], settings: ResolvedSettings, repairs: int) -> list[_Try]:
+    """Show invalid answers their violations, each its latest one, and keep the best; what does not fit is left."""
+    best, latest = list(tries), list(tries)
+    for number in range(1, repairs + 1):
+        again = {i: _show_violations(latest[i]) for i, each in enumerate(best) if not each.valid}
+        fitting = {
+            i: (latest[i].question, latest[i].compiled, prompt)
+            for i, prompt in again.items()
+            if len(encode_prompt(student.tokenizer, prompt)) <= find_room(settings)
+        }
+        for i, (each,) in zip(fitting, _write(student, list(fitting.values()), settings), strict=True):
+            latest[i] = replace(each, repairs=number, votes=tries[i].votes)
+            best[i] = max(best[i], latest[i], key=_quality)
+    return best
+
+
+def _write(
+    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, samples: int = 0
+) -> list[list[_Try]]:
+    """Write and judge the greedy answer to each prompt, or samples."""
+    from schema_student.student.generation import generate
+
+    written = generate(
+        student,
+        [prompt for *_, prompt in prepared],
+        settings.generation.max_new_tokens,
+        batch_size=settings.decoding.eval_batch_size,
+        temperature=settings.sampling.sample_temperature if samples else 0.0,
+        samples=samples or 1,
+        seed=settings.run.seed,
+    )
+    strip = settings.verdict.strip_fences
+    return [
+        [_Try(question, compiled, prompt, each, judge(each.text, compiled, strip)) for each in texts]
+        for (question, compiled, prompt), texts in zip(prepared, written, strict=True)
+    ]
+
+
+def _choose(tries: Sequence[_Try], asking: Asking) -> _Try:
+    """The first valid answer, or the first of those that most valid ones agree with in meaning."""
+    valid = [each for each in tries if each.valid]
+    if not asking.vote or not valid:
+        return max(tries, key=_quality)
+    meanings = [canonical(each.verdict.value, each.compiled.schema) for each in valid]
+    agreeing = max(map(meanings.count, meanings))
+    winner = next(i for i, meaning in enumerate(meanings) if meanings.count(meaning) == agreeing)
+    return replace(valid[winner], votes=Votes(len(tries), len(valid), agreeing))
+
+
+def _quality(tried: _Try) -> tuple[bool, int]:
+    return tried.valid, tried.verdict.rank
+
+
+def _show_violations(tried: _Try) -> Turns:
+    """The question with the answer to it, and what is wrong with that."""
+    problems = [f"{each.path or '/'}: {each.message}" for each in tried.verdict.violations]
+    asked: Turns = [{"role": "user", "content": tried.prompt}] if isinstance(tried.prompt, str) else tried.prompt
+    answered = {"role": "assistant", "content": tried.written.text}
+    return [*asked, answered, {"role": "user", "content": render_repair(problems or [str(tried.problem)])}]
+
+
+def _as_answer(student: TextGenerator, tried: _Try, asking: Asking) -> Answer:
+    written, verdict = tried.written, tried.verdict
+    sureness = measure_sureness(student, tried.prompt, written.ids) if asking.explain else None
+    return Answer(
+        verdict.value,
+        tried.valid,
+        verdict.violations,
+        written.text,
+        written.tokens,
+        written.seconds,
+        tried.problem,
+        tried.repairs,
+        tried.votes,
+        sureness,
+    )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from schema_student.core.progress import Progress
 from schema_student.student.decoding import Row, Written, decode
-from schema_student.student.tokens import encode_completion, encode_prompt
+from schema_student.student.tokens import Turns, encode_completion, encode_prompt
 
 
 class TextGenerator(Protocol):
@@ -27,11 +27,12 @@ class Generation:
     tokens: int
     finished: bool
     seconds: float
+    ids: tuple[int, ...] = ()  # the stop id included
 
 
 def generate(
     student: TextGenerator,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Turns],
     max_new_tokens: int,
     batch_size: int,
     temperature: float = 0.0,
@@ -82,4 +83,4 @@ def _row_seed(seed: int, prompt_ids: list[int], sample: int) -> int:
 def _answer(written: Written, stop_ids: frozenset[int], tokenizer: Any) -> Generation:
     finished = bool(written.ids) and written.ids[-1] in stop_ids
     text = tokenizer.decode(written.ids[:-1] if finished else written.ids, skip_special_tokens=True)
-    return Generation(text, len(written.ids), finished, written.seconds)
+    return Generation(text, len(written.ids), finished, written.seconds, tuple(written.ids))

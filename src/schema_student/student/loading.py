@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -20,7 +21,7 @@ from schema_student.core.places import relative_place, shown_place
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
 from schema_student.schema.compiling import CompiledSchema
-from schema_student.student.ask import Answer, ask_student
+from schema_student.student.ask import Answer, Asking, Question, ask_student
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student
 from schema_student.student.tokens import END_OF_TURN
 
@@ -58,14 +59,27 @@ class Student:
         folder = Path(source)
         if not (folder / "adapter_config.json").is_file():
             return load_student(default_settings(base_model=str(source), **changes))
-        settings = default_settings(**{"base_model": find_base(folder), **settings_of_run(folder.parent), **changes})
-        return load_student(settings, adapter=str(folder))
+        return load_student(default_settings(**{**settings_of_adapter(folder), **changes}), adapter=str(folder))
 
     def ask(
-        self, schema: dict[str, Any] | CompiledSchema, request: str, current_date: str | date | None = None
+        self,
+        schema: dict[str, Any] | CompiledSchema,
+        request: str,
+        current_date: str | date | None = None,
+        asking: Asking | None = None,
     ) -> Answer:
-        """Answer one request greedily, as evaluation does; without a date it is asked today."""
-        return ask_student(self, schema, request, current_date, self.settings)
+        """Answer one request greedily, as evaluation does, or as `asking` says; without a date it is asked today.
+
+        Raises UserError for a prompt that leaves no room for an answer.
+        """
+        (answer,) = self.ask_many([Question(schema, request, current_date)], asking)
+        if answer.problem and not answer.tokens:
+            raise UserError(answer.problem)
+        return answer
+
+    def ask_many(self, questions: Sequence[Question], asking: Asking | None = None) -> list[Answer]:
+        """Answer many requests, in their order; those of one schema share its work, and none stops the others."""
+        return ask_student(self, questions, self.settings, asking)
 
 
 def find_base(adapter: Path) -> str:
@@ -86,8 +100,13 @@ def _read_record(record: Path) -> dict[str, str]:
     return made_for
 
 
+def settings_of_adapter(adapter: Path) -> dict[str, Any]:
+    """Find the settings that an adapter is asked with: its base, and what its run decided of prompts and lengths."""
+    return {"base_model": find_base(adapter), **settings_of_run(adapter.parent)}
+
+
 def settings_of_run(run_dir: Path) -> dict[str, Any]:
-    """Read how the students of a run are asked, from its run_config.json; {} where there is none."""
+    """Read what a run decided of prompts and lengths from its run_config.json; {} where there is none."""
     config = run_dir / "run_config.json"
     settings = read_object(config).get("settings", {}) if config.is_file() else {}
     if not isinstance(settings, dict):

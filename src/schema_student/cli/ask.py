@@ -1,0 +1,197 @@
+"""Define the verb that asks a student, its teacher, or both: one request, or many from standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schema_student.core.artifacts import dry_run
+from schema_student.core.cleaning import escape_unprintable
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.flags import Own, parse_command
+from schema_student.core.jsonl import Row, dump_row
+from schema_student.core.log import log, messages_beside_data
+from schema_student.core.paths import final_adapter, paths
+from schema_student.core.settings import Settings
+
+if TYPE_CHECKING:
+    from schema_student.student.ask import Answer, Question
+
+CHUNK = 256  # requests of standard input that are asked together; their answers are written before the next are read
+
+ASK: Own = {
+    "request": {
+        "metavar": "REQUEST",
+        "nargs": "?",
+        "default": "-",
+        "help": "the request; - or none: JSONL rows {query, schema? or schema_id?, current_date?} of standard input",
+    },
+    "--schema": {"metavar": "SCHEMA", "default": "", "help": "the JSON Schema: a file, or the JSON itself"},
+    "--schema-id": {"metavar": "ID", "default": "", "help": "the schema of this id of the run (--run)"},
+    "--date": {"metavar": "DAY", "default": "", "help": "the day that the request is asked on (default: today)"},
+    "--repair": {"metavar": "N", "type": int, "default": 0, "help": "times that an invalid answer is shown its faults"},
+    "--samples": {"metavar": "K", "type": int, "default": 0, "help": "draw K answers, take the first valid one"},
+    "--vote": {"action": "store_true", "help": "of --samples, take the meaning that most valid ones agree on"},
+    "--explain": {
+        "action": "store_true",
+        "help": "on standard error: verdict, log p of the answer, and the tokens that the student was least sure of",
+    },
+    "--both": {
+        "action": "store_true",
+        "help": 'ask the teacher as well: {"student": ..., "teacher": ..., "agree": ...}',
+    },
+}
+
+
+def ask(argv: Sequence[str]) -> None:
+    """Answer a request by a run's student: one JSON object on standard output, and nothing else there.
+
+    schema-student ask --schema my_schema.json "a table for two on Friday"
+    schema-student ask --run mine --schema-id flights "to Oslo after 3 May" --explain
+    schema-student ask --schema '{"properties": {"city": {"type": "string"}}}' "to Oslo" --samples 8 --vote
+    schema-student ask --run mine --both "to Oslo"                   # what would the teacher say?
+    schema-student ask --run mine < requests.jsonl > answers.jsonl   # {"query": ..., "schema_id": ...} a line
+
+    Asked is the adapter that the run ends with: DPO's, else SFT's; --adapter names another, --base-model without --run
+    a base alone. It reads prompts as its run did. --teacher-model MODEL asks that teacher instead.
+
+    Ends with 0 where the answer is valid; with 1 where it is not, and then what is wrong stands on standard error as
+    one JSON object. Of many requests each has a line with its verdict, in their order.
+    """
+    settings, arguments = _read_command(argv)
+    if arguments.request == "-" and not settings.run.dry_run and sys.stdin.isatty():
+        raise SettingsError("no request: give one, or rows of JSONL on standard input (see --help)")
+    reads = [Path(path) for path in (settings.student.adapter, _schema_file(arguments.schema)) if path]
+    if dry_run(settings, reads=reads, writes=[]):
+        return
+    with messages_beside_data():
+        all_valid = _ask_many(settings, arguments) if arguments.request == "-" else _ask_one(settings, arguments)
+    if not all_valid:
+        raise SystemExit(1)
+
+
+def _read_command(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
+    """The settings, with those of the run that trained the adapter where the command line does not say otherwise."""
+    settings, arguments = parse_command(argv, ask.__doc__, "ask", ASK)
+    named_base = settings.student.base_model != "auto"
+    adapter = settings.student.adapter
+    if not adapter and (settings.run.run or not named_base):
+        adapter = final_adapter(settings)
+    if not adapter and settings.run.run and not _asks_only_teacher(settings, arguments):
+        run_dir = paths(settings).run_dir
+        raise UserError(f"{run_dir} has no trained adapter: train it, name an --adapter, or leave --run out")
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        return settings, arguments  # loading says what is missing
+
+    from schema_student.student.loading import settings_of_adapter, settings_of_run
+
+    decided = settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))
+    settings, arguments = parse_command(argv, ask.__doc__, "ask", ASK, **decided)
+    return settings.changed(adapter=adapter), arguments
+
+
+def _schema_file(schema: str) -> str:
+    return "" if schema.lstrip().startswith("{") else schema
+
+
+def _asks_only_teacher(settings: Settings, arguments: argparse.Namespace) -> bool:
+    return settings.teacher.teacher_model != "auto" and not arguments.both
+
+
+def _ask_one(settings: Settings, arguments: argparse.Namespace) -> bool:
+    """Print the answer's value, or what is wrong with it; returns whether it is valid."""
+    from schema_student.data.questions import QuestionReader, read_day
+    from schema_student.student.ask import Question
+
+    schema = QuestionReader(settings, arguments.schema, arguments.schema_id).schema()
+    question = Question(schema, arguments.request, read_day(arguments.date))
+    answers = {name: asker([question])[0] for name, asker in _open_askers(settings, arguments).items()}
+    for name, answer in answers.items():
+        error = {} if answer.valid else {"error": answer.problem or "not valid against its schema"}
+        if error or (arguments.explain and answer.sureness):
+            _write(sys.stderr, {**error, "by": name, **_describe(answer)})
+    if arguments.both:
+        _write(sys.stdout, _side_by_side(question, answers))
+    elif all(answer.valid for answer in answers.values()):
+        _write(sys.stdout, *(answer.value for answer in answers.values()))
+    return all(answer.valid for answer in answers.values())
+
+
+def _ask_many(settings: Settings, arguments: argparse.Namespace) -> bool:
+    """Print a row for each row of standard input, in their order; returns whether all answers are valid."""
+    from schema_student.data.questions import QuestionReader
+
+    reader = QuestionReader(settings, arguments.schema, arguments.schema_id)
+    askers, all_valid = _open_askers(settings, arguments), True
+    lines = [(number, line) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    for begin in range(0, len(lines), CHUNK):
+        read = [_read(reader, number, line) for number, line in lines[begin : begin + CHUNK]]
+        questions = [each for each in read if not isinstance(each, dict)]
+        answered = {name: iter(asker(questions)) for name, asker in askers.items()}
+        for each in read:
+            row = each if isinstance(each, dict) else _row(each, {name: next(some) for name, some in answered.items()})
+            all_valid &= row["valid"]
+            _write(sys.stdout, row)
+    return all_valid
+
+
+def _read(reader: Any, number: int, line: str) -> Question | Row:
+    """The question of a line, or the row that says why there is none."""
+    try:
+        return reader.read_line(line, f"line {number}")
+    except UserError as error:
+        return {"query": None, "value": None, "valid": False, "problem": str(error)}
+
+
+def _open_askers(
+    settings: Settings, arguments: argparse.Namespace
+) -> dict[str, Callable[[Sequence[Question]], list[Answer]]]:
+    """Who is asked, by name: the student, which is loaded and said here, the teacher, or both."""
+    from schema_student.data.questions import ask_teacher
+    from schema_student.student.ask import Asking, ask_student
+
+    asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.explain)
+    teacher = partial(ask_teacher, settings=settings)
+    if _asks_only_teacher(settings, arguments):
+        return {"teacher": teacher}
+
+    from schema_student.student.loading import load_student
+
+    student = load_student(settings, adapter=settings.student.adapter or None)
+    log.info(
+        f"student: {student.choice.name} ({student.choice.reason}), {student.adapter or 'no adapter: the base alone'}"
+    )
+    own = partial(ask_student, student, settings=student.settings, asking=asking)
+    return {"student": own, "teacher": teacher} if arguments.both else {"student": own}
+
+
+def _row(question: Question, answers: dict[str, Answer]) -> Row:
+    """The line of an answer; of two, the student's with the teacher's in it."""
+    first, *others = [{"value": answer.value, **_describe(answer)} for answer in answers.values()]
+    return {"query": question.request, **first} | dict(zip(list(answers)[1:], others, strict=True))
+
+
+def _describe(answer: Answer) -> Row:
+    """What is known of an answer beside its value: the verdict, and what of the rest there is."""
+    verdict = {"valid": answer.valid, "violations": [asdict(each) for each in answer.violations]}
+    rest = {name: value for name, value in asdict(answer).items() if name not in ("value", *verdict) and value}
+    return verdict | rest
+
+
+def _side_by_side(question: Question, answers: dict[str, Answer]) -> Row:
+    from schema_student.schema.canonical import canonical
+    from schema_student.schema.compiling import CompiledSchema
+
+    assert isinstance(question.schema, CompiledSchema)
+    said = {canonical(answer.value, question.schema.schema) if answer.valid else None for answer in answers.values()}
+    return {name: answer.value for name, answer in answers.items()} | {"agree": len(said) == 1 and None not in said}
+
+
+def _write(stream: Any, value: Any) -> None:
+    """Write a value as one line of JSON in which nothing steers a terminal."""
+    print(escape_unprintable(dump_row(value)), file=stream, flush=True)

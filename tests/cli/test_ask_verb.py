@@ -1,0 +1,188 @@
+"""The verb ask: one JSON object on standard output, all else on standard error; many requests in their order."""
+
+import io
+import json
+import sys
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from schema_student.cli.main import VERBS
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import write_json, write_jsonl
+from schema_student.core.records import DatasetRow
+from schema_student.core.settings import default_settings, resolve_auto
+from schema_student.data import questions
+from schema_student.student import loading
+from schema_student.student.ask import Answer
+from schema_student.student.loading import attach_lora, load_student, save_adapter
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+ROOM = {
+    "type": "object",
+    "properties": {"beds": {"type": "integer"}},
+    "required": ["beds"],
+    "additionalProperties": False,
+}
+INLINE = ["--schema", json.dumps(CITY)]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The embedded student, loaded once."""
+    return load_student(default_settings(base_model="embedded"))
+
+
+@pytest.fixture
+def run(loaded, monkeypatch, tmp_path, capsys):
+    """Runs the verb in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "load_student", lambda settings, adapter=None: remember(settings, adapter))
+    asked = []
+
+    def remember(settings, adapter):
+        asked.append((settings, adapter))
+        loaded.settings, loaded.adapter = resolve_auto(settings, "embedded"), adapter
+        return loaded
+
+    def call(*argv, lines=""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        capsys.readouterr()
+        code = 0
+        try:
+            VERBS["ask"](list(argv))
+        except SystemExit as left:
+            code = left.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    call.asked = asked
+    return call
+
+
+def test_one_object_stands_on_standard_output_and_what_is_loaded_on_standard_error(run):
+    code, out, err = run(*INLINE, "a flight to Oslo")
+    assert code == 0 and json.loads(out) == {"city": "Oslo"} and out.count("\n") == 1
+    assert "student: embedded student" in err and "no adapter: the base alone" in err
+
+
+def test_a_schema_may_lie_in_a_file(run, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"type": "function", "function": {"name": "f", "parameters": CITY}}))
+    code, out, err = run("--schema", "s.json", "to Oslo")
+    assert code == 0 and json.loads(out) == {"city": "Oslo"} and "taken out of" in err
+
+
+def test_an_invalid_answer_leaves_standard_output_empty_and_says_why_as_json(run):
+    nothing = {**CITY, "properties": {"city": {"type": "string", "maxLength": 0}}}
+    code, out, err = run("--schema", json.dumps(nothing), "to Oslo")
+    error = json.loads(err.splitlines()[-1])
+    assert (code, out) == (1, "") and error["error"] == "not valid against its schema"
+    assert error["violations"][0]["keyword"] == "maxLength" and error["text"]
+
+
+def test_explain_gives_verdict_and_sureness_on_standard_error(run):
+    code, _, err = run(*INLINE, "to Oslo", "--explain")
+    said = json.loads(err.splitlines()[-1])
+    assert code == 0 and said["valid"] and said["sureness"]["log_p"] < 0 and said["sureness"]["least_sure"]
+
+
+def test_rows_of_standard_input_are_answered_in_order_and_a_broken_one_stops_none(run, loaded, tmp_path):
+    rows = [DatasetRow(schema_id=name, schema_json=json.dumps(schema), query="q", current_date="2026-01-31",
+                       ast_json="{}", is_valid=True, split="train").as_json()
+            for name, schema in (("city", CITY), ("room", ROOM))]  # fmt: skip
+    write_jsonl(tmp_path / "outputs" / "d_03_dataset.jsonl", rows)
+    lines = [
+        {"query": "to Oslo"}, {"query": "to Lyon", "schema_id": "room"}, {"query": "to Rome", "schema": CITY}, {},
+        {"query": "x", "schema_id": "rom"}, {"query": "x", "current_date": "soon"}, {"query": "to Bonn"},
+    ]  # fmt: skip
+    code, out, _ = run("--schema-id", "city", lines="\n".join([*map(json.dumps, lines), "{broken"]))
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and len(found) == 8
+    assert [each["value"] for each in (found[0], found[2])] == [{"city": "Oslo"}, {"city": "Rome"}]
+    assert found[1]["text"] == loaded.ask(ROOM, "to Lyon").text != loaded.ask(CITY, "to Lyon").text
+    assert found[6]["value"] == {"city": "Bonn"} and found[6]["query"] == "to Bonn"
+    problems = [each["problem"] for each in found if "problem" in each]
+    for number, word, problem in zip((4, 5, 6, 8), ("no query", "'room'", "YYYY-MM-DD", "JSON"), problems, strict=True):
+        assert problem.startswith(f"line {number}") and word in problem
+    assert run(*INLINE, lines='{"query": "to Oslo"}\n')[0] == 0
+
+
+def test_a_run_with_several_schemas_wants_an_id(run, tmp_path):
+    with pytest.raises(UserError, match="run student has no schemas here: give --schema"):
+        run("to Oslo")
+
+
+def test_without_a_request_and_at_a_terminal_it_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(SettingsError, match="no request"):
+        VERBS["ask"]([*INLINE])
+
+
+@pytest.fixture
+def trained(tmp_path, loaded):
+    """A run "mine" whose SFT and DPO adapters lie in ./outputs, and which reads schemas as JSON."""
+    settings = resolve_auto(default_settings(base_model="embedded", schema_rendering="json", lora_r=2), "embedded")
+    student = attach_lora(load_student(settings), settings)
+    folders = [tmp_path / "outputs" / "student_runs" / name / "checkpoint-final" for name in ("mine", "mine-dpo")]
+    for folder in folders:
+        save_adapter(folder, student)
+        write_json(folder.parent / "run_config.json", {"settings": settings.flat()})
+    return folders
+
+
+def test_a_run_is_asked_by_its_last_adapter_as_it_was_trained_unless_flags_say_otherwise(run, trained, tmp_path):
+    sft, dpo = (str(folder.relative_to(tmp_path)) for folder in trained)
+    run("--run", "mine", *INLINE, "to Oslo")
+    settings, adapter = run.asked[-1]
+    assert (adapter, settings.prompt.schema_rendering, settings.student.base_model) == (dpo, "json", "embedded")
+    run("--run", "mine", *INLINE, "to Oslo", "--schema-rendering", "compact")
+    assert run.asked[-1][0].prompt.schema_rendering == "compact"
+    run("--adapter", sft, *INLINE, "to Oslo")
+    assert run.asked[-1][1] == sft and run.asked[-1][0].prompt.schema_rendering == "json"
+    run("--base-model", "embedded", *INLINE, "to Oslo")
+    assert run.asked[-1][1] is None
+    trained[1].joinpath("adapter_config.json").unlink()
+    assert f"{sft}\n" in run("--run", "mine", *INLINE, "to Oslo")[2]
+    with pytest.raises(UserError, match="other has no trained adapter"):
+        run("--run", "other", *INLINE, "to Oslo")
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    """A teacher that answers everything with Oslo."""
+    answer = Answer({"city": "Oslo"}, True, (), '{"city":"Oslo"}', 0, 0.0)
+    monkeypatch.setattr(questions, "ask_teacher", lambda asked, settings: [answer] * len(asked))
+    return answer
+
+
+def test_a_named_teacher_is_asked_instead_and_no_student_is_loaded(run, taught):
+    code, out, _ = run(*INLINE, "anything", "--teacher-model", "m:1")
+    assert code == 0 and json.loads(out) == taught.value and not run.asked
+
+
+def test_both_stand_beside_each_other(run, taught):
+    for city, agree in (("Oslo", True), ("Rome", False)):
+        code, out, _ = run(*INLINE, f"to {city}", "--both")
+        assert code == 0 and json.loads(out) == {"student": {"city": city}, "teacher": taught.value, "agree": agree}
+    code, out, _ = run(*INLINE, "--both", lines='{"query": "to Rome"}')
+    row = json.loads(out)
+    assert row["value"] == {"city": "Rome"} and row["teacher"]["value"] == {"city": "Oslo"}
+
+
+def test_the_teacher_is_asked_for_an_answer_and_its_failure_is_a_problem(nothing_named, tmp_path):
+    settings = default_settings(teacher_model="embedded", output_dir=str(tmp_path))
+    (answer,) = questions.ask_teacher([questions.Question(CITY, "a word that nobody wrote", "2026-01-31")], settings)
+    assert not answer.valid and "gave no usable answer" in answer.problem and asdict(answer)
+
+
+def test_what_steers_a_terminal_is_escaped_and_the_json_says_the_same(run, taught, monkeypatch):
+    value = {"city": "O\u202eslo\x9b"}
+    monkeypatch.setattr(questions, "ask_teacher", lambda *_, **__: [Answer(value, True, (), "", 0, 0.0)])
+    _, out, _ = run(*INLINE, "x", "--teacher-model", "m:1")
+    assert out.strip().isprintable() and json.loads(out) == value
