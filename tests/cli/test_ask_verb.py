@@ -107,7 +107,7 @@ def test_rows_of_standard_input_are_answered_in_order_and_a_broken_one_stops_non
     assert [each["value"] for each in (found[0], found[2])] == [{"city": "Oslo"}, {"city": "Rome"}]
     assert found[1]["text"] == loaded.ask(ROOM, "to Lyon").text != loaded.ask(CITY, "to Lyon").text
     assert found[6]["value"] == {"city": "Bonn"} and found[6]["query"] == "to Bonn"
-    problems = [each["problem"] for each in found if "problem" in each]
+    problems = [each["problem"] for each in found if not each["query"]]
     for number, word, problem in zip((4, 5, 6, 8), ("no query", "'room'", "YYYY-MM-DD", "JSON"), problems, strict=True):
         assert problem.startswith(f"line {number}") and word in problem
     assert run(*INLINE, lines='{"query": "to Oslo"}\n')[0] == 0
