@@ -149,7 +149,7 @@ CASES = {
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
 OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
-OTHERS |= {"run": "other", "kind": ["merged", "merged"]}
+OTHERS |= {"run": "other", "kind": ["gguf"], "gguf_types": ["F16"]}
 
 
 def another(settings, name):

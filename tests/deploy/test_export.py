@@ -5,6 +5,7 @@ import re
 import shutil
 
 import exports
+import gguf_files
 import pytest
 import tiny
 import torch
@@ -18,7 +19,7 @@ from schema_student.deploy import export, merging, trial
 from schema_student.deploy.export import export_student
 from schema_student.deploy.source import find_source
 from schema_student.student.bases.record import BaseRecord, write_record
-from schema_student.student.loading import Student, load_student
+from schema_student.student.loading import Student, load_student, load_tokenizer
 from schema_student.student.tokens import encode_prompt
 
 
@@ -65,7 +66,9 @@ def test_the_folder_holds_bfloat16_safetensors_and_no_pickle(made):
 
 def test_it_loads_as_a_student_that_reads_the_same_prompts(made):
     student = Student.load(merged_folder(made), dtype="float32", max_new_tokens=4)
-    assert encode_prompt(student.tokenizer, " two\n") == encode_prompt(tiny.tiny_tokenizer(), " two\n")
+    assert encode_prompt(student.tokenizer, " two\n") == encode_prompt(
+        load_tokenizer(find_source(made).choice.base), " two\n"
+    )
     assert student.ask(exports.SCHEMA, "two", "2026-01-31").tokens > 0
 
 
@@ -140,8 +143,8 @@ def test_an_export_that_answers_worse_beyond_chance_is_refused():
 
 def test_another_tokenizer_is_refused_by_the_prompt(made):
     source = find_source(made)
-    other = tiny.tiny_tokenizer.__wrapped__()
-    prompts = trial.read_prompts(made, source.settings, tiny.tiny_tokenizer(), 2)
+    own, other = load_tokenizer(source.choice.base), gguf_files.bpe_tokenizer()
+    prompts = trial.read_prompts(made, source.settings, own, 2)
     trial.check_prompt_ids("it", other, prompts)
     other.chat_template = "{{ bos_token }}" + tiny.CHAT_TEMPLATE
     with pytest.raises(UserError, match=r"from token 1 on it reads \[2, .* in place of \[3, "):
@@ -217,7 +220,7 @@ def test_the_card_says_base_licence_data_and_how_it_was_tried(made):
 
 
 def test_the_card_says_what_the_base_was_dequantized_from_and_the_evaluation_s_rates(run, tmp_path):
-    base = tiny.save_tiny(tmp_path / "base")
+    base = exports.save_base(tmp_path / "base")
     write_record(base, BaseRecord("gemma3:270m", "0" * 64, "Q4_K_M", "gemma3", "Gemma Terms of Use\n---\nx: 1"))
     folder = paths(run).eval_dir("student-sft")
     rate = {"rate": 0.5, "low": 0.25, "high": 0.75, "n": 10, "k": 5}

@@ -480,7 +480,8 @@ class ExportSettings(Group):
 
     section = "export"
 
-    kind: list[Literal["merged"]] = setting(
-        "what to export: merged (base and adapter as one model, for Transformers)", min_length=1
+    kind: list[Literal["merged", "gguf"]] = setting(
+        "what to export: merged (base and adapter as one model, for Transformers), gguf (for llama.cpp)", min_length=1
     )
     export_prompts: int = setting("test prompts that an export answers before it is finished", ge=1)
+    gguf_types: list[Literal["F16", "Q8_0", "Q4_K_M"]] = setting("GGUF files to write, by their weights", min_length=1)

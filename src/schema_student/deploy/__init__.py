@@ -2,9 +2,14 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    source   which student of a run, how it is asked, what is known of its base and its rates
-    trial    test prompts, answers to them, and whether those are the adapter's
-    merging  base and adapter as one model, in float32, held against the adapter
-    card     README.md of an export
-    export   each kind made beside, loaded back, tried, then put in its place
+    source           which student of a run, how it is asked, what is known of its base and its rates
+    trial            test prompts, answers to them, and whether those are the adapter's
+    merging          base and adapter as one model, in float32, held against the adapter
+    gguf_vocabulary  a tokenizer in the words of GGUF
+    gguf_weights     weights by their names there, quantized
+    gguf_file        a merged Gemma 3 -> a GGUF file
+    llamacpp         a GGUF file in llama.cpp's server
+    gguf_trial       GGUF files, each asked the test prompts
+    card             README.md of an export
+    export           each kind made beside, loaded back, tried, then put in its place
 """

@@ -23,14 +23,21 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.deploy.card import write_card
+from schema_student.deploy.gguf_trial import export_gguf
 from schema_student.deploy.merging import Merged, merge_source, write_merged
 from schema_student.deploy.source import Source, find_evaluation, find_source
 from schema_student.deploy.trial import Made
 from schema_student.student.choice import base_digest
 from schema_student.student.loading import RUN_DECIDES
 
-KINDS: dict[str, Callable[[Merged, Path, AnySettings], Made]] = {"merged": write_merged}
-DECIDING: dict[str, tuple[str, ...]] = {"merged": ()}  # the settings of the group that decide a kind
+KINDS: dict[str, Callable[[Merged, Path, AnySettings], Made]] = {
+    "merged": write_merged,
+    "gguf": export_gguf,
+}
+DECIDING: dict[str, tuple[str, ...]] = {  # the settings of the group that decide a kind
+    "merged": (),
+    "gguf": ("gguf_types",),
+}
 
 
 def export_student(given: AnySettings) -> list[Path]:

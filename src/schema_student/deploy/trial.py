@@ -100,9 +100,13 @@ def grade_answer(prompt: TrialPrompt, text: str, asked: ResolvedSettings, ids: S
 def check_prompt_ids(name: str, tokenizer: Any, prompts: Sequence[TrialPrompt]) -> None:
     """Raise UserError where an exported tokenizer encodes a prompt differently."""
     for prompt in prompts:
-        found = encode_prompt(tokenizer, prompt.text)
-        if found != prompt.ids:
-            raise UserError(f"{name}: {describe_ids(prompt.ids, found)} (request: {prompt.request.query[:60]!r})")
+        check_prompt(name, prompt, encode_prompt(tokenizer, prompt.text))
+
+
+def check_prompt(name: str, prompt: TrialPrompt, found: list[int]) -> None:
+    """Raise UserError where a prompt has other token ids than the adapter reads."""
+    if found != prompt.ids:
+        raise UserError(f"{name}: {describe_ids(prompt.ids, found)} (request: {prompt.request.query[:60]!r})")
 
 
 def describe_ids(wanted: Sequence[int], found: Sequence[int]) -> str:

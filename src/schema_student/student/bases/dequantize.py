@@ -22,6 +22,7 @@ from schema_student.student.bases.record import BaseRecord, write_record
 
 SLIM = ".without-tokenizer.gguf"
 UINT32 = 4
+LAYERS_OF_27B = 62
 
 
 def dequantize(path: Path, folder: Path, facts: BaseRecord, tokenizer: Path | None = None) -> BaseRecord:
@@ -143,7 +144,23 @@ def _save_weights(header: Header, folder: Path, rows: int) -> None:
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise UserError(f"{header.path} has weights that are not finite numbers ({broken[0]})")
+    _set_attention(model.config, header)
     _save_model(model, folder)
+
+
+def _set_attention(config: Any, header: Header) -> None:
+    """Say how a Gemma 3 attends where Transformers takes the published sizes for granted: windows, and the scale.
+
+    llama.cpp divides by the root of the head's size, but for the one of 62 layers; each n-th layer sees all.
+    """
+    if header.architecture != "gemma3":
+        return
+    period = header.metadata.get("gemma3.attention.sliding_window_pattern")
+    if isinstance(period, int) and period > 0:
+        kinds = ("sliding_attention", "full_attention")
+        config.layer_types = [kinds[(i + 1) % period == 0] for i in range(config.num_hidden_layers)]
+    if config.num_hidden_layers != LAYERS_OF_27B:
+        config.query_pre_attn_scalar = config.head_dim
 
 
 def _save_model(model: Any, folder: Path) -> None:

@@ -120,13 +120,13 @@ def _byte_level(header: Header, tokens: list[str]) -> Tokenizer:
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"{header.path}: its tokenizer's merges are not of its vocabulary: {error}") from None
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_cutters(CUTS[cut]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(make_cutters(CUTS[cut]))
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _cutters(cut: str) -> list[Any]:
-    """What cuts a text before it is merged, and writes its bytes as letters."""
+def make_cutters(cut: str) -> list[Any]:
+    """Make what cuts a text before it is merged, and writes its bytes as letters."""
     from tokenizers import Regex, pre_tokenizers
 
     if cut in ("", "digits"):  # GPT-2's own expression, after single digits
