@@ -113,7 +113,15 @@ PLACE = (
     "eval_student",
     "kind",
 )  # or an input's digest
-MANNER = ("overwrite", "dry_run", "report_to", "push_to_hub", "hub_public", *GROUPS["server"].model_fields)
+MANNER = (
+    "overwrite",
+    "dry_run",
+    "report_to",
+    "push_to_hub",
+    "hub_public",
+    "ollama_create",
+    *GROUPS["server"].model_fields,
+)
 ALLOWANCE = ("beta_published",)  # allows values of others
 COUNTED = ("processes",)  # make_run stamps how many there are
 UNDECIDING = {*PLACE, *MANNER, *ALLOWANCE, *COUNTED}
@@ -133,7 +141,7 @@ CASES = {
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("align", {}, (*GROUPS["lora"].model_fields, *BATCH)),  # the adapter has its shape
-    "exports": ("export", {}, ("export_prompts",)),  # how it is tried
+    "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (
         "rollouts",

@@ -138,6 +138,8 @@ def test_an_export_that_answers_worse_beyond_chance_is_refused():
     good, bad = [trial.Answered("{}", 5)] * 20, [trial.Answered("", 0)] * 20
     with pytest.raises(UserError, match="merged answers worse than the adapter: schema_valid_rate 0 of 20"):
         trial.try_answers("merged", bad, good)
+    (line,) = trial.try_answers("Q4_K_M", bad, good, quantized=True).lines
+    assert "WORSE than the adapter beyond chance: schema_valid_rate, right_rate" in line
     assert trial.try_answers("merged", good[:18] + bad[:2], good).facts["tried"]["right_rate"]["k"] == 18
 
 

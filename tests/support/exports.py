@@ -35,21 +35,22 @@ def write_adapter(folder: Path, settings: Settings, scale: float = 0.3) -> Path:
     return folder
 
 
-def save_base(folder: Path, seed: int = 0) -> Path:
+def save_base(folder: Path, template: str = tiny.CHAT_TEMPLATE) -> Path:
     """Save the tiny model with a tokenizer that llama.cpp has as well: byte-level, with one merge, cut as GPT-2's."""
     from tokenizers import pre_tokenizers
 
     tokenizer = gguf_files.bpe_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tiny.tiny_model(seed).save_pretrained(folder)
+    tokenizer.chat_template = template
+    tiny.tiny_model().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def write_run(folder: Path, **changes) -> Settings:
+def write_run(folder: Path, template: str = tiny.CHAT_TEMPLATE, **changes) -> Settings:
     """Write a run "student": its adapter, run_config.json and six test requests; settings that export it."""
     small = {"max_new_tokens": 12, "export_prompts": 4, "max_seq_length": 512, **changes}
-    save_base(folder / "base")
+    save_base(folder / "base", template)
     settings = tiny.tiny_settings(folder, **small)
     where = paths(settings)
     adapter = write_adapter(where.sft_checkpoint, settings)

@@ -15,7 +15,7 @@ def export(argv: Sequence[str]) -> None:
     """Export a student, tried on test prompts -> exports/RUN/KIND/.
 
     schema-student export --run mine
-    schema-student export --adapter outputs/student_runs/mine/checkpoint-final --kind merged,gguf
+    schema-student export --adapter outputs/student_runs/mine/checkpoint-final --kind merged,gguf,ollama
 
     The student is --adapter, else the run's DPO student, else its SFT student, asked as its run was. Each kind has a
     card (README.md) and export.json; it is loaded back, and answers test prompts before it is put in its place.

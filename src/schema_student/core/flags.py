@@ -50,6 +50,7 @@ PATHS = {
     "base_model",
     "adapter",
     "reward_model",
+    "system_schema",
 }
 COMPLETE_PATH = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 

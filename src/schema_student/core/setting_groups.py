@@ -480,8 +480,20 @@ class ExportSettings(Group):
 
     section = "export"
 
-    kind: list[Literal["merged", "gguf"]] = setting(
-        "what to export: merged (base and adapter as one model, for Transformers), gguf (for llama.cpp)", min_length=1
+    kind: list[Literal["merged", "gguf", "ollama", "vllm"]] = setting(
+        "what to export: merged (base and adapter as one model, for Transformers), gguf (for llama.cpp), ollama (GGUF "
+        "and Modelfile), vllm (a folder and its command line)",
+        min_length=1,
     )
     export_prompts: int = setting("test prompts that an export answers before it is finished", ge=1)
     gguf_types: list[Literal["F16", "Q8_0", "Q4_K_M"]] = setting("GGUF files to write, by their weights", min_length=1)
+    ollama_type: Literal["F16", "Q8_0", "Q4_K_M"] = setting("weights of Ollama's GGUF file")
+    system_schema: PathName = setting(
+        "file with a JSON Schema that the Modelfile's system text fixes, so that requests are asked without one; "
+        '"" = none'
+    )
+    ollama_create: str = setting(
+        '[OWNER/]NAME[:TAG] to give the model to the local Ollama under, by `ollama create`; "" = it is not given',
+        pattern=r"^(([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9][A-Za-z0-9._-]*)?)?$",
+    )
+    vllm_lora: bool = setting("vllm: serve the adapter on its base, not one merged model")

@@ -10,6 +10,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     gguf_file        a merged Gemma 3 -> a GGUF file
     llamacpp         a GGUF file in llama.cpp's server
     gguf_trial       GGUF files, each asked the test prompts
+    turns            what stands around each turn in a chat template
+    ollama           a GGUF file and its Modelfile
+    vllm             a folder and its command line
     card             README.md of an export
     export           each kind made beside, loaded back, tried, then put in its place
 """

@@ -25,18 +25,24 @@ from schema_student.core.stamps import digest, make_stamp
 from schema_student.deploy.card import write_card
 from schema_student.deploy.gguf_trial import export_gguf
 from schema_student.deploy.merging import Merged, merge_source, write_merged
+from schema_student.deploy.ollama import create_in_ollama, export_ollama
 from schema_student.deploy.source import Source, find_evaluation, find_source
 from schema_student.deploy.trial import Made
+from schema_student.deploy.vllm import export_vllm
 from schema_student.student.choice import base_digest
 from schema_student.student.loading import RUN_DECIDES
 
 KINDS: dict[str, Callable[[Merged, Path, AnySettings], Made]] = {
     "merged": write_merged,
     "gguf": export_gguf,
+    "ollama": export_ollama,
+    "vllm": export_vllm,
 }
 DECIDING: dict[str, tuple[str, ...]] = {  # the settings of the group that decide a kind
     "merged": (),
     "gguf": ("gguf_types",),
+    "ollama": ("ollama_type",),
+    "vllm": ("vllm_lora",),
 }
 
 
@@ -56,7 +62,7 @@ def export_kind(kind: str, given: AnySettings, source: Source, prepare: Callable
     target = paths(given).exports / kind
     stamp = make_stamp(given, kind=kind, asked=_asked(source), base_digest=base_digest(source.choice.base))
     stamp["settings"] |= {name: given.value(name) for name in DECIDING[kind]}
-    with open_artifact(target, stamp, [source.weights], given.run.overwrite) as artifact:
+    with open_artifact(target, stamp, _inputs(kind, given, source), given.run.overwrite) as artifact:
         if not artifact.done:
             merged = prepare()
             with _beside(target) as folder:
@@ -65,7 +71,14 @@ def export_kind(kind: str, given: AnySettings, source: Source, prepare: Callable
                 shutil.rmtree(artifact.work, ignore_errors=True)  # where a kill came before it was marked finished
                 folder.replace(artifact.work)
                 artifact.finish({"kind": kind})
+    if kind == "ollama" and given.export.ollama_create:
+        create_in_ollama(target, given.export.ollama_create)
     return target
+
+
+def _inputs(kind: str, given: AnySettings, source: Source) -> list[Path]:
+    schema = given.export.system_schema if kind == "ollama" else ""
+    return [source.weights, *([Path(schema)] if schema else [])]
 
 
 def _asked(source: Source) -> Row:

@@ -26,6 +26,7 @@ from schema_student.deploy.trial import (
 from schema_student.student.bases.comparison import probe_texts
 from schema_student.student.bases.dequantize import dequantize
 from schema_student.student.bases.gguf_header import read_header
+from schema_student.student.bases.placing import safe_name
 from schema_student.student.bases.record import BaseRecord
 from schema_student.student.loading import load_student
 
@@ -49,7 +50,7 @@ def export_gguf(merged: Merged, folder: Path, given: AnySettings) -> Made:
 
 def file_name(merged: Merged, kind: str) -> str:
     """Name a GGUF file as llama.cpp's users do: RUN-TYPE.gguf."""
-    return f"{merged.source.run}-{kind}.gguf"
+    return f"{safe_name(merged.source.run)}-{kind}.gguf"
 
 
 def make_gguf(merged: Merged, path: Path, kind: str) -> Tried:
@@ -62,7 +63,7 @@ def make_gguf(merged: Merged, path: Path, kind: str) -> Tried:
     read_header(path)
     where, answers, others = _ask_llamacpp(merged, path) if has_llamacpp() else _ask_dequantized(merged, path)
     log.info(f"{path.name}: asked {len(answers)} test prompts {where}")
-    tried = try_answers(path.name, answers, merged.adapter_answers)
+    tried = try_answers(path.name, answers, merged.adapter_answers, quantized=kind != "F16")
     facts = {**tried.facts, "tried_by": where, "tokenizer_differs_on": others}
     return Tried(facts, [f"{tried.lines[0]}; {where}"])
 

@@ -136,26 +136,30 @@ class Made:
     usage: str
 
 
-def try_answers(name: str, answers: Sequence[Answered], adapter: Sequence[Answered]) -> Tried:
+def try_answers(name: str, answers: Sequence[Answered], adapter: Sequence[Answered], quantized: bool = False) -> Tried:
     """Hold an export's answers against the adapter's.
 
-    Raises UserError where it is worse beyond chance: where the intervals of a rate do not meet.
+    Raises UserError where it is worse beyond chance: where the intervals of a rate do not meet. Of a quantized one, of
+    which that may be, it is only said.
     """
     found = compare(answers, adapter)
-    for rate in ("schema_valid_rate", "right_rate"):
-        ours, theirs = found[rate], found[f"adapter_{rate}"]
-        if ours["high"] < theirs["low"]:
-            raise UserError(
-                f"{name} answers worse than the adapter: {rate} {ours['k']} of {ours['n']}, the adapter "
-                f"{theirs['k']}; it is not the same student, and was not kept"
-            )
+    lost = [
+        rate for rate in ("schema_valid_rate", "right_rate") if found[rate]["high"] < found[f"adapter_{rate}"]["low"]
+    ]
+    if lost and not quantized:
+        ours, theirs = found[lost[0]], found[f"adapter_{lost[0]}"]
+        raise UserError(
+            f"{name} answers worse than the adapter: {lost[0]} {ours['k']} of {ours['n']}, the adapter {theirs['k']}; "
+            "it is not the same student, and was not kept"
+        )
     counts = {key: rate["k"] for key, rate in found.items() if key != "prompts"}
     line = (
         f"{name}: of {found['prompts']} test prompts {counts['schema_valid_rate']} answered validly and "
         f"{counts['right_rate']} as asked (the adapter {counts['adapter_schema_valid_rate']} and "
         f"{counts['adapter_right_rate']}); {counts['same_answer_as_adapter']} answers are the adapter's, word for word"
     )
-    log.info(line)
+    line += f"; WORSE than the adapter beyond chance: {', '.join(lost)}" if lost else ""
+    (log.warning if lost else log.info)(line)
     return Tried({"tried": found}, [line])
 
 
