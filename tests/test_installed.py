@@ -42,7 +42,10 @@ def imported_packages():
 
 
 def test_the_dependencies_are_what_the_package_imports():
-    imported = imported_packages() - names(PROJECT["optional-dependencies"]["gpu"])
+    extras = PROJECT["optional-dependencies"]
+    imported = imported_packages() - names(
+        [each for extra in ("gpu", "llamacpp", "export", "trl") for each in extras.get(extra, ())]
+    )
     assert names(PROJECT["dependencies"]) == imported
 
 

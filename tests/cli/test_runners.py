@@ -125,7 +125,7 @@ def test_from_and_until_choose_stages_and_are_not_passed_on(checkout, flags, fir
         re.findall(r"^== \d+/11 (\w+)", done.stdout, re.MULTILINE)
         == STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     )
-    assert "--from" not in done.stdout
+    assert "--from" not in re.sub(r"(?m)^.*schema-student .*$", "", done.stdout)  # but in what may come next
 
 
 @pytest.mark.parametrize(

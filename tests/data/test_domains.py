@@ -257,20 +257,6 @@ def test_no_phrase_means_two_operators(language):
         assert len(set(said)) == len(said)
 
 
-def templates(node):
-    """All templates of a bank: texts with a placeholder and words of their own."""
-    if isinstance(node, str):
-        return {node} if "{" in node and any(c.isalpha() for c in node.replace("{}", "")) else set()
-    return set().union(*map(templates, node.values() if isinstance(node, dict) else node))
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_the_teacher_shares_no_template_with_pretraining(language):
-    teacher, pretraining = (templates(load_bank(name)[language]) for name in ("teacher", "pretraining"))
-    assert len(teacher) > 140
-    assert teacher & pretraining == set()
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_schemas_lack_is_said_in_words_of_its_own(language):
     bank = load_bank("teacher")[language]

@@ -154,11 +154,13 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     monkeypatch.setattr("schema_student.preference.samples._least_logps", killed)
     with pytest.raises(KeyboardInterrupt):
         read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
-    lines = path.read_text().splitlines(keepends=True)
+    assert path.read_bytes() == bytes_then  # stands until what replaces it is whole
+    draft = path.parent / ".new" / path.name
+    lines = draft.read_text().splitlines(keepends=True)
     assert len(lines) == 12
-    path.write_text("".join(lines[:8]))
-    read_answers(settings, rows, lambda: loaded)
-    assert path.read_bytes() == bytes_then
+    draft.write_text("".join(lines[:8]))
+    read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
+    assert path.read_bytes() == bytes_then and not draft.exists()
 
 
 def dataset_rows(count: int = 40) -> list[dict]:

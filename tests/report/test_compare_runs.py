@@ -70,7 +70,7 @@ def test_a_run_without_dpo_is_named(settings):
 
 
 def test_the_script_says_what_it_would_do_and_what_it_needs(tmp_path, monkeypatch, capsys):
-    assert run_script(monkeypatch, "compare_runs", "--dry-run", "--output-dir", str(tmp_path), "--runs", "a,b") == 0
+    assert run_script(monkeypatch, "compare_runs", "--dry-run", "--output-dir", str(tmp_path), "--runs", "a,b") == 1
     said = capsys.readouterr().out
     assert "a-dpo/training_metrics.jsonl (MISSING" in said and "reports/a-vs-b/compare.html (absent)" in said
     assert run_script(monkeypatch, "compare_runs", "--output-dir", str(tmp_path)) == 1

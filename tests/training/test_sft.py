@@ -206,7 +206,7 @@ def test_a_row_longer_than_a_batch_is_dropped_and_counted_or_refused(tmp_path, c
         sft.train_sft(settings.changed(overlong="refuse"))
     shutil.rmtree(tmp_path / "outputs" / "student_runs")
     sft.train_sft(settings)
-    assert "left out 1 rows: longer than batch_tokens" in capsys.readouterr().out
+    assert "left out 1: longer than batch_tokens" in capsys.readouterr().out
     config = json.loads((paths(settings).run_dir / "run_config.json").read_text())
     assert config["left_out"] == {"longer than batch_tokens": 1}
 
@@ -237,7 +237,7 @@ def test_rows_that_do_not_fit_are_counted_or_refused(tmp_path, capsys):
     sft.train_sft(settings)
     config = json.loads((paths(settings).run_dir / "run_config.json").read_text())
     assert config["left_out"] == {"completion longer than max_new_tokens": 1, "no supervised token": 1}
-    assert "left out 1 rows: no supervised token" in capsys.readouterr().out
+    assert "left out 1: no supervised token" in capsys.readouterr().out
 
 
 def test_a_corpus_without_training_rows_is_refused(tmp_path):
