@@ -60,13 +60,13 @@ def same_run(a: Path, b: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-STAMPED = ("settings", "seed", "inputs", "base_digest", "processes")
+STAMPED = ("settings", "seed", "inputs", "base_digest", "processes", "workers")
 
 
 def unfinish(run_dir: Path) -> None:
     """Leave a finished run as a kill before its end does: begun by its stamp, not finished."""
     meta = read_json(beside(run_dir, "meta"))
-    write_json(beside(run_dir, "partial"), {name: meta[name] for name in STAMPED})
+    write_json(beside(run_dir, "partial"), {name: meta[name] for name in STAMPED if name in meta})
     beside(run_dir, "meta").unlink()
 
 
