@@ -37,6 +37,10 @@ ASK: Own = {
     "--repair": {"metavar": "N", "type": int, "default": 0, "help": "times that an invalid answer is shown its faults"},
     "--samples": {"metavar": "K", "type": int, "default": 0, "help": "draw K answers, take the first valid one"},
     "--vote": {"action": "store_true", "help": "of --samples, take the meaning that most valid ones agree on"},
+    "--constrained": {
+        "action": "store_true",
+        "help": "write only what the schema allows; what of it no grammar holds is named, and judged as ever",
+    },
     "--explain": {
         "action": "store_true",
         "help": "on standard error: verdict, log p of the answer, and the tokens that the student was least sure of",
@@ -155,7 +159,7 @@ def _open_askers(
     from schema_student.data.questions import ask_teacher
     from schema_student.student.ask import Asking, ask_student
 
-    asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.explain)
+    asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.constrained, arguments.explain)
     teacher = partial(ask_teacher, settings=settings)
     if _asks_only_teacher(settings, arguments):
         return {"teacher": teacher}

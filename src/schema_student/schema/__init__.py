@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ranks         how far from right an answer is, and what each rank is called
     parsing       text -> JSON value, strictly by RFC 8259
     structure     what a $ref names; shape; order of properties
+    conditions    if/then/else as alternatives
     dynamic_references  $dynamicRef and $recursiveRef as plain references
     limits        numbers beyond a double, references that only name each other
     sizes         how large the instances of a schema are at least

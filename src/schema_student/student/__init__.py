@@ -10,6 +10,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     blockwise_head  log-probabilities of targets, block by block of the vocabulary
     prompt_tree     many sequences that share prefixes -> one row
     batching        examples as ids, which of them share a batch
+    constraints     what a schema allows next: its grammar, masks, and what the grammar does not hold
     key_values      keys and values of prompts, and of the rows that are being written
     decoding        rows written together, each making room for the next
     generation      answers to prompts, greedy or sampled

@@ -49,6 +49,7 @@ class Asking:
     repairs: int = 0  # times that an invalid answer is shown its violations
     samples: int = 0  # answers drawn at sample_temperature, of which the first valid one is taken; 0 = greedy
     vote: bool = False  # take of the samples the meaning that most valid ones agree on
+    constrained: bool = False  # write only what the schema allows, as far as its grammar holds it
     explain: bool = False  # measure how sure the student was of each token
 
     def __post_init__(self) -> None:
@@ -87,6 +88,7 @@ class Answer:
     problem: str | None = None
     repairs: int = 0
     votes: Votes | None = None
+    mask_changes: int = 0
     sureness: Sureness | None = field(default=None, repr=False)
 
 
@@ -118,10 +120,11 @@ def ask_student(
 ) -> list[Answer]:
     """Answer questions, in their order; those of one schema share its work.
 
-    A prompt that leaves no room for an answer is a problem of that answer alone. Raises SchemaError for a schema that
-    cannot be used.
+    A prompt that leaves no room for an answer, or a schema that cannot constrain one, is a problem of that answer
+    alone. Raises SchemaError for a schema that cannot be used.
     """
-    asking, found = asking or Asking(), [_prepare(student, question, settings) for question in questions]
+    asking = asking or Asking()
+    found = [_prepare(student, question, settings, asking) for question in questions]
     open_questions = [each for each in found if not isinstance(each, Answer)]
     tries = iter(_answer_all(student, open_questions, settings, asking))
     return [each if isinstance(each, Answer) else _as_answer(student, next(tries), asking) for each in found]
@@ -135,8 +138,10 @@ def find_room(settings: ResolvedSettings) -> int:
 Prepared = tuple[Question, CompiledSchema, str | Turns]
 
 
-def _prepare(student: TextGenerator, question: Question, settings: ResolvedSettings) -> Prepared | Answer:
-    """The prompt of a question, or the answer that it has no room for one."""
+def _prepare(
+    student: TextGenerator, question: Question, settings: ResolvedSettings, asking: Asking
+) -> Prepared | Answer:
+    """The prompt of a question, or the answer that it has no room for one, or a schema that cannot constrain it."""
     schema = question.schema
     compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
     prompt = render_prompt(compiled.schema, question.request, question.day, settings.prompt.schema_rendering)
@@ -144,34 +149,41 @@ def _prepare(student: TextGenerator, question: Question, settings: ResolvedSetti
     if length > room:
         problem = f"the prompt has {length} tokens, of {room} that fit; give a smaller schema or request"
         return Answer(None, False, (), "", 0, 0.0, problem)
+    if asking.constrained:
+        from schema_student.student.generation import constrain
+
+        try:
+            constrain(student, [compiled.schema])
+        except UserError as error:
+            return Answer(None, False, (), "", 0, 0.0, str(error))
     return question, compiled, prompt
 
 
 def _answer_all(
     student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, asking: Asking
 ) -> list[_Try]:
-    chosen = [_choose(tries, asking) for tries in _write(student, prepared, settings, asking.samples)]
-    return _repair(student, chosen, settings, asking.repairs)
+    chosen = [_choose(tries, asking) for tries in _write(student, prepared, settings, asking, asking.samples)]
+    return _repair(student, chosen, settings, asking)
 
 
-def _repair(student: TextGenerator, tries: Sequence[_Try], settings: ResolvedSettings, repairs: int) -> list[_Try]:
+def _repair(student: TextGenerator, tries: Sequence[_Try], settings: ResolvedSettings, asking: Asking) -> list[_Try]:
     """Show invalid answers their violations, each its latest one, and keep the best; what does not fit is left."""
     best, latest = list(tries), list(tries)
-    for number in range(1, repairs + 1):
+    for number in range(1, asking.repairs + 1):
         again = {i: _show_violations(latest[i]) for i, each in enumerate(best) if not each.valid}
         fitting = {
             i: (latest[i].question, latest[i].compiled, prompt)
             for i, prompt in again.items()
             if len(encode_prompt(student.tokenizer, prompt)) <= find_room(settings)
         }
-        for i, (each,) in zip(fitting, _write(student, list(fitting.values()), settings), strict=True):
+        for i, (each,) in zip(fitting, _write(student, list(fitting.values()), settings, asking), strict=True):
             latest[i] = replace(each, repairs=number, votes=tries[i].votes)
             best[i] = max(best[i], latest[i], key=_quality)
     return best
 
 
 def _write(
-    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, samples: int = 0
+    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, asking: Asking, samples: int = 0
 ) -> list[list[_Try]]:
     """Write and judge the greedy answer to each prompt, or samples."""
     from schema_student.student.generation import generate
@@ -184,6 +196,7 @@ def _write(
         temperature=settings.sampling.sample_temperature if samples else 0.0,
         samples=samples or 1,
         seed=settings.run.seed,
+        schemas=[compiled.schema for _, compiled, _ in prepared] if asking.constrained else None,
     )
     strip = settings.verdict.strip_fences
     return [
@@ -228,5 +241,6 @@ def _as_answer(student: TextGenerator, tried: _Try, asking: Asking) -> Answer:
         tried.problem,
         tried.repairs,
         tried.votes,
+        written.mask_changes,
         sureness,
     )

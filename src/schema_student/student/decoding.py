@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from schema_student.student.attention import use_attention
+from schema_student.student.constraints import Constraint, Guide
 from schema_student.student.key_values import Prompts, Slots, cut_reading, read_prompts
 
 COMPACT_BELOW = 0.75  # where no row waits, empty slots are dropped once fewer than this share of them are full
@@ -30,10 +32,11 @@ FAMILIAR = 3  # tokens that must have stood before for what followed them to be 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt to continue, and the seed of its own draws."""
+    """A prompt to continue, the seed of its own draws, and what its answer has to obey."""
 
     prompt_ids: list[int]
     seed: int = 0
+    constraint: Constraint | None = None
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Written:
     ids: list[int]
     seconds: float
     draws: random.Random
+    guide: Guide | None = None
 
 
 def decode(
@@ -93,7 +97,10 @@ class _Decoder:
     ) -> None:
         self.prompts, self.model, self.bar = [row.prompt_ids for row in rows], model, bar
         self.stop_ids, self.max_new_tokens, self.temperature = stop_ids, max_new_tokens, temperature
-        self.written = [Written([], 0.0, random.Random(row.seed)) for row in rows]
+        self.written = [
+            Written([], 0.0, random.Random(row.seed), row.constraint.start() if row.constraint else None)
+            for row in rows
+        ]
         self.unread = 0  # the first row that was not read
         self.read: deque[tuple[int, Prompts, int]] = deque()  # row, and where its prompt was read
         self.live: list[int | None] = [None] * min(batch_size, len(rows))  # the row in each slot; None: it has ended
@@ -165,23 +172,32 @@ class _Decoder:
             chosen_NT = logits_NTV.max(
                 -1
             ).indices.tolist()  # the first of equal ones, as argmax, in a third of its time
-        seconds, counts = (time.monotonic() - started) / len(rows), []
-        for row, chosen, guess in zip(rows, chosen_NT, guesses, strict=True):
-            self.written[row].seconds += seconds
-            counts.append(self._add_right(row, chosen, guess))
+        counts = [
+            self._add_right(row, chosen, guess, logits_TV)
+            for row, chosen, guess, logits_TV in zip(rows, chosen_NT, guesses, logits_NTV, strict=True)
+        ]
+        seconds = (time.monotonic() - started) / len(rows)
+        for each in written:
+            each.seconds += seconds
         if self.bar is not None:
             self.bar.update(sum(map(self._has_ended, rows)))
         return counts
 
-    def _add_right(self, row: int, chosen: list[int], guess: list[int]) -> int:
+    def _add_right(self, row: int, chosen: list[int], guess: list[int], logits_TV: torch.Tensor) -> int:
         """Add what was chosen up to the first token that was guessed otherwise, or to the end; returns how many."""
-        ids = self.written[row].ids
-        begun = len(ids)
-        for token, guessed in zip(chosen, [*guess, None], strict=True):
-            ids.append(token)
+        written = self.written[row]
+        begun = len(written.ids)
+        for i, (token, guessed) in enumerate(zip(chosen, [*guess, None], strict=True)):
+            if written.guide:
+                token = written.guide.take(token, logits_TV[i], partial(self._choose, written.draws))
+            written.ids.append(token)
             if token != guessed or self._has_ended(row):
                 break
-        return len(ids) - begun
+        return len(written.ids) - begun
+
+    def _choose(self, draws: random.Random, logits_V: torch.Tensor) -> int:
+        """Choose one of the tokens that a grammar allows: the likeliest, or a further draw."""
+        return _sample(logits_V[None], self.temperature, [draws])[0] if self.temperature else int(logits_V.argmax())
 
     def _has_ended(self, row: int) -> bool:
         ids = self.written[row].ids

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
+from schema_student.core.log import log
 from schema_student.core.progress import Progress
+from schema_student.student.constraints import Constraint, compile_constraint, open_engine
 from schema_student.student.decoding import Row, Written, decode
 from schema_student.student.tokens import Turns, encode_completion, encode_prompt
 
@@ -28,6 +31,7 @@ class Generation:
     finished: bool
     seconds: float
     ids: tuple[int, ...] = ()  # the stop id included
+    mask_changes: int = 0  # tokens that a constraint refused, and another one was written
 
 
 def generate(
@@ -39,14 +43,21 @@ def generate(
     samples: int = 1,
     seed: int = 0,
     progress: str | Progress = "",
+    schemas: Sequence[dict[str, Any]] | None = None,
 ) -> list[list[Generation]]:
     """Generate `samples` answers to each prompt, in the order given; temperature 0 is greedy.
 
     A sample depends on (seed, prompt, number of the sample), never on what shares its batch.
-    `progress` names a new progress bar, or is one that counts answers.
+    `progress` names a new progress bar, or is one that counts answers. `schemas`, one a prompt, constrain the answers:
+    raises UnenforceableError for one that cannot.
     """
     prompt_ids = [encode_prompt(student.tokenizer, prompt) for prompt in prompts]
-    rows = [Row(ids, _row_seed(seed, ids, sample)) for ids in prompt_ids for sample in range(samples)]
+    constraints = constrain(student, schemas) if schemas is not None else [None] * len(prompts)
+    rows = [
+        Row(ids, _row_seed(seed, ids, sample), constraint)
+        for ids, constraint in zip(prompt_ids, constraints, strict=True)
+        for sample in range(samples)
+    ]
     order = sorted(range(len(rows)), key=lambda i: (rows[i].prompt_ids, i))  # neighbors share the longest prefixes
     stop_ids = find_stop_ids(student)
     named = progress if isinstance(progress, str) else ""
@@ -68,6 +79,21 @@ def generate(
     return [answers[i * samples : (i + 1) * samples] for i in range(len(prompts))]
 
 
+def constrain(student: TextGenerator, schemas: Sequence[dict[str, Any]]) -> list[Constraint]:
+    """Compile the constraints of schemas for a student's tokens; raises UnenforceableError."""
+    engine = open_engine(student.tokenizer, find_stop_ids(student))
+    constraints = [compile_constraint(schema, engine) for schema in schemas]
+    if ignored := sorted({name for constraint in constraints for name in constraint.ignored}):
+        _say_ignored(", ".join(ignored))
+    return constraints
+
+
+@cache
+def _say_ignored(names: str) -> None:
+    """Name once a process what is left to the judge."""
+    log.warning(f"not enforced while answers are written, but judged: {names}")
+
+
 def find_stop_ids(student: TextGenerator) -> frozenset[int]:
     """Find the tokens that end an answer: the one that SFT teaches, and those that tokenizer and model name."""
     ends = [encode_completion(student.tokenizer, "{}")[-1]]
@@ -83,4 +109,5 @@ def _row_seed(seed: int, prompt_ids: list[int], sample: int) -> int:
 def _answer(written: Written, stop_ids: frozenset[int], tokenizer: Any) -> Generation:
     finished = bool(written.ids) and written.ids[-1] in stop_ids
     text = tokenizer.decode(written.ids[:-1] if finished else written.ids, skip_special_tokens=True)
-    return Generation(text, len(written.ids), finished, written.seconds, tuple(written.ids))
+    changes = written.guide.changed if written.guide else 0
+    return Generation(text, len(written.ids), finished, written.seconds, tuple(written.ids), changes)
