@@ -290,6 +290,10 @@ run_script() {
 
 read_flags "$@"
 check_stages
+if [ "$JUST_SAY" = --version ]; then
+  sed -n 's/^__version__ = "\(.*\)"$/schema-student \1/p' "$ROOT/src/schema_student/__init__.py"
+  exit
+fi
 case $JUST_SAY in -h | --help*) say_header ;; esac
 if [ -n "$JUST_SAY" ] && [ -n "${STAGES[*]-}" ]; then
   if [ "${JUST_SAY#--help}" != "$JUST_SAY" ] && ! [ -x "$PYTHON" ]; then

@@ -222,8 +222,12 @@ def test_help_and_version_need_no_set_up(checkout):
         assert done.returncode == 0 and "All checks" in done.stdout and len(done.stdout.splitlines()) < 15
 
 
-def test_a_runner_says_the_version(checkout):
-    assert run(checkout, "./runAll.sh", "--version").stdout == f"schema-student {__version__}\n"
+def test_a_runner_says_the_version_and_needs_no_set_up_for_it(checkout):
+    shutil.rmtree(checkout / ".venv")
+    for runner in ("./runAll.sh", "./runTests.sh"):
+        done = run(checkout, runner, "--version")
+        assert (done.returncode, done.stdout) == (0, f"schema-student {__version__}\n")
+    assert not (checkout / ".venv").exists()
 
 
 def test_a_dry_run_keeps_no_log(checkout):
