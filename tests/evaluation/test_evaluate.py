@@ -7,6 +7,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schema_student.cli import main
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
@@ -85,7 +86,7 @@ def canned(monkeypatch):
     """A student that knows what to write: {query: text}."""
     answers = dict(ANSWERS)
 
-    def generate(student, prompts, max_new_tokens, batch_size, progress=""):
+    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None):
         texts = [next(text for query, text in answers.items() if f"Request: {query}" in prompt) for prompt in prompts]
         progress.update(len(prompts))
         return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
@@ -175,6 +176,47 @@ def test_the_tiny_student_is_decoded_for_real_and_its_cut_answers_are_counted(se
     assert summary["overall"]["truncated"] == sum(row["truncated"] for row in rows) > 0
     assert all(0 < row["tokens"] <= 8 and row["seconds"] > 0 for row in rows)
     assert summary["speed"]["tokens_per_second"] > 0
+
+
+def test_constrained_answers_are_valid_unless_they_are_cut_and_stand_beside_the_free_ones(settings, capsys):
+    flags = ["--output-dir", settings.run.output_dir, "--base-model", settings.student.base_model, "--dtype", "float32"]
+    flags += ["--max-new-tokens", "60", "--no-judge-valid", "--decoding", "both", "--eval-limit", "3"]
+    main.run("evaluate", flags)
+    said = capsys.readouterr().out
+    free, held = (read_json(paths(settings).eval_dir(name) / "evaluation_summary.json") for name in NAMES)
+    assert (free["decoding"], held["decoding"]) == ("free", "constrained")
+    assert free["overall"]["schema_valid_rate"]["k"] == 0
+    for row in results(settings, "student-base-constrained"):
+        assert row["schema_valid"] != row["truncated"] and row["mask_changes"] > 0
+    assert held["overall"]["schema_valid_rate"]["k"] > 0
+    changed = sum(row["mask_changes"] for row in results(settings, "student-base-constrained"))
+    assert held["speed"]["mask_changes"] == changed and "mask_changes" not in free["speed"]
+    assert "mask_changes" not in results(settings)[0]
+    shown = {line[:24].strip(): line[24:].split() for line in said.splitlines()[-6:]}
+    assert shown["schema valid"] == ["0.0%", f"{held['overall']['schema_valid_rate']['rate']:.1%}"]
+    assert shown["tokens changed"] == [f"{changed / held['speed']['tokens']:.1%}"]
+
+
+NAMES = ("student-base", "student-base-constrained")
+
+
+def test_a_schema_that_cannot_constrain_is_named_before_any_answer(settings):
+    write_dataset(settings, [dataset_row("a", {}), dataset_row("b", {}, schema={"allOf": [FORM, {"type": "null"}]})])
+    held = settings.changed(decoding="constrained", judge_valid=False, eval_splits=["test_seen"])
+    with pytest.raises(UserError, match=r"form: this schema cannot be enforced .*; take --decoding free"):
+        evaluate_student(held, NAMES[1])
+    assert not (paths(settings).eval_dir(NAMES[1]) / "evaluation_results.jsonl").exists()
+
+
+def test_an_answer_that_is_cut_is_no_answer_though_its_text_is_one(settings, monkeypatch):
+    def generate(student, prompts, *given, **options):
+        return [[generation.Generation('{"city":"Lyon"}', 8, False, 0.01)] for _ in prompts]
+
+    monkeypatch.setattr(generation, "generate", generate)
+    overall = read_json(evaluate_student(settings.changed(judge_valid=False), NAMES[0]))["overall"]
+    row = results(settings)[0]
+    assert overall["schema_valid_rate"]["k"] == overall["semantic_pass_rate"]["k"] == 0
+    assert (row["rank"], row["parse_error"], row["student_canonical"]) == (0, "cut at the limit", None)
 
 
 def test_a_prompt_beyond_the_budget_is_counted_and_never_cut(settings):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from schema_student.core.artifacts import dry_run, make
 from schema_student.core.flags import Own, load_settings, parse_command
+from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.settings import Settings
@@ -32,13 +33,30 @@ def evaluate(argv: Sequence[str]) -> None:
 
     schema-student evaluate --eval-student base
     schema-student evaluate --adapter outputs/student_runs/student/checkpoint-final
+    schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
     """
     settings = load_settings(argv, evaluate.__doc__, "evaluate")
+    if settings.evaluated.decoding != "both":
+        _evaluate_one(settings)
+        return
+    summaries = [_evaluate_one(settings.changed(decoding=decoding)) for decoding in ("free", "constrained")]
+    if all(summaries):
+        from schema_student.evaluation.rates import describe_decodings
+
+        for line in describe_decodings(*(read_object(summary) for summary in summaries if summary)):
+            log.info(line)
+
+
+def _evaluate_one(settings: Settings) -> Path | None:
+    """Evaluate by one kind of decoding; returns evaluation_summary.json, None for a dry run."""
     where = paths(settings)
     name, adapter = evaluated(settings)
     reads = [where.dataset, *([Path(adapter)] if adapter else [])]
-    if make(lambda: _evaluate(settings, name, adapter), settings, reads=reads, writes=[where.eval_dir(name)]):
-        log.info(f"evaluation of {name}: {where.eval_dir(name) / 'evaluation_summary.json'}")
+    if not make(lambda: _evaluate(settings, name, adapter), settings, reads=reads, writes=[where.eval_dir(name)]):
+        return None
+    summary = where.eval_dir(name) / "evaluation_summary.json"
+    log.info(f"evaluation of {name}: {summary}")
+    return summary
 
 
 def _evaluate(settings: Settings, name: str, adapter: str) -> None:

@@ -114,7 +114,15 @@ def final_adapter(settings: AnySettings) -> str:
 
 
 def evaluated(settings: AnySettings) -> tuple[str, str]:
-    """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base."""
+    """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base.
+
+    An evaluation by constrained decoding has a name of its own: both kinds may stand side by side.
+    """
+    name, adapter = _named_student(settings)
+    return (f"{name}-constrained" if settings.evaluated.decoding == "constrained" else name), adapter
+
+
+def _named_student(settings: AnySettings) -> tuple[str, str]:
     run, where = resolve_run(settings), paths(settings)
     if settings.evaluated.eval_student == "base" or (
         settings.evaluated.eval_student == "auto" and not settings.student.adapter

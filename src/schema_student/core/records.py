@@ -296,6 +296,7 @@ class EvaluationRow(Record):
     too_long: bool = False
     tokens: int = 0
     seconds: float = 0.0
+    mask_changes: int | None = field(default=None, metadata=OPTIONAL)  # tokens, of constrained decoding
 
 
 def prompt_key(row: DatasetRow | EvaluationRow) -> tuple[str, str, str, str]:

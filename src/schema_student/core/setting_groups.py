@@ -309,12 +309,15 @@ class OptimizerSettings(Group):
 
 
 class EvaluatedSettings(Group):
-    """Which student is evaluated."""
+    """Which student is evaluated, and whether its schemas constrain what it writes."""
 
     section = "eval"
 
     eval_student: Literal["auto", "base", "sft", "dpo"] = setting(
         "who is evaluated; auto = --adapter where named, else the base"
+    )
+    decoding: Literal["free", "constrained", "both"] = setting(
+        "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
     )
 
 

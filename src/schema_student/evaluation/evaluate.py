@@ -8,6 +8,7 @@ The same prompts, decoding (greedy) and judge for every student, so that base, S
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.verdicts import ask_teacher, complete, grade_completion
 from schema_student.schema.prompts import warn_by_heart
 from schema_student.student.choice import base_digest, resolve_student, revision_facts
-from schema_student.student.loading import check_adapter, load_student
+from schema_student.student.loading import Student, check_adapter, load_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
 
@@ -42,6 +43,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     Raises UserError for an adapter that is missing or of another base, and for splits without rows.
     """
     choice, settings = resolve_student(given)
+    assert settings.evaluated.decoding != "both", "an evaluation is of one kind of decoding"
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     summary = results.with_name("evaluation_summary.json")
@@ -52,6 +54,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
     stamp = make_stamp(settings, *DECIDING, *(BY_TEACHER if teacher else ()), base_digest=base_digest(choice.base))
     stamp |= revision_facts(choice.base)
+    stamp["settings"]["decoding"] = settings.evaluated.decoding
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
@@ -76,6 +79,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             "base": choice.base,
             "adapter": adapter or None,
             "schema_rendering": settings.prompt.schema_rendering,
+            "decoding": settings.evaluated.decoding,
             "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
         }
         if not artifact.done:
@@ -118,6 +122,17 @@ def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[
     return found
 
 
+def _check_constraints(student: Student, requests: Sequence[DatasetRow]) -> None:
+    """Refuse a schema that cannot constrain its answers, before any is written."""
+    from schema_student.student.generation import constrain
+
+    for schema_id, text in {row.schema_id: row.schema_json for row in requests}.items():
+        try:
+            constrain(student, [json.loads(text)])
+        except UserError as error:
+            raise UserError(f"{schema_id}: {error}; take --decoding free") from None
+
+
 def _answer(
     requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, adapter: str, choice: TeacherChoice | None
 ) -> Iterator[EvaluationRow]:
@@ -126,6 +141,8 @@ def _answer(
     What a kill cuts is decoded again from its first row on: the same company, the same rounding, the same rows.
     """
     student = load_student(settings, adapter=adapter or None)
+    if settings.evaluated.decoding == "constrained":
+        _check_constraints(student, requests)
     size = BATCHES * int(settings.decoding.eval_batch_size)
     begins = range(done - done % size, len(requests), size)
     begun = min(begins, default=0)

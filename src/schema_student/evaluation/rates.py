@@ -47,7 +47,9 @@ def summarize(rows: Sequence[EvaluationRow]) -> Row:
     """Compute evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and the speed."""
     seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
     a_second = round(tokens / seconds, 1) if seconds else None
-    speed = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
+    speed: Row = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
+    if any(row.mask_changes is not None for row in rows):
+        speed["mask_changes"] = sum(row.mask_changes or 0 for row in rows)
     grouped = {f"{field}s": _rates_by(rows, field) for field in ("split", "kind", "language")}
     return {"total": len(rows), "overall": rates(rows), **grouped, "speed": speed}
 
@@ -59,6 +61,20 @@ def _rates_by(rows: Sequence[EvaluationRow], field: str) -> dict[str, Row]:
         if value := getattr(row, field):
             grouped[value].append(row)
     return {value: rates(some) for value, some in grouped.items()}
+
+
+def describe_decodings(free: Row, constrained: Row) -> list[str]:
+    """Say what constrained decoding gave and cost: two summaries of the same requests side by side."""
+    lines = [f"{'':<24}{'free':>12}{'constrained':>14}"]
+    for name in ("schema_valid_rate", "semantic_pass_rate"):
+        cells = [f"{summary['overall'][name]['rate'] or 0:.1%}" for summary in (free, constrained)]
+        lines.append(f"{name.removesuffix('_rate').replace('_', ' '):<24}{cells[0]:>12}{cells[1]:>14}")
+    for name in ("truncated", "tokens_per_second"):
+        cells = [f"{(summary['overall'] | summary['speed'])[name] or 0:,.0f}" for summary in (free, constrained)]
+        lines.append(f"{name.replace('_', ' '):<24}{cells[0]:>12}{cells[1]:>14}")
+    speed = constrained["speed"]
+    share = speed["mask_changes"] / speed["tokens"] if speed["tokens"] else 0.0
+    return [*lines, f"{'tokens changed':<24}{'':>12}{share:>14.1%}"]
 
 
 def print_summary(name: str, summary: Row) -> None:

@@ -12,11 +12,11 @@ from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.core.settings import ResolvedSettings
 from schema_student.schema.canonical import canonical
-from schema_student.schema.compiling import compile_schema
+from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.grading import Grade, grade
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.query_dsl import is_query_dsl, is_refusal
-from schema_student.schema.ranks import RIGHT, VALID
+from schema_student.schema.ranks import NOT_JSON, RIGHT, VALID
 from schema_student.student.loading import Student
 from schema_student.student.tokens import encode_prompt
 from schema_student.teacher.client import Teacher
@@ -33,6 +33,7 @@ class Completion:
     seconds: float = 0.0
     truncated: bool = False
     fault: str | None = None
+    mask_changes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,17 @@ class Graded:
 def complete(
     student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
 ) -> list[Completion]:
-    """Complete each request, greedily, eval_batch_size at once."""
+    """Complete each request, greedily, eval_batch_size at once; held to its schema by constrained decoding."""
     from schema_student.student.generation import generate
 
     prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
     room = settings.length.max_seq_length - settings.generation.max_new_tokens
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
-    short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= room]
+    short = [i for i, length in enumerate(lengths) if length <= room]
+    constrained = settings.evaluated.decoding == "constrained"
+    schemas = [batch[i].schema for i in short] if constrained else None
     size, budget = int(settings.decoding.eval_batch_size), settings.generation.max_new_tokens
-    answers = iter(generate(student, short, budget, size, progress=bar))
+    answers = iter(generate(student, [prompts[i] for i in short], budget, size, progress=bar, schemas=schemas))
     written = []
     for prompt, length in zip(prompts, lengths, strict=True):
         if length > room:
@@ -63,15 +66,16 @@ def complete(
             written.append(Completion(prompt, fault=f"the prompt has {length} tokens, of {room} that fit"))
         else:
             (answer,) = next(answers)
-            truncated = not answer.finished
-            written.append(Completion(prompt, answer.text, answer.tokens, round(answer.seconds, 4), truncated))
+            changes = answer.mask_changes if constrained else None
+            seconds, truncated = round(answer.seconds, 4), not answer.finished
+            written.append(Completion(prompt, answer.text, answer.tokens, seconds, truncated, mask_changes=changes))
     return written
 
 
 def grade_completion(request: DatasetRow, written: Completion, strip_fences: bool) -> Graded:
     """Grade an answer: its row, as far as it is known without the teacher."""
     compiled = compile_schema(request.schema, request.schema_id)
-    graded = grade(written.text, compiled, request.target, request.accepted, strip_fences)
+    graded = _grade(written, compiled, request, strip_fences)
     verdict = graded.verdict
     refused, should_refuse = _refusals(graded, request.target, compiled.schema)
     row = EvaluationRow(
@@ -103,8 +107,18 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         too_long=written.fault is not None,
         tokens=written.tokens,
         seconds=written.seconds,
+        mask_changes=written.mask_changes,
     )
     return Graded(row, request, verdict.value)
+
+
+def _grade(written: Completion, schema: CompiledSchema, request: DatasetRow, strip_fences: bool) -> Grade:
+    """Grade an answer's text. One that was cut at the limit has no end, and is no answer though its text may be one."""
+    graded = grade(written.text, schema, request.target, request.accepted, strip_fences)
+    if not (written.truncated and graded.verdict.schema_valid):
+        return graded
+    cut = replace(graded.verdict, parsed=False, parse_error="cut at the limit", schema_valid=False, rank=NOT_JSON)
+    return replace(graded, verdict=replace(cut, value=None), rank=NOT_JSON, right=False)
 
 
 def _refusals(graded: Grade, target: Any, schema: Row) -> tuple[bool | None, bool | None]:
