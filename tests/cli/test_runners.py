@@ -51,6 +51,9 @@ def checkout(tmp_path):
     for script in (ROOT / "scripts").glob("*.py"):
         (verb,) = re.findall(r"run_verb\(.*\)", script.read_text())
         (tmp_path / "scripts" / script.name).write_text(f"{FAKE_SCRIPT}# {verb}\n")
+    package = tmp_path / "src" / "schema_student"
+    package.mkdir(parents=True)
+    shutil.copy(ROOT / "src" / "schema_student" / "__init__.py", package)  # it says the version
     for name in ("requirements.txt", "requirements-gpu.txt"):
         (tmp_path / name).write_text("the same for both\n")
     python = tmp_path / ".venv" / "bin" / "python"
