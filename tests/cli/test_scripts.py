@@ -46,6 +46,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "fetch-base",
         "judge",
         "show-prompt",
+        "parity",
         "train-sft",
         "train-dpo",
         "train-beta-dpo",

@@ -61,6 +61,7 @@ def test_the_folder_holds_bfloat16_safetensors_and_no_pickle(made):
     assert read_json(folder / "config.json")["dtype"] == "bfloat16"
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert read_json(folder / "generation_config.json")["eos_token_id"] == [1, 4]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {folder.stat().st_mode & 0o666}
     assert not re.search(r"/tmp|is_local", (folder / "tokenizer_config.json").read_text())
 
 

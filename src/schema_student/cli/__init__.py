@@ -6,7 +6,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     training     train, train-sft; pretrain
     alignment    pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
     evaluation   evaluate, pairwise, judge, report, compare, pretty
-    deploy       export
+    deploy       export, parity
     ask          ask: one request, or many
     pipeline     run: all stages from nothing to a report
     another_run  the command that a refusal advises: a second experiment beside the first

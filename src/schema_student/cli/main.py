@@ -86,6 +86,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pairwise": evaluation.pairwise,
     "compare": evaluation.compare,
     "export": deploy.export,
+    "parity": deploy.parity,
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,

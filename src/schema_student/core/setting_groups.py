@@ -500,3 +500,20 @@ class ExportSettings(Group):
         pattern=r"^(([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9][A-Za-z0-9._-]*)?)?$",
     )
     vllm_lora: bool = setting("vllm: serve the adapter on its base, not one merged model")
+
+
+class ParitySettings(Group):
+    """How a student's exports are compared with it."""
+
+    section = "export"
+
+    parity_prompts: int = setting("test prompts that the adapter and its exports are asked", ge=1)
+    parity_tokens: int = setting("first tokens of an answer that are compared, greedy", ge=1)
+    parity_tie: float = setting(
+        "a place where the adapter's logit of its own token is above another's by so little is a tie", ge=0
+    )
+    parity_threshold: Share = setting(
+        "least share of answers that are the adapter's (merged, F16), or of the same verdict (quantized, an endpoint)"
+    )
+    endpoint: str = setting('address of an OpenAI-compatible server of the student to compare as well; "" = none')
+    endpoint_model: str = setting('its model; "" = the only one that it has')

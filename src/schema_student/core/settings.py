@@ -72,6 +72,7 @@ class AnySettings:
     pairwise: groups.PairwiseSettings
     compare: groups.CompareSettings
     export: groups.ExportSettings
+    parity: groups.ParitySettings
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, as a configuration file holds them, without flags and without passwords."""

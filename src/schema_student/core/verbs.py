@@ -65,6 +65,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export"),
+    "parity": (*NAMED, "student.base_model", "parity"),
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
     "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),

@@ -14,5 +14,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ollama           a GGUF file and its Modelfile
     vllm             a folder and its command line
     card             README.md of an export
+    endpoint         an OpenAI-compatible server's answers
+    parity           the adapter, its exports and an endpoint side by side
     export           each kind made beside, loaded back, tried, then put in its place
 """

@@ -94,8 +94,10 @@ def _beside(target: Path) -> Iterator[Path]:
     """
     for left in target.parent.glob(f".{target.name}.*.partial"):
         shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(".partial", f".{target.name}.", target.parent)).resolve()
+    place = Path(tempfile.mkdtemp(".partial", f".{target.name}.", target.parent)).resolve()
+    folder = place / target.name  # readable as the umask says; the other one is private
     try:
+        folder.mkdir()
         yield folder
     except UserError:
         raise
@@ -104,7 +106,7 @@ def _beside(target: Path) -> Iterator[Path]:
             raise
         raise UserError(f"{target} could not be written ({error}): nothing of it was kept; free some room") from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_of_writing(error: Exception) -> bool:
@@ -134,3 +136,6 @@ def _describe(kind: str, folder: Path, given: AnySettings, source: Source, made:
     }
     write_text(folder / "README.md", write_card(kind, source, given, evaluation, made.lines, made.usage))
     write_json(folder / "export.json", facts)
+    for path in folder.rglob("*"):  # safetensors writes for its owner alone
+        if path.is_file():
+            path.chmod(folder.stat().st_mode & 0o666)

@@ -278,7 +278,7 @@ class OpenAIServer:
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
         body: dict[str, Any] = {"model": model, "messages": messages, "stream": False}
-        body |= {name: options[name] for name in ("temperature", "seed") if name in options}
+        body |= {name: options[name] for name in ("temperature", "seed", "max_tokens") if name in options}
         if schema is not None:
             wanted = {"name": "answer", "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
@@ -291,7 +291,9 @@ class OpenAIServer:
             reply, end = self._read(answer), _text(answer["choices"][0].get("finish_reason"))
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            raise CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
+            fault = CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
+            fault.reply = reply
+            raise fault
         if not end:
             raise without_end(self.host)
         return reply

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpcore
 
@@ -166,6 +167,8 @@ class ServerFault(TeacherFault):
 
 class CutFault(TeacherFault):
     """The answer ran into the end of the context or the server's limit of tokens."""
+
+    reply: Any = None  # what there is of the answer, where the server says it
 
 
 class ContextFault(TeacherFault):
