@@ -11,7 +11,13 @@ from schema_student.core.errors import UserError
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.rendering import completion_text
 from schema_student.student import constraints
-from schema_student.student.constraints import UnenforceableError, compile_constraint, open_engine
+from schema_student.student.constraints import (
+    SchemaLogitsProcessor,
+    UnenforceableError,
+    compile_constraint,
+    open_engine,
+)
+from schema_student.student.decoding import Row, decode
 from schema_student.student.generation import constrain, find_stop_ids, generate
 
 CLOSED = {"type": "object", "additionalProperties": False}
@@ -219,3 +225,29 @@ def test_a_schema_that_cannot_constrain_is_a_problem_of_its_own_question_alone(e
     assert not broken.valid and "cannot be enforced" in broken.problem and good.value["city"] == "Oslo"
     with pytest.raises(UserError, match="cannot be enforced"):
         embedded.ask(nothing, "x", asking=Asking(constrained=True))
+
+
+def test_transformers_own_generation_is_held_to_the_same_answers(embedded):
+    tokenizer, schemas = embedded.tokenizer, [CITY, ANY]
+    prompts = [
+        [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in ("zz", "([{")
+    ]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(each)) + each for each in prompts])
+    written = embedded.model.generate(
+        input_ids=ids,
+        attention_mask=(ids != tokenizer.pad_token_id).long(),
+        max_new_tokens=30,
+        do_sample=False,
+        eos_token_id=sorted(find_stop_ids(embedded)),
+        logits_processor=[SchemaLogitsProcessor(constrain(embedded, schemas))],
+    )[:, width:].tolist()
+    rows = [Row(each, 0, constraint) for each, constraint in zip(prompts, constrain(embedded, schemas), strict=True)]
+    for row, theirs in zip(rows, written, strict=True):
+        (ours,) = decode([row], embedded.model, find_stop_ids(embedded), 30, 1)
+        assert theirs[: len(ours.ids)] == ours.ids
+
+
+def test_constraints_are_one_a_row(embedded):
+    with pytest.raises(ValueError, match="1 constraints for 2 rows"):
+        SchemaLogitsProcessor(constrain(embedded, [CITY]))(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 9))

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
+from transformers import LogitsProcessor
 
 from schema_student.core.errors import UserError
 from schema_student.schema.conditions import rewrite_conditions
@@ -58,6 +59,7 @@ class Guide:
 
     def __init__(self, matcher: Any, stop_ids: frozenset[int]) -> None:
         self._matcher, self._stop_ids = matcher, stop_ids
+        self._ended = False  # what follows is padding
         self.changed = 0  # tokens that the student would have chosen otherwise
 
     def take(self, wanted: int, logits_V: torch.Tensor, choose: Callable[[torch.Tensor], int]) -> int:
@@ -75,6 +77,14 @@ class Guide:
         self._accepts(token)
         return token
 
+    def follow(self, new_ids: Sequence[int], vocabulary: int) -> torch.Tensor:
+        """Follow tokens that were written, and return which may come next (V); any, once an answer has ended."""
+        for token in new_ids:
+            self._ended = self._ended or token in self._stop_ids
+            if not self._ended:
+                self._accepts(token)
+        return torch.ones(vocabulary, dtype=torch.bool) if self._ended else self._allowed(vocabulary)
+
     def _accepts(self, token: int) -> bool:
         """Whether a token may come next; it is written down where it may."""
         if token in self._stop_ids:
@@ -89,6 +99,26 @@ class Guide:
             allowed_V[: len(each_V)] = each_V
         allowed_V[list(self._stop_ids)] = bool(self._matcher.is_accepting())
         return allowed_V
+
+
+class SchemaLogitsProcessor(LogitsProcessor):
+    """Holds transformers' own `generate` to schemas, one a row of its batch: logits_processor=[...]; made for one call.
+
+    >>> model.generate(**prompts, logits_processor=[SchemaLogitsProcessor(constraints)])             # doctest: +SKIP
+    """
+
+    def __init__(self, constraints: Sequence[Constraint]) -> None:
+        self._guides = [constraint.start() for constraint in constraints]
+        self._read = 0  # columns that the guides have seen
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Mask the scores (B, V) of the tokens that may not follow input_ids (B, T)."""
+        if len(input_ids) != len(self._guides):
+            raise ValueError(f"{len(self._guides)} constraints for {len(input_ids)} rows: beams are not constrained")
+        new = input_ids[:, self._read :].tolist() if self._read else [[]] * len(input_ids)
+        self._read = input_ids.shape[1]
+        allowed = [guide.follow(ids, scores.shape[1]) for guide, ids in zip(self._guides, new, strict=True)]
+        return scores.masked_fill(~torch.stack(allowed).to(scores.device), -torch.inf)
 
 
 @lru_cache(maxsize=4)
