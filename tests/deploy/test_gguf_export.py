@@ -111,6 +111,17 @@ def test_a_cut_that_llamacpp_has_no_name_for_is_refused_before_anything_is_writt
     assert not (tmp_path / "x.gguf").exists()
 
 
+def test_a_kind_that_a_student_cannot_become_is_refused_before_anything_is_made(tmp_path):
+    from schema_student.core.resources import EMBEDDED_STUDENT
+
+    settings = default_settings(base_model=str(EMBEDDED_STUDENT), output_dir=str(tmp_path), kind=["merged", "gguf"])
+    exports.write_adapter(paths(settings).sft_checkpoint, settings)
+    for kind in ("gguf", "ollama"):
+        with pytest.raises(UserError, match=r"llama\.cpp .* has no name for .* export --kind merged"):
+            export_student(settings.changed(kind=["merged", kind]))
+    assert not paths(settings).exports.exists()
+
+
 def test_a_tokenizer_of_another_kind_is_refused():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast

@@ -23,9 +23,9 @@ from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.deploy.card import write_card
-from schema_student.deploy.gguf_trial import export_gguf
+from schema_student.deploy.gguf_trial import check_gguf, export_gguf
 from schema_student.deploy.merging import Merged, merge_source, write_merged
-from schema_student.deploy.ollama import create_in_ollama, export_ollama
+from schema_student.deploy.ollama import check_ollama, create_in_ollama, export_ollama
 from schema_student.deploy.source import Source, find_evaluation, find_source
 from schema_student.deploy.trial import Made
 from schema_student.deploy.vllm import export_vllm
@@ -53,8 +53,18 @@ def export_student(given: AnySettings) -> list[Path]:
     """
     source = find_source(given)
     log.info(f"exporting {source.adapter} on {source.choice.name}")
+    for kind in given.export.kind:
+        _check(kind, given, source)
     prepare = cache(lambda: merge_source(source, given))
     return [export_kind(kind, given, source, prepare) for kind in dict.fromkeys(given.export.kind)]
+
+
+def _check(kind: str, given: AnySettings, source: Source) -> None:
+    """Refuse a kind that this student cannot become, before anything is made."""
+    if kind == "gguf":
+        check_gguf(source, given.export.gguf_types)
+    elif kind == "ollama":
+        check_ollama(source, given)
 
 
 def export_kind(kind: str, given: AnySettings, source: Source, prepare: Callable[[], Merged]) -> Path:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.settings import AnySettings, default_settings
 from schema_student.core.stamps import digest
-from schema_student.deploy.gguf_file import write_gguf
+from schema_student.deploy.gguf_file import check_architecture, write_gguf
+from schema_student.deploy.gguf_vocabulary import read_vocabulary
 from schema_student.deploy.gguf_weights import check_quantizer
 from schema_student.deploy.llamacpp import has_llamacpp, serve_gguf
 from schema_student.deploy.merging import Merged
+from schema_student.deploy.source import Source
 from schema_student.deploy.trial import (
     Answered,
     Made,
@@ -28,14 +31,23 @@ from schema_student.student.bases.dequantize import dequantize
 from schema_student.student.bases.gguf_header import read_header
 from schema_student.student.bases.placing import safe_name
 from schema_student.student.bases.record import BaseRecord
-from schema_student.student.loading import load_student
+from schema_student.student.loading import hub_options, load_student, load_tokenizer
 
 USAGE = "`llama-server -m {file} -c {context} --temp 0` of llama.cpp, and what is built on it."
 
 
+def check_gguf(source: Source, kinds: Sequence[str]) -> None:
+    """Raise UserError where a source cannot become GGUF files of these types: before anything is computed for them."""
+    from transformers import AutoConfig
+
+    check_quantizer(kinds)
+    config = AutoConfig.from_pretrained(**hub_options(source.choice.base)).get_text_config()
+    check_architecture(config)
+    read_vocabulary(load_tokenizer(source.choice.base), config.vocab_size)
+
+
 def export_gguf(merged: Merged, folder: Path, given: AnySettings) -> Made:
     """Write a GGUF file of each type that the settings name; the answers of each are held against the adapter's."""
-    check_quantizer(list(given.export.gguf_types))
     facts: Row = {}
     lines: list[str] = []
     for kind in dict.fromkeys(given.export.gguf_types):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def quantize_array(array: np.ndarray, wanted: GGMLQuantizationType, kind: str) -
     return found
 
 
-def check_quantizer(kinds: list[str]) -> None:
+def check_quantizer(kinds: Sequence[str]) -> None:
     """Raise UserError where K-quants are wanted and libgguf is not installed."""
     if "Q4_K_M" in kinds and importlib.util.find_spec("libgguf") is None:
         raise UserError(

@@ -14,16 +14,26 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_text
 from schema_student.core.log import log
 from schema_student.core.settings import AnySettings
-from schema_student.deploy.gguf_trial import file_name, make_gguf
-from schema_student.deploy.gguf_weights import check_quantizer
+from schema_student.deploy.gguf_trial import check_gguf, file_name, make_gguf
 from schema_student.deploy.merging import Merged
+from schema_student.deploy.source import Source
 from schema_student.deploy.trial import Made, check_prompt, stop_texts
 from schema_student.deploy.turns import Turns, read_turns
 from schema_student.schema.prompts import render_prompt
 from schema_student.schema.user_schemas import read_schema
+from schema_student.student.loading import load_tokenizer
 
 QUOTES = '"""'
+NO_SYSTEM = "Ollama: the base's chat template has no place for a system text; leave --system-schema out"
 DATE = "\nDate: "  # where the part of a prompt ends that is the same for all requests of a schema
+
+
+def check_ollama(source: Source, given: AnySettings) -> None:
+    """Raise UserError where a source cannot be exported for Ollama: before anything is computed for it."""
+    check_gguf(source, [given.export.ollama_type])
+    turns = read_turns(load_tokenizer(source.choice.base))
+    if given.export.system_schema and turns.system_after is None:
+        raise UserError(NO_SYSTEM)
 
 
 def export_ollama(merged: Merged, folder: Path, given: AnySettings) -> Made:
@@ -31,7 +41,6 @@ def export_ollama(merged: Merged, folder: Path, given: AnySettings) -> Made:
 
     Raises UserError for a chat template that a Modelfile cannot say, and for a system text that would end its quotes.
     """
-    check_quantizer([given.export.ollama_type])
     turns = read_turns(merged.student.tokenizer)
     _check_turns(merged, turns)
     system = fixed_text(given, merged)
@@ -70,7 +79,7 @@ def write_modelfile(file: str, turns: Turns, stops: list[str], parameters: dict[
     Raises UserError for a text that would end its own quotes, and for a system text that the template has no place for.
     """
     if system and turns.system_after is None:
-        raise UserError("Ollama: the base's chat template has no place for a system text; leave --system-schema out")
+        raise UserError(NO_SYSTEM)
     template = write_template(turns, "\n" if system else turns.system_after)
     lines = [f"FROM ./{file}", f"TEMPLATE {_quote(template)}"]
     lines += [f"SYSTEM {_quote(system)}"] if system else []
