@@ -52,7 +52,9 @@ def run(loaded, monkeypatch, tmp_path, capsys):
         return loaded
 
     def call(*argv, lines=""):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(lines if isinstance(lines, bytes) else lines.encode()))
+        )
         capsys.readouterr()
         code = 0
         try:
@@ -111,6 +113,20 @@ def test_rows_of_standard_input_are_answered_in_order_and_a_broken_one_stops_non
     for number, word, problem in zip((4, 5, 6, 8), ("no query", "'room'", "YYYY-MM-DD", "JSON"), problems, strict=True):
         assert problem.startswith(f"line {number}") and word in problem
     assert run(*INLINE, lines='{"query": "to Oslo"}\n')[0] == 0
+
+
+def test_lines_that_are_no_text_are_problems_of_their_own(run):
+    good, twice = b'\xef\xbb\xbf{"query": "to Oslo"}', b'{"query": "a", "query": "b"}'
+    code, out, _ = run(*INLINE, lines=b"\n".join([good, b'{"query": "\xff"}', b'{"query": "\\ud800"}', b"[1]", twice]))
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and found[0]["value"] == {"city": "Oslo"}
+    words = ("not UTF-8 at byte 11", "lone surrogate", "a row is a JSON object", "duplicate key")
+    assert all(word in each["problem"] for word, each in zip(words, found[1:], strict=True))
+
+
+def test_a_request_that_is_no_text_is_a_problem(run):
+    code, out, err = run(*INLINE, "to \udcff")
+    assert code == 1 and not out and "not UTF-8" in json.loads(err.splitlines()[-1])["error"]
 
 
 def test_a_run_with_several_schemas_wants_an_id(run, tmp_path):

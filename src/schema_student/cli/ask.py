@@ -100,7 +100,7 @@ def _read_command(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
 
 
 def _schema_file(schema: str) -> str:
-    return "" if schema.lstrip().startswith("{") else schema
+    return "" if schema.lstrip()[:1] in ("{", "[") else schema
 
 
 def _asks_only_teacher(settings: Settings, arguments: argparse.Namespace) -> bool:
@@ -132,7 +132,7 @@ def _ask_many(settings: Settings, arguments: argparse.Namespace) -> bool:
 
     reader = QuestionReader(settings, arguments.schema, arguments.schema_id)
     askers, all_valid = _open_askers(settings, arguments), True
-    lines = [(number, line) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
     for begin in range(0, len(lines), CHUNK):
         read = [_read(reader, number, line) for number, line in lines[begin : begin + CHUNK]]
         questions = [each for each in read if not isinstance(each, dict)]
@@ -144,7 +144,7 @@ def _ask_many(settings: Settings, arguments: argparse.Namespace) -> bool:
     return all_valid
 
 
-def _read(reader: Any, number: int, line: str) -> Question | Row:
+def _read(reader: Any, number: int, line: bytes) -> Question | Row:
     """The question of a line, or the row that says why there is none."""
     try:
         return reader.read_line(line, f"line {number}")

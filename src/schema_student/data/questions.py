@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, parse_row
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import Row
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
 from schema_student.core.records import BuiltSchema, DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, nearest_name
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import judge_value
+from schema_student.schema.parsing import parse_strict
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.user_schemas import open_schema, read_schema, read_schema_text
 from schema_student.student.ask import Answer, Question
@@ -32,11 +33,15 @@ class QuestionReader:
     def __init__(self, settings: AnySettings, schema: str = "", schema_id: str = "") -> None:
         self.settings, self._schema, self._schema_id = settings, schema, schema_id
 
-    def read_line(self, line: str, where: str) -> Question:
+    def read_line(self, line: bytes, where: str) -> Question:
         """Read a question from a line of JSONL; raises UserError that begins with `where`."""
-        row = parse_row(line, where)
         try:
+            row, problem = parse_strict(line.decode("utf-8-sig").strip())
+            if problem or not isinstance(row, dict):
+                raise UserError(f"not JSON: {problem}" if problem else "a row is a JSON object")
             return self._read_row(row)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not UTF-8 at byte {error.start}") from None
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 
@@ -62,7 +67,7 @@ class QuestionReader:
     @cached_property
     def _shared(self) -> CompiledSchema:
         own, text = self.settings.own_schemas, self._schema
-        if text.lstrip().startswith("{"):
+        if is_inline(text):
             schema = read_schema_text(text, "--schema", own.openapi_nullable, own.draft)
         else:
             schema = read_schema(Path(text).expanduser(), own.openapi_nullable, own.draft)
@@ -93,12 +98,17 @@ class QuestionReader:
         )
 
 
+def is_inline(schema: str) -> bool:
+    """Return whether a text is a schema itself, or what was meant to be one, and no file's name."""
+    return schema.lstrip()[:1] in ("{", "[")
+
+
 def read_day(text: str) -> str | None:
     """Read a day as YYYY-MM-DD, None for none; raises UserError for what is no day."""
     try:
         return date.fromisoformat(text).isoformat() if text else None
     except ValueError:
-        raise UserError(f"{text!r} is no day: give it as YYYY-MM-DD") from None
+        raise SettingsError(f"{text!r} is no day: give it as YYYY-MM-DD") from None
 
 
 def ask_teacher(questions: Sequence[Question], settings: AnySettings) -> list[Answer]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from schema_student.core.errors import UserError
+from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.settings import ResolvedSettings
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
@@ -54,9 +54,9 @@ class Asking:
 
     def __post_init__(self) -> None:
         if self.repairs < 0 or self.samples < 0:
-            raise UserError("repairs and samples are counts: 0 or more")
+            raise SettingsError("repairs and samples are counts: 0 or more")
         if self.vote and self.samples < 2:
-            raise UserError("a vote needs samples: give 2 or more")
+            raise SettingsError("a vote needs samples: give 2 or more")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def _prepare(
     """The prompt of a question, or the answer that it has no room for one, or a schema that cannot constrain it."""
     schema = question.schema
     compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
+    if not _is_unicode(question.request):
+        return Answer(None, False, (), "", 0, 0.0, "the request is no text: it holds bytes that are not UTF-8")
     prompt = render_prompt(compiled.schema, question.request, question.day, settings.prompt.schema_rendering)
     length, room = len(encode_prompt(student.tokenizer, prompt)), find_room(settings)
     if length > room:
@@ -157,6 +159,15 @@ def _prepare(
         except UserError as error:
             return Answer(None, False, (), "", 0, 0.0, str(error))
     return question, compiled, prompt
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether UTF-8 can hold a text: what a shell gives of other bytes, it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _answer_all(

@@ -22,7 +22,7 @@ from transformers import LogitsProcessor
 
 from schema_student.core.errors import UserError
 from schema_student.schema.conditions import rewrite_conditions
-from schema_student.schema.structure import CONSTANTS, NAMING
+from schema_student.schema.structure import CONSTANTS, NAMING, list_nodes, references_of
 
 OPTIONS: Any = {"whitespace_flexible": False, "lenient": True, "coerce_one_of": True}  # compact, as students are taught
 OWN_WORDS = {"if": "if/then/else", "then": "", "else": ""}
@@ -123,7 +123,7 @@ class SchemaLogitsProcessor(LogitsProcessor):
 
 @lru_cache(maxsize=4)
 def open_engine(tokenizer: Any, stop_ids: frozenset[int]) -> Engine:
-    """Build the engine of a tokenizer, once (a second for Gemma's).
+    """Build the engine of a tokenizer, once (seconds for Gemma's).
 
     Raises UserError where llguidance is missing or cannot read the tokenizer.
     """
@@ -149,6 +149,7 @@ def _compile(text: str, engine: Engine) -> Constraint:
     schema = json.loads(text)
     dropped = ["x-rules"] if schema.pop("x-rules", None) else []
     schema.pop("x-guidance", None)  # by which a schema would set the engine's options
+    _drop_beside_references(schema)
     kept = _without_unread(rewrite_conditions(schema), dropped)
     grammar = LLMatcher.grammar_from_json_schema(kept, overrides=OPTIONS)
     failed, said = LLMatcher.validate_grammar_with_warnings(grammar, engine.tokens)
@@ -157,6 +158,16 @@ def _compile(text: str, engine: Engine) -> Constraint:
         raise UnenforceableError(f"this schema cannot be enforced while an answer is written: {reason}")
     ignored = [*dropped, *(name for words in said for name in _read_warning(words))]
     return Constraint(engine, LLMatcher(engine.tokens, grammar, log_level=0), tuple(dict.fromkeys(ignored)))
+
+
+def _drop_beside_references(schema: dict[str, Any]) -> None:
+    """Drop the keywords beside a $ref that count nothing in the schema's draft: the engine counts all."""
+    references = references_of(schema)
+    for node in list_nodes(schema):
+        if isinstance(node.get("$ref"), str):
+            counted = references.siblings(node)
+            for key in node.keys() - counted.keys() - {"$ref"}:
+                del node[key]
 
 
 def _read_warning(words: str) -> Iterator[str]:
