@@ -1,6 +1,7 @@
 """A GGUF file holds the merged student: its weights, its tokenizer, its template, and what ends an answer."""
 
 import json
+from types import SimpleNamespace
 
 import exports
 import gguf_files
@@ -17,8 +18,10 @@ from schema_student.core.settings import default_settings
 from schema_student.deploy import gguf_file, gguf_trial, gguf_vocabulary, gguf_weights
 from schema_student.deploy.export import export_student
 from schema_student.deploy.llamacpp import has_llamacpp, serve_gguf
+from schema_student.deploy.trial import Answered
 from schema_student.student.bases.gguf_header import read_header
 from schema_student.student.bases.gguf_tokenizer import build_tokenizer
+from schema_student.student.bases.record import BaseRecord
 from schema_student.student.loading import load_student
 from schema_student.student.tokens import encode_prompt
 
@@ -243,6 +246,19 @@ def test_an_export_has_a_file_of_each_type_each_tried(exported):
     assert all(each["tried"]["prompts"] == 4 for each in facts["gguf"].values())
     assert facts["gguf"]["student-F16.gguf"]["tried"]["same_answer_as_adapter"]["k"] == 4
     assert "`llama-server -m student-F16.gguf -c 512 --temp 0`" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("was", "kind", "warned"), [("Q4_K_M", "Q4_K_M", 1), ("Q4_K_M", "F16", 0), ("", "Q4_K_M", 0)])
+def test_a_base_that_is_quantized_again_as_it_was_is_warned_of(was, kind, warned, tmp_path, monkeypatch):
+    record = BaseRecord("base", "", was) if was else None
+    source = SimpleNamespace(base_record=record, run="r", base_licence="mit")
+    monkeypatch.setattr(gguf_trial, "write_gguf", lambda *given: None)
+    monkeypatch.setattr(gguf_trial, "read_header", lambda path: None)
+    monkeypatch.setattr(gguf_trial, "has_llamacpp", lambda: False)
+    monkeypatch.setattr(gguf_trial, "_ask_dequantized", lambda *given: ("here", [Answered("{}", 5)], []))
+    merged = SimpleNamespace(source=source, student=None, adapter_answers=[Answered("{}", 5)])
+    lines = gguf_trial.make_gguf(merged, tmp_path / "m.gguf", kind).lines
+    assert sum("rounds most of the adapter away" in line for line in lines) == warned
 
 
 def test_a_file_whose_prompts_have_other_ids_is_not_kept(exported, tmp_path, monkeypatch):

@@ -76,8 +76,14 @@ def make_gguf(merged: Merged, path: Path, kind: str) -> Tried:
     where, answers, others = _ask_llamacpp(merged, path) if has_llamacpp() else _ask_dequantized(merged, path)
     log.info(f"{path.name}: asked {len(answers)} test prompts {where}")
     tried = try_answers(path.name, answers, merged.adapter_answers, quantized=kind != "F16")
+    lines = [f"{tried.lines[0]}; {where}"]
+    if kind not in ("F16", "Q8_0") and merged.source.base_record and merged.source.base_record.quantization == kind:
+        lines.append(
+            f"{path.name}: the base was dequantized from {kind}, so that {kind} rounds most of the adapter away"
+        )
+        log.warning(lines[-1])
     facts = {**tried.facts, "tried_by": where, "tokenizer_differs_on": others}
-    return Tried(facts, [f"{tried.lines[0]}; {where}"])
+    return Tried(facts, lines)
 
 
 def _ask_llamacpp(merged: Merged, path: Path) -> tuple[str, list[Answered], list[str]]:
