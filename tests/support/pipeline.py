@@ -48,6 +48,7 @@ def small(base: Path, output: Path) -> list[str]:
         **{"max_new_tokens": 300, "lora_r": 4, "sft_epochs": 1, "sft_max_steps": 6, "sft_batch_size": 4},
         **{"sft_learning_rate": 0.001, "eval_every": 2, "save_every": 2, "samples_per_prompt": 1, "pair_prompts": 6},
         **{"dpo_learning_rate": 0.001, "dpo_max_steps": 12, "dpo_batch_size": 1, "dpo_eval_every": 6},
+        **{"mutations_per_prompt": 1, "dpo_sft_weight": 0.0},
     }
     return [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), str(value))]
 

@@ -88,8 +88,8 @@ def save_tiny(path: Path, seed: int = 0) -> Path:
 
 
 def tiny_settings(folder: Path, **changes):
-    """Settings for the tiny base under `folder`: outputs beside it, every "auto" small."""
-    from schema_student.core.settings import default_settings
+    """Settings for the tiny base under `folder`: outputs beside it, every "auto" a number, and most of them small."""
+    from schema_student.core.settings import default_settings, read_auto
 
     base = folder / "base"
     if not (base / "config.json").exists():
@@ -97,7 +97,7 @@ def tiny_settings(folder: Path, **changes):
     small = {"sft_batch_size": 4, "eval_every": 2, "save_every": 2, "eval_batch_size": 8, "samples_per_prompt": 2}
     small |= {"dpo_batch_size": 2, "dpo_max_steps": 4, "dpo_eval_every": 2, "pair_prompts": 8, "max_new_tokens": 64}
     small |= {"base_model": str(base), "output_dir": str(folder / "outputs"), "dtype": "float32", "lora_r": 4}
-    return default_settings(**{**small, **changes})
+    return default_settings(**{**read_auto("gemma"), **small, **changes})
 
 
 def tiny_student(folder: Path, adapter: str | None = None, trainable: bool = False):
