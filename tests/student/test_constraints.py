@@ -280,3 +280,11 @@ def test_schemas_of_the_official_suite_are_held_to_their_verdicts_or_what_is_not
             assert not passed or valid or constraint.ignored, (group.name, text)
             assert passed or not valid or group.file in (*SPELLING, *BESIDE), (group.name, text)
     assert held > 100
+
+
+def test_where_the_engine_gives_up_the_answer_ends_and_is_judged_as_it_is(engine):
+    guide = compile_constraint(CITY, engine).start()
+    guide._matcher.consume_token(min(engine.stop_ids))  # an error from which it does not come back
+    assert guide._matcher.is_error()
+    logits_V = torch.arange(300.0)
+    assert guide.take(299, logits_V, lambda allowed_V: int(allowed_V.argmax())) in engine.stop_ids

@@ -59,7 +59,6 @@ class Guide:
 
     def __init__(self, matcher: Any, stop_ids: frozenset[int]) -> None:
         self._matcher, self._stop_ids = matcher, stop_ids
-        self._ended = False  # what follows is padding
         self.changed = 0  # tokens that the student would have chosen otherwise
 
     def take(self, wanted: int, logits_V: torch.Tensor, choose: Callable[[torch.Tensor], int]) -> int:
@@ -71,19 +70,15 @@ class Guide:
             return wanted
         self.changed += 1
         allowed_V = self._allowed(len(logits_V)).to(logits_V.device)
-        if not allowed_V.any():  # the engine has given up: the answer ends here, and is judged as it is
-            return min(self._stop_ids)
         token = choose(logits_V.masked_fill(~allowed_V, -torch.inf))
         self._accepts(token)
         return token
 
     def follow(self, new_ids: Sequence[int], vocabulary: int) -> torch.Tensor:
-        """Follow tokens that were written, and return which may come next (V); any, once an answer has ended."""
+        """Follow tokens that were written, and return which may come next (V); padding after an end changes nothing."""
         for token in new_ids:
-            self._ended = self._ended or token in self._stop_ids
-            if not self._ended:
-                self._accepts(token)
-        return torch.ones(vocabulary, dtype=torch.bool) if self._ended else self._allowed(vocabulary)
+            self._accepts(token)
+        return self._allowed(vocabulary)
 
     def _accepts(self, token: int) -> bool:
         """Whether a token may come next; it is written down where it may."""
@@ -97,7 +92,8 @@ class Guide:
             bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
             each_V = ((bits[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten().bool()[:vocabulary]
             allowed_V[: len(each_V)] = each_V
-        allowed_V[list(self._stop_ids)] = bool(self._matcher.is_accepting())
+        # Where nothing is allowed the engine has given up: the answer ends there, and is judged as it is.
+        allowed_V[list(self._stop_ids)] = bool(self._matcher.is_accepting()) or not bool(allowed_V.any())
         return allowed_V
 
 
