@@ -58,6 +58,7 @@ def ask(argv: Sequence[str]) -> None:
     schema-student ask --schema my_schema.json "a table for two on Friday"
     schema-student ask --run mine --schema-id flights "to Oslo after 3 May" --explain
     schema-student ask --schema '{"properties": {"city": {"type": "string"}}}' "to Oslo" --samples 8 --vote
+    schema-student ask --schema my_schema.json "a table for two" --constrained --repair 1
     schema-student ask --run mine --both "to Oslo"                   # what would the teacher say?
     schema-student ask --run mine < requests.jsonl > answers.jsonl   # {"query": ..., "schema_id": ...} a line
 
