@@ -157,7 +157,7 @@ CASES = {
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
 OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
-OTHERS |= {"run": "other", "kind": ["gguf"], "gguf_types": ["F16"]}
+OTHERS |= {"run": "other", "kind": ["gguf"], "gguf_types": ["F16"], "sft_checkpoint": "last"}
 
 
 def another(settings, name):

@@ -20,7 +20,7 @@ from training_runs import (
 )
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl, write_json
+from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.core.tally import Tally
@@ -279,3 +279,14 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_rows_of_the_s
         UserError, match=r"gradient is not finite at step 1 of (d_04_training_corpus.jsonl:\d+(, )?){4};"
     ):
         sft.train_sft(settings)
+
+
+def test_the_final_checkpoint_is_that_of_the_least_loss_or_the_last(tmp_path):
+    write_jsonl(
+        tmp_path / "training_metrics.jsonl", [{"step": s, "eval_loss": loss} for s, loss in ((2, 0.5), (4, 0.7))]
+    )
+    least = fine_tuning.choose_checkpoint(tmp_path, [2, 4], True, "least-loss")
+    assert least == {"checkpoint": "checkpoint-2", "why": "least validation loss, 0.5000, of 2 checkpoints"}
+    last = fine_tuning.choose_checkpoint(tmp_path, [2, 4], True, "last")
+    assert last == {"checkpoint": "checkpoint-4", "why": "the last one: as --sft-checkpoint says"}
+    assert fine_tuning.choose_checkpoint(tmp_path, [2, 4], False, "least-loss")["checkpoint"] == "checkpoint-4"

@@ -290,6 +290,9 @@ class SFTSettings(Group):
     gradient_accumulation: int = setting("batches in an optimizer step of SFT", auto=True, ge=1)
     eval_every: int = setting("steps between validation losses", auto=True, ge=1)
     save_every: int = setting("steps between checkpoints", auto=True, ge=1)
+    sft_checkpoint: Literal["least-loss", "last"] = setting(
+        "which checkpoint is the final one: that of the least validation loss, or the last", auto=True
+    )
 
 
 class OptimizerSettings(Group):

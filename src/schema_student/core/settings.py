@@ -166,7 +166,7 @@ def _group_type(name: str, may_be_auto: bool) -> type[Group]:
     open_fields: dict[str, Any] = {}
     for key, field in group.model_fields.items():
         if field.json_schema_extra:
-            own: Any = Annotated[(field.annotation, *field.metadata)]
+            own: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
             open_fields[key] = (Literal["auto"] | own, Field(description=field.description))
     return create_model(group.__name__, __base__=group, **open_fields) if open_fields else group
 

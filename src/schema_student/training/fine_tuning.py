@@ -69,7 +69,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     if not is_first_process():
         return {}
     saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
-    facts |= choose_checkpoint(run_dir, saved, has_validation=bool(validation))
+    facts |= choose_checkpoint(run_dir, saved, bool(validation), settings.sft.sft_checkpoint)
     publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
@@ -178,10 +178,15 @@ class SFT:
         """Nothing to put back."""
 
 
-def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool) -> dict[str, str]:
-    """Choose of the saved steps that with the least validation loss; the last one where there is no validation."""
-    if not has_validation:
-        return {"checkpoint": f"checkpoint-{max(saved)}", "why": "the last one: there are no validation rows"}
+def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool, which: str) -> dict[str, str]:
+    """Choose of the saved steps that with the least validation loss, or the last one.
+
+    The last one where `which` says so (--sft-checkpoint) or there is no validation: a large student that sees few real
+    rows several times gives better answers to the end, while its loss on others rises with its sureness.
+    """
+    if which == "last" or not has_validation:
+        why = "as --sft-checkpoint says" if has_validation else "there are no validation rows"
+        return {"checkpoint": f"checkpoint-{max(saved)}", "why": f"the last one: {why}"}
     rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]
     best = min(rows, key=lambda row: row["eval_loss"])
     why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
