@@ -159,8 +159,11 @@ class _Writer:
 
     def _add_variants(self, given: Candidate) -> None:
         """Add further training requests of a kept one: its words with other values."""
+        count = self.settings.dataset.own_variants
+        if not count:
+            return
         compiled = compile_schema(given.quota.source.schema, given.quota.source.schema_id)
-        for i in range(self.settings.dataset.own_variants):
+        for i in range(count):
             rng = random.Random(f"{self.settings.run.seed} {given.query} {i}")
             found = exchange_values(given.query, given.answer, compiled, draw_like, rng)
             if found is not None and self.collector.is_new(found[0], given.quota):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from schema_student.schema.structure import parts_of
+from schema_student.schema.structure import merge_parts, parts_of
 
 NUMBER_WORDS = {
     **{word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())},
@@ -73,7 +73,7 @@ def _leaves(
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     parts = parts_of(value, schema, root)
     if isinstance(value, dict):
-        properties = {name: part for each in reversed(parts) for name, part in each.get("properties", {}).items()}
+        properties = merge_parts(part.get("properties", {}) for part in parts)
         for name, child in value.items():
             if name not in may_skip:
                 yield from _leaves(child, properties.get(name, {}), root, f"{path}/{name}", may_skip)
@@ -82,7 +82,7 @@ def _leaves(
         for i, child in enumerate(value):
             yield from _leaves(child, items, root, f"{path}/{i}", may_skip)
     else:
-        yield path, value, {key: child for part in reversed(parts) for key, child in part.items()}
+        yield path, value, merge_parts(parts)
 
 
 def _is_given_by_schema(value: Any, part: dict[str, Any]) -> bool:

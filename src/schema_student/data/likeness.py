@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ def compare_with_own(rows: Sequence[DatasetRow]) -> Row:
     Returns {"own": {measure: number}, "teacher": {...}, "far": [measure, ...]}, {} where one of them has too few.
     Tests are left out.
     """
-    chosen = [row for row in rows if row.split not in TESTS and not is_query_dsl(json.loads(row.schema_json))]
+    chosen = [row for row in rows if row.split not in TESTS and not is_query_dsl(row.schema)]
     sides = {
         "own": [row for row in chosen if row.source == "user"],
         "teacher": [row for row in chosen if row.source == "teacher"],
@@ -60,7 +59,7 @@ def say_far(compared: Row) -> list[str]:
 def _measure(rows: Sequence[DatasetRow]) -> Row:
     words = [WORD.findall(row.query.casefold()) for row in rows]
     given, possible = map(sum, zip(*map(_count_optional, rows), strict=True))
-    said = sum(not ungrounded_values(row.query, row.target, json.loads(row.schema_json)) for row in rows)
+    said = sum(not ungrounded_values(row.query, row.target, row.schema) for row in rows)
     # Of all schemas, as requests of one share their words.
     sample = [word for text in random.Random(0).sample(words, len(words)) for word in text][:SAMPLE]
     return {
@@ -74,7 +73,7 @@ def _measure(rows: Sequence[DatasetRow]) -> Row:
 
 def _count_optional(row: DatasetRow) -> tuple[int, int]:
     """(optional properties that the answer has, those that it could have), at all levels."""
-    schema = json.loads(row.schema_json)
+    schema = row.schema
     pairs = list(_optional(row.target, schema, schema))
     return sum(given for given, _ in pairs), sum(possible for _, possible in pairs)
 

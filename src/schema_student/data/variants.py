@@ -13,7 +13,7 @@ from typing import Any
 
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.schema.judging import is_valid
-from schema_student.schema.structure import parts_of
+from schema_student.schema.structure import merge_parts, parts_of
 
 Draw = Callable[[str, dict[str, Any], Any, random.Random], Any]  # (property, its schema, old value) -> new one or None
 
@@ -44,12 +44,12 @@ class _Exchange:
     def walk(self, value: Any, schema: Any, name: str) -> Any:
         parts = parts_of(value, schema, self.root)
         if isinstance(value, dict):
-            properties = {key: part for each in reversed(parts) for key, part in each.get("properties", {}).items()}
+            properties = merge_parts(part.get("properties", {}) for part in parts)
             return {key: self.walk(child, properties.get(key, {}), key) for key, child in value.items()}
         if isinstance(value, list):
             items: Any = next((part["items"] for part in parts if isinstance(part.get("items"), dict)), {})
             return [self.walk(child, items, name) for child in value]
-        flat = {key: child for part in reversed(parts) for key, child in part.items()}
+        flat = merge_parts(parts)
         return value if {"enum", "const"} & flat.keys() else self._exchange(name, flat, value)
 
     def _exchange(self, name: str, schema: dict[str, Any], value: Any) -> Any:

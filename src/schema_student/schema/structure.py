@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -219,7 +219,7 @@ def in_schema_order(value: Any, schema: Any, root: dict[str, Any] | None = None)
         return [in_schema_order(v, first[i] if i < len(first) else rest, root) for i, v in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    properties = {name: part for each in reversed(parts) for name, part in each.get("properties", {}).items()}
+    properties = merge_parts(part.get("properties", {}) for part in parts)
     order = dict.fromkeys(name for each in parts for name in each.get("properties", {}))
     other: Any = next((part["additionalProperties"] for part in parts if "additionalProperties" in part), {})
     names = [name for name in order if name in value] + [name for name in value if name not in order]
@@ -241,6 +241,19 @@ def parts_of(value: Any, schema: Any, root: dict[str, Any], seen: frozenset[int]
         chosen = next((branch for branch in branches if _goes_by(value, branch)), None)
         found += [] if chosen is None else parts_of(value, chosen, root, seen)
     return found
+
+
+def merge_parts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Merge what several schemas of one value say by key: the first that says it counts.
+
+    >>> merge_parts([{"a": 1}, {"a": 2, "b": 3}])
+    {'a': 1, 'b': 3}
+    """
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, said in part.items():
+            merged.setdefault(key, said)
+    return merged
 
 
 def _goes_by(value: Any, branch: Any) -> bool:
