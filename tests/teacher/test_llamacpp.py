@@ -12,7 +12,7 @@ class Params:
     """What xllamacpp.CommonParams takes, as far as it is set here."""
 
     def __init__(self):
-        self.model, self.cpuparams = type("Model", (), {})(), type("Cpu", (), {})()
+        self.model, self.cpuparams, self.cpuparams_batch = (type("Part", (), {})() for _ in range(3))
 
 
 class Package:

@@ -19,8 +19,8 @@ import httpx
 import torch
 
 from schema_student.core.errors import UserError
+from schema_student.teacher.llamacpp import start_server
 
-QUIET = -1  # llama.cpp's verbosity: nothing but faults
 SECONDS = 600.0  # that one answer may take
 
 
@@ -74,15 +74,8 @@ class LlamaServer:
 @contextmanager
 def serve_gguf(path: Path, context: int) -> Iterator[LlamaServer]:
     """Serve a GGUF file on a loopback port; raises UserError where llama.cpp does not load it."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.port = context, 1, 0
-    params.verbosity, params.warmup = QUIET, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
     try:
-        process = xllamacpp.Server(params)
+        process = start_server(path, 0, 1, context, torch.get_num_threads(), warmup=False)
     except RuntimeError as error:
         raise UserError(f"llama.cpp does not load {path.name}: {error}") from None
     server = LlamaServer(process.listening_address)

@@ -6,16 +6,19 @@ with serve_gguf(Path("qwen2.5-coder-1.5b-q4_k_m.gguf"), slots=4) as server:
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from schema_student.core.errors import UserError
 
 MAGIC = b"GGUF"
 LOOPBACK = "127.0.0.1"
+QUIET = -1  # llama.cpp's verbosity: nothing but faults
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,35 @@ def serve_gguf(path: Path, port: int = 0, slots: int = 4, context: int = 4096) -
     """
     check_gguf(path)
     try:
-        import xllamacpp
+        server = start_server(path, port, slots, slots * context, os.cpu_count() or 1)
     except ImportError:
         raise UserError("the extra llamacpp is not installed; pip install 'schema-student[llamacpp]'") from None
+    except Exception as error:  # pybind's own kinds
+        raise UserError(f"{path}: llama.cpp does not take it on port {port or 'any'} ({error})") from None
+    try:
+        yield GgufServer(path.stem, server.listening_address)
+    finally:
+        del server
+        gc.collect()  # its threads wait for work in a busy loop until it is gone
+
+
+def start_server(path: Path, port: int, slots: int, tokens: int, threads: int, warmup: bool = True) -> Any:
+    """Start llama.cpp's server of a GGUF on loopback, `tokens` for all slots together; it ends with the object.
+
+    Raises ImportError where the package is missing, and the package's own errors where the file is not loaded.
+    """
+    import xllamacpp
+
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.model_alias = {path.stem}
     params.hostnames, params.port = [LOOPBACK], port
-    params.n_parallel, params.n_ctx = slots, slots * context
-    params.cpuparams.n_threads = os.cpu_count() or 1
+    params.n_parallel, params.n_ctx = slots, tokens
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cors_origins = "null"  # no page of a browser may ask it
     params.ui, params.endpoint_slots, params.endpoint_props = False, False, False
-    params.verbosity = -1
-    try:
-        server = xllamacpp.Server(params)
-    except Exception as error:  # pybind's own kinds
-        raise UserError(f"{path}: llama.cpp does not take it on port {port or 'any'} ({error})") from None
-    yield GgufServer(path.stem, server.listening_address)
-    del server
+    params.verbosity, params.warmup = QUIET, warmup
+    return xllamacpp.Server(params)
 
 
 def check_gguf(path: Path) -> None:
