@@ -7,6 +7,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from schema_examples import CITY, ROOM
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
@@ -18,18 +19,6 @@ from schema_student.student import loading
 from schema_student.student.ask import Answer
 from schema_student.student.loading import attach_lora, load_student, save_adapter
 
-CITY = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-ROOM = {
-    "type": "object",
-    "properties": {"beds": {"type": "integer"}},
-    "required": ["beds"],
-    "additionalProperties": False,
-}
 INLINE = ["--schema", json.dumps(CITY)]
 
 

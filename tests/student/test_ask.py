@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from schema_examples import CITY, ROOM
 
 from schema_student import Asking, Question, Student
 from schema_student.core.errors import UserError
@@ -15,18 +16,6 @@ from schema_student.student import ask, generation
 from schema_student.student.generation import Generation
 from schema_student.student.tokens import encode_prompt
 
-CITY = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-ROOM = {
-    "type": "object",
-    "properties": {"beds": {"type": "integer"}},
-    "required": ["beds"],
-    "additionalProperties": False,
-}
 DAY = "2026-01-31"
 
 

@@ -59,3 +59,18 @@ def query(*conditions: dict[str, Any], **more: Any) -> dict[str, Any]:
 def condition(field: str, operator: str, value: Any) -> dict[str, Any]:
     """One condition of a step."""
     return {"field": field, "operator": operator, "value": value}
+
+
+# Two closed schemas of one property, for questions of several schemas.
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+ROOM = {
+    "type": "object",
+    "properties": {"beds": {"type": "integer"}},
+    "required": ["beds"],
+    "additionalProperties": False,
+}
