@@ -471,6 +471,10 @@ def test_keys_come_in_the_order_of_the_alternative_that_a_value_goes_by():
         value = {"arguments": {"b": 2, "a": 1}, "name": tool}
         ordered = in_schema_order(value, {"oneOf": calls})
         assert json.dumps(ordered) == f'{{"name": "{tool}", "arguments": {text}}}'
+    near = {"properties": {"kind": {"const": "x"}, "name": {"const": "f"}, "arguments": {}}}  # of its consts one alone
+    far = {"properties": {"kind": {"const": "x"}, "arguments": {}, "name": {"const": "g"}}}
+    ordered = in_schema_order({"name": "g", "arguments": {}, "kind": "x"}, {"oneOf": [near, far]})
+    assert list(ordered) == ["kind", "arguments", "name"]
     both = {"allOf": [{"properties": {"b": {}}}, {"properties": {"a": {}}}], "additionalProperties": calls[0]}
     value = {"a": 1, "b": 2, "c": {"arguments": {}, "name": "f"}}
     assert json.dumps(in_schema_order(value, both)) == '{"b": 2, "a": 1, "c": {"name": "f", "arguments": {}}}'

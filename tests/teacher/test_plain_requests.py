@@ -104,7 +104,8 @@ def word(value, properties, seed, **more):
 def test_a_share_is_said_as_a_percentage_and_money_with_commas():
     rate = {"type": "number"}
     said = " ".join(word({"interest_rate": 0.05}, {"interest_rate": rate}, seed) for seed in range(30))
-    assert "5%" in said and "0.05" in said
+    assert " 5%" in said and "0.05" in said
+    assert "0.5%" not in said
     said = " ".join(word({"budget": 12500}, {"budget": {"type": "integer"}}, seed) for seed in range(60))
     assert "$12,500" in said and "$12500" in said
 
