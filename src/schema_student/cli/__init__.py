@@ -2,14 +2,15 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    data         domains, schemas, generate, corpus; export-answers, import-answers
-    training     train, train-sft; pretrain
-    alignment    pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
-    evaluation   evaluate, pairwise, judge, report, compare, pretty
-    deploy       export, parity
-    ask          ask: one request, or many
-    pipeline     run: all stages from nothing to a report
-    another_run  the command that a refusal advises: a second experiment beside the first
-    main         the verbs in the order of use; config, completion
-    door         what programs start with, light enough to meet a Ctrl-C at once
+    data           domains, schemas, generate, corpus; export-answers, import-answers
+    training       train, train-sft; pretrain
+    alignment      pairs, rollouts, align, train-dpo, train-beta-dpo, replay-beta
+    evaluation     evaluate, pairwise, judge, report, compare, pretty
+    deploy         export, parity
+    asked_student  which adapter a verb asks, and how
+    ask            ask: one request, or many
+    pipeline       run: all stages from nothing to a report
+    another_run    the command that a refusal advises: a second experiment beside the first
+    main           the verbs in the order of use; config, completion
+    door           what programs start with, light enough to meet a Ctrl-C at once
 """

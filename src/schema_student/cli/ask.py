@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schema_student.cli.asked_student import read_asked_student
 from schema_student.core.artifacts import dry_run
 from schema_student.core.cleaning import escape_unprintable
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import Own, parse_command
+from schema_student.core.flags import Own
 from schema_student.core.jsonl import Row, dump_row
 from schema_student.core.log import log, messages_beside_data
-from schema_student.core.paths import final_adapter, paths
 from schema_student.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def ask(argv: Sequence[str]) -> None:
     Ends with 0 where the answer is valid; with 1 where it is not, and then what is wrong stands on standard error as
     one JSON object. Of many requests each has a line with its verdict, in their order.
     """
-    settings, arguments = _read_command(argv)
+    settings, arguments = read_asked_student(argv, ask.__doc__, "ask", ASK, _asks_only_teacher)
     if arguments.request == "-" and not settings.run.dry_run and sys.stdin.isatty():
         raise SettingsError("no request: give one, or rows of JSONL on standard input (see --help)")
     reads = [Path(path) for path in (settings.student.adapter, _schema_file(arguments.schema)) if path]
@@ -78,26 +78,6 @@ def ask(argv: Sequence[str]) -> None:
         all_valid = _ask_many(settings, arguments) if arguments.request == "-" else _ask_one(settings, arguments)
     if not all_valid:
         raise SystemExit(1)
-
-
-def _read_command(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
-    """The settings, with those of the run that trained the adapter where the command line does not say otherwise."""
-    settings, arguments = parse_command(argv, ask.__doc__, "ask", ASK)
-    named_base = settings.student.base_model != "auto"
-    adapter = settings.student.adapter
-    if not adapter and (settings.run.run or not named_base):
-        adapter = final_adapter(settings)
-    if not adapter and settings.run.run and not _asks_only_teacher(settings, arguments):
-        run_dir = paths(settings).run_dir
-        raise UserError(f"{run_dir} has no trained adapter: train it, name an --adapter, or leave --run out")
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        return settings, arguments  # loading says what is missing
-
-    from schema_student.student.loading import settings_of_adapter, settings_of_run
-
-    decided = settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))
-    settings, arguments = parse_command(argv, ask.__doc__, "ask", ASK, **decided)
-    return settings.changed(adapter=adapter), arguments
 
 
 def _schema_file(schema: str) -> str:

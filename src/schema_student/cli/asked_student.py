@@ -1,0 +1,40 @@
+"""Read the command line of a verb that asks a student: which adapter that is, and how its run asks it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from schema_student.core.errors import UserError
+from schema_student.core.flags import Own, parse_command
+from schema_student.core.paths import final_adapter, paths
+from schema_student.core.settings import Settings
+
+NeedsNone = Callable[[Settings, argparse.Namespace], bool]  # whether what is asked needs no student
+
+
+def read_asked_student(
+    argv: Sequence[str], description: str | None, verb: str, own: Own, needs_none: NeedsNone = lambda *_: False
+) -> tuple[Settings, argparse.Namespace]:
+    """Read the settings, with those of the run that trained the adapter where the command line does not say otherwise.
+
+    The adapter is --adapter, else the one that the run ends with; --base-model without --run asks a base alone. Raises
+    UserError where a run is named that has no adapter, unless `needs_none`.
+    """
+    settings, arguments = parse_command(argv, description, verb, own)
+    named_base = settings.student.base_model != "auto"
+    adapter = settings.student.adapter
+    if not adapter and (settings.run.run or not named_base):
+        adapter = final_adapter(settings)
+    if not adapter and settings.run.run and not needs_none(settings, arguments):
+        run_dir = paths(settings).run_dir
+        raise UserError(f"{run_dir} has no trained adapter: train it, name an --adapter, or leave --run out")
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        return settings, arguments  # loading says what is missing
+
+    from schema_student.student.loading import settings_of_adapter, settings_of_run
+
+    decided = settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))
+    settings, arguments = parse_command(argv, description, verb, own, **decided)
+    return settings.changed(adapter=adapter), arguments
