@@ -31,6 +31,7 @@ from schema_student.student.loading import (
     attach_lora,
     load_student,
     load_tokenizer,
+    train_only,
     write_adapter_record,
 )
 from schema_student.student.tokens import encode_completion, encode_prompt, end_of_turn_id
@@ -156,10 +157,13 @@ def test_an_adapter_loads_frozen_for_use_and_trainable_for_training(base, adapte
     assert names and all("lora_" in name for name in names)
 
 
-def test_lora_sits_on_the_seven_linear_modules_and_starts_as_the_base(base):
+@pytest.mark.parametrize(
+    ("which", "expected"), [("all", LORA_MODULES), ("mlp", LORA_MODULES[4:]), ("attention", LORA_MODULES[:4])]
+)
+def test_lora_sits_on_the_linear_modules_that_are_named_and_starts_as_the_base(base, which, expected):
     import torch
 
-    settings = default_settings(base_model=str(base))
+    settings = default_settings(base_model=str(base), lora_modules=which)
     plain = load_student(settings)
     ids = torch.tensor([encode_prompt(plain.tokenizer, "hello")])
     before = plain.model(ids).logits
@@ -168,7 +172,32 @@ def test_lora_sits_on_the_seven_linear_modules_and_starts_as_the_base(base):
     modules = {
         name.split(".lora_")[0].split(".")[-1] for name, _ in with_lora.model.named_parameters() if "lora_" in name
     }
-    assert modules == set(LORA_MODULES)
+    assert modules == set(expected)
+
+
+def test_of_an_adapter_only_the_named_part_is_trained(base):
+    settings = default_settings(base_model=str(base))
+    student = attach_lora(load_student(settings), settings)
+
+    def trained():
+        return {name.split(".")[-4] for name, weight in student.model.named_parameters() if weight.requires_grad}
+
+    train_only(student, "all")
+    assert trained() == set(LORA_MODULES)
+    train_only(student, "attention")
+    assert trained() == set(LORA_MODULES[:4])
+    with pytest.raises(UserError, match="no LoRA on the base's mlp to train: give --align-modules all"):
+        train_only(student, "mlp")
+
+
+def test_a_part_of_a_base_that_names_its_modules_otherwise_is_refused(base):
+    settings = default_settings(base_model=str(base), lora_modules="mlp")
+    student = load_student(settings)
+    for layer in student.model.model.layers:
+        layer.mlp.w1 = layer.mlp.__dict__["_modules"].pop("gate_proj")
+    with pytest.raises(UserError, match="its mlp is not known: give --lora-modules all"):
+        attach_lora(student, settings)
+    assert attach_lora(student, settings.changed(lora_modules="all")).model.peft_config["default"].target_modules
 
 
 def test_the_same_seed_gives_the_same_lora(base):

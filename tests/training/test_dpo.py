@@ -56,6 +56,17 @@ def test_a_run_leaves_what_the_contract_names(aligned):
     assert [row["step"] for row in trace[1:]] == list(range(11, DPO_STEPS + 1))
 
 
+@pytest.mark.parametrize("trainer", ["own", "trl"])
+def test_an_alignment_of_the_mlp_leaves_attention_as_sft_left_it(tmp_path, trainer):
+    fixed = {"trainer": trainer, "beta_controller": "fixed"}
+    settings = settings_with_pairs(tmp_path, **{**SHORT, **fixed, "align_modules": "mlp", "dpo_sft_weight": 0.0})
+    stage.train_dpo(settings)
+    before = adapter_weights(paths(settings).sft_checkpoint)
+    after = adapter_weights(paths(settings).dpo_dir / "checkpoint-6")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if ".self_attn." in name} != {*before}
+
+
 def test_step_1_starts_from_the_sft_student(aligned):
     first = read_jsonl(paths(aligned).dpo_dir / "margins.jsonl")[0]
     assert max(abs(first["min"]), abs(first["max"])) < 1e-4

@@ -276,6 +276,9 @@ class LoraSettings(Group):
     lora_r: int = setting("rank of LoRA", ge=1)
     lora_alpha: int = setting("scale of LoRA", ge=1)
     lora_dropout: float = setting("dropout of LoRA", ge=0, lt=1)
+    lora_modules: Literal["all", "mlp", "attention"] = setting(
+        "linear modules that a fresh LoRA is put on: all of a layer, those of its MLP, or those of its attention"
+    )
 
 
 class SFTSettings(Group):
@@ -411,6 +414,17 @@ class PublishedSettings(Group):
     section = "dpo"
 
     beta_published: bool = setting("allow the published bounds, with beta_min 0")
+
+
+class AlignedModulesSettings(Group):
+    """Which part of the adapter an alignment trains."""
+
+    section = "dpo"
+
+    align_modules: Literal["all", "mlp", "attention"] = setting(
+        "LoRA that an alignment trains: all of the adapter's, that of the MLP, or that of attention; the rest stays",
+        auto=True,
+    )
 
 
 class DPOSettings(Group):

@@ -66,6 +66,7 @@ class AnySettings:
     mutations: groups.MutationsSettings
     beta: groups.BetaSettings
     published: groups.PublishedSettings
+    aligned_modules: groups.AlignedModulesSettings
     dpo: groups.DPOSettings
     rollouts: groups.RolloutsSettings
     scoring: groups.ScoringSettings

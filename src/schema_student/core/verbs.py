@@ -17,7 +17,7 @@ ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
-ALIGNED = (*TRAINED, "tracker", "lora", "dpo", "beta", "published")
+ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")
 EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
 
 # The stages of a run from nothing to a report, each with its verb and what further flags it is given.

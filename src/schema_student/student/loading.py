@@ -25,7 +25,8 @@ from schema_student.student.ask import Answer, Asking, Question, ask_student
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student
 from schema_student.student.tokens import END_OF_TURN
 
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA_PARTS = {"attention": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
+LORA_MODULES = (*LORA_PARTS["attention"], *LORA_PARTS["mlp"])
 
 RECORD = "schema_student.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -292,16 +293,15 @@ def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, An
 
 
 def attach_lora(student: Student, settings: AnySettings) -> Student:
-    """Put a fresh LoRA on the seven linear modules, on all of a base that names them otherwise; the same for a seed."""
+    """Put a fresh LoRA on the linear modules that --lora-modules names; the same for a seed."""
     import torch
 
     torch.manual_seed(settings.run.seed)
-    named = {name.rpartition(".")[2] for name, _ in student.model.named_modules()}
     shape = {
         "r": settings.lora.lora_r,
         "lora_alpha": settings.lora.lora_alpha,
         "lora_dropout": settings.lora.lora_dropout,
-        "target_modules": list(LORA_MODULES) if named.issuperset(LORA_MODULES) else "all-linear",
+        "target_modules": _target_modules(student.model, settings.lora.lora_modules),
     }
     if student.choice.backend == "unsloth":
         from unsloth import FastModel
@@ -316,3 +316,29 @@ def attach_lora(student: Student, settings: AnySettings) -> Student:
         student.model = get_peft_model(student.model, LoraConfig(task_type="CAUSAL_LM", bias="none", **shape))
     student.model.train()
     return student
+
+
+def _target_modules(model: Any, which: str) -> list[str] | str:
+    """Name a base's linear modules for peft; raises UserError where only a part is wanted and names do not tell it."""
+    named = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if named.issuperset(LORA_MODULES):
+        return list(LORA_PARTS.get(which, LORA_MODULES))
+    if which == "all":
+        return "all-linear"
+    raise UserError(
+        f"this base does not name its linear modules {', '.join(LORA_MODULES)}, so that its {which} is not known: give "
+        "--lora-modules all"
+    )
+
+
+def train_only(student: Student, which: str) -> None:
+    """Let training move only the adapter's LoRA of "mlp" or "attention", or "all"; raises UserError where it has none.
+
+    The rest of the adapter stays as it is, and is used and saved as before.
+    """
+    trained = [(name.split("."), weight) for name, weight in student.model.named_parameters() if weight.requires_grad]
+    modules = LORA_PARTS.get(which)
+    for path, weight in trained:
+        weight.requires_grad = modules is None or not set(path).isdisjoint(modules)
+    if not any(weight.requires_grad for _, weight in trained):
+        raise UserError(f"the adapter has no LoRA on the base's {which} to train: give --align-modules all")

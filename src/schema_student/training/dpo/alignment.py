@@ -17,7 +17,7 @@ from schema_student.core.records import Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student, save_adapter
+from schema_student.student.loading import Student, attach_lora, load_student, save_adapter, train_only
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
@@ -42,6 +42,7 @@ def align(
     """Align the adapter, or a fresh one, into the run's folder; returns which checkpoint is the final one."""
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
     loaded = loaded if adapter else attach_lora(loaded, settings)
+    train_only(loaded, settings.aligned_modules.align_modules)
     trees = batching.takes_trees(loaded.model, settings, make_controller(settings).wants_signs)
     tally = Tally()
     rows = _encode(pairs, loaded, settings, tally, trees)

@@ -26,7 +26,18 @@ from schema_student.training.trackers import check_tracker
 from schema_student.training.trl_limits import check_trl
 
 # Groups of settings that decide the aligned adapter; "lora" too where a fresh one is aligned.
-DECIDING = ("loading", "length", "generation", "batching", "prompt", "verdict", "optimizer", "dpo", "beta")
+DECIDING = (
+    "loading",
+    "length",
+    "generation",
+    "batching",
+    "prompt",
+    "verdict",
+    "optimizer",
+    "aligned_modules",
+    "dpo",
+    "beta",
+)
 
 
 def train_dpo(given: AnySettings) -> Path:
