@@ -26,7 +26,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     processes       exit codes, and which of several processes this is
     verbs           which settings each verb of the command reads
     flags           the command line, generated from the settings
-    statistics      Wilson intervals, sign test
+    statistics      intervals and tests of one student, of two on the same prompts, of several
     templates       jinja2's environment over a folder
     markdown        text of people and models in Markdown: read as text
 """
