@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for, load_settings, parse_command, refuse_unread
 from schema_student.core.paths import paths
-from schema_student.core.resources import CONFIG_DIR
+from schema_student.core.resources import CONFIG_DIR, EMBEDDED_STUDENT
 from schema_student.core.settings import (
     FLAG_ONLY,
     GROUP_OF,
@@ -24,10 +25,12 @@ from schema_student.core.settings import (
     default_settings,
     is_list,
     kebab_case,
+    read_auto,
     read_config,
 )
 from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
 from schema_student.operate.ending import say_end
+from schema_student.operate.resolved import resolve_settings
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -314,8 +317,13 @@ def test_print_config_resolved_shows_what_auto_becomes_and_reads_back(tmp_path, 
     assert (shown["domains"], shown["base_model"], shown["eval_student"]) == (36, "embedded", "base")
     (tmp_path / "mine.json").write_text(json.dumps(shown))
     assert load_settings(["--config", str(tmp_path / "mine.json")], "").flat() == shown
-    with pytest.raises(SettingsError, match="--resolved is of --print-config"):
-        main.run("train", ["--resolved"])
+
+
+def test_resolved_shows_the_sizes_and_the_number_format_that_the_stages_take(tmp_path, monkeypatch):
+    base = shutil.copytree(EMBEDDED_STUDENT, tmp_path / "base")  # any base but the embedded one
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    found = resolve_settings(default_settings(base_model=str(base), teacher_model="embedded-teacher"))
+    assert (found["train_queries"], found["dtype"]) == (read_auto("gemma_cpu")["train_queries"], "bfloat16")
 
 
 # ---- run

@@ -1,5 +1,6 @@
 """A GGUF as teacher: what is no GGUF, a missing package, and a server that answers."""
 
+import os
 import sys
 
 import pytest
@@ -57,6 +58,14 @@ def test_it_is_served_on_loopback_alone_under_its_file_s_name(gguf, monkeypatch)
     assert params.hostnames == ["127.0.0.1"] and params.cors_origins == "null" and not params.ui
     assert params.n_parallel == 3 and params.n_ctx == 3000
     assert params.model.path == str(gguf) and params.model_alias == {"my-model"}
+
+
+def test_it_computes_on_the_cores_that_it_may_use(gguf, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xllamacpp", Package)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    with serve_gguf(gguf):
+        params = Package.params
+    assert (params.cpuparams.n_threads, params.cpuparams_batch.n_threads) == (1, 1)
 
 
 def test_what_llama_cpp_does_not_take_is_an_error_that_names_file_and_port(gguf, monkeypatch):

@@ -119,3 +119,8 @@ def process_index() -> int:
 def process_count() -> int:
     """Count the processes of the run (torchrun): they share each optimizer step."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,13 +34,20 @@ from schema_student.data.collector import Candidate, Collector, agree
 from schema_student.data.dedup import RequestIndex
 from schema_student.data.lengths import check_lengths
 from schema_student.data.likeness import compare_with_own, say_far
-from schema_student.data.quotas import ANSWERABLE, REFUSALS, Quota, answered_splits, plan_quotas, size_dataset
+from schema_student.data.quotas import (
+    ANSWERABLE,
+    REFUSALS,
+    Quota,
+    answered_splits,
+    kind_of_sizes,
+    plan_quotas,
+    size_dataset,
+)
 from schema_student.data.sources import Source, read_sources, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
 from schema_student.data.variants import exchange_values
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.user_schemas import SchemaRow
-from schema_student.student.choice import trains_gemma_on_cpu
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import SAMPLE, Ask, Teacher, open_teacher
 from schema_student.teacher.embedded.concepts import draw_like
@@ -63,8 +70,7 @@ def write_dataset(settings: AnySettings) -> Path:
     sources = read_sources(settings)
     check_lengths({source.schema_id: source.schema for source in sources}, settings)
     splits = split_schemas(sources, settings)
-    kind = "gemma_cpu" if trains_gemma_on_cpu(settings) else "embedded" if choice.embedded else "gemma"
-    settings = size_dataset(settings, kind, sources, splits)
+    settings = size_dataset(settings, kind_of_sizes(settings, choice), sources, splits)
     stamp = make_stamp(settings, *DECIDING)
     stamp["settings"]["teacher"] = choice.stamp
     with open_artifact(where.dataset, stamp, [schema_source(settings)], settings.run.overwrite) as artifact:

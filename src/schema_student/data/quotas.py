@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from schema_student.core.settings import AnySettings, resolve_auto
 from schema_student.data.sources import Source
 from schema_student.schema.user_schemas import SchemaRow
+from schema_student.student.choice import trains_gemma_on_cpu
 from schema_student.teacher.choice import TeacherChoice
 
 ANSWERABLE, REFUSALS = "answerable", ("missing_field", "unsupported_operator")
@@ -25,6 +26,13 @@ class Quota:
     split: str
     kind: str
     language: str
+
+
+def kind_of_sizes(settings: AnySettings, choice: TeacherChoice) -> str:
+    """Name which of config/auto_*.json sizes a data set: by who writes it, and by whether a CPU trains a large base."""
+    if trains_gemma_on_cpu(settings):
+        return "gemma_cpu"
+    return "embedded" if choice.embedded else "gemma"
 
 
 def size_dataset(settings: AnySettings, kind: str, sources: Sequence[Source], splits: dict[str, str]) -> AnySettings:

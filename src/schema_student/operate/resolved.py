@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from schema_student.core.processes import count_cores
 from schema_student.core.settings import AnySettings
-from schema_student.data.quotas import size_dataset
+from schema_student.data.domains import domain_count
+from schema_student.data.quotas import kind_of_sizes, size_dataset
 from schema_student.data.sources import read_sources
 from schema_student.data.splits import split_schemas
-from schema_student.student.choice import has_cuda, resolve_student
+from schema_student.student.choice import StudentChoice, has_cuda, resolve_student
 from schema_student.teacher.choice import resolve_teacher
-from schema_student.training.local_workers import count_cores
 
 
 def resolve_settings(settings: AnySettings) -> dict[str, Any]:
@@ -21,14 +22,22 @@ def resolve_settings(settings: AnySettings) -> dict[str, Any]:
     student, resolved = resolve_student(settings)
     teacher = resolve_teacher(settings)
     sources = read_sources(settings) if settings.run.schemas else []
-    kind = "embedded" if teacher.embedded else "gemma"
-    sized = size_dataset(settings, kind, sources, split_schemas(sources, settings) if sources else {})
-    values = {**resolved.flat(), **sized.dump("domains", "dataset")}
+    splits = split_schemas(sources, settings) if sources else {}
+    sized = size_dataset(settings, kind_of_sizes(settings, teacher), sources, splits)
+    values = {**resolved.flat(), **sized.dump("dataset"), "domains": domain_count(settings, teacher)}
     values["teacher_model"] = teacher.model
     values["base_model"] = "embedded" if student.kind == "embedded" else student.base
     values["processes"] = min(values["processes"], count_cores())
     if values["dtype"] == "auto":
-        values["dtype"] = "bfloat16" if has_cuda() else "float32"
+        values["dtype"] = _dtype_here(student, settings)
     if values["eval_student"] == "auto" and not settings.student.adapter:
         values["eval_student"] = "base"
     return values
+
+
+def _dtype_here(student: StudentChoice, settings: AnySettings) -> str:
+    import torch
+
+    from schema_student.student.loading import find_dtype
+
+    return str(find_dtype(student, settings, torch.device("cuda" if has_cuda() else "cpu"))).removeprefix("torch.")

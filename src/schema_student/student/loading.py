@@ -214,7 +214,7 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    dtype = _find_dtype(choice, settings, torch.device("cuda" if on_gpu else "cpu"))
+    dtype = find_dtype(choice, settings, torch.device("cuda" if on_gpu else "cpu"))
     if settings.loading.load_in_4bit and not on_gpu:
         raise UserError("load_in_4bit needs a CUDA GPU: leave it off here")
     extra: dict[str, Any] = {}
@@ -236,8 +236,8 @@ def _load_transformers(choice: StudentChoice, settings: AnySettings) -> tuple[An
     return model.to("cuda") if on_gpu and not settings.loading.load_in_4bit else model, tokenizer
 
 
-def _find_dtype(choice: StudentChoice, settings: AnySettings, device: Any) -> Any:
-    """The dtype of the base; "auto" is bfloat16 where that is multiplied natively, float32 of the embedded student."""
+def find_dtype(choice: StudentChoice, settings: AnySettings, device: Any) -> Any:
+    """Choose the dtype of a base: "auto" is bfloat16 where that is multiplied natively, float32 of the embedded one."""
     import torch
 
     from schema_student.student.batching import multiplies_bfloat16

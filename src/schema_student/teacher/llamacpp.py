@@ -7,7 +7,6 @@ with serve_gguf(Path("qwen2.5-coder-1.5b-q4_k_m.gguf"), slots=4) as server:
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.processes import count_cores
 
 MAGIC = b"GGUF"
 LOOPBACK = "127.0.0.1"
@@ -38,7 +38,7 @@ def serve_gguf(path: Path, port: int = 0, slots: int = 4, context: int = 4096) -
     """
     check_gguf(path)
     try:
-        server = start_server(path, port, slots, slots * context, os.cpu_count() or 1)
+        server = start_server(path, port, slots, slots * context, count_cores())
     except ImportError:
         raise UserError("the extra llamacpp is not installed; pip install 'schema-student[llamacpp]'") from None
     except Exception as error:  # pybind's own kinds

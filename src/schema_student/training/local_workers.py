@@ -28,7 +28,7 @@ from pathlib import Path
 from schema_student.core.artifacts import is_finished
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
-from schema_student.core.processes import process_count, run_script
+from schema_student.core.processes import count_cores, process_count, run_script
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.student.choice import has_cuda, resolve_student
 
@@ -92,11 +92,6 @@ def share_step(settings: ResolvedSettings) -> ResolvedSettings:
     """Return the settings with this process's share of each optimizer step; all of it where the run is one process."""
     name = os.environ.get(SHARED, "")
     return settings.changed(**{name: settings.value(name) // process_count()}) if name else settings
-
-
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launched_count() -> int:
