@@ -16,6 +16,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     stage          the lock of a run's folder, run_config.json
     fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter
+    rl             rewards, advantages and losses of policy gradients
     dpo            pairs + controller -> aligned adapter
     pretraining    how the embedded student was made
 """
