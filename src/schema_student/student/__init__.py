@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     batching        examples as ids, which of them share a batch
     constraints     what a schema allows next: its grammar, masks, and what the grammar does not hold
     key_values      keys and values of prompts, and of the rows that are being written
+    kept_prompts    prompts whose keys and values are kept for later ones that begin alike
     decoding        rows written together, each making room for the next
     generation      answers to prompts, greedy or sampled
     sureness        how sure a student was of an answer

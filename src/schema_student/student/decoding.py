@@ -22,6 +22,7 @@ import torch
 
 from schema_student.student.attention import use_attention
 from schema_student.student.constraints import Constraint, Guide
+from schema_student.student.kept_prompts import KeptPrompts
 from schema_student.student.key_values import Prompts, Slots, cut_reading, read_prompts
 
 COMPACT_BELOW = 0.75  # where no row waits, empty slots are dropped once fewer than this share of them are full
@@ -32,11 +33,13 @@ FAMILIAR = 3  # tokens that must have stood before for what followed them to be 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt to continue, the seed of its own draws, and what its answer has to obey."""
+    """A prompt to continue, the seed of its own draws, and what its answer has to obey; None: as all rows do."""
 
     prompt_ids: list[int]
     seed: int = 0
     constraint: Constraint | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Written:
     seconds: float
     draws: random.Random
     guide: Guide | None = None
+    has_ended: bool = False
 
 
 def decode(
@@ -62,9 +66,20 @@ def decode(
 
     `batch_size` rows are written at once: a row that has ended makes room for the next.
     """
+    with ready_to_decode(model):
+        decoder = Decoder(model, stop_ids, max_new_tokens, batch_size, temperature, bar)
+        written = [decoder.add(row) for row in rows]
+        while decoder.is_busy:
+            decoder.step()
+    return written
+
+
+@contextmanager
+def ready_to_decode(model: Any) -> Iterator[None]:
+    """Prepare a model, in this thread, for what a Decoder does."""
     use_attention(model)
     with _adapter_as_base(model), torch.inference_mode():
-        return _Decoder(rows, model, stop_ids, max_new_tokens, batch_size, temperature, bar).run()
+        yield
 
 
 @contextmanager
@@ -82,41 +97,73 @@ def _adapter_as_base(model: Any) -> Iterator[None]:
             weight.data = data
 
 
-class _Decoder:
-    """Rows that wait, rows that were read, and rows that are being written, each in its slot."""
+@dataclass(eq=False)
+class _Writing:
+    """A row while it is written, with its own limit and temperature."""
+
+    prompt_ids: list[int]
+    written: Written
+    max_new_tokens: int
+    temperature: float
+
+
+class Decoder:
+    """Rows that wait, rows that were read, and rows that are being written, each in its slot.
+
+    Rows may be added between steps. `kept` keeps what prompts begin with beyond the rows themselves.
+    """
 
     def __init__(
         self,
-        rows: Sequence[Row],
         model: Any,
         stop_ids: frozenset[int],
         max_new_tokens: int,
         batch_size: int,
-        temperature: float,
-        bar: Any,
+        temperature: float = 0.0,
+        bar: Any = None,
+        kept: KeptPrompts | None = None,
     ) -> None:
-        self.prompts, self.model, self.bar = [row.prompt_ids for row in rows], model, bar
+        self.model, self.bar, self.batch_size, self.kept = model, bar, batch_size, kept
         self.stop_ids, self.max_new_tokens, self.temperature = stop_ids, max_new_tokens, temperature
-        self.written = [
-            Written([], 0.0, random.Random(row.seed), row.constraint.start() if row.constraint else None)
-            for row in rows
-        ]
-        self.unread = 0  # the first row that was not read
-        self.read: deque[tuple[int, Prompts, int]] = deque()  # row, and where its prompt was read
-        self.live: list[int | None] = [None] * min(batch_size, len(rows))  # the row in each slot; None: it has ended
+        self.waiting: deque[_Writing] = deque()
+        self.read: deque[tuple[_Writing, Prompts, int]] = deque()  # rows, and where their prompts were read
+        self.live: list[_Writing | None] = []  # the row in each slot; None: it has ended
         self.slots: Slots | None = None
 
-    def run(self) -> list[Written]:
-        """Write all rows to their ends."""
+    def add(self, row: Row) -> Written:
+        """Let a row wait for its turn; returns what will be written to it."""
+        guide = row.constraint.start() if row.constraint else None
+        written = Written([], 0.0, random.Random(row.seed), guide)
+        limit = self.max_new_tokens if row.max_new_tokens is None else row.max_new_tokens
+        temperature = self.temperature if row.temperature is None else row.temperature
+        self.waiting.append(_Writing(row.prompt_ids, written, limit, temperature))
+        return written
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether there are rows that have not ended."""
+        return bool(self.waiting or self.read) or any(row is not None for row in self.live)
+
+    def step(self) -> None:
+        """Read prompts into the slots that are free, then write a token, or several, in each slot."""
         self._fill_slots()
-        while self.slots and any(row is not None for row in self.live):
+        if self.slots and any(row is not None for row in self.live):
             self._write(self.slots)
-            self._fill_slots()
-            self._drop_empty_slots(self.slots)
-        return self.written
+        if any(row is not None for row in self.live):
+            self._drop_empty_slots()
+        else:
+            self.live, self.slots = [], None
+
+    def drop(self, unwanted: Written) -> None:
+        """Write no more of a row."""
+        unwanted.has_ended = True
+        self.waiting = deque(row for row in self.waiting if row.written is not unwanted)
+        self.read = deque(each for each in self.read if each[0].written is not unwanted)
+        self.live = [None if row is None or row.written is unwanted else row for row in self.live]
 
     def _fill_slots(self) -> None:
-        """Put the next rows into the slots whose rows have ended."""
+        """Put the next rows into free slots: those whose rows have ended, and new ones up to the size of a batch."""
+        self._add_slots()
         for slot, row in enumerate(self.live):
             if row is None and self._read_more():
                 row, prompts, number = self.read.popleft()
@@ -125,90 +172,108 @@ class _Decoder:
                 self.slots.put(slot, prompts, number)
                 self.live[slot] = row
 
+    def _add_slots(self) -> None:
+        live = sum(row is not None for row in self.live)
+        more = min(self.batch_size, live + len(self.read) + len(self.waiting)) - len(self.live)
+        if more > 0:
+            self.live += [None] * more
+            if self.slots:
+                self.slots.add(more)
+
     def _read_more(self) -> bool:
         """Read prompts where none is ready; returns whether there is a row to put into a slot."""
-        while not self.read and self.unread < len(self.prompts):
+        while not self.read and self.waiting:
             started = time.monotonic()
-            begin = self.unread
-            self.unread += cut_reading(self.prompts[begin:])
-            rows = range(begin, self.unread)
-            prompts = read_prompts(self.model, self.prompts[begin : self.unread])
-            self._add_tokens(rows, prompts.logits_NV[:, None], [[]] * len(rows), started)
-            self.read += [(row, prompts, row - begin) for row in rows if not self._has_ended(row)]
+            prompts = [row.prompt_ids for row in self.waiting]
+            prefix, count = self.kept.find(prompts) if self.kept else (None, cut_reading(prompts))
+            rows = [self.waiting.popleft() for _ in range(count)]
+            read = read_prompts(self.model, prompts[:count], prefix)
+            if self.kept:
+                self.kept.add(prompts[0], read, prefix)
+            self._add_tokens(rows, read.logits_NV[:, None], [[]] * len(rows), started)
+            self.read += [(row, read, number) for number, row in enumerate(rows) if not row.written.has_ended]
         return bool(self.read)
 
     def _write(self, slots: Slots) -> None:
         """Write the last token of each row with a guess of what follows, and choose what does follow."""
         started = time.monotonic()
         guesses = self._guess()
-        last = [[0] if row is None else self.written[row].ids[-1:] for row in self.live]
+        last = [[0] if row is None else row.written.ids[-1:] for row in self.live]
         logits_BTV = slots.write([[*ids, *guess] for ids, guess in zip(last, guesses, strict=True)])
         kept = [slot for slot, row in enumerate(self.live) if row is not None]
         rows = [row for row in self.live if row is not None]
         logits_NTV = logits_BTV if len(kept) == len(self.live) else logits_BTV[kept]
-        added = dict(
-            zip(rows, self._add_tokens(rows, logits_NTV, [guesses[slot] for slot in kept], started), strict=True)
-        )
-        slots.advance([0 if row is None else added[row] for row in self.live])
-        self.live = [None if row is None or self._has_ended(row) else row for row in self.live]
+        counts = self._add_tokens(rows, logits_NTV, [guesses[slot] for slot in kept], started)
+        added = dict(zip(kept, counts, strict=True))
+        slots.advance([added.get(slot, 0) for slot in range(len(self.live))])
+        self.live = [None if row is None or row.written.has_ended else row for row in self.live]
 
     def _guess(self) -> list[list[int]]:
         """Guess what follows in each slot, as many tokens in all; none where a pass is full, and for samples."""
         count = min(GUESSED, TOGETHER // len(self.live) - 1)
-        if self.temperature or count < 1:
+        if count < 1:
             return [[]] * len(self.live)
-        ids = [[] if row is None else [*self.prompts[row], *self.written[row].ids] for row in self.live]
+        ids = [[] if row is None or row.temperature else [*row.prompt_ids, *row.written.ids] for row in self.live]
         found = [guess_next(each, count) for each in ids]
         return [guess or [0] * count for guess in found] if any(found) else found
 
     def _add_tokens(
-        self, rows: Sequence[int], logits_NTV: torch.Tensor, guesses: Sequence[list[int]], started: float
+        self, rows: Sequence[_Writing], logits_NTV: torch.Tensor, guesses: Sequence[list[int]], started: float
     ) -> list[int]:
         """Add each row's next token, and those after it as long as the guess was right; returns how many."""
-        written = [self.written[row] for row in rows]
-        if self.temperature:
-            chosen_NT = [[i] for i in _sample(logits_NTV[:, 0], self.temperature, [each.draws for each in written])]
-        else:
-            chosen_NT = logits_NTV.max(
-                -1
-            ).indices.tolist()  # the first of equal ones, as argmax, in a third of its time
         counts = [
             self._add_right(row, chosen, guess, logits_TV)
-            for row, chosen, guess, logits_TV in zip(rows, chosen_NT, guesses, logits_NTV, strict=True)
+            for row, chosen, guess, logits_TV in zip(
+                rows, _choose_all(rows, logits_NTV), guesses, logits_NTV, strict=True
+            )
         ]
         seconds = (time.monotonic() - started) / len(rows)
-        for each in written:
-            each.seconds += seconds
+        for row in rows:
+            row.written.seconds += seconds
         if self.bar is not None:
-            self.bar.update(sum(map(self._has_ended, rows)))
+            self.bar.update(sum(row.written.has_ended for row in rows))
         return counts
 
-    def _add_right(self, row: int, chosen: list[int], guess: list[int], logits_TV: torch.Tensor) -> int:
+    def _add_right(self, row: _Writing, chosen: list[int], guess: list[int], logits_TV: torch.Tensor) -> int:
         """Add what was chosen up to the first token that was guessed otherwise, or to the end; returns how many."""
-        written = self.written[row]
+        written = row.written
         begun = len(written.ids)
-        for i, (token, guessed) in enumerate(zip(chosen, [*guess, None], strict=True)):
+        for i, token in enumerate(chosen):
             if written.guide:
-                token = written.guide.take(token, logits_TV[i], partial(self._choose, written.draws))
+                token = written.guide.take(token, logits_TV[i], partial(_choose, row))
             written.ids.append(token)
-            if token != guessed or self._has_ended(row):
+            written.has_ended = token in self.stop_ids or len(written.ids) >= row.max_new_tokens
+            if written.has_ended or token != (guess[i] if i < len(guess) else None):
                 break
         return len(written.ids) - begun
 
-    def _choose(self, draws: random.Random, logits_V: torch.Tensor) -> int:
-        """Choose one of the tokens that a grammar allows: the likeliest, or a further draw."""
-        return _sample(logits_V[None], self.temperature, [draws])[0] if self.temperature else int(logits_V.argmax())
-
-    def _has_ended(self, row: int) -> bool:
-        ids = self.written[row].ids
-        return ids[-1] in self.stop_ids or len(ids) == self.max_new_tokens
-
-    def _drop_empty_slots(self, slots: Slots) -> None:
+    def _drop_empty_slots(self) -> None:
         """Compute no slots for nothing, once no row waits for them: they are dropped a quarter at a time."""
         kept = [slot for slot, row in enumerate(self.live) if row is not None]
-        if kept and len(kept) <= COMPACT_BELOW * len(self.live):
-            slots.keep(kept)
+        waits = self.read or self.waiting
+        if self.slots and not waits and len(kept) <= COMPACT_BELOW * len(self.live):
+            self.slots.keep(kept)
             self.live = [self.live[slot] for slot in kept]
+
+
+def _choose_all(rows: Sequence[_Writing], logits_NTV: torch.Tensor) -> list[list[int]]:
+    """Choose each row's next tokens: the likeliest after each place, or one that is drawn after the first."""
+    drawn = [i for i, row in enumerate(rows) if row.temperature]
+    # The first of equal ones, as argmax, in a third of its time.
+    chosen_NT = logits_NTV.max(-1).indices.tolist() if len(drawn) < len(rows) else [[]] * len(rows)
+    if drawn:
+        temperature_N = torch.tensor([rows[i].temperature for i in drawn], dtype=torch.float64)
+        draws = [rows[i].written.draws for i in drawn]
+        for i, token in zip(drawn, _sample(logits_NTV[drawn, 0], temperature_N, draws), strict=True):
+            chosen_NT[i] = [token]
+    return chosen_NT
+
+
+def _choose(row: _Writing, logits_V: torch.Tensor) -> int:
+    """Choose one of the tokens that a grammar allows: the likeliest, or a further draw."""
+    if not row.temperature:
+        return int(logits_V.argmax())
+    return _sample(logits_V[None], row.temperature, [row.written.draws])[0]
 
 
 def guess_next(ids: Sequence[int], count: int) -> list[int]:
@@ -227,9 +292,10 @@ def guess_next(ids: Sequence[int], count: int) -> list[int]:
     return []
 
 
-def _sample(logits_NV: torch.Tensor, temperature: float, draws: list[random.Random]) -> list[int]:
-    """Draw the token at which the cumulated probabilities pass the row's own uniform draw."""
-    cumulated_NV = torch.softmax(logits_NV.double() / temperature, -1).cumsum(-1)
+def _sample(logits_NV: torch.Tensor, temperature: float | torch.Tensor, draws: list[random.Random]) -> list[int]:
+    """Draw the token at which the cumulated probabilities pass the row's own uniform draw; a temperature, or N."""
+    temperature_N1 = torch.as_tensor(temperature, dtype=torch.float64, device=logits_NV.device).reshape(-1, 1)
+    cumulated_NV = torch.softmax(logits_NV.double() / temperature_N1, -1).cumsum(-1)
     uniform_N = torch.tensor([draw.random() for draw in draws], dtype=torch.float64, device=logits_NV.device)
     chosen_N = torch.searchsorted(cumulated_NV, (uniform_N * cumulated_NV[:, -1])[:, None], right=True)[:, 0]
     return chosen_N.clamp(max=logits_NV.shape[-1] - 1).tolist()

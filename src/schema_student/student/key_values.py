@@ -20,7 +20,21 @@ from schema_student.student.attention import NAME, TreeMask, text_model
 from schema_student.student.prompt_tree import build_trees, pack_trees, shared_length
 
 READ_TOKENS = 1024  # a reading ends before so many tokens: more are no faster, and are kept until they are written on
+ENDLESS = 2**62  # a window that holds all
 COLUMNS = 128  # slots grow by this many columns at a time
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What prompts begin with, read before: its ids (P), and the keys and values of each layer (H, P, D)."""
+
+    ids: list[int]
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+
+    def cut(self, length: int) -> Prefix:
+        """Return its first tokens."""
+        return Prefix(self.ids[:length], [x[:, :length] for x in self.keys], [x[:, :length] for x in self.values])
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,11 @@ class Prompts:
     values: list[torch.Tensor]
     places: list[torch.Tensor]
     logits_NV: torch.Tensor
+
+    def prefix(self, number: int, ids: list[int]) -> Prefix:
+        """Copy what was read of one prompt, whose ids these are."""
+        keys, values = ([x[:, self.places[number]] for x in kind] for kind in (self.keys, self.values))
+        return Prefix(ids, keys, values)
 
 
 def cut_reading(prompts: Sequence[list[int]], most: int = READ_TOKENS) -> int:
@@ -48,35 +67,52 @@ def cut_reading(prompts: Sequence[list[int]], most: int = READ_TOKENS) -> int:
     return len(prompts)
 
 
-def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prompts:
-    """Read prompts as trees in one row."""
-    packed = pack_trees(build_trees([(ids, [0]) for ids in prompts]))
+def read_prompts(model: Any, prompts: Sequence[list[int]], prefix: Prefix | None = None) -> Prompts:
+    """Read prompts as trees in one row; of a prefix that all of them begin with, only what follows it."""
+    known = len(prefix.ids) if prefix else 0
+    packed = pack_trees(build_trees([(ids[known:], [0]) for ids in prompts]))
     last_N = torch.empty(len(prompts), dtype=torch.long)
     last_N[packed["sequences"]] = packed["columns"]
     places_T, ends_T, device = torch.arange(len(packed["ends"])), packed["ends"], model.device
-    cache = Cache(layer_class_to_replicate=DynamicLayer)
     output = model(
         input_ids=packed["ids"].to(device),
-        attention_mask=_tree_masks(model, ends_T.to(device), packed["positions"][0].to(device)),
-        position_ids=packed["positions"].to(device),
-        past_key_values=cache,
+        attention_mask=_tree_masks(model, ends_T.to(device), packed["positions"][0].to(device), known),
+        position_ids=(packed["positions"] + known).to(device),
+        past_key_values=(cache := _start_cache(prefix)),
         use_cache=True,
         logits_to_keep=last_N.to(device),
     )
-    ancestors = [((places_T <= last) & (ends_T > last)).nonzero()[:, 0].to(device) for last in last_N]
+    ancestors = [((places_T <= last) & (ends_T > last)).nonzero()[:, 0] + known for last in last_N]
+    places = [torch.cat([torch.arange(known), each]).to(device) for each in ancestors]
     keys, values = ([getattr(layer, kind)[0] for layer in cache.layers] for kind in ("keys", "values"))
-    return Prompts(keys, values, ancestors, output.logits[0])
+    return Prompts(keys, values, places, output.logits[0])
 
 
-def _tree_masks(model: Any, ends_T: torch.Tensor, depths_T: torch.Tensor) -> Any:
-    """What each token of the trees sees, by kind of layer: its ancestors, or of them what its window holds."""
+def _start_cache(prefix: Prefix | None) -> Cache:
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
+    if prefix:
+        for i, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+            cache.update(keys[None], values[None], i)
+    return cache
+
+
+def _tree_masks(model: Any, ends_T: torch.Tensor, depths_T: torch.Tensor, known: int) -> Any:
+    """What each token of the trees sees, by kind of layer: its ancestors, and of a prefix all; or what a window holds.
+
+    Depths count from the end of the prefix.
+    """
     config = text_model(model).config.get_text_config()
-    along_branches = config._attn_implementation == NAME and not ends_T.is_cuda  # a GPU compiles a kernel for that
+    # A GPU compiles a kernel for the branches' shape.
+    along_branches = config._attn_implementation == NAME and not ends_T.is_cuda and not known
     places_T = torch.arange(len(ends_T), device=ends_T.device)
+    distance_TP = known + depths_T[:, None] - torch.arange(known, device=ends_T.device)
 
     def mask(window: int | None) -> Any:
         tree = TreeMask(ends_T, depths_T, window)
-        return tree if along_branches else tree.allows(places_T[:, None], places_T[None])[None, None]
+        if along_branches:
+            return tree
+        own_TT, before_TP = tree.allows(places_T[:, None], places_T[None]), distance_TP < (window or ENDLESS)
+        return torch.cat([before_TP, own_TT], dim=1)[None, None]
 
     return by_kind_of_layer(config, mask)
 
@@ -105,6 +141,12 @@ class Slots:
         self.lengths_B[slot] = len(places)
         for layer, keys, values in zip(self.cache.layers, prompts.keys, prompts.values, strict=True):
             layer.put(slot, keys[:, places], values[:, places])
+
+    def add(self, count: int) -> None:
+        """Add empty slots."""
+        self.lengths_B = torch.nn.functional.pad(self.lengths_B, (0, count))
+        for layer in self.cache.layers:
+            layer.add(count)
 
     def keep(self, slots: list[int]) -> None:
         """Keep these slots, in this order."""
@@ -160,6 +202,10 @@ class _SlotLayer(DynamicLayer):
         self._make_room(keys_HLD.shape[1])
         self.keys[slot, :, : keys_HLD.shape[1]] = keys_HLD
         self.values[slot, :, : keys_HLD.shape[1]] = values_HLD
+
+    def add(self, count: int) -> None:
+        """Add empty slots."""
+        self.keys, self.values = (torch.nn.functional.pad(x, (0,) * 7 + (count,)) for x in (self.keys, self.values))
 
     def begin(self, position_BT: torch.Tensor, width: int) -> None:
         """Say where the next tokens of each slot stand, and how many columns hold something then."""
