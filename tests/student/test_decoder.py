@@ -80,7 +80,7 @@ def test_a_row_that_is_dropped_is_written_no_further_and_the_others_are(student,
         begun = len(written[0].ids)
         while decoder.is_busy:
             decoder.step()
-    assert 0 < begun == len(written[0].ids) < 12 and written[3].ids == []
+    assert 0 < begun == len(written[0].ids) < 12 and len(written[3].ids) == 1  # chosen where its prompt was read
     assert [each.ids for each in written[1:3]] == [
         each.ids for each in decode(rows[1:3], student.model, frozenset(), 12, 1)
     ]
