@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
+import training_runs
 
+from schema_student.core.jsonl import write_jsonl
 from schema_student.student import prompt_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
 kill_teacher_run = importlib.import_module("kill_teacher_run")
+trl_step = importlib.import_module("trl_step")
 
 
 def run(*command, **environment):
@@ -91,3 +95,24 @@ def test_whole_runs_of_several_files_make_one_table(tmp_path):
         path.write_text(json.dumps(rows), encoding="utf-8")
     said = run(sys.executable, "benchmarks/pipeline_speed.py", "--table", *map(str, paths))
     assert "2 runs of each way" in said and "| whole | 10 | 25 | 2.50 (2.00, 3.00) |" in said
+
+
+def test_a_step_of_ours_and_of_trl_are_timed_on_the_same_batch(tmp_path):
+    write_jsonl(tmp_path / "corpus.jsonl", training_runs.corpus_rows(9))
+    given = ["--base-model", str(tiny.save_tiny(tmp_path / "base")), "--corpus", str(tmp_path / "corpus.jsonl")]
+    flags = trl_step.read_flags([*given, "--dtype", "float32"])
+    ours, trl = (trl_step.fine_tune(flags, trainer) for trainer in ("own", "trl"))
+    assert ours["loss"] == pytest.approx(trl["loss"], rel=1e-5) and ours["grad_norm"] > 0
+    assert min(ours["seconds"], trl["seconds"], ours["peak_gib"]) > 0
+
+
+def test_a_ratio_of_steps_is_the_median_of_those_of_the_turns():
+    steps = [(1.0, 2.0), (4.0, 4.0), (2.0, 6.0)]
+    rows = [
+        {"way": way, "seconds": seconds, "processor_seconds": 1.0, "peak_gib": 1.0, "loss": loss}
+        for pair in steps
+        for way, seconds, loss in zip(trl_step.WAYS, pair, (1.0, 1.1), strict=True)
+    ]
+    found = trl_step.summarize(rows)
+    assert found["seconds_ratio"] == (2.0, 1.0, 3.0) and found["ours_seconds"] == 2.0
+    assert found["loss_difference"] == pytest.approx(1 - 1 / 1.1)
