@@ -116,6 +116,49 @@ def test_each_answer_gets_its_verdict(settings, canned):
     assert summary["judged_by"] == "embedded rule-based teacher (not an LLM)"
 
 
+def test_each_property_has_its_own_precision_and_recall(settings, canned):
+    fields = read_json(evaluate_student(settings, "student-base"))["fields"]
+    # city: right in 2 of 4 that gave one, of 5 expected; nights: right in 2 of 2, of 3. Two splits have the same.
+    counts = {
+        name: [(field[of]["k"], field[of]["n"]) for of in ("precision", "recall")] for name, field in fields.items()
+    }
+    assert counts == {"/city": [(4, 8), (4, 10)], "/nights": [(4, 4), (4, 6)]}
+    assert list(fields) == ["/city", "/nights"]
+
+
+def test_a_condition_is_named_by_its_field_wherever_it_stands(settings, canned):
+    def query(*said):
+        conditions = [{"field": field, "operator": "is", "value": value} for field, value in said]
+        return {"steps": [{"name": "s", "conditions": conditions}]}
+
+    target, answer = query(("price", 3), ("city", "Lyon")), query(("city", "Lyon"), ("price", 4))
+    canned["q"] = json.dumps(answer)
+    write_dataset(settings, [dataset_row("q", target, schema=QUERY_SCHEMA)])
+    evaluate_student(settings.changed(judge_valid=False, eval_splits=["test_seen"]), "student-base")
+    (row,) = results(settings)
+    assert {part["name"]: part["right"] for part in row["parts"]} == {"city": True, "price": False}
+
+
+def test_the_interval_over_schemas_is_as_wide_as_their_number_asks(settings, canned):
+    rows = [
+        dataset_row(query, TARGETS[query], schema_id=f"form {i}")
+        for i in range(6)
+        for query in (["two nights in Lyon", "one night in Paris"] if i % 2 else ["a room in Lyon", "a room in Paris"])
+    ]
+    write_dataset(settings, rows)
+    options = settings.changed(judge_valid=False, eval_splits=["test_seen"])
+    overall = read_json(evaluate_student(options, "student-base"))["overall"]
+    clustered, alone = overall["by_schema"]["semantic_pass_rate"], overall["semantic_pass_rate"]
+    assert clustered["schemas"] == 6 and clustered["low"] < alone["low"] < alone["high"] < clustered["high"]
+
+
+def test_speed_is_told_by_percentile(settings, canned):
+    speed = read_json(evaluate_student(settings, "student-base"))["speed"]
+    lengths = sorted(len(text) for text in ANSWERS.values())
+    assert speed["tokens_percentiles"]["p50"] == lengths[2] and speed["seconds_percentiles"]["p99"] == 0.01
+    assert speed["tokens_per_second_percentiles"]["p50"] == lengths[2] * 100
+
+
 def test_rows_have_the_fields_of_the_contract(settings, canned):
     evaluate_student(settings, "student-base")
     contract = (

@@ -294,6 +294,7 @@ class EvaluationRow(Record):
     fences_stripped: bool = False
     truncated: bool = False
     too_long: bool = False
+    parts: list[Row] = field(default_factory=list)  # {name, right, given, expected} of the answer and its target
     tokens: int = 0
     seconds: float = 0.0
     mask_changes: int | None = field(default=None, metadata=OPTIONAL)  # tokens, of constrained decoding

@@ -2,8 +2,9 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
-    rates     verdict rows -> rates with Wilson intervals
-    verdicts  answers -> verdict rows: graded, then judged by the teacher
-    evaluate  a student answers the test prompts, each answer is judged
-    pairwise  two adapters, prompt by prompt, compared by the teacher
+    degeneration  answers that are empty, repeating or far too long
+    rates         verdict rows -> rates with Wilson intervals
+    verdicts      answers -> verdict rows: graded, then judged by the teacher
+    evaluate      a student answers the test prompts, each answer is judged
+    pairwise      two adapters, prompt by prompt, compared by the teacher
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.records import EvaluationRow
-from schema_student.core.statistics import wilson
+from schema_student.core.statistics import bootstrap_clusters, wilson
+from schema_student.evaluation.degeneration import KINDS, find_degeneration
 
 
 def _share(rows: Iterable[EvaluationRow], holds: Any) -> Row:
@@ -36,6 +37,7 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
         "wrong_but_valid_rate": _share(rows, wrong),
         "refusal_precision": _share([row for row in refusable if row.refused], lambda row: row.should_refuse),
         "refusal_recall": _share([row for row in refusable if row.should_refuse], lambda row: row.refused),
+        "by_schema": {"semantic_pass_rate": _by_schema(rows)},
         "truncated": sum(row.truncated for row in rows),
         "fences_stripped": sum(row.fences_stripped for row in rows),
         "prompts_too_long": sum(row.too_long for row in rows),
@@ -43,15 +45,73 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
     }
 
 
-def summarize(rows: Sequence[EvaluationRow]) -> Row:
-    """Compute evaluation_summary.json from the rows alone: overall, by split, by kind, by language; and the speed."""
+def _by_schema(rows: Sequence[EvaluationRow]) -> Row:
+    """The interval of semantic_pass_rate where whole schemas are drawn; null with fewer than two schemas."""
+    grouped: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row.semantic_pass is not None:
+            grouped[row.schema_id].append(row.semantic_pass)
+    found = bootstrap_clusters([sum(passed) for passed in grouped.values()], [*map(len, grouped.values())])
+    low, high = found or (None, None)
+    return {"low": low, "high": high, "schemas": len(grouped)}
+
+
+def measure_fields(rows: Iterable[EvaluationRow]) -> dict[str, Row]:
+    """Compute for each condition's field or property how often it is right: of those given, and of those expected.
+
+    The most often wrong first. An answer that is not JSON gives nothing of what was expected.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        for part in row.parts:
+            names = [name for name in ("given", "expected", "right") if part.get(name)]
+            counts[str(part.get("name"))].update(names)
+    wrong = sorted(counts, key=lambda name: (counts[name]["right"] - counts[name]["expected"], name))
+    return {
+        name: {
+            "precision": wilson(counts[name]["right"], counts[name]["given"]),
+            "recall": wilson(counts[name]["right"], counts[name]["expected"]),
+        }
+        for name in wrong
+    }
+
+
+def measure_speed(rows: Sequence[EvaluationRow]) -> Row:
+    """Compute tokens, seconds and tokens per second: of all answers, and of single ones by percentile.
+
+    An answer's seconds are its share of those of the batch that it was decoded in.
+    """
     seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
     a_second = round(tokens / seconds, 1) if seconds else None
+    timed = [row for row in rows if row.seconds and row.tokens]
     speed: Row = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
+    speed["seconds_percentiles"] = _percentiles([row.seconds for row in timed], 3)
+    speed["tokens_per_second_percentiles"] = _percentiles([row.tokens / row.seconds for row in timed], 1)
+    speed["tokens_percentiles"] = _percentiles([row.tokens for row in timed], 0)
     if any(row.mask_changes is not None for row in rows):
         speed["mask_changes"] = sum(row.mask_changes or 0 for row in rows)
+    return speed
+
+
+def _percentiles(values: Sequence[float], digits: int) -> Row:
+    import numpy
+
+    if not values:
+        return {}
+    return {f"p{p}": round(float(numpy.percentile(values, p)), digits) for p in (10, 50, 90, 99)}
+
+
+def count_degenerate(rows: Iterable[EvaluationRow]) -> dict[str, int]:
+    """Count the degenerate answers by kind."""
+    found = Counter(map(find_degeneration, rows))
+    return {kind: found[kind] for kind in KINDS}
+
+
+def summarize(rows: Sequence[EvaluationRow]) -> Row:
+    """Compute evaluation_summary.json from the rows alone: rates by split, kind and language; fields; the speed."""
     grouped = {f"{field}s": _rates_by(rows, field) for field in ("split", "kind", "language")}
-    return {"total": len(rows), "overall": rates(rows), **grouped, "speed": speed}
+    found: Row = {"total": len(rows), "overall": rates(rows), **grouped, "fields": measure_fields(rows)}
+    return {**found, "degenerate": count_degenerate(rows), "speed": measure_speed(rows)}
 
 
 def _rates_by(rows: Sequence[EvaluationRow], field: str) -> dict[str, Row]:

@@ -11,9 +11,11 @@ from schema_student.core.jsonl import Row
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.core.settings import ResolvedSettings
+from schema_student.schema.accepted import nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.grading import Grade, grade
+from schema_student.schema.parts import compare_parts, name_part
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.query_dsl import is_query_dsl, is_refusal
 from schema_student.schema.ranks import NOT_JSON, RIGHT, VALID
@@ -105,6 +107,7 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         fences_stripped=verdict.fences_stripped,
         truncated=written.truncated,
         too_long=written.fault is not None,
+        parts=_describe_parts(graded, request, compiled.schema),
         tokens=written.tokens,
         seconds=written.seconds,
         mask_changes=written.mask_changes,
@@ -119,6 +122,19 @@ def _grade(written: Completion, schema: CompiledSchema, request: DatasetRow, str
         return graded
     cut = replace(graded.verdict, parsed=False, parse_error="cut at the limit", schema_valid=False, rank=NOT_JSON)
     return replace(graded, verdict=replace(cut, value=None), rank=NOT_JSON, right=False)
+
+
+def _describe_parts(graded: Grade, request: DatasetRow, schema: Row) -> list[Row]:
+    """Name the parts of the answer and its target; an answer that is not JSON gives none of those expected."""
+    if request.target is None:
+        return []
+    value = graded.verdict.value if graded.verdict.parsed else {}
+    target = nearest_target(value, request.target, request.accepted)
+    parts = graded.parts or compare_parts(value, target, schema)
+    return [
+        {"name": name_part(part, value, target), "right": part.right, "given": part.given, "expected": part.expected}
+        for part in parts
+    ]
 
 
 def _refusals(graded: Grade, target: Any, schema: Row) -> tuple[bool | None, bool | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from schema_student.schema.canonical import canonical_condition, canonical_text, meaning_text, without_defaults
 from schema_student.schema.free_text import names_what_is_missing, same_request
 from schema_student.schema.query_dsl import is_query_dsl, is_refusal
-from schema_student.schema.structure import json_pointer
+from schema_student.schema.structure import general_pointer, json_pointer
+
+CONDITION = re.compile(r"/steps/(\d+)/conditions/(\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,20 @@ def compare_parts(value: Any, target: Any, schema: dict[str, Any]) -> tuple[Part
         return tuple(_compare_answers(value, target))
     value, target = (without_defaults(side, schema, schema) for side in (value, target))
     return tuple(_compare_properties(value, target, ()))
+
+
+def name_part(part: Part, value: Any, target: Any) -> str:
+    """Name what a part says, wherever it stands: the field of a condition, else its path with * for every index.
+
+    >>> name_part(Part("/unit", True, True, True), {"unit": "km"}, {"unit": "km"})
+    '/unit'
+    """
+    place, condition = value if part.given else target, CONDITION.fullmatch(part.path)
+    if condition is None or not isinstance(place.get("steps"), list):
+        return general_pointer(part.path)
+    said = place["steps"][int(condition[1])]["conditions"][int(condition[2])]
+    field = said.get("field") if isinstance(said, dict) else None
+    return field if isinstance(field, str) else general_pointer(part.path)
 
 
 # Any schema

@@ -39,6 +39,11 @@ def json_pointer(parts: Any) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def general_pointer(path: str) -> str:
+    """Replace every index of a JSON Pointer: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
+    return re.sub(r"/\d+(?=/|$)", "/*", path)
+
+
 def resolve(schema: Any, root: dict[str, Any]) -> Any:
     """Follow $refs to what they name: True, which allows anything, where that is nothing.
 
