@@ -43,6 +43,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
     assert set(verbs) == set(VERBS) - {
         "run",
         "ask",
+        "chat",
         "fetch-base",
         "judge",
         "show-prompt",

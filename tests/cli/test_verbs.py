@@ -252,7 +252,8 @@ def test_judge_says_what_is_wrong_and_ends_with_1(tmp_path, capsys, monkeypatch)
         assert json.loads(capsys.readouterr().out)["rank"] == rank
 
 
-def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_path, capsys):
+def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     path = tmp_path / "old.json"
     path.write_text(
         '{"type": "object", "properties": {"n": {"type": "integer", "minimum": 5, "exclusiveMinimum": true}}}'
@@ -261,6 +262,7 @@ def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_pat
         "judge": [str(path), '{"n": 6}'],
         "show-prompt": [str(path)],
         "ask": ["--schema", str(path), "six", "--base-model", "embedded"],
+        "chat": ["--schema", str(path), "--base-model", "embedded"],
         "generate": ["--schemas", str(path), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
     }
     assert set(calls) == set(verbs_that_read("draft"))

@@ -344,6 +344,7 @@ def test_own_queries_are_the_truth_of_the_tests(tmp_path):
             "schema": city_schema(f"city{i}"),
             "query": f"{place} for {i + 1} days",
             "answer": answer,
+            **({"current_date": "2019-05-01"} if place == "Oslo" else {}),
         }
         for i in range(10)
         for place in ("Paris", "Rome", "Oslo", "Bern")
@@ -357,6 +358,11 @@ def test_own_queries_are_the_truth_of_the_tests(tmp_path):
         **{("validation", "user"): 4, ("test_unseen", "user"): 8},
     }
     assert {row["language"] for row in made} == {"en"} and {row["kind"] for row in made} == {"answerable"}
+    assert all(
+        (row["current_date"] == "2019-05-01") == row["query"].startswith("Oslo")
+        for row in made
+        if row["source"] == "user"
+    )
     assert len({row["query"] for row in made}) == len(made)
 
 

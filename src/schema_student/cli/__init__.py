@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     deploy         export, parity
     asked_student  which adapter a verb asks, and how
     ask            ask: one request, or many
+    chat           chat: a conversation at a terminal, or lines of a pipe
     pipeline       run: all stages from nothing to a report
     another_run    the command that a refusal advises: a second experiment beside the first
     main           the verbs in the order of use; config, completion

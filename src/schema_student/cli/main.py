@@ -19,6 +19,7 @@ from typing import NoReturn
 from schema_student import __version__
 from schema_student.cli import alignment, data, deploy, evaluation, pipeline, training
 from schema_student.cli import ask as asking
+from schema_student.cli import chat as chatting
 from schema_student.cli.another_run import another_run
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
 from schema_student.core.errors import SettingsError, UserError
@@ -80,6 +81,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "align": alignment.align,
     "report": evaluation.report,
     "ask": asking.ask,
+    "chat": chatting.chat,
     "judge": evaluation.judge,
     "show-prompt": evaluation.show_prompt,
     "rollouts": alignment.rollouts,
@@ -103,6 +105,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
     "ask": asking.ASK,
+    "chat": chatting.CHAT,
     "judge": evaluation.JUDGE,
     "show-prompt": evaluation.SHOW_PROMPT,
     "fetch-base": training.FETCH,

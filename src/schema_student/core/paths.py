@@ -33,6 +33,7 @@ class Paths:
     pairwise: Path
     report_dir: Path
     exports: Path
+    chat: Path
     logs: Path
     pretty: Path
     teacher_cache: Path
@@ -82,6 +83,7 @@ def paths(settings: AnySettings) -> Paths:
         pairwise=out / "duels",
         report_dir=out / "reports" / run,
         exports=out / "exports" / run,
+        chat=out / "chat" / f"{run}.jsonl",
         logs=out / "logs",
         pretty=out / "pretty",
         teacher_cache=out / "teacher_cache.sqlite",

@@ -59,6 +59,7 @@ READS: dict[str, tuple[str, ...]] = {
     "align": (*NAMED, *ALIGNED, "prompt", "verdict", "decoding"),
     "report": NAMED,
     "ask": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict", "sampling.sample_temperature", *ASKED),
+    "chat": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict"),
     "judge": ("run.dry_run", "own_schemas", "verdict"),
     "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),

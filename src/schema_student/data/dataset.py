@@ -238,7 +238,7 @@ class _Writer:
         return payloads
 
     def _own_date(self, row: SchemaRow) -> str:
-        return draw_date(self.settings, row.schema_id, row.query)
+        return row.current_date or draw_date(self.settings, row.schema_id, row.query)
 
 
 def _without_operator_to_miss(quotas: dict[Quota, int], quota: Quota) -> dict[Quota, int]:

@@ -64,6 +64,13 @@ class QuestionReader:
             return self._schema_of_run(schema_id or self._schema_id)
         return self._shared
 
+    @property
+    def name(self) -> str:
+        """Name the schema that all share: by its id in the run, or its file."""
+        if not self._schema:
+            return self._schema_id or next(iter(self._schemas_of_run), "schema")
+        return "schema" if is_inline(self._schema) else Path(self._schema).stem
+
     @cached_property
     def _shared(self) -> CompiledSchema:
         own, text = self.settings.own_schemas, self._schema

@@ -1,8 +1,8 @@
 """Load a user's own schemas (--schemas): a directory of .json files, one .json file, or JSONL rows.
 
-A JSONL row is {schema_id, schema, query?, answer?, accepted?}; other keys are ignored. All is checked here, once:
-broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid. Envelopes are opened, the
-files of a folder are loaded together.
+A JSONL row is {schema_id, schema, query?, answer?, accepted?, current_date?}; other keys are ignored. All is checked
+here, once: broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid. Envelopes are
+opened, the files of a folder are loaded together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ from schema_student.schema.judging import find_violations
 from schema_student.schema.parsing import parse_strict
 from schema_student.schema.sizes import find_excess
 from schema_student.schema.structure import REFERRING
+from schema_student.schema.violations import show_value
 
-ROW = "{schema_id, schema, query?, answer?, accepted?}"
+ROW = "{schema_id, schema, query?, answer?, accepted?, current_date?}"
 MAX_REFERENCES = 500  # different ones; a chain of 1,600 overflows the stack of canonicalize, which ends the process
 FORMS = f"a directory of .json schemas, a .json schema, or a .jsonl file of {ROW}"
 
 
 @dataclass(frozen=True)
 class SchemaRow:
-    """One schema, perhaps with a request, its answer, and the alternatives accepted for each argument."""
+    """One schema, perhaps with a request, its answer, the alternatives accepted for each argument, and its day."""
 
     schema_id: str
     schema: dict[str, Any]
@@ -43,6 +45,7 @@ class SchemaRow:
     answer: Any
     accepted: dict[str, list[Any]] | None
     source: str  # file:line
+    current_date: str | None = None  # on which the request is asked; None: any
 
 
 def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = "") -> list[SchemaRow]:
@@ -166,7 +169,15 @@ def _read_row(line: bytes, source: str) -> SchemaRow:
         if not isinstance(alternatives, list):
             raise UserError(f'{source}: accepted: "{key}" is not a list of alternatives')
     query, answer, accepted = (value.get(key) for key in ("query", "answer", "accepted"))
-    return SchemaRow(value["schema_id"], value["schema"], query, answer, accepted, source)
+    return SchemaRow(value["schema_id"], value["schema"], query, answer, accepted, source, _read_day(value, source))
+
+
+def _read_day(row: dict[str, Any], source: str) -> str | None:
+    day = row.get("current_date")
+    try:
+        return None if day is None else date.fromisoformat(day).isoformat()
+    except (TypeError, ValueError):
+        raise UserError(f'{source}: "current_date" is no day: {show_value(day)}; give it as YYYY-MM-DD') from None
 
 
 def _decode(raw: bytes, source: str) -> str:
