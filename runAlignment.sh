@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Dynamic-beta DPO from an adapter: its samples -> pairs -> DPO -> both students evaluated -> report.
+# Alignment of an adapter by a chain of objectives (--align), dynamic-beta DPO among them: each student evaluated -> report.
 #
 #   ./runAlignment.sh --adapter outputs/student_runs/RUN/checkpoint-final --teacher-model gpt-oss:120b
 #
@@ -8,8 +8,7 @@
 [ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || { unset POSIXLY_CORRECT && exec bash "$0" "$@"; }
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 
-stage pairs         build_alignment_pairs.py
-stage dpo           train_alignment_dpo.py
+stage align         align_student.py
 stage evaluate_sft  evaluate_student.py --eval-student sft
-stage evaluate_dpo  evaluate_student.py --eval-student dpo
+stage evaluate_aligned evaluate_student.py --eval-student aligned
 stage report        report_training.py

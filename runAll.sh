@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to a report: teacher data -> SFT -> evaluation -> dynamic-beta DPO -> evaluation -> report.
+# From nothing to a report: teacher data -> SFT -> evaluation -> alignment by dynamic-beta DPO -> evaluation -> report.
 #
 #   ./runAll.sh                                        the best teacher and student that this machine has
 #   ./runAll.sh --schemas my_schemas/ --run mine       your own JSON Schemas
-#   ./runAll.sh --from pairs --until dpo               a part; run again after a stop, it continues where it was
+#   ./runAll.sh --from align --until align             a part; run again after a stop, it continues where it was
 #
 # Flags are those of the scripts (./runAll.sh --help). Results: outputs/reports/RUN/report.html; log: outputs/logs/.
 ! grep -q "$(printf '\r')" "$0" || { printf '%s\n' "error: $0 has Windows line ends; in its folder run: perl -pi -e 's/\r//' *.sh scripts/*.sh" >&2; exit 2; } #
@@ -21,10 +21,9 @@ stage sft           train_student.py
 stage evaluate_base evaluate_student.py --eval-student base
 stage evaluate_sft  evaluate_student.py --eval-student sft
 
-# The student's own samples, ranked by verdict, become pairs; DPO with a dynamic beta learns from them.
-stage pairs         build_alignment_pairs.py
-stage dpo           train_alignment_dpo.py
-stage evaluate_dpo  evaluate_student.py --eval-student dpo
+# The objectives of --align, one after another; DPO with a dynamic beta learns from the student's own ranked samples.
+stage align         align_student.py
+stage evaluate_aligned evaluate_student.py --eval-student aligned
 
 # All of it on one page.
 stage report        report_training.py

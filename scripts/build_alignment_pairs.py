@@ -1,4 +1,4 @@
-"""Step 8: the SFT student's samples, ranked by verdict -> pairs -> student_runs/alignment/dpo_pairs.jsonl.
+"""Part of step 8: a student's samples, ranked by verdict -> pairs -> student_runs/alignment/dpo_pairs.jsonl.
 
 python scripts/build_alignment_pairs.py --samples-per-prompt 4
 """

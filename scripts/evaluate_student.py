@@ -1,4 +1,4 @@
-"""Steps 6, 7 and 10: a student answers the test prompts, each answer is judged -> student_runs/eval/NAME/.
+"""Steps 6, 7 and 9: a student answers the test prompts, each answer is judged -> student_runs/eval/NAME/.
 
 python scripts/evaluate_student.py --eval-student base
 """

@@ -1,4 +1,4 @@
-"""Step 11: all artifacts of a run -> reports/RUN/report.md, report.html and plots; only reads.
+"""Step 10: all artifacts of a run -> reports/RUN/report.md, report.html and plots; only reads.
 
 python scripts/report_training.py --run student
 """

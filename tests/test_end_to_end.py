@@ -18,9 +18,8 @@ STAGES = [
     ("train_student",),
     ("evaluate_student", "--eval-student", "base"),
     ("evaluate_student", "--eval-student", "sft"),
-    ("build_alignment_pairs",),
-    ("train_alignment_dpo",),
-    ("evaluate_student", "--eval-student", "dpo"),
+    ("align_student",),
+    ("evaluate_student", "--eval-student", "aligned"),
     ("report_training",),
 ]
 # docs/formulas_and_records.md: other people's scripts read these.
@@ -154,8 +153,7 @@ CANNOT_BEGIN = [
     ("train_student", *NO_BASE),
     ("evaluate_student", "--eval-student", "sft", *NO_TEACHER),
     ("evaluate_student", "--eval-student", "sft", *NO_BASE),
-    ("build_alignment_pairs", *NO_BASE),
-    ("train_alignment_dpo", *NO_BASE),
+    ("align_student", *NO_BASE),
 ]
 
 
@@ -168,7 +166,7 @@ def test_an_overwrite_that_cannot_be_made_leaves_everything_as_it_was(undisturbe
     assert contents(undisturbed.output) == before
 
 
-ROW_STAGES = [stage for stage in STAGES if stage[0] not in ("train_student", "train_alignment_dpo", "report_training")]
+ROW_STAGES = [stage for stage in STAGES if stage[0] not in ("train_student", "align_student", "report_training")]
 
 
 @pytest.mark.parametrize("stage", ROW_STAGES, ids=" ".join)

@@ -22,7 +22,7 @@ from schema_student.core.verbs import settings_read
 
 ROOT = Path(__file__).parents[2]
 RUNNERS = sorted(path.name for path in ROOT.glob("run*.sh"))
-STAGES = "domain_specs schemas dataset corpus sft evaluate_base evaluate_sft pairs dpo evaluate_dpo report".split()
+STAGES = "domain_specs schemas dataset corpus sft evaluate_base evaluate_sft align evaluate_aligned report".split()
 # Modules of this package run for real, in a process as the stage server makes them.
 FAKE_PYTHON = """#!/usr/bin/env bash
 case $2 in schema_student.*) exec PYTHON "$@" ;; esac
@@ -100,7 +100,7 @@ def test_a_runner_can_be_started(name):
 def test_run_all_runs_every_stage_in_order_with_its_flags_and_keeps_the_log(checkout):
     done = run(checkout, "./runAll.sh", "--schemas", "my schemas.jsonl", "--run", "mine")
     assert done.returncode == 0, done.stdout
-    assert re.findall(r"^== \d+/11 (\w+)", done.stdout, re.MULTILINE) == STAGES
+    assert re.findall(r"^== \d+/10 (\w+)", done.stdout, re.MULTILINE) == STAGES
     assert ran(done.stdout)[0] == "generate_domain_specs.py --schemas my schemas.jsonl --run mine"
     assert ran(done.stdout)[6] == "evaluate_student.py --schemas my schemas.jsonl --run mine --eval-student sft"
     (log,) = (checkout / "outputs" / "logs").iterdir()
@@ -117,7 +117,7 @@ def test_every_stage_of_every_runner_is_a_script():
 @pytest.mark.parametrize(
     ("flags", "first", "last"),
     [
-        (["--from", "pairs", "--until", "dpo"], "pairs", "dpo"),
+        (["--from", "align", "--until", "evaluate_aligned"], "align", "evaluate_aligned"),
         (["--until=schemas"], "domain_specs", "schemas"),
         (["--from=report"], "report", "report"),
     ],
@@ -125,7 +125,7 @@ def test_every_stage_of_every_runner_is_a_script():
 def test_from_and_until_choose_stages_and_are_not_passed_on(checkout, flags, first, last):
     done = run(checkout, "./runAll.sh", *flags)
     assert (
-        re.findall(r"^== \d+/11 (\w+)", done.stdout, re.MULTILINE)
+        re.findall(r"^== \d+/10 (\w+)", done.stdout, re.MULTILINE)
         == STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     )
     assert "--from" not in re.sub(r"(?m)^.*schema-student .*$", "", done.stdout)  # but in what may come next
@@ -136,7 +136,7 @@ def test_from_and_until_choose_stages_and_are_not_passed_on(checkout, flags, fir
     [
         (["--from", "training"], "unknown stage 'training'; the stages are: domain_specs schemas"),
         (["--until=nowhere"], "unknown stage 'nowhere'"),
-        (["--from", "dpo", "--until", "sft"], "--from dpo comes after --until sft"),
+        (["--from", "align", "--until", "sft"], "--from align comes after --until sft"),
         (["--from"], "--from needs a value"),
     ],
 )
@@ -177,10 +177,9 @@ def test_runners_pass_their_flags_to_their_scripts(checkout):
         f"report_training.py {flags}",
     ]
     assert ran(run(checkout, "./runAlignment.sh", *adapter).stdout) == [
-        f"build_alignment_pairs.py {flags}",
-        f"train_alignment_dpo.py {flags}",
+        f"align_student.py {flags}",
         f"evaluate_student.py {flags} --eval-student sft",
-        f"evaluate_student.py {flags} --eval-student dpo",
+        f"evaluate_student.py {flags} --eval-student aligned",
         f"report_training.py {flags}",
     ]
 

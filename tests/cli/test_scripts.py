@@ -19,6 +19,7 @@ STAGES = [
     "build_training_corpus",
     "train_student",
     "evaluate_student",
+    "align_student",
     "build_alignment_pairs",
     "train_alignment_dpo",
     "sample_rollouts",

@@ -202,7 +202,7 @@ def test_a_verb_knows_which_flags_are_the_runners(flag):
 
 
 def test_a_verb_that_runs_alone_refuses_what_it_does_not_read_but_a_file_may_hold_it(tmp_path):
-    with pytest.raises(SettingsError, match=r"--beta: nothing that train runs reads it; read by align, train-dpo"):
+    with pytest.raises(SettingsError, match=r"--beta: nothing that train runs reads it; read by align, dpo, train-dpo"):
         load_settings(["--seed", "1", "--beta", "0.2"], "", "train")
     with pytest.raises(SettingsError, match=r"--no-judge-valid: nothing that corpus runs reads it; read by evaluate"):
         load_settings(["--no-judge-valid"], "", "corpus")
@@ -345,7 +345,7 @@ def test_run_has_the_stages_of_the_runner_with_the_same_flags():
     ("argv", "said"),
     [
         (["--from", "nowhere"], "unknown stage 'nowhere'; the stages are: domain_specs schemas"),
-        (["--from", "dpo", "--until=sft"], "--from dpo comes after --until sft"),
+        (["--from", "align", "--until=sft"], "--from align comes after --until sft"),
         (["--runs", "a,b"], "--runs: nothing that run runs reads it; read by compare"),
     ],
 )
@@ -368,9 +368,9 @@ def test_run_refuses_wrong_usage_before_the_first_stage(argv, said, tmp_path, mo
             "align",
             "--beta 0.2",
             "./a.sh",
-            "./a.sh --from pairs --beta 0.2 --run student-2 --data-dir outputs --adapter SFT",
+            "./a.sh --from align --beta 0.2 --run student-2 --data-dir outputs --adapter SFT",
         ),
-        ("align", "", "", "PYTHON run --from pairs --until dpo --run student-2 --data-dir outputs --adapter SFT"),
+        ("align", "", "", "PYTHON align --run student-2 --data-dir outputs --adapter SFT"),
         (
             "evaluate",
             "--eval-limit 3 --eval-student base",
@@ -380,7 +380,7 @@ def test_run_refuses_wrong_usage_before_the_first_stage(argv, said, tmp_path, mo
         (
             "evaluate",
             "--eval-student dpo",
-            "./runAll.sh",
+            "",
             "PYTHON evaluate --run student-2 --data-dir outputs --adapter DPO",
         ),
         (
@@ -456,7 +456,7 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
     said = capsysbinary.readouterr().out.decode()
     out = f"--output-dir {tmp_path / 'out'}"
     assert re.findall(r"^ran (.*)$", said, re.M) == [f"domains {out} --domains 4", f"schemas {out}", f"generate {out}"]
-    assert "== 3/11 dataset" in said and "stage dataset ended with exit code 7" in said
+    assert "== 3/10 dataset" in said and "stage dataset ended with exit code 7" in said
     (log,) = (tmp_path / "out" / "logs").iterdir()
     assert said.startswith(log.read_text()[:-1]) and "ran generate" in log.read_text()
 
@@ -468,7 +468,7 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
         (["train"], ["adapter"], "evaluate --adapter OUT/student_runs/mine/checkpoint-final --output-dir OUT"),
         (
             ["train", "evaluate", "align", "report"],
-            ["adapter", "adapter after DPO", "report"],
+            ["adapter", "adapter after alignment", "report"],
             "run --from sft --run mine-2 --data-dir OUT/data/mine --sft-learning-rate 1e-3 --output-dir OUT",
         ),
         (["evaluate", "report"], ["report"], ""),
@@ -478,7 +478,7 @@ def test_the_end_of_a_run_names_what_is_there_and_a_command_that_exists(verbs, r
     settings = default_settings(output_dir=str(tmp_path), run="mine")
     where = paths(settings)
     report = where.report_dir / "report.html"
-    for path in (where.corpus, where.sft_checkpoint / "x", where.dpo_checkpoint / "x", report):
+    for path in (where.corpus, where.sft_checkpoint / "x", where.dpo_checkpoint / "adapter_config.json", report):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     say_end(settings, verbs, 3725)

@@ -291,7 +291,9 @@ def test_who_is_evaluated_follows_from_flags(changes, name, adapter):
 
 def test_a_dpo_adapter_is_not_evaluated_as_its_own_runs_sft():
     adapter = "o/student_runs/x-dpo/checkpoint-final"
-    with pytest.raises(SettingsError, match="is this run's DPO adapter; leave --eval-student out, or name another"):
+    with pytest.raises(
+        SettingsError, match="is the adapter of this run's dpo; leave --eval-student out, or name another"
+    ):
         evaluated(default_settings(adapter=adapter, eval_student="sft"))
     assert evaluated(default_settings(adapter=adapter, eval_student="sft", run="y")) == ("y-sft", adapter)
 

@@ -14,6 +14,7 @@ import pytest
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
+from schema_student.core.links import OBJECTIVES
 from schema_student.core.paths import paths
 from schema_student.core.settings import GROUP_OF, GROUPS, default_settings, resolve_auto
 from schema_student.core.verbs import settings_read
@@ -23,6 +24,8 @@ from schema_student.deploy import export, source
 from schema_student.evaluation import evaluate
 from schema_student.preference import imports, pairs, rollouts, samples
 from schema_student.training import sft
+from schema_student.training.alignment import stage as links
+from schema_student.training.alignment.recipes import RECIPES
 from schema_student.training.dpo import stage as dpo
 
 
@@ -65,6 +68,7 @@ def stubbed(monkeypatch):
         rollouts,
         imports,
         dpo,
+        links,
         pairs,
         source,
         export,
@@ -96,7 +100,8 @@ STAGES = {
         lambda settings: samples.sample_answers(settings, [], None),
         pairs.build_pairs,
     ],
-    "align": [dpo.train_dpo],
+    "dpo": [dpo.train_dpo],
+    "expected_reward": [partial(links.train_link, "expected_reward")],
     "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
@@ -111,6 +116,7 @@ PLACE = (
     "data_set",
     "adapter",
     "eval_student",
+    "align",
     "kind",
 )  # or an input's digest
 MANNER = (
@@ -140,7 +146,8 @@ CASES = {
     "evaluation": ("evaluate", {}, ()),
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
-    "dpo": ("align", {}, (*GROUPS["lora"].model_fields, *BATCH)),  # the adapter has its shape
+    "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
+    "expected reward": ("expected_reward", {}, ()),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (
@@ -157,7 +164,13 @@ CASES = {
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
 OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
-OTHERS |= {"run": "other", "kind": ["gguf"], "gguf_types": ["F16"], "sft_checkpoint": "last"}
+OTHERS |= {
+    "run": "other",
+    "kind": ["gguf"],
+    "gguf_types": ["F16"],
+    "sft_checkpoint": "last",
+    "align": ["expected_reward"],
+}
 
 
 def another(settings, name):
@@ -191,7 +204,16 @@ def test_a_stage_stamps_what_it_reads_and_nothing_else(case, stubbed, tmp_path):
     verb, changes, undeciding = CASES[case]
     settings = default_settings(**{**SMALL, **changes}, output_dir=str(tmp_path))
     deciding = deciding_settings(STAGES[verb], settings) - {*PLACE}
-    assert deciding == {*settings_read(verb)} - UNDECIDING - {*undeciding}
+    assert deciding == {*read_by(verb)} - UNDECIDING - {*undeciding}
+
+
+def read_by(name):
+    """What a verb reads, or of the verb align what one of its objectives does: beside its own groups what DPO does."""
+    if name not in OBJECTIVES or name == "dpo":
+        return settings_read(name)
+    of_dpo = {*GROUPS["dpo"].model_fields, *GROUPS["beta"].model_fields, *GROUPS["lora"].model_fields}
+    own = {key for group in RECIPES[name].groups for key in GROUPS[group].model_fields}
+    return {*settings_read("dpo")} - of_dpo | own
 
 
 def test_imported_data_follow_their_source(stubbed, tmp_path):

@@ -1,4 +1,4 @@
-"""The checkpoint is chosen by answers to validation requests, beyond chance; SFT itself is a candidate."""
+"""DPO's checkpoint is chosen by reading right answers, else by held-out pairs; the student before is a candidate."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import (
-    adapter_weights,
-    dataset_rows,
-    settings_with_pairs,
-)
+from training_runs import adapter_weights, dataset_rows, settings_with_pairs
 
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows
+from schema_student.core.settings import default_settings
 from schema_student.preference.held_out import is_held_out
+from schema_student.training.alignment.requests import learning_requests, validation_requests
 from schema_student.training.dpo import selection, stage
 
 
@@ -24,36 +23,35 @@ def metrics_of(run_dir: Path, rows: list[dict]) -> Path:
     return run_dir
 
 
-def answers(step: int, right: int, valid: float, **more) -> dict:
-    """A validation on 40 requests."""
-    bits = "1" * right + "0" * (40 - right)
-    return {"step": step, "eval_semantic": right / 40, "eval_valid": valid, "eval_right": bits, **more}
+def reading(step: int, p_truth: float, error: float = 0.01, requests: int = 400, **more) -> dict:
+    """A validation of a run that began at 50%."""
+    changes = {"eval_p_truth_change": p_truth - 0.5, "eval_p_truth_error": error, "eval_fixed": 3, "eval_broken": 1}
+    return {"step": step, "eval_requests": requests, "eval_p_truth": p_truth, **changes, **more}
 
 
-def test_the_checkpoint_with_the_most_right_answers_is_chosen(tmp_path):
-    rows = [answers(0, 20, 0.9), answers(10, 28, 0.8), answers(20, 28, 0.9), answers(30, 24, 1.0)]
-    chosen = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20, 30])
-    assert chosen == {
-        "checkpoint": "checkpoint-20",
-        "why": "right answers 70.0% on validation (SFT 50.0%); 8 fixed, 0 broken",
-        "chosen_by": "validation requests",
-        "sft_was_better": False,
-    }
+def test_the_checkpoint_of_the_greatest_likelihood_of_right_answers_is_chosen(tmp_path):
+    rows = [reading(0, 0.5), reading(10, 0.53), reading(20, 0.55), reading(30, 0.54)]
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20, 30])
+    assert (made["checkpoint"], made["sft_was_better"]) == ("checkpoint-20", False)
+    said = "P(truth) of 400 validation requests 50.0% -> 55.0% (+5.00% +- 1.00%, z = 5.0; 3 fixed, 1 broken)"
+    assert made["why"] == said and made["chosen_by"] == "P(truth) of validation requests"
 
 
 def test_a_checkpoint_that_is_not_whole_is_not_chosen(tmp_path):
-    rows = [answers(0, 20, 0.9), answers(10, 28, 0.8), answers(20, 28, 0.9)]
+    rows = [reading(0, 0.5), reading(10, 0.53), reading(20, 0.55)]
     assert selection.choose_checkpoint(metrics_of(tmp_path, rows), [10])["checkpoint"] == "checkpoint-10"
 
 
-def test_a_tie_with_sft_goes_to_sft_and_the_best_of_dpo_is_told(tmp_path):
-    rows = [answers(step, 28, 0.9, eval_loss=0.7 - step / 100) for step in (0, 10)]
-    rows[0]["eval_rewards/accuracies"], rows[1]["eval_rewards/accuracies"] = 0.0, 0.8
-    rows.append({**rows[1], "step": 20, "eval_semantic": 0.6})
-    chosen = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
-    assert chosen["sft_was_better"] and chosen["checkpoint"] == "checkpoint-0"
-    scores = "right answers 70.0% on validation (SFT 70.0%), valid ones 90.0% on validation (SFT 90.0%)"
-    assert chosen["why"] == f"no DPO checkpoint was better than SFT: {scores}"
+@pytest.mark.parametrize(
+    ("z", "requests", "chosen"), [(1.9, 300, 0), (2.1, 300, 10), (2.9, 299, 0), (3.1, 299, 10), (-5.0, 400, 0)]
+)
+def test_the_student_before_is_kept_where_the_aligned_one_is_not_clearly_better(z, requests, chosen, tmp_path):
+    rows = [reading(0, 0.5, 0.0, requests), reading(10, 0.5 + z * 0.01, 0.01, requests)]
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10])
+    assert made["checkpoint"] == f"checkpoint-{chosen}" and made["sft_was_better"] == (chosen == 0)
+    assert made["gate"]["z"] == pytest.approx(z) and made["gate"]["requests"] == requests
+    assert made["gate"]["needed"] == (2.0 if requests >= 300 else 3.0)
+    assert ("no checkpoint was better than the student before" in made["why"]) == (chosen == 0)
 
 
 def held_out(step: int, right: int, pairs: int, loss: float = 0.7, **more) -> dict:
@@ -65,7 +63,7 @@ def held_out(step: int, right: int, pairs: int, loss: float = 0.7, **more) -> di
 def test_too_few_to_choose_by_leave_the_last_checkpoint_and_that_is_said(tmp_path, pairs, requests):
     def row(step):
         of_pairs = held_out(step, 0, pairs, 0.7 + step / 10) if pairs else {"step": step}
-        return of_pairs | ({"eval_semantic": 0.0, "eval_valid": 0.0, "eval_right": "0" * requests} if requests else {})
+        return {**(reading(step, 0.5, 0.0, requests) if requests else {}), **of_pairs}
 
     chosen = selection.choose_checkpoint(metrics_of(tmp_path, [row(0), row(10), row(20)]), [10, 20])
     assert (chosen["checkpoint"], chosen["sft_was_better"], chosen["chosen_by"]) == ("checkpoint-20", False, "nothing")
@@ -86,38 +84,20 @@ def test_held_out_pairs_choose_and_keep_sft_only_where_they_fall_the_wrong_way_b
 
 
 def test_few_requests_leave_the_choice_to_enough_held_out_pairs(tmp_path):
-    few = {"eval_semantic": 0.0, "eval_valid": 0.0, "eval_right": "00"}
-    rows = [held_out(0, 0, 6, **few), held_out(10, 4, 6, **few), held_out(20, 5, 6, **few)]
+    rows = [{**reading(step, 0.5, 0.0, 2), **held_out(step, right, 6)} for step, right in ((0, 0), (10, 4), (20, 5))]
     made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
     assert made["checkpoint"] == "checkpoint-20" and made["chosen_by"] == "held-out pairs"
     assert made["why"] == "83.3% of 6 held-out pairs in order, as 2 validation requests are too few"
 
 
-@pytest.mark.parametrize(("fixed", "broken", "chosen"), [(3, 1, 0), (5, 0, 10), (9, 2, 10), (9, 4, 0)])
-def test_a_gain_that_chance_explains_leaves_the_sft_student(fixed, broken, chosen, tmp_path):
-    then, now = "0" * fixed + "1" * (20 - fixed), "1" * (20 - broken) + "0" * broken
-    rows = [
-        {"step": step, "eval_semantic": bits.count("1") / 20, "eval_valid": 1.0, "eval_right": bits}
-        for step, bits in ((0, then), (10, now))
-    ]
-    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10])
-    assert made["checkpoint"] == f"checkpoint-{chosen}" and made["sft_was_better"] == (chosen == 0)
-    assert f"{fixed} fixed, {broken} broken" in made["why"] and ("beyond chance" in made["why"]) == (chosen == 0)
-
-
 def test_where_sft_was_better_it_is_kept_and_said(tmp_path, monkeypatch, capsys):
     settings = settings_with_pairs(tmp_path, dpo_max_steps=2, dpo_eval_every=1)
-    scores = iter([9, 5, 8])
-
-    def judged(*_):
-        right = next(scores)
-        return [(True, i < right) for i in range(10)]
-
-    monkeypatch.setattr(selection, "grade_answers", judged)
+    rows = iter([reading(0, 0.5, 0.0), reading(1, 0.4), reading(2, 0.45)])
+    monkeypatch.setattr("schema_student.training.alignment.validation.Validation.read", lambda _: next(rows))
     stage.train_dpo(settings)
     run_dir = paths(settings).dpo_dir
-    said = "no DPO checkpoint was better than SFT: right answers 80.0% on validation (SFT 90.0%)"
-    assert said in capsys.readouterr().out
+    said = "no checkpoint was better than the student before (z of 2 is needed): P(truth) of 400 validation requests"
+    assert f"{said} 50.0% -> 45.0%" in capsys.readouterr().out
     config = json.loads((run_dir / "run_config.json").read_text())
     assert config["sft_was_better"] and config["checkpoint"] == "checkpoint-0"
     assert read_jsonl(run_dir / "training_metrics.jsonl")[-1]["sft_was_better"]
@@ -125,13 +105,17 @@ def test_where_sft_was_better_it_is_kept_and_said(tmp_path, monkeypatch, capsys)
     assert all(torch.equal(kept[name], before[name]) for name in before)
 
 
-def test_requests_that_choose_the_checkpoint_are_of_both_kinds_of_schemas_and_never_trained_on(tmp_path):
+def test_requests_that_validate_are_of_both_kinds_of_schemas_and_never_trained_on(tmp_path):
     like = dataset_rows()[0]
     splits = [("validation", 20), ("alignment", 200), ("train", 20), ("test_seen", 20), ("test_unseen", 20)]
     rows = [{**like, "split": split, "query": f"{split} {i}"} for split, count in splits for i in range(count)]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    asked = [row["prompt"] for row in selection.read_requests(tmp_path / "rows.jsonl", 16, "compact")]
-    of_seen = [prompt for prompt in asked if "Request: alignment" in prompt]
-    assert len([prompt for prompt in asked if "Request: validation" in prompt]) == 7  # every third of 20
-    assert 5 <= len(of_seen) <= 8 and len(of_seen) + 7 == len(asked)
-    assert all(is_held_out(prompt) for prompt in of_seen)
+    read = read_rows(tmp_path / "rows.jsonl", DatasetRow)
+    settings = default_settings(align_requests=16)
+    validating = {request.prompt: request.row.split for request in validation_requests(read, settings)}
+    assert [*validating.values()].count("validation") == 8 and [*validating.values()].count("alignment") == 8
+    assert all(is_held_out(prompt) for prompt, split in validating.items() if split == "alignment")
+    learning = {request.prompt for request in learning_requests(read, settings)}
+    assert not learning & {*validating} and len(learning) > 160
+    everything = validation_requests(read, default_settings(align_requests=1000))
+    assert len(everything) == 220 - len(learning)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from schema_student.cli.training import ROWS, require_data_set
-from schema_student.core.artifacts import dry_run, make
+from schema_student.core.artifacts import Checked, dry_run, make, only_check
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.training.local_workers import train_in_workers
-
-DPO_STEP = ("dpo_gradient_accumulation", "dpo_batch_size")  # the settings by which a step is shared
+from schema_student.training.chain import DPO_STEP, Link, begin_with, links_of, make_pairs, train
+from schema_student.training.local_workers import run_apart, train_in_workers
 
 DPO = f"""Align by DPO with a fixed beta on any preference data -> student_runs/RUN-dpo/checkpoint-final.
 
@@ -36,15 +36,15 @@ BETA_DPO = f"""Align by DPO with a dynamic beta on any preference data -> studen
 
 
 def pairs(argv: Sequence[str]) -> None:
-    """Rank the SFT student's samples by verdict -> chosen and rejected -> student_runs/alignment/dpo_pairs.jsonl.
+    """Rank a student's samples by verdict -> chosen and rejected -> student_runs/alignment/dpo_pairs.jsonl.
 
     schema-student pairs --samples-per-prompt 4
     schema-student pairs --pair-prompts 500 --mutations-per-prompt 1
 
-    Of more requests than --pair-prompts those are taken that the student would get wrong: it reads each with its
-    answer.
+    The student is that of --adapter, else the one that DPO begins with in the chain of --align, else SFT's. Of more
+    requests than --pair-prompts those are taken that it would get wrong: it reads each with its answer.
     """
-    settings = load_settings(argv, pairs.__doc__, "pairs")
+    settings = begin_with(load_settings(argv, pairs.__doc__, "pairs"), "dpo")
     where = paths(settings)
     reads = [where.dataset, where.sft_checkpoint]
     if make(lambda: _build_pairs(settings), settings, reads=reads, writes=[where.pairs]):
@@ -68,15 +68,60 @@ def rollouts(argv: Sequence[str]) -> None:
 
 
 def align(argv: Sequence[str]) -> None:
-    """Align the SFT student by DPO with a dynamic beta on the pairs -> student_runs/RUN-dpo/.
+    """Align the SFT student by a chain of objectives, each going on from the one before -> student_runs/RUN-OBJECTIVE/.
 
-    schema-student align --beta-controller calibrated
-    schema-student align --adapter outputs/student_runs/mine/checkpoint-final --dpo-max-steps 200
+    schema-student align --align dpo --beta-controller calibrated
+    schema-student align --align expected_reward,dpo --adapter outputs/student_runs/mine/checkpoint-final
+
+    dpo makes its pairs of the student before it (`pairs` and `dpo` do either alone). The student before a link is kept
+    where reading right answers to validation requests says that the aligned one is not better.
     """
     settings = load_settings(argv, align.__doc__, "align")
+    for link in links_of(settings):
+        if not _dry_run_link(link, settings):
+            if link.name == "dpo":
+                _run_unless_done(make_pairs, link.settings)
+            _run_unless_done(partial(train, link.name), link.settings)
+            log.info(f"aligned student: {paths(link.settings).link_checkpoint(link.name)}")
+
+
+def _dry_run_link(link: Link, given: AnySettings) -> bool:
+    """With --dry-run say what a link would read and write, check what can be checked, and return True."""
+    where = paths(link.settings)
+    begins = [] if link.settings.student.adapter != given.student.adapter else [where.sft_checkpoint]
+    writes = [*([where.pairs] if link.name == "dpo" else []), where.link_dir(link.name)]
+    if not dry_run(given, reads=[where.dataset, *begins], writes=writes):
+        return False
+    if where.dataset.exists() and where.sft_checkpoint.exists():
+        with only_check(), suppress(Checked):
+            if link.name == "dpo":
+                make_pairs(link.settings)
+            train(link.name, link.settings)
+    return True
+
+
+def _run_unless_done(stage: Callable[[ResolvedSettings], None], settings: ResolvedSettings) -> None:
+    """Run a stage in a process of its own, but where it is done say so here; what it refuses is raised here as well."""
+    with suppress(Checked):
+        with only_check():
+            stage(settings)
+        stage(settings)
+        return
+    run_apart(stage, settings)
+
+
+def dpo(argv: Sequence[str]) -> None:
+    """Align a student by DPO with a dynamic beta on pairs that are there -> student_runs/RUN-dpo/.
+
+    schema-student dpo --beta-controller calibrated
+    schema-student dpo --adapter outputs/student_runs/mine/checkpoint-final --dpo-max-steps 200
+
+    The student is that of --adapter, else the one that DPO begins with in the chain of --align, else SFT's.
+    """
+    settings = begin_with(load_settings(argv, dpo.__doc__, "dpo"), "dpo")
     where = paths(settings)
-    stage = partial(train_in_workers, _train_dpo, settings, where.dpo_dir, *DPO_STEP)
-    if make(stage, settings, reads=[where.pairs, where.sft_checkpoint], writes=[where.dpo_dir]):
+    reads = [where.pairs, where.sft_checkpoint]
+    if make(lambda: train("dpo", settings), settings, reads=reads, writes=[where.dpo_dir]):
         log.info(f"aligned student: {where.dpo_checkpoint}")
 
 
@@ -113,12 +158,6 @@ def _make_rollouts(settings: AnySettings) -> None:
     from schema_student.preference.rollouts import make_rollouts
 
     make_rollouts(settings)
-
-
-def _train_dpo(settings: ResolvedSettings) -> None:
-    from schema_student.training.dpo.stage import train_dpo
-
-    train_dpo(settings)
 
 
 def _import_and_align(settings: ResolvedSettings) -> None:

@@ -14,13 +14,14 @@ from itertools import count
 from pathlib import Path
 
 from schema_student.core.flags import without_settings
+from schema_student.core.links import LINKS, OBJECTIVES
 from schema_student.core.names import resolve_run
-from schema_student.core.paths import Paths, paths
+from schema_student.core.paths import Paths, final_adapter, paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.verbs import STAGES
 
 MAKE_DATA = ("domains", "schemas", "generate", "corpus")  # another run has data of its own
-ON_DATA = ("train", "evaluate", "pairs", "align", "rollouts")  # another run takes the data of this one
+ON_DATA = ("train", "evaluate", "align", "pairs", "dpo", "rollouts")  # another run takes the data of this one
 ON_OWN_DATA = ("train-sft", "train-dpo", "train-beta-dpo")  # --data-set is given again
 
 
@@ -51,34 +52,35 @@ def _free_name(settings: AnySettings) -> str:
 
 def _folders(settings: AnySettings, run: str) -> list[Path]:
     where = paths(settings.changed(run=run, data_dir="", adapter=""))
-    return [where.run_dir, where.dpo_dir, where.corpus.parent, where.pairs.parent]
+    return [where.run_dir, *map(where.link_dir, OBJECTIVES), where.corpus.parent, where.pairs.parent]
 
 
 def _what_is_there(verb: str, stage: str, settings: AnySettings) -> Mapping[str, str]:
     """The data and the adapter that another run goes on from."""
     where = paths(settings)
     found = {"data_dir": str(where.dataset.parent)}
-    if verb == "evaluate" and (asked := _adapter_evaluated(stage, where, settings)):
+    if verb == "evaluate" and (asked := _adapter_evaluated(where, settings)):
         found["adapter"] = asked
-    elif verb in ("pairs", "align", "rollouts") or stage == "evaluate_base":
+    elif verb in ("align", "pairs", "dpo", "rollouts") or stage == "evaluate_base":
         found["adapter"] = str(where.sft_checkpoint)
     return found
 
 
-def _adapter_evaluated(stage: str, where: Paths, settings: AnySettings) -> str:
-    asked = stage.removeprefix("evaluate_") or settings.evaluated.eval_student
-    return {"sft": str(where.sft_checkpoint), "dpo": str(where.dpo_checkpoint)}.get(asked, settings.student.adapter)
+def _adapter_evaluated(where: Paths, settings: AnySettings) -> str:
+    asked = settings.evaluated.eval_student
+    if asked == "aligned":
+        return final_adapter(settings)
+    if asked in LINKS:
+        return str(where.link_checkpoint(asked))
+    return str(where.sft_checkpoint) if asked == "sft" else settings.student.adapter
 
 
 def _command(verb: str, stage: str, given: Mapping[str, str]) -> str:
     """The runner from the stage on; else the program that was called, or `run` for what needs stages before it."""
     runner = os.environ.get("SCHEMA_STUDENT_COMMAND", "")
-    begins = {"align": "pairs"}.get(verb, stage)
-    if runner and stage != "evaluate_dpo":
-        return f"{runner} --from {begins}" if verb in ON_DATA and begins else runner
+    if runner and stage != "evaluate_aligned":
+        return f"{runner} --from {stage}" if verb in ON_DATA and stage else runner
     package = f"{shlex.quote(sys.executable)} -m schema_student"
     if verb in MAKE_DATA:
         return f"{package} run --until {stage}"
-    if verb == "align":
-        return f"{package} run --from pairs --until dpo"
     return f"{package} {verb}"

@@ -15,6 +15,7 @@ from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.settings import Settings
+from schema_student.student.choice import resolve_student
 
 JUDGE: Own = {
     "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema"},
@@ -34,8 +35,17 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student base
     schema-student evaluate --adapter outputs/student_runs/student/checkpoint-final
     schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
+    schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
     """
     settings = load_settings(argv, evaluate.__doc__, "evaluate")
+    if settings.evaluated.eval_student != "aligned":
+        _evaluate_student(settings)
+        return
+    for name in resolve_student(settings)[1].align.align:
+        _evaluate_student(settings.changed(eval_student=name))
+
+
+def _evaluate_student(settings: Settings) -> None:
     if settings.evaluated.decoding != "both":
         _evaluate_one(settings)
         return

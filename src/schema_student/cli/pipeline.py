@@ -28,10 +28,10 @@ def run(argv: Sequence[str]) -> None:
     """Run all stages from nothing to a report; started again after a stop, it continues where it was.
 
     schema-student run --schemas my_schemas/ --run mine
-    schema-student run --from pairs --until dpo
+    schema-student run --from align --until evaluate_aligned
 
-    Stages: domain_specs schemas dataset corpus sft evaluate_base evaluate_sft pairs dpo evaluate_dpo report. Each takes
-    those of the flags that it reads. The log is outputs/logs/run-TIME.log.
+    Stages: domain_specs schemas dataset corpus sft evaluate_base evaluate_sft align evaluate_aligned report. Each
+    takes those of the flags that it reads. The log is outputs/logs/run-TIME.log.
     """
     settings, chosen = parse_command(argv, run.__doc__, "run", RUN)
     names = choose_stages(chosen.first, chosen.last)

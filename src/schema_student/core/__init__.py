@@ -10,6 +10,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     errors          what a person did wrong, with what to do about it
     files           files to write and folders to remove: never through a link
     splits          names of the splits
+    links           names of the links of an alignment
     hub_ids         ID@COMMIT: which version of what the hub has
     setting_groups  the settings in groups: type, meaning and bounds
     settings        every setting: type, meaning and bounds, said once

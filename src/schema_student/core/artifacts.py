@@ -192,6 +192,11 @@ def only_check() -> Iterator[None]:
         _checks_only.reset(token)
 
 
+def is_only_checking() -> bool:
+    """Return whether this runs within only_check."""
+    return _checks_only.get()
+
+
 def _check(path: Path, stamp: dict[str, Any], sources: Sequence[Path], overwrite: bool, derived: bool) -> Artifact:
     """The finished artifact; raises Checked where it is to be made, UserError where it would be refused."""
     artifact, meta = Artifact(path, stamp), read_meta(path)

@@ -144,6 +144,8 @@ def _flag_value(name: str, value: Any) -> Any:
     """A flag's text as the setting's type, where it can be read so; what cannot stays text and is refused by name."""
     kind = _field(name).annotation
     if is_list(name):  # commas, or the flag repeated, or both
+        if value == ["auto"] and _field(name).json_schema_extra:
+            return "auto"
         return [item.strip() for part in value for item in part.split(",") if item.strip()]
     if not isinstance(value, str) or kind is str or value in get_args(kind):
         return value

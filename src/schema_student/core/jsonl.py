@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import open_to_write, write_bytes
+from schema_student.core.links import split_link
 
 Row = dict[str, Any]
 
@@ -136,7 +137,7 @@ def name_maker(path: Path) -> str:
 
 def maker(path: Path) -> str:
     """Return the script that makes a file; "" where none is known."""
-    return "train_alignment_dpo.py" if path.parent.name.endswith("-dpo") else MADE_BY.get(path.name, "")
+    return "align_student.py" if split_link(path.parent.name)[1] else MADE_BY.get(path.name, "")
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from schema_student.core.errors import SettingsError
+from schema_student.core.links import LINKS, split_link
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
 
@@ -16,11 +17,11 @@ def resolve_run(settings: AnySettings) -> str:
     """Name the run: --run, else after --data-set, the run of --adapter, --schemas, else "student".
 
     Raises SettingsError where what it is named after gives no name that --run could be given, and for a name whose
-    folders belong to others: those of all runs, or another run's DPO.
+    folders belong to others: those of all runs, or a link of another run's alignment.
     """
     run = settings.run.run or _name_after_source(settings)
-    if run in SHARED_FOLDERS or run.endswith("-dpo"):
-        names = f"{', '.join(SHARED_FOLDERS)} and names that end in -dpo"
+    if run in SHARED_FOLDERS or split_link(run)[1]:
+        names = f"{', '.join(SHARED_FOLDERS)} and names that end in {', '.join(f'-{link}' for link in LINKS)}"
         raise SettingsError(f"{run!r} cannot name a run, as {names} are folders of other runs; give another --run")
     return run
 
@@ -43,10 +44,10 @@ def _checked(name: str, flag: str, source: str) -> str:
 
 
 def adapter_run(adapter: str) -> str:
-    """Name the run of an adapter .../student_runs/RUN[-dpo]/checkpoint-N; "" for adapters from elsewhere."""
+    """Name the run of an adapter .../student_runs/RUN[-LINK]/checkpoint-N; "" for adapters from elsewhere."""
     parts = Path(adapter).parts
     if len(parts) >= 3 and parts[-3] == "student_runs" and parts[-1].startswith("checkpoint-"):
-        return parts[-2].removesuffix("-dpo")
+        return split_link(parts[-2])[0]
     return ""
 
 

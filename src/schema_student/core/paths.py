@@ -8,6 +8,8 @@ from pathlib import Path
 
 from schema_student.core.errors import SettingsError
 from schema_student.core.files import refuse_link
+from schema_student.core.jsonl import read_object
+from schema_student.core.links import LINKS, OBJECTIVES, split_link
 from schema_student.core.names import adapter_run, clean_name, resolve_run
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
@@ -43,6 +45,15 @@ class Paths:
         """Locate one evaluation: the folder of evaluation_results.jsonl and evaluation_summary.json."""
         refuse_link(self.evals / name)
         return self.evals / name
+
+    def link_dir(self, link: str) -> Path:
+        """Locate the folder of a link of the run's alignment, or of its control: student_runs/RUN-LINK/."""
+        refuse_link(self.run_dir.with_name(f"{self.run_dir.name}-{link}"))
+        return self.run_dir.with_name(f"{self.run_dir.name}-{link}")
+
+    def link_checkpoint(self, link: str) -> Path:
+        """Locate the adapter that a link ends with."""
+        return self.link_dir(link) / "checkpoint-final"
 
     def overwritten(self, command: str) -> Path:
         """Locate the list of what a command with --overwrite has made again so far."""
@@ -109,10 +120,17 @@ def _refuse_links(found: Paths, out: Path) -> None:
 
 
 def final_adapter(settings: AnySettings) -> str:
-    """Locate the adapter that a run ends with: DPO's, else SFT's; "" where it has none."""
+    """Locate the adapter that a run ends with: that of the link that finished last, else SFT's; "" without one."""
     where = paths(settings)
-    folders = (where.dpo_checkpoint, where.sft_checkpoint)
+    links = sorted(map(where.link_checkpoint, OBJECTIVES), key=_finished_at)
+    folders = (*reversed(links), where.sft_checkpoint)
     return next((str(folder) for folder in folders if (folder / "adapter_config.json").is_file()), "")
+
+
+def _finished_at(checkpoint: Path) -> str:
+    """When the run of a checkpoint-final was finished; "" where it is not."""
+    meta = checkpoint.parent.with_name(f"{checkpoint.parent.name}.meta.json")
+    return str(read_object(meta).get("finished_at", "")) if meta.is_file() else ""
 
 
 def evaluated(settings: AnySettings) -> tuple[str, str]:
@@ -125,28 +143,33 @@ def evaluated(settings: AnySettings) -> tuple[str, str]:
 
 
 def _named_student(settings: AnySettings) -> tuple[str, str]:
-    run, where = resolve_run(settings), paths(settings)
-    if settings.evaluated.eval_student == "base" or (
-        settings.evaluated.eval_student == "auto" and not settings.student.adapter
-    ):
+    run, where, asked = resolve_run(settings), paths(settings), settings.evaluated.eval_student
+    assert asked != "aligned", "an evaluation is of one link"
+    if asked == "base" or (asked == "auto" and not settings.student.adapter):
         return f"{run}-base", ""
-    if settings.evaluated.eval_student == "dpo":
-        return f"{run}-dpo", str(where.dpo_checkpoint)
-    if settings.evaluated.eval_student == "sft":
-        if _adapter_label(settings.student.adapter).startswith("dpo") and adapter_run(settings.student.adapter) == run:
-            advice = "leave --eval-student out, or name another --run"
-            raise SettingsError(f"--eval-student sft: {settings.student.adapter} is this run's DPO adapter; {advice}")
+    if asked in LINKS:
+        return f"{run}-{asked}", str(where.link_checkpoint(asked))
+    if asked == "sft":
+        _refuse_link_as_sft(settings, run)
         return f"{run}-sft", str(where.sft_checkpoint)
     return f"{run}-{_adapter_label(settings.student.adapter)}", settings.student.adapter
 
 
+def _refuse_link_as_sft(settings: AnySettings, run: str) -> None:
+    adapter = settings.student.adapter
+    link = split_link(Path(adapter).resolve().parent.name)[1]
+    if link and adapter_run(adapter) == run:
+        advice = "leave --eval-student out, or name another --run"
+        raise SettingsError(f"--eval-student sft: {adapter} is the adapter of this run's {link}; {advice}")
+
+
 def _adapter_label(adapter: str) -> str:
-    """What an adapter is called in its evaluation's name: sft, dpo, sft-checkpoint-50, or the folder's own name."""
+    """What an adapter is called in its evaluation's name: sft, a link, sft-checkpoint-50, or the folder's own name."""
     folder = Path(adapter).resolve()
     if not adapter_run(str(folder)):
         name = clean_name(folder.parent.name if folder.name == "checkpoint-final" else folder.name)
         if not re.fullmatch(RUN_NAME, name):
             raise SettingsError(f"--adapter {adapter} gives no name of its evaluation; rename or move its folder")
         return name
-    stage = "dpo" if folder.parent.name.endswith("-dpo") else "sft"
+    stage = split_link(folder.parent.name)[1] or "sft"
     return stage if folder.name == "checkpoint-final" else f"{stage}-{clean_name(folder.name)}"

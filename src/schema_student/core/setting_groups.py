@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from schema_student.core.links import Objective
 from schema_student.core.splits import Split
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -319,8 +320,8 @@ class EvaluatedSettings(Group):
 
     section = "eval"
 
-    eval_student: Literal["auto", "base", "sft", "dpo"] = setting(
-        "who is evaluated; auto = --adapter where named, else the base"
+    eval_student: Literal["auto", "base", "sft", "aligned", Objective, "control"] = setting(
+        "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align"
     )
     decoding: Literal["free", "constrained", "both"] = setting(
         "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
@@ -405,6 +406,45 @@ class BetaSettings(Group):
     )
     beta_epsilon: float = setting(
         "epsilon: how far logits are moved to see which beta a pair wants; two more forward passes", gt=0, lt=1
+    )
+
+
+class AlignSettings(Group):
+    """Which objectives a student is aligned by, one after another."""
+
+    section = "align"
+
+    align: list[Objective] = setting(
+        "objectives that the SFT student is aligned by, in this order, each going on from the one before",
+        auto=True,
+        min_length=1,
+    )
+
+
+class ValidationSettings(Group):
+    """How an alignment is validated: by reading right answers."""
+
+    section = "align"
+
+    align_requests: int = setting(
+        "requests whose right answers are read to validate an alignment, half of them on schemas of validation",
+        ge=0,
+    )
+    align_stop: float = setting(
+        "an alignment stops where the likelihood of right answers has fallen by so many standard errors", gt=0
+    )
+
+
+class ExpectedRewardSettings(Group):
+    """Alignment by the expected reward, exact where the right answers are known."""
+
+    section = "align"
+
+    expected_reward_learning_rate: float = setting("peak learning rate of expected_reward", auto=True, gt=0)
+    expected_reward_max_steps: int = setting("optimizer steps of expected_reward", auto=True, ge=1)
+    expected_reward_batch_size: int = setting("requests in a step of expected_reward", auto=True, ge=1)
+    expected_reward_eval_every: int = setting(
+        "steps between validations of expected_reward, each a checkpoint", auto=True, ge=1
     )
 
 

@@ -64,6 +64,9 @@ class AnySettings:
     sampling: groups.SamplingSettings
     pairs: groups.PairsSettings
     mutations: groups.MutationsSettings
+    align: groups.AlignSettings
+    validation: groups.ValidationSettings
+    expected_reward: groups.ExpectedRewardSettings
     beta: groups.BetaSettings
     published: groups.PublishedSettings
     aligned_modules: groups.AlignedModulesSettings
@@ -189,6 +192,8 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
         found.append(
             ("max_new_tokens", f"leaves no room for a prompt in max_seq_length {settings.length.max_seq_length}")
         )
+    if len({*settings.align.align}) < len(settings.align.align) and settings.align.align != "auto":
+        found.append(("align", "names an objective twice, and each has one folder"))
     days: dict[str, date] = {}
     for name in ("date_start", "date_end"):
         try:
@@ -296,7 +301,8 @@ def allowed(name: str) -> str:
 
 def is_list(name: str) -> bool:
     """Return whether a setting is a list."""
-    return bool(_properties()[name].get("type") == "array")
+    part = _properties()[name]
+    return any(option.get("type") == "array" for option in part.get("anyOf", [part]))
 
 
 @cache

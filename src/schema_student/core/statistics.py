@@ -23,6 +23,29 @@ def sign_test(fixed: int, broken: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(less + 1)) / 2**n)
 
 
+def paired_change(now: Sequence[float], then: Sequence[float]) -> tuple[float, float]:
+    """Compute the mean of paired differences and its standard error; both 0 for fewer than two pairs.
+
+    >>> paired_change([0.5, 0.75, 1.0], [0.5, 0.5, 0.5])
+    (0.25, 0.14433756729740643)
+    """
+    changes = [a - b for a, b in zip(now, then, strict=True)]
+    n = len(changes)
+    if n < 2:
+        return 0.0, 0.0
+    mean = math.fsum(changes) / n
+    return mean, math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / (n - 1) / n)
+
+
+def z_of(change: float, error: float) -> float:
+    """Compute a change in units of its standard error; 0 where there is no change.
+
+    >>> z_of(0.25, 0.125)
+    2.0
+    """
+    return 0.0 if change == 0 else change / error if error else math.copysign(math.inf, change)
+
+
 def wilson(k: int, n: int) -> Row:
     """Compute a share and its 95% interval (Wilson 1927), which holds for few rows and at 0 and 1; null for no rows.
 

@@ -17,7 +17,9 @@ ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
-ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")
+ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")  # by DPO
+PAIRED = (*ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations")
+OBJECTIVES = ("expected_reward",)  # groups of the objectives but DPO
 EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
 
 # The stages of a run from nothing to a report, each with its verb and what further flags it is given.
@@ -29,9 +31,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sft": ("train",),
     "evaluate_base": ("evaluate", "--eval-student", "base"),
     "evaluate_sft": ("evaluate", "--eval-student", "sft"),
-    "pairs": ("pairs",),
-    "dpo": ("align",),
-    "evaluate_dpo": ("evaluate", "--eval-student", "dpo"),
+    "align": ("align",),
+    "evaluate_aligned": ("evaluate", "--eval-student", "aligned"),
     "report": ("report",),
 }
 
@@ -43,8 +44,7 @@ SCRIPTS = {
     "corpus": "build_training_corpus.py",
     "train": "train_student.py",
     "evaluate": "evaluate_student.py",
-    "pairs": "build_alignment_pairs.py",
-    "align": "train_alignment_dpo.py",
+    "align": "align_student.py",
     "report": "report_training.py",
 }
 
@@ -54,14 +54,15 @@ READS: dict[str, tuple[str, ...]] = {
     "generate": (*NAMED, "own_schemas", *ASKED, "dataset", "sampling.pair_prompts", "hub", "push", "prompt", *LENGTHS),
     "corpus": (*NAMED, "prompt", *LENGTHS),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
-    "evaluate": (*NAMED, "evaluated", *EVALUATED),
-    "pairs": (*NAMED, *ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations"),
-    "align": (*NAMED, *ALIGNED, "prompt", "verdict", "decoding"),
+    "evaluate": (*NAMED, "align", "evaluated", *EVALUATED),
+    "align": (*NAMED, "align", *ALIGNED, *PAIRED, "validation", *OBJECTIVES),
     "report": NAMED,
     "ask": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict", "sampling.sample_temperature", *ASKED),
     "chat": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict"),
     "judge": ("run.dry_run", "own_schemas", "verdict"),
     "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
+    "pairs": (*NAMED, "align", *PAIRED),
+    "dpo": (*NAMED, "align", *ALIGNED, "prompt", "validation"),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),

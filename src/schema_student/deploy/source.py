@@ -12,7 +12,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
-from schema_student.core.paths import paths
+from schema_student.core.paths import final_adapter, paths
 from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
 from schema_student.core.stamps import digest
 from schema_student.student.bases.catalog import known_bases
@@ -83,10 +83,8 @@ def find_source(given: AnySettings) -> Source:
 
 def exported_adapter(settings: AnySettings) -> Path:
     """Return the folder of the adapter that is exported."""
-    where = paths(settings)
-    if not settings.student.adapter and where.dpo_checkpoint.is_dir():
-        return where.dpo_checkpoint
-    return where.sft_checkpoint
+    found = "" if settings.student.adapter else final_adapter(settings)
+    return Path(found) if found else paths(settings).sft_checkpoint
 
 
 def _check_kind(adapter: Path) -> None:

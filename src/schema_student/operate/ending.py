@@ -14,7 +14,7 @@ from pathlib import Path
 from schema_student.core.flags import parse_runner
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
-from schema_student.core.paths import paths
+from schema_student.core.paths import final_adapter, paths
 from schema_student.core.processes import run_script
 from schema_student.core.settings import AnySettings
 from schema_student.core.verbs import SCRIPTS
@@ -54,10 +54,10 @@ def list_results(settings: AnySettings, verbs: Collection[str]) -> Iterator[str]
     """List what these verbs have left: data, adapter, report."""
     where = paths(settings)
     found = {"corpus": ("corpus", where.corpus), "train": ("adapter", where.sft_checkpoint)}
-    found["align"] = ("adapter after DPO", where.dpo_checkpoint)
+    found["align"] = ("adapter after alignment", Path(final_adapter(settings)))
     found["report"] = ("report", where.report_dir / "report.html")
     for verb, (name, path) in found.items():
-        if verb in verbs and path.exists():
+        if verb in verbs and path != Path() and path.exists():
             yield f"  {name}: {path}"
 
 
@@ -74,7 +74,7 @@ def list_next(settings: AnySettings, verbs: Collection[str]) -> Iterator[str]:
         yield f"      {command} compare --runs {run},{run}-2{out}"
     elif "train" in verbs:
         yield f"next: {command} evaluate --adapter {where.sft_checkpoint}{same}"
-        yield f"      {command} run --from pairs --run {run}{same}"
+        yield f"      {command} run --from align --run {run}{same}"
     elif "corpus" in verbs:
         yield f"next: {command} run --from sft --run {run}{same}"
 

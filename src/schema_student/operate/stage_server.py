@@ -29,7 +29,7 @@ from schema_student.core.processes import INTERRUPTED, end_with_parent, prepare_
 from schema_student.training.local_workers import import_ahead
 
 AT_WORK = 1.5  # seconds after which a stage was not finished already
-LOAD_A_STUDENT = {"train_student.py", "evaluate_student.py", "build_alignment_pairs.py", "train_alignment_dpo.py"}
+LOAD_A_STUDENT = {"train_student.py", "evaluate_student.py", "align_student.py"}
 
 
 @dataclass

@@ -26,6 +26,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     grading       grade(text, schema, target) -> Grade: the one judgement of an answer to a request
     compact       a schema as lines from which its verdicts can be told
     rendering     how a prompt shows a schema
+    answers       right answers to a request as texts: its target, and what its alternatives come to
     prompts       the prompt of a student
     instances     a random valid instance of any schema
     mutations     a valid instance -> broken ones of known kinds

@@ -18,4 +18,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     sureness        how sure a student was of an answer
     ask             requests -> answers, each with its verdict
     loading         base and adapter -> Student
+    reading         how likely a student finds right answers, and whether greedy decoding writes one
 """

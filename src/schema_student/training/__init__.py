@@ -1,4 +1,4 @@
-"""Train in one loop with several objectives: SFT, DPO with a dynamic beta, pretraining of the embedded student.
+"""Train in one loop with several objectives: SFT, alignment by a chain of them, pretraining of the embedded student.
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
@@ -17,6 +17,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter
     rl             rewards, advantages and losses of policy gradients
+    alignment      requests + an objective -> aligned adapter: what links of a chain share
     dpo            pairs + controller -> aligned adapter
+    chain          links one after another
     pretraining    how the embedded student was made
 """

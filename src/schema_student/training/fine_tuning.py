@@ -170,6 +170,10 @@ class SFT:
         totals, counts = zip(*gather([(total, tokens)]), strict=True)
         return {"eval_loss": sum(totals) / sum(counts)}
 
+    def stop_reason(self) -> str:
+        """Nothing stops it before its last step."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing beyond what the loop keeps."""
         return {}

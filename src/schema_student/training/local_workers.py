@@ -5,6 +5,7 @@ on two cores. The first process is the stage's own; the others are forks of it, 
 computed nothing. They write nothing, end with the first, and end it if they fail.
 
     train_in_workers(train_sft, settings, run_dir, "gradient_accumulation", "sft_batch_size")
+    run_apart(train_all, settings)      # several of them one after another, each in a process that has computed nothing
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -24,15 +26,17 @@ from multiprocessing import connection
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeVar
 
-from schema_student.core.artifacts import is_finished
+from schema_student.core.artifacts import is_finished, is_only_checking
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
-from schema_student.core.processes import count_cores, process_count, run_script
+from schema_student.core.processes import count_cores, end_with_parent, process_count, run_script
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.student.choice import has_cuda, resolve_student
 
 Train = Callable[[ResolvedSettings], None]
+S = TypeVar("S")
 
 PATIENCE = 20  # seconds in which a process notices by itself that another one is gone
 IMPORTS = (  # what a process that loads a student needs, as far as it takes long
@@ -76,7 +80,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         return
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": 0, "LOCAL_RANK": 0, SHARED: shared}
     place["OMP_NUM_THREADS"] = cores // count
-    idle = resolved.run.dry_run or (is_finished(run_dir) and not resolved.run.overwrite)
+    idle = is_only_checking() or (is_finished(run_dir) and not resolved.run.overwrite)
     if not idle:
         whole = resolved.value(shared)
         log.info(f"  {count} processes, one a core: each takes {shared} {whole // count} of {whole}")
@@ -86,6 +90,40 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
             train(resolved)
     finally:
         idle = False
+
+
+def run_apart(stage: Callable[[S], None], settings: S) -> None:
+    """Run a stage in a process of its own, so that this one computes nothing, and the next stage may fork again.
+
+    `stage` is a function of a module. Leaves with the exit code of a stage that fails, which has said why. Under
+    torchrun, whose processes stay, it runs here.
+    """
+    if "WORLD_SIZE" in os.environ:
+        stage(settings)
+        return
+    if sys.platform == "linux" and not has_cuda() and IMPORTED_AHEAD not in os.environ:
+        import_ahead()  # once for all stages
+    process = _choose_start().Process(target=_be_stage, args=(stage, settings, "SCHEMA_STUDENT_RUNNER" in os.environ))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:  # the stage has heard it too, and says so
+        process.join()
+        raise SystemExit(128 + signal.SIGINT) from None
+    code = process.exitcode or 0
+    if code < 0:
+        raise UserError(f"signal {-code} ended the stage; run the same command to continue")
+    if code:
+        raise SystemExit(code)
+
+
+def _be_stage(stage: Callable[[S], None], settings: S, under_runner: bool) -> None:
+    """Be the process of a stage: it ends with the one that began it."""
+    os.environ["SCHEMA_STUDENT_RUNNER"] = str(os.getppid())
+    end_with_parent()
+    if not under_runner:
+        del os.environ["SCHEMA_STUDENT_RUNNER"]
+    run_script(lambda: stage(settings))
 
 
 def share_step(settings: ResolvedSettings) -> ResolvedSettings:

@@ -77,6 +77,9 @@ class Objective(Protocol):
     def validate(self) -> dict[str, Any]:
         """Compute the metrics of validation, named eval_...; no state of training changes."""
 
+    def stop_reason(self) -> str:
+        """Say why training should stop after the last validation; "" where it should not."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the objective itself."""
 
@@ -126,10 +129,18 @@ class TrainingLoop:
         remove_drafts(self.run_dir)
 
     def train_from(self, first: int) -> None:
-        """Train the steps after step `first`."""
+        """Train the steps after step `first`, until the objective says to stop."""
         for number in range(first + 1, self.schedule.steps + 1):
+            if self.stops():
+                break
             self._train_step(number)
             self.end_step(number)
+
+    def stops(self) -> bool:
+        """Return whether the objective says to stop; says why."""
+        if reason := self.objective.stop_reason():
+            log.info(f"  stopped: {reason}")
+        return bool(reason)
 
     def end_step(self, number: int) -> None:
         """Validate and save where it is time to."""

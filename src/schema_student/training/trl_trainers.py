@@ -65,6 +65,8 @@ class TrlLoop(TrainingLoop):
             callbacks=[_Recorder(self, first)],
         )
         trainer.remove_callback(PrinterCallback)
+        if self.stops():
+            return
         loader: DataLoader[Any] = DataLoader(
             [self.kind.row(row) for row in self.objective.rows],  # type: ignore[arg-type]
             batch_sampler=self.plan[first * self.micro_batches :],
@@ -128,6 +130,7 @@ class _Recorder(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Row, **kwargs: Any) -> None:
         if "loss" in logs:  # the last one sums up the run
             self.loop.record_step(self.first + state.global_step, logs)
+            control.should_training_stop = control.should_training_stop or self.loop.stops()
 
 
 # SFT

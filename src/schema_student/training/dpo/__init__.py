@@ -9,7 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     epsilon    the signs that epsilon-DPO needs of pairs
     metrics    what a step logs; the alarm
     feeding    margins of a step, over processes -> controller -> beta and weight of each pair
-    selection  choice of the checkpoint by answers to validation requests
+    selection  choice of the checkpoint by reading, else by held-out pairs
     objective  margins, then beta, then the losses
     alignment  what DPO does: encode, align, choose the checkpoint
     stage      pairs + controller -> aligned adapter

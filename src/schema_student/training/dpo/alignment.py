@@ -9,31 +9,31 @@ from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, open_to_write, remove_folder
-from schema_student.core.jsonl import Row, append_row, write_json
+from schema_student.core.jsonl import Row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process
-from schema_student.core.records import Pair, read_rows
+from schema_student.core.records import DatasetRow, Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student, save_adapter, train_only
+from schema_student.training.alignment.link import publish
+from schema_student.training.alignment.requests import encode_requests, validation_requests
+from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
 from schema_student.training.dpo.encoding import encode_pairs
 from schema_student.training.dpo.metrics import TRACE
 from schema_student.training.dpo.objective import DPO
 from schema_student.training.dpo.reference import add_reference_logps, name_reference
-from schema_student.training.dpo.selection import choose_checkpoint, describe_few, read_requests
+from schema_student.training.dpo.selection import choose_checkpoint, describe_few
 from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
-from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
 from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
-
-VALIDATION_PROMPTS = 96  # greedy answers a validation; more would cost more than the training between two of them
 
 
 def align(
@@ -47,7 +47,7 @@ def align(
     tally = Tally()
     rows = _encode(pairs, loaded, settings, tally, trees)
     count = sum(row["split"] == "train" for row in rows)
-    requests = read_requests(dataset, VALIDATION_PROMPTS, settings.prompt.schema_rendering) if dataset else []
+    requests = _encode_validation(dataset, loaded, settings, tally, trees) if dataset else []
     share = share_step(settings)
     schedule = plan_dpo(share)
     held_out = f"{len(rows) - count} held out"
@@ -65,7 +65,8 @@ def align(
         adapter = run_dir / "start"
         main_process_first(partial(_save_start, run_dir, loaded))  # kept where no checkpoint is better
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
-    objective = DPO(batches, rows, requests, run_dir, share)
+    validation = Validation(batches, requests, settings.validation.align_stop)
+    objective = DPO(batches, rows, validation, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
     open_to_write(run_dir / TRACE, "a").close()  # a beta that never moved has a trace too: an empty one
@@ -74,12 +75,17 @@ def align(
     if not is_first_process():
         return {}
     chosen = choose_checkpoint(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
-    publish_adapter(adapter if chosen["sft_was_better"] else run_dir / chosen["checkpoint"], run_dir, loaded)
-    write_json(run_dir / "run_config.json", facts | chosen)
-    append_row(run_dir / METRICS, {"step": schedule.steps, "epoch": loop.epoch_of(schedule.steps), **chosen})
-    log.info(f"  checkpoint-final is {chosen['checkpoint']}: {chosen['why']}")
+    chosen |= {"stopped": objective.stop_reason()}
+    published = publish(run_dir, adapter, loaded, facts, chosen, loop)
     say_rows(facts, count)
-    return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
+    return published
+
+
+def _encode_validation(
+    dataset: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool
+) -> list[Row]:
+    requests = validation_requests(read_rows(dataset, DatasetRow), settings)
+    return encode_requests(requests, loaded.tokenizer, settings, tally, trees)
 
 
 def _save_start(run_dir: Path, loaded: Student) -> None:

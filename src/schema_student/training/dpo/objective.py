@@ -13,6 +13,8 @@ import torch
 
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
+from schema_student.training.alignment.objective import switch_off_dropout
+from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batch, Batches, Row, inference_mode
 from schema_student.training.distributed import gather, gather_micro_batches
 from schema_student.training.dpo.beta import make_controller
@@ -21,7 +23,6 @@ from schema_student.training.dpo.epsilon import PairSigns
 from schema_student.training.dpo.feeding import ControllerFeed, Share
 from schema_student.training.dpo.losses import dpo_losses, dpo_margins, positive_margins, sft_losses
 from schema_student.training.dpo.metrics import MARGINS, TRACE, ChosenFallAlarm, step_metrics
-from schema_student.training.dpo.selection import validate_answers
 from schema_student.training.loop import Step
 
 
@@ -32,12 +33,12 @@ class DPO:
     logs: Sequence[str] = (MARGINS, TRACE)
 
     def __init__(
-        self, batches: Batches, pairs: Sequence[Row], requests: Sequence[Row], run_dir: Path, settings: ResolvedSettings
+        self, batches: Batches, pairs: Sequence[Row], validation: Validation, run_dir: Path, settings: ResolvedSettings
     ) -> None:
         pairs = sorted(pairs, key=lambda row: (row["key"], pair_length(row)))
         self.rows: Sequence[Row] = [row for row in pairs if row["split"] == "train"]
         self.held_out = [row for row in pairs if row["split"] != "train"]
-        self.batches, self.requests, self.settings = batches, requests, settings
+        self.batches, self.validation, self.settings = batches, validation, settings
         self.controller = make_controller(settings)
         self.feed = ControllerFeed(self.controller, run_dir, batches.student.model.device)
         self.alarm = ChosenFallAlarm(settings.dpo.dpo_chosen_fall)
@@ -115,10 +116,8 @@ class DPO:
         return step_metrics(logps_4B, self.beta, self.controller.trace) | self.alarm.update(logps_4B, step.number)
 
     def validate(self) -> dict[str, Any]:
-        """Validate on greedy answers to requests and on held-out pairs at beta_0; the controller is not fed."""
-        metrics: dict[str, Any] = {}
-        if self.requests:
-            metrics = validate_answers(self.batches.student, self.requests, self.settings)
+        """Validate by reading right answers and on held-out pairs at beta_0; the controller is not fed."""
+        metrics = self.validation.read()
         if self.held_out:
             parts = self.batches.own_batches(self.held_out, list(map(pair_sequences, self.held_out)))
             margins = torch.tensor(
@@ -130,18 +129,17 @@ class DPO:
             metrics["eval_rewards/accuracies"] = float((margins > 0).double().mean())
         return metrics
 
+    def stop_reason(self) -> str:
+        """Say that the likelihood of right answers has fallen beyond its error; "" where it has not."""
+        return self.validation.fallen
+
     def state_dict(self) -> dict[str, Any]:
         """Return the controller's state, and what the guards count."""
-        return {**self.feed.state_dict(), "fallen": self.alarm.fallen}
+        kept = {"fallen": self.alarm.fallen, "validation": self.validation.state_dict()}
+        return {**self.feed.state_dict(), **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.feed.load_state_dict(state)
         self.alarm.fallen = state["fallen"]
-
-
-def switch_off_dropout(model: Any) -> None:
-    """Drop nothing out: the reference was computed without it, and with it a margin would be noise at step 0."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+        self.validation.load_state_dict(state["validation"])

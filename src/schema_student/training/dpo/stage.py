@@ -32,9 +32,9 @@ DECIDING = (
     "generation",
     "batching",
     "prompt",
-    "verdict",
     "optimizer",
     "aligned_modules",
+    "validation",
     "dpo",
     "beta",
 )

@@ -1,0 +1,77 @@
+"""Read right answers: how likely a student finds them, and whether greedy decoding would write one of them.
+
+One forward pass over a request and its right answers says what hundreds of samples would: the share of samples at
+temperature 1 that are one of these texts. Answers cost a hundred times what reading costs.
+
+    (reading,) = read_answers(student, [[encode(tokenizer, prompt, text) for text in right]], 64, 16384, True, None)
+    reading.p_truth, reading.greedy
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import send_to_device
+
+from schema_student.student import batching
+from schema_student.student.batching import Ids
+from schema_student.student.loading import Student
+
+LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a student thinks of the right answers to a request.
+
+    `p_truth` is the sum of their likelihoods, each of the whole text and the end of its turn. `least_logp` is the log p
+    (nats) of the least likely token of the answer whose least likely token is the likeliest, the `best` of them.
+    """
+
+    p_truth: float
+    least_logp: float
+    best: int
+
+    @property
+    def greedy(self) -> bool:
+        """Whether greedy decoding writes one of the answers: each of its tokens is given more than 1/2."""
+        return self.least_logp > LIKELY
+
+
+def read_answers(
+    student: Student,
+    answers: Sequence[Sequence[Ids]],
+    batch_size: int,
+    batch_tokens: int,
+    trees: bool,
+    autocast: torch.dtype | None,
+) -> list[Reading]:
+    """Read the right answers to each request, one or more; `batch_size` requests share a batch. No gradient."""
+    found: list[Reading] = []
+    for batch in batching.cut_batches(answers, range(len(answers)), batch_size, batch_tokens, trees):
+        sequences = [ids for i in batch for ids in answers[i]]
+        collated = batching.collate(sequences, student.tokenizer.pad_token_id, trees)
+        with torch.no_grad():
+            logps_BC = batching.completion_logps(
+                student.model, send_to_device(collated, student.model.device), autocast
+            )
+        whole, least = logps_BC.double().sum(-1).tolist(), logps_BC.amin(-1).tolist()  # 0 where padded
+        begin = 0
+        for i in batch:
+            end = begin + len(answers[i])
+            found.append(summarize_answers(whole[begin:end], least[begin:end]))
+            begin = end
+    return found
+
+
+def summarize_answers(logps: Sequence[float], least: Sequence[float]) -> Reading:
+    """Summarize log p of each answer, and of its least likely token.
+
+    >>> summarize_answers([math.log(0.5), math.log(0.25)], [math.log(0.6), math.log(0.3)])
+    Reading(p_truth=0.75, least_logp=-0.5108256237659907, best=0)
+    """
+    best = max(range(len(least)), key=least.__getitem__)
+    return Reading(math.fsum(map(math.exp, logps)), least[best], best)

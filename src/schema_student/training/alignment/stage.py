@@ -1,0 +1,42 @@
+"""Align a student by one objective: an adapter and requests with right answers -> student_runs/RUN-OBJECTIVE/.
+
+Reads d_03_dataset.jsonl and the adapter that it begins with; writes what SFT writes. The checkpoint is chosen by
+reading right answers to validation requests, and the student before it is kept where none is better.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.paths import paths
+from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import make_stamp
+from schema_student.student.choice import base_digest, resolve_student, revision_facts
+from schema_student.student.loading import check_adapter
+from schema_student.training.alignment.recipes import RECIPES
+from schema_student.training.stage import make_run
+from schema_student.training.trackers import check_tracker
+
+# Groups of settings that decide any aligned adapter, beside those of its objective.
+DECIDING = ("loading", "length", "generation", "batching", "prompt", "optimizer", "aligned_modules", "validation")
+
+
+def train_link(name: str, given: AnySettings) -> Path:
+    """Align the adapter that the settings begin with by an objective; returns checkpoint-final."""
+    check_tracker(given)
+    choice, settings = resolve_student(given)
+    where = paths(settings)
+    adapter = where.sft_checkpoint
+    check_adapter(str(adapter), choice)
+    base = base_digest(choice.base)
+    groups = (*DECIDING, *RECIPES[name].groups)
+    stamp = make_stamp(settings, *groups, base_digest=base, **revision_facts(choice.base))
+
+    def train(run_dir: Path) -> dict[str, Any]:
+        from schema_student.training.alignment.link import align  # loads torch, which a finished run does not need
+
+        return align(settings, name, where.dataset, adapter, run_dir)
+
+    inputs = [where.dataset, adapter / "adapter_model.safetensors"]
+    return make_run(where.link_dir(name), stamp, inputs, settings.run.overwrite, train)

@@ -1,0 +1,66 @@
+"""Validate an alignment by reading right answers: the likelihood of each, and its paired change since the start.
+
+The likelihood of the whole right answer, P(truth), is the expected share of samples at temperature 1 that are right. As
+a paired measure it is ten times as sharp as greedy verdicts, and a hundred times as cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schema_student.core.jsonl import Row
+from schema_student.core.statistics import paired_change
+from schema_student.student.reading import Reading, read_answers
+from schema_student.training.batches import Batches
+from schema_student.training.distributed import gather, own_share
+
+READ_AT_ONCE = 32  # requests in a batch
+
+
+class Validation:
+    """Readings of validation requests; it remembers those of the start, and of the last time."""
+
+    def __init__(self, batches: Batches, rows: Sequence[Row], stop: float) -> None:
+        self.batches, self.rows, self.stop = batches, sorted(rows, key=lambda row: str(row["key"])), stop
+        self.start: list[tuple[float, bool]] = []  # P(truth) of each request, and whether greedy decoding writes it
+        self.fallen = ""
+
+    def read(self) -> dict[str, Any]:
+        """Compute the metrics of validation; {} where there is no request.
+
+        eval_p_truth and eval_greedy (share of requests), their change since the start with its standard error, and how
+        many requests greedy decoding has fixed and broken.
+        """
+        if not self.rows:
+            return {}
+        now = [(reading.p_truth, reading.greedy) for reading in self._read()]
+        self.start = self.start or now
+        change, error = paired_change([p for p, _ in now], [p for p, _ in self.start])
+        both = list(zip((greedy for _, greedy in now), (greedy for _, greedy in self.start), strict=True))
+        fallen = change < -self.stop * error
+        self.fallen = f"P(truth) of validation requests fell by {-change:.4f} +- {error:.4f}" if fallen else ""
+        return {
+            "eval_requests": len(now),
+            "eval_p_truth": sum(p for p, _ in now) / len(now),
+            "eval_p_truth_change": change,
+            "eval_p_truth_error": error,
+            "eval_greedy": sum(greedy for _, greedy in now) / len(now),
+            "eval_fixed": both.count((True, False)),
+            "eval_broken": both.count((False, True)),
+        }
+
+    def _read(self) -> list[Reading]:
+        own = own_share([row["answers"] for row in self.rows])
+        batches = self.batches
+        how = READ_AT_ONCE, batches.batch_tokens, batches.trees, batches.autocast
+        found = [(each.p_truth, each.least_logp, each.best) for each in read_answers(batches.student, own, *how)]
+        return [Reading(*each) for each in gather(found)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it."""
+        return {"start": self.start, "fallen": self.fallen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.start, self.fallen = [(p, greedy) for p, greedy in state["start"]], state["fallen"]

@@ -1,0 +1,73 @@
+"""Chain the links of an alignment: each begins with the adapter of the link before, the first with the SFT student.
+
+    for link in links_of(settings):     # by --align, e.g. expected_reward, then dpo
+        link.name, link.settings, paths(link.settings).link_dir(link.name)
+
+A link of DPO has pairs of its own, made of the student before it. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from schema_student.core.names import resolve_run
+from schema_student.core.paths import paths
+from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.preference.pairs import build_pairs
+from schema_student.student.choice import resolve_student
+from schema_student.training.alignment.recipes import RECIPES
+from schema_student.training.alignment.stage import train_link
+from schema_student.training.dpo.stage import train_dpo
+from schema_student.training.local_workers import Train, train_in_workers
+from schema_student.training.stage import run_first
+
+DPO_STEP = ("dpo_gradient_accumulation", "dpo_batch_size")  # the settings by which a step of DPO is shared
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link: its objective's name, and settings whose adapter is the one that it begins with."""
+
+    name: str
+    settings: ResolvedSettings
+
+
+def links_of(given: AnySettings) -> list[Link]:
+    """List the links that --align chains; the first begins with --adapter, else with the run's SFT student."""
+    _, settings = resolve_student(given)
+    run, found = resolve_run(settings), []
+    for name in settings.align.align:
+        found.append(Link(name, settings))
+        settings = settings.changed(run=run, adapter=str(paths(settings).link_checkpoint(name)))
+    return found
+
+
+def begin_with(given: AnySettings, name: str) -> AnySettings:
+    """Return settings that begin where a link of the chain does; those given where it has none, or with --adapter."""
+    links = {} if given.student.adapter else {link.name: link.settings for link in links_of(given)}
+    return links.get(name, given)
+
+
+def make_pairs(settings: AnySettings) -> None:
+    """Build the pairs of a link of DPO, in the first process."""
+    run_first(partial(build_pairs, settings))
+
+
+def train(name: str, settings: AnySettings) -> None:
+    """Train a link, in as many processes as the settings say; for DPO its pairs are there."""
+    step = DPO_STEP if name == "dpo" else RECIPES[name].step
+    train_in_workers(trainer_of(name), settings, paths(settings).link_dir(name), *step)
+
+
+def trainer_of(name: str) -> Train:
+    """Find the function that trains a link."""
+    return _train_dpo if name == "dpo" else partial(_train_link, name)
+
+
+def _train_dpo(settings: ResolvedSettings) -> None:
+    train_dpo(settings)
+
+
+def _train_link(name: str, settings: ResolvedSettings) -> None:
+    train_link(name, settings)
