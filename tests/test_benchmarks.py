@@ -13,7 +13,9 @@ import pytest
 import tiny
 import training_runs
 
-from schema_student.core.jsonl import write_jsonl
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.records import DatasetRow
 from schema_student.student import prompt_tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
 kill_teacher_run = importlib.import_module("kill_teacher_run")
 trl_step = importlib.import_module("trl_step")
+cells = importlib.import_module("cells")
+renderings = importlib.import_module("renderings")
+teachers = importlib.import_module("teachers")
 
 
 def run(*command, **environment):
@@ -116,3 +121,48 @@ def test_a_ratio_of_steps_is_the_median_of_those_of_the_turns():
     found = trl_step.summarize(rows)
     assert found["seconds_ratio"] == (2.0, 1.0, 3.0) and found["ours_seconds"] == 2.0
     assert found["loss_difference"] == pytest.approx(1 - 1 / 1.1)
+
+
+def test_renderings_train_and_ask_a_student_and_do_not_do_it_twice(tmp_path, capsys):
+    base = str(tiny.save_tiny(tmp_path / "base"))
+    sizes = ["--train", "4", "--test", "2", "--steps", "1", "--renderings", "compact,none"]
+    flags = ["--base-model", base, *sizes, "--out", str(tmp_path / "out")]
+    renderings.main(flags)
+    table = capsys.readouterr().out[-600:]
+    shown, by_heart = read_jsonl(tmp_path / "out" / "results.jsonl")
+    assert shown["prompt_tokens"] > 2 * by_heart["prompt_tokens"] and shown["rows"] == by_heart["rows"] == 4
+    assert shown["outcomes"]["test_seen"]["valid"][1] == 2
+    renderings.main(flags)
+    assert len(read_jsonl(tmp_path / "out" / "results.jsonl")) == 2
+    assert capsys.readouterr().out.splitlines()[-2:] == table.splitlines()[-2:]
+
+
+def row_of(schema_id, query, **more):
+    head = {"schema_id": schema_id, "schema_json": "{}", "query": query, "current_date": "", "ast_json": "{}"}
+    return DatasetRow(**{**head, "is_valid": True, "split": "train", "source": "teacher", **more})
+
+
+def test_kinds_of_data_have_the_same_number_of_rows_of_every_schema():
+    embedded = teachers.written_rows([row_of("a", f"e{i}") for i in range(3)] + [row_of("b", "e3"), row_of("c", "e4")])
+    llm = [row_of("b", "l0"), *(row_of("a", f"l{i}") for i in range(1, 3)), row_of("d", "l3")]
+    others = [row_of("c", "l4", is_valid=False), row_of("c", "l5", split="alignment"), row_of("c", "l6", source="user")]
+    chosen = {
+        arm: [row.query for row in teachers.choose_rows(arm, embedded, teachers.written_rows(llm + others))]
+        for arm in teachers.ARMS
+    }
+    assert chosen == {
+        "own": [],
+        "own+embedded": ["e3", "e0", "e1"],
+        "own+llm": ["l0", "l1", "l2"],
+        "own+both": ["e3", "l1", "e1"],
+    }
+    with pytest.raises(UserError, match="no schema has training rows of both"):
+        teachers.choose_rows("own", embedded, {})
+
+
+def test_several_seeds_are_told_by_mean_and_range_and_one_by_its_interval():
+    def row(right):
+        return {"outcomes": {"seen": {"valid": [right, 10]}, "unseen": {"valid": [0, 10]}}}
+
+    assert cells.describe([row(10), row(6)], "valid", ["seen", "unseen"]) == "40.0 (seeds 30.0 to 50.0)"
+    assert cells.describe([row(10)], "valid", ["seen"]) == "100.0 (72.2 to 100.0)"
