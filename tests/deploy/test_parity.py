@@ -1,5 +1,6 @@
 """Parity finds what an export does otherwise: its prompts' ids, its tokens but for ties, its verdicts."""
 
+import dataclasses
 import json
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,13 +12,14 @@ import pytest
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json
+from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import paths
-from schema_student.deploy import parity
+from schema_student.deploy import parity, targets
 from schema_student.deploy.export import export_student
 from schema_student.deploy.llamacpp import has_llamacpp, serve_gguf
-from schema_student.deploy.parity import Heard, Target, agreement, measure_parity, part_at
+from schema_student.deploy.parity import Reference, agreement, measure_parity, part_at
 from schema_student.deploy.source import find_source
+from schema_student.deploy.targets import Heard, Target
 from schema_student.deploy.trial import read_prompts
 from schema_student.student.loading import load_student
 
@@ -35,13 +37,17 @@ def reference(run):
     source = find_source(run)
     student = load_student(source.settings, str(source.adapter))
     prompts = read_prompts(run, source.settings, student.tokenizer, 4)
-    return parity._Reference(student, prompts, source.settings, run)
+    return Reference(student, prompts, source, run)
 
 
 def heard(reference, change=lambda ids: ids):
     """What a target would say that answers as the adapter, but for a change of each answer's ids."""
     pairs = zip(reference.prompts, reference.answers, strict=True)
-    return [parity._heard(reference.student, prompt.ids, change(list(answer.ids))) for prompt, answer in pairs]
+    return [said(reference, prompt.ids, change(list(answer.ids))) for prompt, answer in pairs]
+
+
+def said(reference, prompt, ids):
+    return Heard(prompt, reference.student.tokenizer.decode(ids, skip_special_tokens=True), ids)
 
 
 EXACT, OTHER = Target("it", True, list), Target("it", False, list)
@@ -61,7 +67,7 @@ def test_another_token_is_named_with_how_much_the_adapter_prefers_its_own(refere
 
 
 def test_a_tie_is_named_and_passes(reference):
-    near = parity._Reference.__new__(parity._Reference)
+    near = Reference.__new__(Reference)
     near.__dict__ |= reference.__dict__ | {"parity": reference.parity.model_copy(update={"parity_tie": 1e9})}
     row = near.compare(EXACT, heard(reference, lambda ids: [*ids[:2], 9, *ids[3:]]))
     assert row["passed"] and row["same_answer"]["k"] == 0 and all(each["tie"] for each in row["differences"])
@@ -78,14 +84,14 @@ def test_another_prompt_fails_whatever_is_answered(reference):
 
 def test_an_export_that_answers_like_the_base_is_warned_of(reference):
     pairs = zip(reference.prompts, reference.of_base, strict=True)
-    row = reference.compare(OTHER, [parity._heard(reference.student, prompt.ids, ids) for prompt, ids in pairs])
+    row = reference.compare(OTHER, [said(reference, prompt.ids, ids) for prompt, ids in pairs])
     assert row["agreement_with_base"] == 1
     assert "WARNING: it answers more like the base (100%" in parity.describe("it", row)
     assert "WARNING" not in parity.describe("it", reference.compare(OTHER, heard(reference)))
 
 
 def test_the_verb_ends_with_1_under_the_threshold_and_names_the_targets(run, capsys, monkeypatch):
-    monkeypatch.setattr(parity, "has_llamacpp", lambda: False)
+    monkeypatch.setattr(targets, "has_llamacpp", lambda: False)
     flags = ["--output-dir", run.run.output_dir, "--parity-prompts", "3"]
     VERBS["parity"](flags)
     said = capsys.readouterr()
@@ -93,11 +99,45 @@ def test_the_verb_ends_with_1_under_the_threshold_and_names_the_targets(run, cap
     assert "xllamacpp is not installed" in said.err
     assert read_json(paths(run).exports / "parity.json")["passed"] is True
     monkeypatch.setattr(
-        parity, "_ask_merged", lambda folder, asked, prompts: [Heard(p.ids, "no", [9]) for p in prompts]
+        targets, "_ask_merged", lambda folder, asked, prompts: [Heard(p.ids, "no", [9]) for p in prompts]
     )
+    VERBS["parity"](flags)  # by the answers that were kept
     with pytest.raises(SystemExit) as left:
-        VERBS["parity"](flags)
+        VERBS["parity"]([*flags, "--overwrite"])
     assert left.value.code == 1 and read_json(paths(run).exports / "parity.json")["passed"] is False
+
+
+def test_a_measurement_that_was_stopped_goes_on_after_the_last_answer(run, reference, tmp_path):
+    asked = []
+
+    def ask(prompts):
+        for prompt in prompts:
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            asked.append(prompt.text)
+            yield Heard(prompt.ids, "{}", [9])
+
+    place = Target("gguf/a-Q8_0.gguf", False, ask, made_of="d1", by="numpy")
+
+    def hear(place=place, again=False):
+        return targets.hear(place, reference.prompts, reference.asked, tmp_path / "parity", again)
+
+    with pytest.raises(KeyboardInterrupt):
+        hear()
+    asked.clear()
+    assert [each.prompt for each in hear()] == [prompt.ids for prompt in reference.prompts] and len(asked) == 1
+    assert hear()[0] == Heard(reference.prompts[0].ids, "{}", [9]) and len(asked) == 1
+    (path,) = (tmp_path / "parity").glob("gguf-a-Q8_0.gguf-*.jsonl")
+    assert {"schema_id", "query", "text", "rank"} < set(read_jsonl(path)[0])
+    for other, again in ((dataclasses.replace(place, made_of="d2"), False), (place, True)):
+        asked.clear()
+        with pytest.raises(KeyboardInterrupt):
+            hear(other, again)
+        assert len(asked) == 3
+
+
+def test_all_test_prompts_are_asked_where_none_are_counted(run, reference):
+    assert len(read_prompts(run, reference.asked, reference.student.tokenizer, 0)) == 6
 
 
 def test_without_an_export_there_is_nothing_to_compare(run, tmp_path):
@@ -109,8 +149,8 @@ def test_without_an_export_there_is_nothing_to_compare(run, tmp_path):
 @pytest.mark.skipif(not has_llamacpp(), reason="xllamacpp is not installed")
 def test_f16_in_llamacpp_writes_the_adapter_s_tokens_and_is_an_endpoint_too(run):
     with serve_gguf(paths(run).exports / "gguf" / "student-F16.gguf", 512) as server:
-        targets = measure_parity(run.changed(endpoint=server.url))["targets"]
-    served, row = targets[server.url], targets["gguf/student-F16.gguf"]
+        found = measure_parity(run.changed(endpoint=server.url))["targets"]
+    served, row = found[server.url], found["gguf/student-F16.gguf"]
     assert served["same_prompt_ids"]["k"] == served["same_verdict"]["k"] == 4
     assert row["exact"] and row["same_prompt_ids"]["k"] == 4 and row["same_answer_but_for_ties"]["k"] == 4
 
@@ -160,7 +200,7 @@ def endpoint():
 
 
 def test_an_endpoint_is_asked_greedily_and_judged_by_its_verdicts(run, endpoint, monkeypatch):
-    monkeypatch.setattr(parity, "has_llamacpp", lambda: False)
+    monkeypatch.setattr(targets, "has_llamacpp", lambda: False)
     found = measure_parity(run.changed(endpoint=endpoint.url))["targets"][endpoint.url]
     assert found["schema_valid_rate"]["k"] == 4 and found["same_prompt_ids"]["k"] == 0 and not found["passed"]
     asked = endpoint.asked[0]
@@ -169,7 +209,7 @@ def test_an_endpoint_is_asked_greedily_and_judged_by_its_verdicts(run, endpoint,
 
 
 def test_an_endpoint_that_answers_html_or_has_not_got_the_model_is_named(run, endpoint, monkeypatch):
-    monkeypatch.setattr(parity, "has_llamacpp", lambda: False)
+    monkeypatch.setattr(targets, "has_llamacpp", lambda: False)
     with pytest.raises(UserError, match="has mine: name one by --endpoint-model"):
         measure_parity(run.changed(endpoint=endpoint.url, endpoint_model="other"))
     endpoint.body, endpoint.kind = "<html>hello</html>", "text/html"

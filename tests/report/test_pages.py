@@ -13,6 +13,7 @@ from schema_student.core.markdown import block, cell
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
+from schema_student.core.statistics import wilson
 from schema_student.preference import imports
 from schema_student.report import figures
 from schema_student.report.headline import judge_alignment, write_headline
@@ -44,6 +45,25 @@ def test_the_report_names_who_was_teacher_and_student(html, markdown):
         assert "embedded rule-based teacher (not an LLM)" in text
         assert "embedded student (Gemma 3 architecture, 2.6M parameters)" in text
         assert "f3a9f3a9f3a9f3a9" in text
+
+
+def test_exports_stand_beside_their_adapter_with_intervals_and_what_quantization_undid(settings):
+    path = paths(settings).exports / "parity.json"
+    half, all_of_it = wilson(20, 40), wilson(40, 40)
+    rates = {"schema_valid_rate": half, "right_rate": half, "same_verdict": half, "same_answer": half}
+    rates |= {"adapter_schema_valid_rate": all_of_it, "adapter_right_rate": all_of_it}
+    targets = {"gguf/a|b-Q4_K_M.gguf": {**rates, "undone": True}}
+    write_json(path, {"adapter": "a", "prompts": 40, "targets": targets})
+    page = write_report(settings).read_text()
+    text = (paths(settings).report_dir / "report.md").read_text()
+    path.unlink()
+    assert "| the adapter (float32) | 100.0% (91.2 to 100.0) | 100.0% (91.2 to 100.0) |  |  |" in text
+    assert "| gguf/a\\|b-Q4_K_M.gguf | 50.0% (35.2 to 64.8) |" in text
+    for shown in (page, text):
+        assert shown.count("answers more like the base than like the adapter") == 1
+    assert (
+        "The same student elsewhere" in page and "The same student elsewhere" not in write_report(settings).read_text()
+    )
 
 
 def test_what_ran_has_the_digests_of_adapters_and_of_the_teacher(settings, html, markdown):

@@ -16,7 +16,9 @@ from schema_student.report.pages import write_report
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    report_run.write_run(default_settings(output_dir=str(folder)), prompts=8)
+    settings = default_settings(output_dir=str(folder))
+    report_run.write_run(settings, prompts=8)
+    write_json(paths(settings).exports / "parity.json", {})
     return folder
 
 
@@ -28,6 +30,7 @@ FILES = {
     "margins": lambda where: where.dpo_dir / "margins.jsonl",
     "dataset": lambda where: where.dataset,
     "statistics": lambda where: where.hub_dataset / "description.json",
+    "parity": lambda where: where.exports / "parity.json",
     "meta": lambda where: where.run_dir.with_name("student.meta.json"),
 }
 DEEP = '{"a":' * 100_000
@@ -52,6 +55,8 @@ DEEP = '{"a":' * 100_000
         ("statistics", "[1]"),
         ("statistics", '{"balance": 3}'),
         ("statistics", '{"diversity": {"training": 1}}'),
+        ("parity", '{"targets": 3}'),
+        ("parity", '{"targets": {"merged": {"right_rate": {"rate": "x"}}}}'),
         ("meta", "[]"),
         ("meta", DEEP),
         ("meta", '{"finished_at": 3}'),

@@ -564,7 +564,7 @@ class ParitySettings(Group):
 
     section = "export"
 
-    parity_prompts: int = setting("test prompts that the adapter and its exports are asked", ge=1)
+    parity_prompts: int = setting("test prompts that the adapter and its exports are asked; 0 = all", ge=0)
     parity_tokens: int = setting("first tokens of an answer that are compared, greedy", ge=1)
     parity_tie: float = setting(
         "a place where the adapter's logit of its own token is above another's by so little is a tie", ge=0

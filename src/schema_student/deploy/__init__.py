@@ -15,6 +15,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     vllm             a folder and its command line
     card             README.md of an export
     endpoint         an OpenAI-compatible server's answers
+    targets          places where the student is, and their answers as rows
     parity           the adapter, its exports and an endpoint side by side
     export           each kind made beside, loaded back, tried, then put in its place
 """

@@ -1,18 +1,16 @@
 """Compare a student with its exports: the same prompts through the adapter, the merged model, GGUF files, an endpoint.
 
-Reads outputs/exports/RUN/; writes parity.json there. The adapter in float32 is the reference, greedy. A merged model
-and F16 must answer with the same tokens, but for ties: places where the adapter itself hardly prefers its own token.
-What is quantized, or served by others, must give the same verdicts.
+Reads outputs/exports/RUN/; writes parity.json there, and the answers in parity/, so that one that was stopped goes on.
+The adapter in float32 is the reference, greedy. A merged model and F16 must answer with the same tokens, but for ties:
+places where the adapter itself hardly prefers its own token. What is quantized, or served by others, must give the same
+verdicts.
 
     measure_parity(settings)["passed"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,38 +19,15 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
+from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import digest
 from schema_student.core.statistics import wilson
-from schema_student.deploy.endpoint import ask_endpoint
-from schema_student.deploy.llamacpp import has_llamacpp, serve_gguf
-from schema_student.deploy.source import find_source
-from schema_student.deploy.trial import BATCH, TrialPrompt, grade_answer, read_prompts
+from schema_student.deploy.source import Source, find_source
+from schema_student.deploy.targets import Heard, Target, ask_student, find_targets, hear, without_stop
+from schema_student.deploy.trial import TrialPrompt, grade_answer, read_prompts
 from schema_student.schema.ranks import VALID
-from schema_student.student import decoding
-from schema_student.student.bases.gguf_header import read_header
 from schema_student.student.generation import find_stop_ids
 from schema_student.student.loading import Student, load_student
-from schema_student.student.tokens import encode_prompt
-
-PLAIN = ("F32", "F16", "BF16")  # weights that are not quantized
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What came back for one prompt: its token ids or their number, the answer, and its ids where they are told."""
-
-    prompt: list[int] | int
-    text: str
-    ids: list[int] | None = None
-
-
-@dataclass(frozen=True)
-class Target:
-    """One place where the student is: its name, whether its tokens must be the adapter's, and how it is asked."""
-
-    name: str
-    exact: bool
-    ask: Callable[[Sequence[TrialPrompt]], list[Heard]]
 
 
 def measure_parity(given: AnySettings) -> Row:
@@ -62,103 +37,46 @@ def measure_parity(given: AnySettings) -> Row:
     """
     source = find_source(given)
     folder = paths(given).exports
-    targets = list(_find_targets(given, source.settings, folder))
+    targets = list(find_targets(given, source.settings, folder))
     if not targets:
         raise UserError(f"{folder} holds no export to compare: run schema-student export, or give --endpoint")
     student = load_student(source.settings, str(source.adapter), backend="transformers")
     prompts = read_prompts(given, source.settings, student.tokenizer, given.parity.parity_prompts)
-    reference = _Reference(student, prompts, source.settings, given)
+    reference = Reference(student, prompts, source, given)
     found: Row = {"run": source.run, "adapter": str(source.adapter), "prompts": len(prompts), "targets": {}}
     for target in targets:
-        log.info(f"asking {target.name}")
-        compared = reference.compare(target, target.ask(prompts))
+        compared = reference.compare(target, reference.hear(target))
         found["targets"][target.name] = compared
-        log.info(describe(target.name, compared))
+        (log.warning if compared["undone"] else log.info)(describe(target.name, compared))
     found["threshold"] = given.parity.parity_threshold
     found["passed"] = all(each["passed"] for each in found["targets"].values())
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "parity.json", found)
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The places where the student is
-
-
-def _find_targets(given: AnySettings, asked: ResolvedSettings, folder: Path) -> Iterator[Target]:
-    merged = folder / "merged"
-    if (merged / "export.json").is_file():
-        yield Target("merged", True, partial(_ask_merged, merged.resolve(), asked))
-    for path in sorted([*folder.glob("gguf/*.gguf"), *folder.glob("ollama/*.gguf")]):
-        if has_llamacpp():
-            exact = read_header(path).quantization in PLAIN
-            yield Target(str(path.relative_to(folder)), exact, partial(_ask_gguf, path, asked))
-        else:
-            log.warning(f"{path} is left out: xllamacpp is not installed (pip install 'schema-student[llamacpp]')")
-    if url := given.parity.endpoint:
-        yield Target(url, False, partial(_ask_endpoint, url, given.parity.endpoint_model, asked))
-
-
-def _ask_merged(folder: Path, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> list[Heard]:
-    student = load_student(default_settings(base_model=str(folder), dtype="float32"), backend="transformers")
-    read = [encode_prompt(student.tokenizer, prompt.text) for prompt in prompts]
-    return [
-        _heard(student, *pair)
-        for pair in zip(read, decode(student, read, asked.generation.max_new_tokens), strict=True)
-    ]
-
-
-def _ask_gguf(path: Path, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> list[Heard]:
-    heard = []
-    with serve_gguf(path, asked.length.max_seq_length) as server:
-        for prompt in prompts:
-            read = server.encode_prompt(prompt.text)
-            done = server.complete(read, asked.generation.max_new_tokens)
-            heard.append(Heard(read, done.text, done.ids))
-    return heard
-
-
-def _ask_endpoint(url: str, model: str, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> list[Heard]:
-    replies = ask_endpoint(url, model, [prompt.text for prompt in prompts], asked)
-    return [Heard(reply.prompt_tokens, reply.content) for reply in replies]
-
-
-def decode(student: Student, prompts: Sequence[list[int]], most: int) -> list[list[int]]:
-    """Decode greedily, batch by batch: new token ids of each prompt, without the one that ends the answer."""
-    stops = find_stop_ids(student)
-    written = decoding.decode([decoding.Row(ids) for ids in prompts], student.model, stops, most, BATCH)
-    return [without_stop(each.ids, stops) for each in written]
-
-
-def without_stop(ids: Sequence[int], stops: frozenset[int]) -> list[int]:
-    """Leave out the token that ended an answer."""
-    return list(ids[:-1] if ids and ids[-1] in stops else ids)
-
-
-def _heard(student: Student, read: list[int], ids: list[int]) -> Heard:
-    return Heard(read, student.tokenizer.decode(ids, skip_special_tokens=True), ids)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The comparison
-
-
-class _Reference:
+class Reference:
     """The adapter's own greedy answers, and its base's beginnings of answers."""
 
-    def __init__(
-        self, student: Student, prompts: list[TrialPrompt], asked: ResolvedSettings, given: AnySettings
-    ) -> None:
-        self.student, self.prompts, self.asked, self.parity = student, prompts, asked, given.parity
+    def __init__(self, student: Student, prompts: list[TrialPrompt], source: Source, given: AnySettings) -> None:
+        self.student, self.prompts, self.asked, self.parity = student, prompts, source.settings, given.parity
         self.stops = find_stop_ids(student)
-        ids = [prompt.ids for prompt in prompts]
-        log.info(f"asking the adapter {len(prompts)} test prompts, and its base")
-        self.answers = [
-            _heard(student, *pair)
-            for pair in zip(ids, decode(student, ids, asked.generation.max_new_tokens), strict=True)
-        ]
-        with student.model.disable_adapter():
-            self.of_base = decode(student, ids, self.parity.parity_tokens)
+        self._folder, self._again = paths(given).exports / "parity", given.run.overwrite
+        most, weights = source.settings.generation.max_new_tokens, [digest(source.weights), student.digest]
+        shown = given.parity.parity_tokens
+        self.answers = self.hear(Target("adapter", True, lambda rest: self._ask(rest, most), digest(weights)))
+        of_base = self.hear(Target("base", True, self._ask_base, digest([student.digest, shown])))
+        self.of_base = [each.ids or [] for each in of_base]
+
+    def hear(self, target: Target) -> list[Heard]:
+        """Ask a target the prompts, or take the answers that it gave before."""
+        return hear(target, self.prompts, self.asked, self._folder, self._again)
+
+    def _ask(self, prompts: Sequence[TrialPrompt], most: int) -> Iterator[Heard]:
+        return ask_student(self.student, [prompt.ids for prompt in prompts], most)
+
+    def _ask_base(self, prompts: Sequence[TrialPrompt]) -> Iterator[Heard]:
+        with self.student.model.disable_adapter():
+            yield from self._ask(prompts, self.parity.parity_tokens)
 
     def compare(self, target: Target, heard: Sequence[Heard]) -> Row:
         """Compare what a target answered: prompts, first tokens, verdicts, and whether it is nearer to the base."""
@@ -183,6 +101,7 @@ class _Reference:
         if all(each.ids is not None for each in heard):
             row["agreement_with_adapter"] = agreement([h.ids for h in heard], [a.ids for a in self.answers], most)
             row["agreement_with_base"] = agreement([h.ids for h in heard], self.of_base, most)
+        row["undone"] = row.get("agreement_with_base", 0) > row.get("agreement_with_adapter", 1)
         decisive = row["same_answer_but_for_ties" if target.exact else "same_verdict"]["rate"]
         row["passed"] = row["same_prompt_ids"]["rate"] == 1 and decisive >= self.parity.parity_threshold
         return row
@@ -252,7 +171,7 @@ def describe(name: str, row: Row) -> str:
         for key in shown
     ]
     line = f"{name}: {', '.join(parts)}: {'passed' if row['passed'] else 'FAILED'}"
-    if row.get("agreement_with_base", 0) > row.get("agreement_with_adapter", 1):
+    if row["undone"]:
         line += (
             f"; WARNING: it answers more like the base ({row['agreement_with_base']:.0%} of the first tokens) than the "
             f"adapter ({row['agreement_with_adapter']:.0%}): quantization undoes what training did"

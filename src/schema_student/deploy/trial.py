@@ -57,7 +57,7 @@ class Answered:
 def read_prompts(given: AnySettings, asked: ResolvedSettings, tokenizer: Any, count: int) -> list[TrialPrompt]:
     """Read `count` test requests of the run's dataset that leave room for an answer, evenly spread over its splits.
 
-    Where the run has no dataset, a few requests to small schemas.
+    0 reads all. Where the run has no dataset, a few requests to small schemas.
     """
     dataset = paths(given).dataset
     if dataset.is_file():
@@ -72,7 +72,7 @@ def read_prompts(given: AnySettings, asked: ResolvedSettings, tokenizer: Any, co
         raise UserError(
             f"no test prompt of {dataset} leaves room for an answer in {asked.length.max_seq_length} tokens"
         )
-    count = min(count, len(short))
+    count = min(count or len(short), len(short))
     return [short[i * len(short) // count] for i in range(count)]
 
 

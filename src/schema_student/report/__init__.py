@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     figures         the plots
     rendering       templates and their filters
     run_artifacts   what a run has made
+    exports         how a run's exports compare with their adapter
     headline        the run in a few sentences
     pages           report.md, report.html
     compare_runs    several runs of DPO side by side

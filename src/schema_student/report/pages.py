@@ -25,6 +25,7 @@ from schema_student.report.error_analysis import (
     tabulate_failures,
     tabulate_groups,
 )
+from schema_student.report.exports import read_exports
 from schema_student.report.headline import judge_alignment, write_headline
 from schema_student.report.rendering import render
 from schema_student.report.run_artifacts import (
@@ -91,6 +92,7 @@ def collect(settings: AnySettings) -> Row:
         "imports": describe_imports(stages),
         "setup": describe_setup(where, stages, students),
         "headline": write_headline(students),
+        "exports": read_exports(where),
         "transitions": None,
     }
     if "sft" in by_key and "dpo" in by_key:
