@@ -107,6 +107,7 @@ BAD_FLAGS = [
     (["--date-start", "2026-02-30"], "2026-02-30 is no day of the calendar"),
     (["--date-start", "2027-01-01"], "lies before date_start"),
     (["--train-share", "0.95"], "above 1"),
+    (["--rl-reward-valid", "0.6", "--rl-reward-parts", "0.5"], "above 1"),
     (["--max-new-tokens", "9999"], "no room for a prompt"),
     (["--config", "no/such/file.json"], "config file no/such/file.json cannot be read"),
 ]

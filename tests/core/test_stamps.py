@@ -101,7 +101,7 @@ STAGES = {
         pairs.build_pairs,
     ],
     "dpo": [dpo.train_dpo],
-    "expected_reward": [partial(links.train_link, "expected_reward")],
+    **{name: [partial(links.train_link, name)] for name in RECIPES},
     "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
@@ -117,6 +117,7 @@ PLACE = (
     "adapter",
     "eval_student",
     "align",
+    "requests",
     "kind",
 )  # or an input's digest
 MANNER = (
@@ -147,7 +148,7 @@ CASES = {
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
-    "expected reward": ("expected_reward", {}, ()),
+    **{name: (name, {}, ()) for name in RECIPES},
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (
@@ -163,7 +164,13 @@ CASES = {
 }
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
-OTHERS |= {"runs": ["a", "b"], "eval_splits": ["train"], "push_to_hub": "me/mine", "dataset_licence": "mit"}
+OTHERS |= {
+    "rl_least_p": 0.5,
+    "runs": ["a", "b"],
+    "eval_splits": ["train"],
+    "push_to_hub": "me/mine",
+    "dataset_licence": "mit",
+}
 OTHERS |= {
     "run": "other",
     "kind": ["gguf"],

@@ -12,6 +12,7 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.processes import process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.training.chain import DPO_STEP, Link, begin_with, links_of, make_pairs, train
 from schema_student.training.local_workers import run_apart, train_in_workers
@@ -101,7 +102,13 @@ def _dry_run_link(link: Link, given: AnySettings) -> bool:
 
 
 def _run_unless_done(stage: Callable[[ResolvedSettings], None], settings: ResolvedSettings) -> None:
-    """Run a stage in a process of its own, but where it is done say so here; what it refuses is raised here as well."""
+    """Run a stage in a process of its own, but where it is done say so here; what it refuses is raised here as well.
+
+    Under torchrun each process runs it: they meet in it, so one cannot look ahead alone.
+    """
+    if process_count() > 1:
+        stage(settings)
+        return
     with suppress(Checked):
         with only_check():
             stage(settings)

@@ -448,6 +448,78 @@ class ExpectedRewardSettings(Group):
     )
 
 
+class OpenRequestsSettings(Group):
+    """Requests that people have and nobody answered; a stamp holds the digest of the file."""
+
+    section = "align"
+
+    requests: PathName = setting(
+        "JSONL file of further requests to sample answers to, rows {query, schema | schema_id, current_date?, answer?, "
+        'accepted?}; where no answer is known, a valid one is rewarded; "" = none'
+    )
+
+
+class DrawsSettings(Group):
+    """Which answers are drawn for rloo, grpo and rft."""
+
+    section = "align"
+
+    rl_prompts: int = setting(
+        "rloo, grpo, rft: requests of the alignment split that answers are drawn to; 0 = none", auto=True, ge=0
+    )
+    rl_samples: int = setting("rloo, grpo, rft: answers that are drawn to a request, at temperature 1", auto=True, ge=2)
+
+
+class RLSettings(Group):
+    """Alignment by the student's own samples, graded: rloo and grpo."""
+
+    section = "align"
+
+    rl_batch_size: int = setting("requests in a batch of a device, of rloo and grpo", auto=True, ge=1)
+    rl_gradient_accumulation: int = setting("batches in an optimizer step of rloo and grpo", auto=True, ge=1)
+    rl_learning_rate: float = setting("peak learning rate of rloo and grpo", auto=True, gt=0)
+    rl_max_steps: int = setting("optimizer steps of rloo and grpo", auto=True, ge=1)
+    rl_eval_every: int = setting("steps between validations of rloo and grpo, each a checkpoint", auto=True, ge=1)
+    rl_reward_valid: Share = setting("reward of an answer that is valid but not as asked; as asked has 1, invalid 0")
+    rl_reward_parts: Share = setting("further reward of such an answer, times the share of its parts that are right")
+    rl_least_p: Share = setting("requests whose known right answers are less likely are left out", auto=True)
+    rl_most_p: Share = setting("requests whose known right answers are likelier are left out: all would be right")
+    rl_teacher_in_group: bool = setting("put the known right answer among those that were drawn")
+    rl_kl_weight: float = setting("weight of KL to the student before, nats of an answer; 0 = none", ge=0)
+
+
+class GRPOSettings(Group):
+    """Which kind of GRPO."""
+
+    section = "align"
+
+    grpo_kind: Literal["grpo", "dr_grpo"] = setting(
+        "GRPO as published, or Dr. GRPO: neither the deviation of a group's rewards nor an answer's length divides"
+    )
+
+
+class FurtherSFTSettings(Group):
+    """Alignment by SFT on chosen rows: the best samples (rft), or hard requests (hard_sft)."""
+
+    section = "align"
+
+    further_sft_learning_rate: float = setting("peak learning rate of rft and hard_sft", auto=True, gt=0)
+    further_sft_max_steps: int = setting("optimizer steps of rft and hard_sft", auto=True, ge=1)
+    further_sft_batch_size: int = setting("rows in a step of rft and hard_sft", auto=True, ge=1)
+    further_sft_eval_every: int = setting(
+        "steps between validations of rft and hard_sft, each a checkpoint", auto=True, ge=1
+    )
+
+
+class HardSettings(Group):
+    """Which requests are hard."""
+
+    section = "align"
+
+    hard_below: Share = setting("hard_sft: requests whose right answers are less likely are hard")
+    hard_replay: float = setting("hard_sft: share of other requests among its rows", ge=0, lt=1)
+
+
 class PublishedSettings(Group):
     """Bounds that published results need."""
 

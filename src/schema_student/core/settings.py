@@ -67,6 +67,12 @@ class AnySettings:
     align: groups.AlignSettings
     validation: groups.ValidationSettings
     expected_reward: groups.ExpectedRewardSettings
+    open_requests: groups.OpenRequestsSettings
+    draws: groups.DrawsSettings
+    rl: groups.RLSettings
+    grpo: groups.GRPOSettings
+    further_sft: groups.FurtherSFTSettings
+    hard: groups.HardSettings
     beta: groups.BetaSettings
     published: groups.PublishedSettings
     aligned_modules: groups.AlignedModulesSettings
@@ -192,6 +198,8 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
         found.append(
             ("max_new_tokens", f"leaves no room for a prompt in max_seq_length {settings.length.max_seq_length}")
         )
+    if settings.rl.rl_reward_valid + settings.rl.rl_reward_parts > 1:
+        found.append(("rl_reward_parts", "rl_reward_valid + rl_reward_parts is above 1, the reward of what was asked"))
     if len({*settings.align.align}) < len(settings.align.align) and settings.align.align != "auto":
         found.append(("align", "names an objective twice, and each has one folder"))
     days: dict[str, date] = {}

@@ -19,7 +19,15 @@ LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fit
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
 ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")  # by DPO
 PAIRED = (*ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations")
-OBJECTIVES = ("expected_reward",)  # groups of the objectives but DPO
+OBJECTIVES = (
+    "expected_reward",
+    "open_requests",
+    "draws",
+    "rl",
+    "grpo",
+    "further_sft",
+    "hard",
+)  # groups of the objectives but DPO
 EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
 
 # The stages of a run from nothing to a report, each with its verb and what further flags it is given.

@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     held_out    which prompts preference training never sees
     requests    what pairs and rollouts are made of
+    open_requests  requests that nobody answered: --requests
     samples     what the student makes of them: likelihoods, answers
     pairs       its answers, graded -> pairs
     data_files  files of any kind, folders and the hub -> rows with their places

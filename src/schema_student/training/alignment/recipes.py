@@ -18,12 +18,13 @@ class Recipe:
     """How a link is trained.
 
     `groups` of settings decide it beside those of every link; `step` names its settings of accumulation and of rows, by
-    the first of which that can be divided processes share a step.
+    the first of which that can be divided processes share a step; `files` names the settings that name further files.
     """
 
     groups: tuple[str, ...]
     step: tuple[str, str]
     load: Callable[[], type[AlignmentObjective]]
+    files: tuple[str, ...] = ()
 
 
 def _expected_reward() -> type[AlignmentObjective]:
@@ -32,8 +33,40 @@ def _expected_reward() -> type[AlignmentObjective]:
     return ExpectedReward
 
 
+def _rloo() -> type[AlignmentObjective]:
+    from schema_student.training.alignment.policy_gradient import RLOO
+
+    return RLOO
+
+
+def _grpo() -> type[AlignmentObjective]:
+    from schema_student.training.alignment.policy_gradient import GRPO
+
+    return GRPO
+
+
+def _rft() -> type[AlignmentObjective]:
+    from schema_student.training.alignment.chosen_rows import RFT
+
+    return RFT
+
+
+def _hard_sft() -> type[AlignmentObjective]:
+    from schema_student.training.alignment.chosen_rows import HardSFT
+
+    return HardSFT
+
+
+DRAWN = ("verdict", "draws")  # groups of settings that decide samples and their grades
+RL_STEP = ("rl_gradient_accumulation", "rl_batch_size")
+FURTHER_STEP = ("further_sft_batch_size", "further_sft_batch_size")
+
 RECIPES = {
     "expected_reward": Recipe(
         ("expected_reward",), ("expected_reward_batch_size", "expected_reward_batch_size"), _expected_reward
     ),
+    "rloo": Recipe((*DRAWN, "rl"), RL_STEP, _rloo, ("requests",)),
+    "grpo": Recipe((*DRAWN, "rl", "grpo"), RL_STEP, _grpo, ("requests",)),
+    "rft": Recipe((*DRAWN, "further_sft"), FURTHER_STEP, _rft, ("requests",)),
+    "hard_sft": Recipe(("further_sft", "hard"), FURTHER_STEP, _hard_sft),
 }

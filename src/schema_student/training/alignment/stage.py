@@ -38,5 +38,6 @@ def train_link(name: str, given: AnySettings) -> Path:
 
         return align(settings, name, where.dataset, adapter, run_dir)
 
-    inputs = [where.dataset, adapter / "adapter_model.safetensors"]
+    files = [Path(settings.value(setting)) for setting in RECIPES[name].files if settings.value(setting)]
+    inputs = [where.dataset, adapter / "adapter_model.safetensors", *files]
     return make_run(where.link_dir(name), stamp, inputs, settings.run.overwrite, train)

@@ -5,4 +5,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     rewards     what an answer is worth: as asked, valid, or what of it is right
     advantages  rewards of a group of answers -> how much better than the others each is
     losses      clipped policy gradients, KL to the reference
+    groups      answers drawn to each prompt of a step from the current weights, with their rewards
 """

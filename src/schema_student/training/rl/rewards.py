@@ -37,11 +37,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Reward:
-    """What an answer is worth (0 to 1), and why: whether it is valid, and as asked."""
+    """What an answer is worth (0 to 1), and why: whether it is valid, and as asked.
+
+    `best` where nothing better is known: as asked, or valid where no right answer is known.
+    """
 
     value: float
     valid: bool
     right: bool
+    best: bool
 
 
 def reward_text(text: str, finished: bool, task: Task, scale: RewardScale, strip_fences: bool = False) -> Reward:
@@ -56,7 +60,8 @@ def reward_text(text: str, finished: bool, task: Task, scale: RewardScale, strip
     graded = grade(text, task.schema, task.target, task.accepted, strip_fences)
     valid = graded.verdict.schema_valid and finished
     right = graded.right and finished
-    return Reward(_value(graded, task, scale) if valid else 0.0, valid, right)
+    best = right if task.is_known else valid
+    return Reward(_value(graded, task, scale) if valid else 0.0, valid, right, best)
 
 
 def _value(graded: Grade, task: Task, scale: RewardScale) -> float:
