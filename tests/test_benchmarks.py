@@ -16,12 +16,16 @@ import training_runs
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.records import DatasetRow
+from schema_student.schema.accepted import is_accepted
+from schema_student.schema.compiling import compile_schema
+from schema_student.schema.grading import grade
 from schema_student.student import prompt_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
 kill_teacher_run = importlib.import_module("kill_teacher_run")
+fresh_requests = importlib.import_module("fresh_requests")
 trl_step = importlib.import_module("trl_step")
 cells = importlib.import_module("cells")
 renderings = importlib.import_module("renderings")
@@ -166,3 +170,23 @@ def test_several_seeds_are_told_by_mean_and_range_and_one_by_its_interval():
 
     assert cells.describe([row(10), row(6)], "valid", ["seen", "unseen"]) == "40.0 (seeds 30.0 to 50.0)"
     assert cells.describe([row(10)], "valid", ["seen"]) == "100.0 (72.2 to 100.0)"
+
+
+@pytest.mark.slow
+def test_a_step_of_rloo_is_timed_against_trls(tmp_path):
+    path = tmp_path / "raw.json"
+    said = run(sys.executable, "benchmarks/rl_step.py", "--smoke", "--json", str(path))
+    found = json.loads(path.read_text())
+    assert [found["raw"][way][0]["tokens"] for way in ("ours", "trl")] == [40, 40]
+    assert found["faster_cpu_seconds"] > 0 and "| ours |" in said and "| trl |" in said
+
+
+def test_fresh_requests_have_the_function_that_answers_them_and_answers_that_are_right():
+    rows, asked = fresh_requests.make_rows(), fresh_requests.make_rows(known=False)
+    assert len(rows) == len(asked) == 93 and set(asked[0]) == {"schema_id", "schema", "query"}
+    simple = {row["schema_id"] for row in fresh_requests.read_rows("simple.jsonl")}
+    for row in rows:
+        assert row["schema_id"] not in simple
+        target, schema = row["answer"], compile_schema(row["schema"])
+        assert grade(json.dumps(target), schema, target, row["accepted"]).right
+        assert is_accepted(target, row["accepted"])
