@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, deploy, evaluation, pipeline, training
+from schema_student.cli import alignment, data, deploy, evaluation, pipeline, serving, training
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli.another_run import another_run
@@ -90,6 +90,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": evaluation.compare,
     "export": deploy.export,
     "parity": deploy.parity,
+    "serve": serving.serve,
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,
@@ -109,6 +110,7 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "chat": chatting.CHAT,
     "judge": evaluation.JUDGE,
     "show-prompt": evaluation.SHOW_PROMPT,
+    "serve": serving.SERVE,
     "fetch-base": training.FETCH,
     "serve-teacher": data.SERVE,
     "pretrain": training.PRETRAIN,

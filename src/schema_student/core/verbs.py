@@ -76,6 +76,7 @@ READS: dict[str, tuple[str, ...]] = {
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export"),
     "parity": (*NAMED, "student.base_model", "parity"),
+    "serve": (*ASKING, "student.adapter", *ANSWERED, "verdict"),
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
     "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),

@@ -17,5 +17,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     endpoint         an OpenAI-compatible server's answers
     targets          places where the student is, and their answers as rows
     parity           the adapter, its exports and an endpoint side by side
+    serving          a student behind OpenAI's chat API
     export           each kind made beside, loaded back, tried, then put in its place
 """
