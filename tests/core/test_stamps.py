@@ -18,7 +18,7 @@ from schema_student.core.links import OBJECTIVES
 from schema_student.core.paths import paths
 from schema_student.core.settings import GROUP_OF, GROUPS, default_settings, resolve_auto
 from schema_student.core.verbs import settings_read
-from schema_student.data import corpus, dataset, domains, hub
+from schema_student.data import corpus, dataset, domains, extra_tests, hub
 from schema_student.data.sources import Source
 from schema_student.deploy import export, source
 from schema_student.evaluation import evaluate
@@ -60,6 +60,7 @@ def stubbed(monkeypatch):
     for module in (
         domains,
         dataset,
+        extra_tests,
         hub,
         corpus,
         sft,
@@ -76,8 +77,9 @@ def stubbed(monkeypatch):
         for name, stub in stubs.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, stub)
-    monkeypatch.setattr(dataset, "read_sources", lambda settings: [Source("s", "d", [], {})])
-    monkeypatch.setattr(dataset, "split_schemas", lambda *given: {"s": "train"})
+    for module in (dataset, extra_tests):
+        monkeypatch.setattr(module, "read_sources", lambda settings: [Source("s", "d", [], {})])
+        monkeypatch.setattr(module, "split_schemas", lambda *given: {"s": "train"})
     monkeypatch.setattr(pairs, "read_rows", lambda *given: [])
     monkeypatch.setattr(pairs, "draw_requests", lambda *given: ["a request"])
     monkeypatch.setattr(pairs, "pick_failing", lambda settings, requests, *given: requests)
@@ -91,7 +93,7 @@ def export_kind(kind, settings):
 STAGES = {
     "domains": [domains.write_domain_specs],
     "schemas": [domains.write_schemas],
-    "generate": [dataset.write_dataset, hub.write_hub_dataset],
+    "generate": [dataset.write_dataset, hub.write_hub_dataset, extra_tests.write_extra_tests],
     "corpus": [corpus.write_corpus],
     "train": [sft.train_sft],
     "evaluate": [lambda settings: evaluate.evaluate_student(settings, "student-base")],
@@ -116,6 +118,7 @@ PLACE = (
     "data_set",
     "adapter",
     "eval_student",
+    "eval_extra",
     "align",
     "requests",
     "kind",
@@ -267,7 +270,7 @@ def files_of(settings):
 @pytest.mark.parametrize("verb", DATA_STAGES)
 def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting(verb, made):
     before = files_of(made)
-    others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence", *FITTING}
+    others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence", "extra_tests", *FITTING}
     others |= {"schema_rendering"} if verb == "generate" else set()
     for name in sorted({*settings_read(verb)} - UNDECIDING - others):
         with pytest.raises(UserError, match=rf"was made otherwise: .*{name} was .*, now .*--overwrite"):

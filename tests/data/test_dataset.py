@@ -25,6 +25,7 @@ from schema_student.core.settings import default_settings, read_auto
 from schema_student.data.dataset import rejected_answers_path, rejected_path, write_dataset
 from schema_student.data.dedup import RequestIndex, normalized
 from schema_student.data.domains import schema_row
+from schema_student.data.extra_tests import write_extra_tests
 from schema_student.data.quotas import OWN_MODE_ROWS, OWN_PAIR_SHARE, size_dataset
 from schema_student.data.sources import Source, read_user_schemas
 from schema_student.data.splits import split_schemas
@@ -485,3 +486,38 @@ def test_keys_come_in_the_order_of_the_alternative_that_a_value_goes_by():
     value = {"a": 1, "b": 2, "c": {"arguments": {}, "name": "f"}}
     assert json.dumps(in_schema_order(value, both)) == '{"b": 2, "a": 1, "c": {"name": "f", "arguments": {}}}'
     assert in_schema_order([1, {"b": 1}], {"prefixItems": [{}, {"$ref": "#"}]}) == [1, {"b": 1}]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Extra tests
+
+
+def test_extra_tests_are_fresh_of_seen_and_unseen_schemas_and_disjoint_from_all_else(tmp_path):
+    settings = small_settings(tmp_path, extra_tests=60)
+    rows, extra = read_jsonl(write_dataset(settings)), read_jsonl(write_extra_tests(settings))
+    assert Counter(row["split"] for row in extra) == {"test_seen": 30, "test_unseen": 30}
+    splits = {row["schema_id"]: row["split"] for row in rows if row["split"] in ("train", "test_unseen")}
+    assert {(splits[row["schema_id"]], row["split"]) for row in extra} == {
+        ("train", "test_seen"),
+        ("test_unseen", "test_unseen"),
+    }
+    index = RequestIndex(settings.dataset.near_duplicate, settings.dataset.test_overlap)
+    for row in rows:
+        index.add(row["query"], row["split"])
+    for row in extra:
+        assert index.find_problem(row["query"], row["split"]) is None
+        index.add(row["query"], row["split"])
+        assert judge(row["ast_json"], compile_schema(json.loads(row["schema_json"]))).schema_valid
+    refused = sum(row["kind"] != "answerable" for row in extra) / len(extra)
+    assert refused == pytest.approx(settings.dataset.refusal_fraction, abs=0.04)
+    assert read_jsonl(paths(settings).dataset) == rows  # which it leaves as it was
+
+
+def test_extra_tests_are_made_again_of_another_number_alone_where_that_is_asked_for(tmp_path):
+    settings = small_settings(tmp_path, extra_tests=8)
+    write_dataset(settings)
+    first = write_extra_tests(settings).read_bytes()
+    assert write_extra_tests(settings).read_bytes() == first
+    write_dataset(settings.changed(extra_tests=0))
+    with pytest.raises(UserError, match="extra_tests was 8, now 10"):
+        write_extra_tests(settings.changed(extra_tests=10))

@@ -62,6 +62,7 @@ def generate(argv: Sequence[str]) -> None:
 
     schema-student generate --train-queries 40 --french-fraction 0.2
     schema-student generate --schemas my_schemas/ --run mine
+    schema-student generate --extra-tests 3072      # further test requests beside them: d_03_extra_tests.jsonl
     """
     settings = load_settings(argv, generate.__doc__, "generate")
 
@@ -70,7 +71,9 @@ def generate(argv: Sequence[str]) -> None:
     where, source = paths(settings), schema_source(settings)
     if settings.run.dry_run and source.exists():
         check_own_schemas(settings)
-    make(lambda: _write_dataset(settings), settings, reads=[source], writes=[where.dataset, where.hub_dataset])
+    extra = [where.extra_tests] if settings.extra_tests.extra_tests else []
+    writes = [where.dataset, where.hub_dataset, *extra]
+    make(lambda: _write_dataset(settings), settings, reads=[source], writes=writes)
 
 
 def corpus(argv: Sequence[str]) -> None:
@@ -99,11 +102,14 @@ def _write_schemas(settings: Settings) -> None:
 
 def _write_dataset(settings: Settings) -> None:
     from schema_student.data.dataset import write_dataset
+    from schema_student.data.extra_tests import write_extra_tests
     from schema_student.data.hub import push_to_hub, write_hub_dataset
 
     dataset = write_dataset(settings)
     card = write_hub_dataset(settings)
-    if settings.run.dry_run:  # both are finished
+    if settings.extra_tests.extra_tests:
+        write_extra_tests(settings)
+    if settings.run.dry_run:  # all are finished
         return
     log.info(f"dataset: {dataset}; with its card: {card}")
     if settings.push.push_to_hub:

@@ -20,6 +20,7 @@ MADE_BY = {
     "d_01_domain_specs.jsonl": "generate_domain_specs.py",
     "d_02_final_schemas.jsonl": "build_schemas.py",
     "d_03_dataset.jsonl": "generate_dataset.py",
+    "d_03_extra_tests.jsonl": "generate_dataset.py",
     "d_04_training_corpus.jsonl": "build_training_corpus.py",
     "dpo_pairs.jsonl": "build_alignment_pairs.py",
     "evaluation_results.jsonl": "evaluate_student.py",

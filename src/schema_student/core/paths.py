@@ -14,6 +14,8 @@ from schema_student.core.names import adapter_run, clean_name, resolve_run
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
 
+EXTRA = "-extra"  # ends the name of an evaluation of extra tests
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -22,6 +24,7 @@ class Paths:
     domain_specs: Path
     schemas: Path
     dataset: Path
+    extra_tests: Path
     hub_dataset: Path
     corpus: Path
     pairs: Path
@@ -61,7 +64,7 @@ class Paths:
 
     def jsonl_files(self) -> list[Path]:
         """List the run's JSONL artifacts that are there, in the order of the flow."""
-        data = [self.domain_specs, self.schemas, self.dataset, self.corpus, self.pairs]
+        data = [self.domain_specs, self.schemas, self.dataset, self.extra_tests, self.corpus, self.pairs]
         evaluations = sorted(self.evals.glob(f"{self.run_dir.name}-*/evaluation_results.jsonl"))
         return [path for path in [*data, *evaluations] if path.exists()]
 
@@ -81,6 +84,7 @@ def paths(settings: AnySettings) -> Paths:
         domain_specs=data / "d_01_domain_specs.jsonl",
         schemas=data / "d_02_final_schemas.jsonl",
         dataset=data / "d_03_dataset.jsonl",
+        extra_tests=data / "d_03_extra_tests.jsonl",
         hub_dataset=data / "d_03_hub",
         corpus=data / "d_04_training_corpus.jsonl",
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
@@ -136,10 +140,11 @@ def _finished_at(checkpoint: Path) -> str:
 def evaluated(settings: AnySettings) -> tuple[str, str]:
     """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base.
 
-    An evaluation by constrained decoding has a name of its own: both kinds may stand side by side.
+    An evaluation by constrained decoding, and one of extra tests, has a name of its own: they may stand side by side.
     """
     name, adapter = _named_student(settings)
-    return (f"{name}-constrained" if settings.evaluated.decoding == "constrained" else name), adapter
+    constrained = "-constrained" if settings.evaluated.decoding == "constrained" else ""
+    return f"{name}{constrained}{EXTRA if settings.evaluated.eval_extra else ''}", adapter
 
 
 def _named_student(settings: AnySettings) -> tuple[str, str]:

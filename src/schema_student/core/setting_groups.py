@@ -193,6 +193,18 @@ class DatasetSettings(Group):
     )
 
 
+class ExtraTestsSettings(Group):
+    """How many further test requests are written."""
+
+    section = "dataset"
+
+    extra_tests: int = setting(
+        "fresh test requests to write as well, to d_03_extra_tests.jsonl, half on training schemas; they are disjoint "
+        "from all others, and evaluate --eval-extra answers them",
+        ge=0,
+    )
+
+
 class HubSettings(Group):
     """What the dataset's card says."""
 
@@ -323,6 +335,7 @@ class EvaluatedSettings(Group):
     eval_student: Literal["auto", "base", "sft", "aligned", Objective, "control"] = setting(
         "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align"
     )
+    eval_extra: bool = setting("answer the requests of generate --extra-tests instead, as an evaluation NAME-extra")
     decoding: Literal["free", "constrained", "both"] = setting(
         "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
     )

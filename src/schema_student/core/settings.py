@@ -48,6 +48,7 @@ class AnySettings:
     answers: groups.AnswersSettings
     domains: groups.DomainsSettings
     dataset: groups.DatasetSettings
+    extra_tests: groups.ExtraTestsSettings
     hub: groups.HubSettings
     push: groups.PushSettings
     student: groups.StudentBaseSettings

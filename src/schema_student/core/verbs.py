@@ -15,6 +15,7 @@ SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if nam
 ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
+EXTRA = ("extra_tests", "sampling.pair_prompts", "hub", "push")  # what else is made of a data set
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
 ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")  # by DPO
@@ -59,7 +60,18 @@ SCRIPTS = {
 READS: dict[str, tuple[str, ...]] = {
     "domains": (*NAMED, *ASKED, "domains"),
     "schemas": NAMED,
-    "generate": (*NAMED, "own_schemas", *ASKED, "dataset", "sampling.pair_prompts", "hub", "push", "prompt", *LENGTHS),
+    "generate": (
+        *NAMED,
+        "own_schemas",
+        *ASKED,
+        "dataset",
+        "extra_tests",
+        "sampling.pair_prompts",
+        "hub",
+        "push",
+        "prompt",
+        *LENGTHS,
+    ),
     "corpus": (*NAMED, "prompt", *LENGTHS),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
     "evaluate": (*NAMED, "align", "evaluated", *EVALUATED),

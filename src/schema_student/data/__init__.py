@@ -13,6 +13,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     collector           judges answers, keeps the valid ones, counts the others
     likeness            how far the teacher's requests are from the user's own
     dataset             d_03: the stage that asks the teacher
+    extra_tests         further test requests, disjoint from all of d_03
     dataset_statistics  what the rows hold: diversity and balance
     hub                 the dataset as others load it, with a card
     corpus              d_04: prompts and completions

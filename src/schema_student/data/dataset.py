@@ -103,12 +103,10 @@ def _make(
         open_teacher(settings, choice) as teacher,
         Progress(total=total, desc="dataset", unit="row", smoothing=0) as bar,
     ):
-        writer = _Writer(teacher, collector, settings, bar)
+        writer = RowWriter(teacher, collector, settings, bar)
         for split, rows in sorted(own.items(), key=lambda item: -SPLITS.index(item[0])):
             writer.add_own_rows(split, rows)
-        for start in range(0, len(sources), SCHEMAS_AT_ONCE):
-            some = sources[start : start + SCHEMAS_AT_ONCE]
-            writer.fill({quota: n for quota, n in quotas.items() if quota.source in some})
+        writer.fill_by_schema(quotas)
         facts = {"teacher_info": {**teacher.info, "asked": teacher.asked}}
         usage = teacher.usage.summary(len(collector.rows))
         write_jsonl(artifact.companion(rejected_answers_path(artifact.path)), teacher.rejected_answers())
@@ -138,13 +136,14 @@ def _no_rows(collector: Collector, rejected: Path) -> str:
 
 
 @dataclass
-class _Writer:
+class RowWriter:
     """Has the teacher write requests and answers, and gives them to the collector."""
 
     teacher: Teacher
     collector: Collector
     settings: AnySettings
     bar: Any
+    first_batch: int = 0  # number of the first batch of requests of a schema: another one gives other requests
     batches: Counter[str] = field(default_factory=Counter)  # requests asked for so far, by schema
 
     def add_own_rows(self, split: str, rows: Sequence[tuple[Source, SchemaRow]]) -> None:
@@ -175,6 +174,13 @@ class _Writer:
             if found is not None and self.collector.is_new(found[0], given.quota):
                 query, answer = found
                 self.collector.add(replace(given, query=query, answer=answer, source="variant", accepted=None))
+
+    def fill_by_schema(self, quotas: dict[Quota, int]) -> None:
+        """Ask for the rows of SCHEMAS_AT_ONCE schemas after another."""
+        ids = list(dict.fromkeys(quota.source.schema_id for quota in quotas))
+        for start in range(0, len(ids), SCHEMAS_AT_ONCE):
+            some = ids[start : start + SCHEMAS_AT_ONCE]
+            self.fill({quota: n for quota, n in quotas.items() if quota.source.schema_id in some})
 
     def fill(self, quotas: dict[Quota, int]) -> None:
         """Ask for the rows of some schemas, and again for those that were rejected, ROUNDS times at most."""
@@ -224,14 +230,14 @@ class _Writer:
         for quota, n in quotas.items():
             for start in range(0, n, BATCH):
                 schema_id = quota.source.schema_id
-                what = (schema_id, quota.split, quota.kind, quota.language, round_number, start)
+                what = (schema_id, quota.split, quota.kind, quota.language, round_number, self.first_batch + start)
                 payload = {
                     "schema": quota.source.schema,
                     "language": quota.language,
                     "current_date": draw_date(self.settings, *what),
                     "kind": quota.kind,
                     "count": min(BATCH, n - start),
-                    "batch": self.batches[schema_id],
+                    "batch": self.first_batch + self.batches[schema_id],
                 }
                 self.batches[schema_id] += 1
                 payloads.append((quota, payload))

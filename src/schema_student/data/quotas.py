@@ -86,6 +86,19 @@ def plan_quotas(
     return dict(quotas)
 
 
+def plan_extra_tests(sources: Sequence[Source], splits: dict[str, str], settings: AnySettings) -> dict[Quota, int]:
+    """Plan --extra-tests rows: half on training schemas, half on unseen ones, as many of each schema."""
+    quotas: Counter[Quota] = Counter()
+    positions: Counter[str] = Counter()
+    kinds = {"train": "test_seen", "test_unseen": "test_unseen"}
+    tested = {split: [source for source in sources if splits[source.schema_id] == split] for split in kinds}
+    halves = [(split, mine) for split, mine in tested.items() if mine]
+    for split, mine in halves:
+        for i in range(math.ceil(settings.extra_tests.extra_tests / len(halves))):
+            quotas[_next_quota(mine[i % len(mine)], kinds[split], positions, settings)] += 1
+    return dict(quotas)
+
+
 def _rows_each(splits: dict[str, str], settings: AnySettings) -> tuple[dict[str, int], dict[str, int]]:
     """Rows a schema: of the split that it belongs to, and of the further ones that training schemas serve."""
     numbers = Counter(splits.values())
