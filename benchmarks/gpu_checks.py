@@ -9,17 +9,22 @@ equality    log-probabilities and LoRA gradients of trees (FlexAttention on a GP
             and whether the student takes trees as load_student loads it: through Unsloth where that is installed
 training    SFT and DPO steps: tokens a second and share of the peak, against trl and, where installed, Unsloth
 generation  answers to requests that share schemas, against transformers' generate
+real        SFT steps of a real base (--base: a folder, or a GGUF file that is dequantized) on BFCL's requests, by
+            `--trainer own` and by `--trainer trl`: losses, seconds, tokens a second (trl_step.py)
 
 Writes results.json after every measurement; the exit status is 1 where a check failed or a measurement died.
-Random weights; the model, the examples, the ways and the count of operations are those of prompt_trees.py.
+Random weights but in the last part; the model, the examples, the ways and the count of operations are those of
+prompt_trees.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +32,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import trl_step
 from prompt_trees import (
+    ROOT,
     TOY,
     Bench,
     Job,
@@ -220,12 +227,65 @@ def generation_speed(bench: Bench, device: str, smoke: bool, runs: int) -> None:
             print(f"  {weights}: {answers:,.0f} new tokens/s", flush=True)
 
 
+# ---------------------------------------------------------------------------------------------------- the real student
+
+
+def real_student(bench: Bench, device: str, base: str, steps: int) -> None:
+    """SFT steps of a real base on BFCL's requests by both trainers: the last one's losses, seconds, tokens a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus.jsonl"
+        tokens = write_corpus(corpus, base)
+        flags = trl_step.read_flags(["--base-model", base, "--corpus", str(corpus), "--steps", str(steps)])
+        found = {}
+        for trainer in ("own", "trl") if importlib.util.find_spec("trl") else ("own",):
+            found[trainer] = trl_step.fine_tune(flags, trainer)
+            rate = flags.batch * tokens / found[trainer]["seconds"]
+            bench.record({"real": base, "trainer": trainer, **found[trainer], "tokens_per_second": rate}, "table")
+            print(f"  {trainer}: {found[trainer]['seconds']:.3f} s a step of {flags.batch} rows, {rate:,.0f} tokens/s")
+    if len(found) == 2:
+        gap = abs(found["own"]["loss"] / found["trl"]["loss"] - 1)
+        bench.failed |= gap > flags.tolerance
+        check = "losses of a real base's step equal trl's"
+        bench.record({"check": check, "device": device, "ok": gap <= flags.tolerance, "difference": gap}, "table")
+        print(f"{'ok' if gap <= flags.tolerance else 'FAILED'}: {check}: {gap:.1e}", flush=True)
+
+
+def write_corpus(path: Path, base: str) -> float:
+    """Write BFCL's simple requests as a corpus; returns the mean of their tokens, prompt and completion."""
+    from schema_student.core.jsonl import write_jsonl
+    from schema_student.core.settings import default_settings
+    from schema_student.schema.prompts import render_prompt
+    from schema_student.schema.rendering import completion_text
+    from schema_student.student.batching import encode
+    from schema_student.student.choice import choose_student
+    from schema_student.student.loading import load_tokenizer
+
+    lines = (ROOT / "examples" / "bfcl" / "simple.jsonl").read_text(encoding="utf-8").splitlines()
+    given = [json.loads(line) for line in lines]
+    known = {"domain": "bfcl", "is_valid": True, "split": "train"}
+    rows = [
+        {
+            "schema_id": row["schema_id"],
+            "prompt": render_prompt(row["schema"], row["query"], "2026-01-31"),
+            "completion": completion_text(row["answer"]),
+            **known,
+        }
+        for row in given
+    ]
+    write_jsonl(path, rows)
+    tokenizer = load_tokenizer(choose_student(default_settings(base_model=base)).base)
+    return statistics.mean(len(encode(tokenizer, row["prompt"], row["completion"]).tokens) for row in rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """All parts, or one; 1 where something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_results"), help="folder for results.json")
-    parser.add_argument("--only", choices=["equality", "training", "generation"], help="one part instead of all")
+    parser.add_argument(
+        "--only", choices=["equality", "training", "generation", "real"], help="one part instead of all"
+    )
     parser.add_argument("--runs", type=int, default=5, help="turns of each timing, of 5 steps each in training")
+    parser.add_argument("--base", default="", help="of the part real, which is left out without one: folder, GGUF file")
     parser.add_argument("--smoke", action="store_true", help="toy sizes, on a CPU too, in seconds")
     flags = parser.parse_args(argv)
     import torch
@@ -247,6 +307,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         training_speed(bench, device, flags.smoke, runs)
     if flags.only in (None, "generation"):
         generation_speed(bench, device, flags.smoke, runs)
+    if flags.only in (None, "real"):
+        if base := flags.base or ("embedded" if flags.smoke else ""):
+            real_student(bench, device, base, 2 if flags.smoke else 5)
+        else:
+            print("skipped: the real student (no --base, and no parts of a GGUF file in $PARTS)")
     print("FAILED: see above" if bench.failed else "all checks passed")
     return int(bench.failed)
 

@@ -67,7 +67,8 @@ def test_trees_compute_what_trl_and_generate_compute(tmp_path):
 def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path):
     said = run("bash", "benchmarks/gpu.sh", "--smoke", OUT=str(tmp_path), PYTHON=sys.executable)
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["table"]
-    assert [row["ok"] for row in table if "check" in row] == [True, True, True]
+    assert [row["ok"] for row in table if "check" in row] == [True, True, True, True]
+    assert [row["trainer"] for row in table if "real" in row] == ["own", "trl"]
     check_ratios([row for row in table if "ratio" in row])
     assert all(row["tokens_per_second"] > 0 for row in table if "tokens_per_second" in row)
     assert "skipped: everything that needs CUDA" in said and "all checks passed" in said

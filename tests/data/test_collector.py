@@ -61,6 +61,21 @@ def test_an_answer_with_invented_values_is_rejected_and_counted(tmp_path):
     assert json.loads(row["ast_json"]) == {"base": 3, "height": 4}
 
 
+def test_an_answer_that_leaves_out_a_number_of_its_request_is_rejected(tmp_path):
+    def answer(body, _):
+        found = answer_both(body, _)
+        return {"base": 3, "height": 3} if found.get("base") == 3 else found
+
+    made, rejected, _ = made_by(answer, tmp_path)
+    row = rejected[QUERIES[0]]
+    assert (row["error_type"], row["validation_error"]) == (
+        "ignored",
+        "nothing in the answer takes up 4 of the request",
+    )
+    made, rejected, _ = made_by(answer, tmp_path / "off", teacher_grounding=False)
+    assert QUERIES[0] in made
+
+
 def test_grounding_can_be_left_out(tmp_path):
     made, rejected, _ = made_by(answer_both, tmp_path, teacher_grounding=False)
     assert set(QUERIES) <= made.keys() and not set(QUERIES) & rejected.keys()

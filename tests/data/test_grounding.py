@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_student.data.grounding import ungrounded_values
+from schema_student.data.grounding import ignored_parts, ungrounded_values
 
 BFCL = Path(__file__).parents[2] / "examples" / "bfcl"
 
@@ -68,6 +68,47 @@ def test_what_a_request_gives_is_grounded(request_text, answer):
 )
 def test_what_nobody_gave_is_found(request_text, answer, path):
     assert path in [found for found, _ in ungrounded_values(request_text, answer, TRIANGLE)]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "answer", "ignored"),
+    [
+        ("the norm of (2, 3, 0)", {"x": 2, "y": 3}, ["0"]),
+        ("12 eggs and 3 pumpkins", {"items": ["eggs", "pumpkins"], "quantity": [12]}, ["3"]),
+        ("$1,500 for 'Blue Bird'", {"amount": 1500}, ["Blue Bird"]),
+        ('the record of "Ann Lee"', {"name": "record"}, ["Ann Lee"]),
+    ],
+)
+def test_what_an_answer_leaves_out_of_its_request_is_found(request_text, answer, ignored):
+    assert ignored_parts(request_text, answer, TRIANGLE) == ignored
+
+
+@pytest.mark.parametrize(
+    ("request_text", "answer"),
+    [
+        ("a base of 10,000 and 2.50 of height", {"base": 10000, "height": 2.5}),
+        ("5% of 2 million", {"rate": 0.05, "of": 2_000_000}),
+        ("open until 11 PM, for less than 30 dollars", {"hour": 23, "price": 29}),
+        ("9.8 m/s^2 for a distance of 300 meters", {"acceleration": 9.8, "distance": 300}),
+        ("3 nights from 1st June 2022", {"from": "2022-06-01", "to": "2022-06-04"}),
+        ("C6H12O6 in 3D, case no. 12-345", {"formula": "C6H12O6", "case": "12345"}),
+        ("the price of 'yen' near 'Madison, Wisconsin'", {"currency": "JPY", "city": "Madison, WI"}),
+        ("set 'name' to 'John Doe'", {"name": "John Doe"}),
+        ("'Give me the stock of Apple'", {"company": "Apple"}),
+    ],
+)
+def test_what_is_answered_in_another_form_is_not_left_out(request_text, answer):
+    assert ignored_parts(request_text, answer, TRIANGLE) == []
+
+
+def test_what_describes_the_schema_is_no_value():
+    assert ignored_parts("the risk of diabetes type 2", {}, {"description": "Risk of diabetes type 2."}) == []
+
+
+@pytest.mark.parametrize("name", ["simple", "multiple"])
+def test_right_answers_to_real_requests_leave_nothing_out(name):
+    rows = map(json.loads, (BFCL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [row["query"] for row in rows if ignored_parts(row["query"], row["answer"], row["schema"])] == []
 
 
 def test_words_of_a_step_may_be_free():

@@ -175,7 +175,7 @@ class DatasetSettings(Group):
     train_share: Share = setting("share of schemas trained on")
     validation_share: Share = setting("share of schemas for validation; what is left is test_unseen")
     teacher_grounding: bool = setting(
-        "reject a language model's answer with a value that neither its request nor the schema gives"
+        "reject a language model's answer with a value that nobody gave, or that leaves out a number of its request"
     )
     teacher_agreement: int = setting(
         "independent answers to a request that must mean the same, else it is rejected; 1 = none beside the first", ge=1

@@ -11,7 +11,7 @@ from typing import Any
 from schema_student.core.artifacts import Artifact
 from schema_student.core.records import DatasetRow
 from schema_student.data.dedup import RequestIndex, normalized
-from schema_student.data.grounding import ungrounded_values
+from schema_student.data.grounding import ignored_parts, ungrounded_values
 from schema_student.data.quotas import ANSWERABLE, Quota
 from schema_student.data.sources import Source
 from schema_student.schema.canonical import canonical
@@ -129,10 +129,10 @@ class Collector:
         source = candidate.quota.source
         free = FREE_WORDS if source.is_dsl else ()
         found = ungrounded_values(candidate.query, candidate.answer, source.schema, free)
-        if not found:
-            return None
-        path, value = found[0]
-        return "ungrounded", f"{path}: nothing in the request gives {json.dumps(value, ensure_ascii=False)}"
+        if found:
+            path, value = found[0]
+            return "ungrounded", f"{path}: nothing in the request gives {json.dumps(value, ensure_ascii=False)}"
+        return _ignored(candidate)
 
     def reject(self, candidate: Candidate, error_type: str, reason: str) -> bool:
         """Keep a candidate apart with its reason; False, for the caller to return."""
@@ -188,6 +188,17 @@ def _invalid(candidate: Candidate) -> Problem | None:
         return "not_json", str(verdict.parse_error)
     first = verdict.violations[0]
     return first.keyword, f"{first.path or '/'}: {first.message}"
+
+
+def _ignored(candidate: Candidate) -> Problem | None:
+    """What of a request stands nowhere in its answer; an AST repeats the request, and a refusal answers none of it."""
+    source, answer = candidate.quota.source, candidate.answer
+    if source.is_dsl:
+        if is_refusal(answer):
+            return None
+        answer = {name: value for name, value in answer.items() if name != "prompt"}
+    left_out = ignored_parts(candidate.query, answer, source.schema)
+    return ("ignored", f"nothing in the answer takes up {', '.join(left_out)} of the request") if left_out else None
 
 
 def _wrong_kind(candidate: Candidate) -> Problem | None:

@@ -1,9 +1,10 @@
-"""Tell which values of an answer nobody gave: neither the request, nor the schema by a default.
+"""Tell which values of an answer nobody gave, neither the request nor the schema by a default, and what it leaves out.
 
 A language model answers requests that give no values ("the area of a triangle given its base and height") with
 invented ones. Numbers, dates, names and enum words are looked for in the request in the forms that people write them;
-arithmetic with dates and units is allowed, booleans are left alone. What is found here is a rejection, so that doubt
-counts as grounded.
+arithmetic with dates and units is allowed, booleans are left alone. It also leaves out numbers and quoted words of a
+request ("the point (2, 3, 0)" answered with x and y). What is found here is a rejection, so that doubt counts as
+grounded, and as answered.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ RELATIVE = re.compile(
     r"quarter|aujourd|demain|hier|prochaine?|derni|semaine|mois|annee|depuis)"
 )
 DEFAULT = r"""default(?:s| value| to| is|ing|:|=|\s)*(?:to |is |be |value |of |as |=|: ?)*['"`]?([^'"`.;,)]*)"""
+DIGITS = re.compile(r"(?<![\w.^#*/-])\d(?:[\d,]*\d)?(?:\.\d+)?(?![\w:/-]|\.\d)")  # of no date, clock, code or power
+QUOTED = re.compile(r"""(?<!\w)(?:'([^']+)'|"([^"]+)"|\u201c([^\u201d]+)\u201d)(?!\w)""")
+AFTERNOON = re.compile(r"\d ?p\.?m\b", re.IGNORECASE)
+CODE = re.compile(r"\b[A-Z]{2,3}\b")
+DATED = re.compile(r"\d{4}-\d\d")
 STOP = set("a an the of in on at to for and or with by from de la le les des du et en un une pour avec sur".split())
 
 
@@ -66,6 +72,44 @@ def ungrounded_values(
         for path, value, part in _leaves(answer, schema, schema, "", may_skip)
         if not _is_given_by_schema(value, part) and not words.gives(value)
     ]
+
+
+def ignored_parts(request: str, answer: Any, schema: dict[str, Any]) -> list[str]:
+    """List the numbers in digits, and the words in quotation marks, of a request that its answer leaves out.
+
+    Those that the schema is described by are part of what is asked for ("diabetes of type 2"), numbers of a request
+    that is answered by a date may have been reckoned with, and words may be called by a code ("yen": JPY).
+
+    >>> ignored_parts("the distance of (2, 3, 0) from the 'north pole'", {"x": 2, "y": 3}, {})
+    ['0', 'north pole']
+    """
+    text = " ; ".join([*_texts(answer), str(schema.get("description", ""))])
+    said = _Request(text)
+    quoted = [] if CODE.search(text) else ["".join(found) for found in QUOTED.findall(request)]
+    numbers = [] if DATED.search(said.text) else DIGITS.findall(request)
+    shifts = {*((-1, 1) if COMPARED.search(_plain(request)) else ()), *((12,) if AFTERNOON.search(request) else ())}
+    ignored = [number for number in numbers if not _takes_up(said, number, shifts)]
+    return ignored + [words for words in quoted if len(words) < len(request) / 2 and not said.gives(words)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every key and value of an answer as text."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield key
+            yield from _texts(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _texts(child)
+    else:
+        yield str(value)
+
+
+def _takes_up(said: _Request, number: str, shifts: set[int]) -> bool:
+    """Whether an answer has a number of a request, in another unit, or shifted as "below 5" (4) and "11 pm" (23)."""
+    value = float(number.replace(",", ""))
+    shifted = {value + shift for shift in shifts}
+    return said.gives(value) or bool(said.numbers & shifted) or re.sub(r"\D", "", number) in said.squeezed
 
 
 def _leaves(
