@@ -3,13 +3,19 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     frames          a run's rows as pandas frames
-    error_analysis  what differs between students, in numbers and examples
-    plotting        matplotlib: style, axes, lines with their names
-    figures         the plots
+    comparisons     students on the same prompts: fixed, broken, by how much, by chance?
+    error_analysis  where answers fail, in numbers and examples
+    charts          plots as data, and the tables of their numbers
+    figures         what each plot shows
+    plotting        charts -> PNG
+    svg             charts -> SVG
     rendering       templates and their filters
     run_artifacts   what a run has made
     exports         how a run's exports compare with their adapter
     headline        the run in a few sentences
-    pages           report.md, report.html
+    advice          what to do next, as commands
+    answers         every answer, for the table of the page
+    machine         report.json
+    pages           report.html, report.md, report.json
     compare_runs    several runs of DPO side by side
 """

@@ -14,7 +14,9 @@ from schema_student.core.files import make_folder, write_files
 from schema_student.core.jsonl import Row
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
-from schema_student.report import figures, plotting
+from schema_student.report import figures
+from schema_student.report.charts import STUDENT_COLORS
+from schema_student.report.plotting import draw_png
 from schema_student.report.rendering import render
 from schema_student.report.run_artifacts import read_stage, read_students
 
@@ -26,14 +28,13 @@ def compare_runs(settings: AnySettings) -> Path:
     """Write the page of settings.compare.runs; returns compare.html. Raises UserError for a run without a DPO log."""
     folder = page_dir(settings)
     runs = [
-        read_dpo_run(settings, name, color)
-        for name, color in zip(settings.compare.runs, plotting.RUN_COLORS, strict=False)
+        read_dpo_run(settings, name, color) for name, color in zip(settings.compare.runs, STUDENT_COLORS, strict=False)
     ]
-    picture = figures.draw_compared_runs(runs)
-    pictures = {"compare.png": picture}
+    figure = figures.show_compared_runs(runs)
+    pictures = {"compare.png": draw_png(figure)}
     splits = list(dict.fromkeys(split for run in runs for split in run["rates"]))
-    facts = {"runs": runs, "splits": splits, "rates": RATES, "last": LAST}
-    texts = {name: render(f"{name}.j2", facts, pictures).encode() for name in ("compare.md", "compare.html")}
+    facts = {"runs": runs, "splits": splits, "rates": RATES, "last": LAST, "figure": figure}
+    texts = {name: render(f"{name}.j2", facts).encode() for name in ("compare.md", "compare.html")}
     write_files(make_folder(folder), pictures | texts)
     return folder / "compare.html"
 
@@ -41,9 +42,9 @@ def compare_runs(settings: AnySettings) -> Path:
 def page_dir(settings: AnySettings) -> Path:
     """Locate the page; raises UserError where there are not several runs to compare, or too many to tell apart."""
     runs = settings.compare.runs
-    if not 2 <= len(set(runs)) == len(runs) <= len(plotting.RUN_COLORS):
+    if not 2 <= len(set(runs)) == len(runs) <= len(STUDENT_COLORS):
         raise UserError(
-            f"give --runs 2 to {len(plotting.RUN_COLORS)} different names with commas, for example fixed,calibrated"
+            f"give --runs 2 to {len(STUDENT_COLORS)} different names with commas, for example fixed,calibrated"
         )
     return Path(settings.run.output_dir) / "reports" / "-vs-".join(runs)
 

@@ -6,51 +6,18 @@ Pure functions over rows of evaluation_results.jsonl. A student here is {"key", 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.records import EvaluationRow, prompt_key
-from schema_student.core.statistics import sign_test, wilson
+from schema_student.core.statistics import wilson
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
+from schema_student.schema.structure import general_pointer
 
 Rows = Sequence[EvaluationRow]
-SIGNIFICANT = 0.05
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Before and after
-
-
-def find_transitions(before: Rows, after: Rows) -> Row:
-    """Group prompts by what became of them: fixed, broken, right twice, wrong twice; unknown verdicts do not count."""
-    later = {prompt_key(row): row for row in after}
-    found: dict[str, list[tuple[EvaluationRow, EvaluationRow]]] = {"fixed": [], "broken": [], "right": [], "wrong": []}
-    for row in before:
-        other = later.get(prompt_key(row))
-        if other is None or row.semantic_pass is None or other.semantic_pass is None:
-            continue
-        if row.semantic_pass:
-            found["right" if other.semantic_pass else "broken"].append((row, other))
-        else:
-            found["fixed" if other.semantic_pass else "wrong"].append((row, other))
-    return {**found, "p": sign_test(len(found["fixed"]), len(found["broken"]))}
-
-
-def count_transitions(before: Rows, after: Rows, splits: Sequence[str]) -> list[Row]:
-    """Count transitions for each split and for all, and the share of failures that is gone."""
-    lines = []
-    for split in (*splits, None):
-        mine = [[row for row in rows if split in (None, row.split)] for rows in (before, after)]
-        found = find_transitions(*mine)
-        counts = {kind: len(found[kind]) for kind in ("fixed", "broken", "right", "wrong")}
-        failures = counts["fixed"] + counts["wrong"]
-        gone = (counts["fixed"] - counts["broken"]) / failures if failures else None
-        lines.append({"split": split or "all", **counts, "p": found["p"], "failures": failures, "gone": gone})
-    return lines
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,10 +34,10 @@ def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
     if not row.parsed:
         return [("cut off" if row.truncated else "not JSON", "")]
     if not row.schema_valid:
-        return sorted({(v["keyword"], general_path(v["path"])) for v in row.violations})
+        return sorted({(v["keyword"], general_pointer(v["path"])) for v in row.violations})
     ours, target = (json.loads(str(text)) for text in (row.student_canonical, row.target_canonical))
     nearest = nearest_target(ours, target, row.accepted)
-    paths = {general_path(path) for path in differing_paths(ours, nearest)} or {_wording(ours)}
+    paths = {general_pointer(path) for path in differing_paths(ours, nearest)} or {_wording(ours)}
     if "/refusal" in paths:
         paths = {"/refusal"}  # all else differs because of it
     return [("not as asked", path) for path in sorted(paths)]
@@ -79,11 +46,6 @@ def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
 def _wording(said: Any) -> str:
     """Where an answer that says what was asked is not right: a query's words are no part of its canonical form."""
     return "/refusal/reason" if isinstance(said, dict) and "refusal" in said else "/prompt"
-
-
-def general_path(path: str) -> str:
-    """Replace every index of a JSON Pointer: /steps/0/conditions/12/field -> /steps/*/conditions/*/field."""
-    return re.sub(r"/\d+(?=/|$)", "/*", path)
 
 
 def differing_paths(value: Any, target: Any, path: str = "") -> Iterator[str]:
@@ -201,12 +163,17 @@ def show(row: EvaluationRow, students: Sequence[Row]) -> Row:
     }
 
 
-def _describe(row: EvaluationRow) -> Row:
-    violations = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row.violations]
+def describe_faults(row: EvaluationRow) -> list[str]:
+    """Describe what is wrong with an answer: violations with their paths, or why it does not mean what was asked."""
+    found = [f"{v['path'] or '/'}  {v['keyword']}: {v['message']}" for v in row.violations]
     if row.parse_error:
-        violations.append(f"not JSON: {row.parse_error}")
+        found.append(f"not JSON: {row.parse_error}")
     if row.truncated:
-        violations.append("cut off at max_new_tokens")
+        found.append("cut off at max_new_tokens")
     if row.schema_valid and row.rank != RIGHT:
-        violations.append(row.teacher_reason or row.teacher_error or "not what the target means")
-    return {"output": row.raw_output, "rank": row.rank, "verdict": RANK_NAMES[row.rank], "why": violations}
+        found.append(row.teacher_reason or row.teacher_error or "not what the target means")
+    return found
+
+
+def _describe(row: EvaluationRow) -> Row:
+    return {"output": row.raw_output, "rank": row.rank, "verdict": RANK_NAMES[row.rank], "why": describe_faults(row)}

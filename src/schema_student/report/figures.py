@@ -1,28 +1,16 @@
-"""Draw the plots of a report: rows of the artifacts -> PNG bytes, one function a figure; None without data.
+"""Say what the plots of a report show: rows of the artifacts -> charts, one function a figure; None without data.
 
-One color a student throughout (Okabe and Ito's palette, safe for color-blind eyes), labels beside what they name.
+One color a student throughout, names beside what they name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from schema_student.core.jsonl import Row
-from schema_student.report.plotting import (
-    ACCENT,
-    COLORS,
-    INK,
-    QUIET,
-    draw_grid,
-    name_ends,
-    percent_axis,
-    plot_line,
-    points,
-    set_titles,
-)
+from schema_student.report.charts import Bar, Bars, Figure, Lines, Panel, Series, Stacks, smooth
+from schema_student.schema.ranks import RANK_NAMES
 
-RANK_COLORS = ("#4b2142", "#8a3b6a", "#c9699a", "#e8a5b8", "#f3d9a4", "#2e8b6f")
 RATES = {
     "schema_valid_rate": "valid",
     "semantic_pass_rate": "valid and as asked",
@@ -31,292 +19,227 @@ RATES = {
 }
 
 
+def say(name: str) -> str:
+    """Write the name of a split or a case for people."""
+    return name.replace("_", " ")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Evaluations
 
 
-def draw_rates(students: Sequence[Row], splits: Sequence[str]) -> bytes | None:
-    """Draw each rate of each student with its 95% interval, a panel a split."""
-    if not students or not splits:
-        return None
-    thick = 0.8 / len(students)
-
-    def plot(grid: Any) -> None:
-        for axes, split in zip(grid[0], splits, strict=True):
-            for i, student in enumerate(students):
-                for row, key in enumerate(RATES):
-                    rate = student["summary"]["splits"].get(split, {}).get(key, {})
-                    if rate.get("rate") is not None:
-                        _bar(axes, row + (i - (len(students) - 1) / 2) * thick, rate, thick, student)
-            axes.set_yticks(range(len(RATES)), list(RATES.values()), color=INK)
-            axes.tick_params(axis="y", length=0)
-            axes.set_ylim(len(RATES) - 0.5, -0.5)
-            axes.set_xlim(0, 1.16)
-            axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-            axes.grid(axis="y", visible=False)
-            percent_axis(axes.xaxis)
-            totals = {student["summary"]["splits"].get(split, {}).get("total", 0) for student in students}
-            set_titles(axes, split.replace("_", " "), xlabel=f"share of {max(totals)} prompts, with 95% interval")
-
-    def legend(grid: Any) -> None:
-        plot(grid)
-        from matplotlib.patches import Patch
-
-        handles = [Patch(color=student["color"], label=student["label"]) for student in students]
-        grid[0][0].figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
-
-    height = 1.6 + len(RATES) * (0.35 + 0.26 * len(students))
-    return draw_grid(1, len(splits), 11, height, legend, sharey=True)
+def show_rates(students: Sequence[Row], splits: Sequence[str]) -> Figure | None:
+    """Show each rate of each student with its 95% interval, a panel a split."""
+    panels = []
+    for split in splits:
+        known = [(student, student["summary"]["splits"].get(split, {})) for student in students]
+        groups = [
+            (
+                name,
+                [_bar(student, rates[key]) for student, rates in known if rates.get(key, {}).get("rate") is not None],
+            )
+            for key, name in RATES.items()
+        ]
+        most = max((rates.get("total", 0) for _, rates in known), default=0)
+        panels.append(Bars(f"{say(split)}: {most} prompts", groups))
+    caption = "Rates of each student on each split; lines are 95% intervals (Wilson)"
+    return Figure("rates", caption, panels, _legend(students)) if panels else None
 
 
-def _bar(axes: Any, y: float, rate: Row, thick: float, student: Row) -> None:
-    axes.barh(y, rate["rate"], height=thick * 0.86, color=student["color"])
-    axes.plot([rate["low"], rate["high"]], [y, y], color=INK, linewidth=1.1, solid_capstyle="butt")
-    text = f"{rate['rate']:.1%}"
-    axes.text(max(rate["high"], rate["rate"]) + 0.015, y, text, va="center", fontsize=8.5, color=INK)
+def _bar(student: Row, rate: Row) -> Bar:
+    return Bar(student["label"], student["color"], rate["rate"], rate["low"], rate["high"])
 
 
-def draw_outcomes(students: Sequence[Row], names: Sequence[str]) -> bytes | None:
-    """Draw what became of the prompts, a bar a student: the ranks, worst first."""
-    if not students:
-        return None
+def _legend(students: Sequence[Row]) -> list[tuple[str, str]]:
+    return [(student["label"], student["color"]) for student in students]
 
-    def plot(grid: Any) -> None:
-        axes = grid[0][0]
-        for y, student in enumerate(students):
-            left, total = 0.0, max(1, len(student["rows"]))
-            for rank, color in enumerate(RANK_COLORS):
-                share = sum(row.rank == rank for row in student["rows"]) / total
-                axes.barh(y, share, left=left, height=0.62, color=color, edgecolor="white", linewidth=0.8)
-                if share > 0.035:
-                    ink = "white" if rank in (0, 1, 5) else INK
-                    axes.text(left + share / 2, y, f"{share:.0%}", ha="center", va="center", fontsize=9, color=ink)
-                left += share
-        axes.set_yticks(range(len(students)), [student["label"] for student in students], color=INK)
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1)
-        axes.grid(visible=False)
-        percent_axis(axes.xaxis)
-        axes.set_xlabel("share of all test prompts")
-        from matplotlib.patches import Patch
 
-        handles = [Patch(color=color, label=name) for color, name in zip(RANK_COLORS, names, strict=True)]
-        axes.figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-
-    return draw_grid(1, 1, 11, 1.7 + 0.55 * len(students), plot)
+def show_outcomes(students: Sequence[Row]) -> Figure | None:
+    """Show what became of the prompts, a bar a student: the ranks, worst first."""
+    rows = []
+    for student in students:
+        ranks = [row.rank for row in student["rows"]]
+        parts = [
+            Bar(name, f"rank{rank}", ranks.count(rank) / max(1, len(ranks))) for rank, name in enumerate(RANK_NAMES)
+        ]
+        rows.append((student["label"], parts))
+    legend = [(name, f"rank{rank}") for rank, name in enumerate(RANK_NAMES)]
+    return (
+        Figure("outcomes", "What became of all prompts", (Stacks("Share of all prompts", rows),), legend)
+        if rows
+        else None
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Data
 
 PANELS = {  # of a description's balance, the most telling first -> title
-    "operators": "operators",
-    "field types": "types of fields asked for",
-    "value types": "types of values",
-    "words": "words of a request",
-    "conditions": "conditions a request",
-    "kinds": "kinds of request",
-    "properties given": "properties given",
-    "languages": "languages",
-    "properties of the schema": "properties of a schema",
-    "schema depth": "levels of a schema",
+    "operators": "Operators",
+    "field types": "Types of fields asked for",
+    "value types": "Types of values",
+    "words": "Words of a request",
+    "conditions": "Conditions a request",
+    "kinds": "Kinds of request",
+    "properties given": "Properties given",
+    "languages": "Languages",
+    "properties of the schema": "Properties of a schema",
+    "schema depth": "Levels of a schema",
 }
 SHOWN_PANELS = 6
+SIDES = {"training": "blue", "tests": "vermillion"}
 
 
-def draw_balance(balance: Row) -> bytes | None:
-    """Draw what requests are made of, in shares of training and of tests: one panel a question, from describe()."""
+def show_balance(balance: Row) -> Figure | None:
+    """Show what requests are made of, in shares of training and of tests: one panel a question, from describe()."""
     shown = [name for name in PANELS if name in balance][:SHOWN_PANELS]
     if not shown:
         return None
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
-    sides = {"training": COLORS["sft"], "tests": COLORS["dpo"]}
+    panels = [Bars(PANELS[name], _sides(balance[name])) for name in shown]
+    return Figure("data", "What requests are made of: shares of training and of tests", panels, [*SIDES.items()])
 
-    def plot(grid: Any) -> None:
-        from matplotlib.patches import Patch
 
-        places = [axes for line in grid for axes in line]
-        for axes, name in zip(places, shown, strict=False):
-            cases = balance[name]
-            for i, (side, color) in enumerate(sides.items()):
-                total = sum(counts[side] for counts in cases.values()) or 1
-                heights = [y + (i - 0.5) * 0.4 for y in range(len(cases))]
-                axes.barh(heights, [counts[side] / total for counts in cases.values()], height=0.36, color=color)
-            axes.set_yticks(range(len(cases)), [case.replace("_", " ") for case in cases], color=INK, fontsize=9)
-            axes.tick_params(axis="y", length=0)
-            axes.invert_yaxis()
-            axes.grid(axis="y", visible=False)
-            percent_axis(axes.xaxis)
-            set_titles(axes, PANELS[name])
-        for axes in places[len(shown) :]:
-            axes.set_visible(False)
-        handles = [Patch(color=color, label=side) for side, color in sides.items()]
-        grid[0][0].figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
-
-    longest = max(len(balance[name]) for name in shown)
-    return draw_grid(rows, columns, 11, 0.7 + rows * (1.0 + 0.22 * longest), plot)
+def _sides(cases: Row) -> list[tuple[str, list[Bar]]]:
+    totals = {side: sum(counts[side] for counts in cases.values()) or 1 for side in SIDES}
+    return [
+        (say(case), [Bar(side, color, counts[side] / totals[side]) for side, color in SIDES.items()])
+        for case, counts in cases.items()
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training
 
 
-def draw_sft(metrics: Sequence[Row]) -> bytes | None:
-    """Draw the losses of training and validation; the learning rate below."""
-    if not any("loss" in row for row in metrics):
+def find_points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    """Find (step, value) of the rows that have a value."""
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None and "step" in row]
+
+
+def _noisy(name: str, color: str, points: Sequence[tuple[float, float]]) -> list[Series]:
+    """A value of single steps, faint behind its running mean."""
+    return (
+        [Series(f"{name}, step by step", color, points, faint=True), Series(name, color, smooth(points))]
+        if points
+        else []
+    )
+
+
+def show_sft(metrics: Sequence[Row], key: str = "sft", title: str = "SFT") -> Figure | None:
+    """Show the losses of training and validation; the learning rate beside them."""
+    loss = find_points(metrics, "loss")
+    if not loss:
         return None
-
-    def plot(grid: Any) -> None:
-        (loss,), (rate,) = grid
-        training = plot_line(loss, metrics, "loss", COLORS["sft"], alpha=0.8)
-        validation = plot_line(loss, metrics, "eval_loss", ACCENT, marker="o", markersize=4)
-        values = points(metrics, "loss")[1] + points(metrics, "eval_loss")[1]
-        if min(values) > 0 and max(values) / min(values) > 10:
-            loss.set_yscale("log")
-        set_titles(loss, "SFT: loss per completion token", "nats a token")
-        plot_line(rate, metrics, "learning_rate", QUIET)
-        set_titles(rate, "Learning rate", "", "optimizer step")
-        rate.set_ylim(bottom=0)
-        name_ends(loss, [("training", training, COLORS["sft"]), ("validation", validation, ACCENT)])
-
-    return draw_grid(2, 1, 11, 5, plot, sharex=True, height_ratios=[3, 1])
+    series = _noisy("training", "blue", loss)
+    if held_out := find_points(metrics, "eval_loss"):
+        series.append(Series("validation", "green", held_out, dots=True))
+    panels: list[Panel] = [Lines("Loss", "nats a completion token", series, from_zero=True)]
+    if rate := find_points(metrics, "learning_rate"):
+        panels.append(Lines("Learning rate", "", [Series("learning rate", "gray", rate)], from_zero=True))
+    return Figure(key, f"{title}: loss of training and validation, learning rate", panels)
 
 
-def draw_margins(margins: Sequence[Row]) -> bytes | None:
-    """Draw the margins, free of beta: how far the policy has moved chosen and rejected answers apart."""
+def show_margins(margins: Sequence[Row], key: str = "margins", title: str = "DPO") -> Figure | None:
+    """Show the margins, free of beta: how far the policy has moved chosen and rejected answers apart."""
     if not margins:
         return None
-
-    def plot(grid: Any) -> None:
-        axes = grid[0][0]
-        steps = [row["step"] for row in margins]
-        for low, high, alpha in (("min", "max", 0.10), ("p10", "p90", 0.25)):
-            bounds = [row[low] for row in margins], [row[high] for row in margins]
-            axes.fill_between(steps, *bounds, color=COLORS["dpo"], alpha=alpha, linewidth=0)
-        axes.axhline(0, color=INK, linewidth=0.8)
-        median = plot_line(axes, margins, "median", COLORS["dpo"], linewidth=2.2)
-        quantiles = (("smallest", "min"), ("10%", "p10"), ("90%", "p90"), ("largest", "max"))
-        ends = [(name, margins[-1][key], QUIET) for name, key in quantiles]
-        name_ends(axes, [("median", median, COLORS["dpo"]), *ends])
-        set_titles(axes, "DPO: margin of a step's pairs, free of beta", "nats", "optimizer step")
-
-    return draw_grid(1, 1, 11, 3.8, plot)
+    band = [(row["step"], row["p10"], row["p90"]) for row in margins]
+    series = Series("median, and 10% to 90%", "vermillion", find_points(margins, "median"), band)
+    panel = Lines("Margin of a step's pairs, free of beta", "nats", (series,), across=((0.0, ""),))
+    return Figure(key, f"{title}: margins of pairs over steps", (panel,))
 
 
-def draw_beta(trace: Sequence[Row], metrics: Sequence[Row], delta: float | None) -> bytes | None:
-    """Draw beta, the threshold tau that the controller holds margins against, and the share of margins above it."""
-    steps = [row for row in trace if "step" in row]
+def show_beta(trace: Sequence[Row], metrics: Sequence[Row], delta: float | None, key: str = "beta") -> Figure | None:
+    """Show beta, the threshold tau that the controller holds margins against, and the share of margins above it."""
+    steps = [row for row in trace if "step" in row and row.get("type") != "warmup_end"]
     if not steps:
         steps = [{"step": row["step"], "beta": row["beta/effective"]} for row in metrics if "beta/effective" in row]
-    panels = [key for key in ("beta", "tau", "p_hat") if points(steps, key)[0]]
-    if not panels:
-        return None
+    level = ((delta, f"delta {delta:.0%}"),) if delta is not None else ()
     titles = {
-        "beta": "beta: how hard the policy is held to the SFT student",
-        "tau": "tau: the margin that counts as too far",
-        "p_hat": "p_hat: share of the step's margins above tau",
+        "beta": ("beta: how hard the student is held to the one before", ""),
+        "tau": ("tau: the margin that counts as too far", "nats"),
+        "p_hat": ("p_hat: share of a step's margins above tau", "share"),
     }
-
-    def plot(grid: Any) -> None:
-        for axes, key in zip(grid[:, 0], panels, strict=True):
-            steps_of, values = points(steps, key)
-            axes.plot(steps_of, values, color=COLORS["dpo"], alpha=0.85)
-            set_titles(axes, titles[key], "nats" if key == "tau" else "")
-        if "p_hat" in panels:
-            percent_axis(grid[-1][0].yaxis)
-            if delta is not None:
-                grid[-1][0].axhline(delta, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-                name_ends(grid[-1][0], [(f"delta {delta:.0%}", delta, INK)])
-        ends = [row for row in trace if row.get("type") == "warmup_end"]
-        if ends and "step" in ends[0]:
-            grid[0][0].axvline(ends[0]["step"], color=QUIET, linewidth=0.9, linestyle=":")
-        grid[-1][0].set_xlabel("optimizer step")
-
-    return draw_grid(len(panels), 1, 11, 0.6 + 2.0 * len(panels), plot, sharex=True)
+    panels = []
+    for name, (title, unit) in titles.items():
+        if points := find_points(steps, name):
+            shown = _noisy(name, "vermillion", points) if name == "p_hat" else [Series(name, "vermillion", points)]
+            panels.append(Lines(title, unit, shown, name == "p_hat", across=level if name == "p_hat" else ()))
+    return Figure(key, "Beta over steps", panels) if panels else None
 
 
-def draw_dpo(metrics: Sequence[Row], chosen_step: int | None) -> bytes | None:
-    """Draw the share of pairs in order, the log-probabilities, and right answers on validation."""
-    if not any("rewards/accuracies" in row for row in metrics):
-        return None
-    has_answers = any("eval_semantic" in row for row in metrics)
-
-    def plot(grid: Any) -> None:
-        order, logps = grid[0][0], grid[0][1]
-        training = plot_line(order, metrics, "rewards/accuracies", COLORS["dpo"], alpha=0.6)
-        trained = [row for row in metrics if row.get("step") != 0]  # where all margins are 0 none is in order
-        held_out = plot_line(order, trained, "eval_rewards/accuracies", ACCENT, marker="o", markersize=4)
-        percent_axis(order.yaxis)
-        set_titles(order, "Pairs in the right order", "share of pairs", "optimizer step")
-        name_ends(order, [("training", training, COLORS["dpo"]), ("held out", held_out, ACCENT)])
-        chosen = plot_line(logps, metrics, "logps/chosen", COLORS["sft"])
-        rejected = plot_line(logps, metrics, "logps/rejected", COLORS["dpo"])
-        set_titles(logps, "Log-probability of completions", "nats", "optimizer step")
-        name_ends(logps, [("chosen", chosen, COLORS["sft"]), ("rejected", rejected, COLORS["dpo"])])
-        if has_answers:
-            _plot_answers(grid[0][2], metrics, chosen_step)
-
-    columns = 3 if has_answers else 2
-    return draw_grid(1, columns, 11 if has_answers else 9, 3.6, plot)
+def show_alignment(
+    metrics: Sequence[Row], chosen_step: int | None, key: str = "dpo", title: str = "DPO"
+) -> Figure | None:
+    """Show what an alignment logs: pairs in order, log-probabilities, rewards, KL, right answers on validation."""
+    panels = [
+        panel
+        for panel in (_order(metrics), _logps(metrics), *_rewards(metrics), _answers(metrics, chosen_step))
+        if panel
+    ]
+    return Figure(key, f"{title}: what training and validation logged", panels) if panels else None
 
 
-def _plot_answers(axes: Any, metrics: Sequence[Row], chosen_step: int | None) -> None:
+def _order(metrics: Sequence[Row]) -> Lines | None:
+    trained = [row for row in metrics if row.get("step") != 0]  # where all margins are 0 none is in order
+    series = _noisy("training", "vermillion", find_points(metrics, "rewards/accuracies"))
+    if held_out := find_points(trained, "eval_rewards/accuracies"):
+        series.append(Series("held out", "green", held_out, dots=True))
+    return Lines("Pairs in the right order", "share of pairs", series, percent=True) if series else None
+
+
+def _logps(metrics: Sequence[Row]) -> Lines | None:
+    sides = (("chosen", "blue"), ("rejected", "vermillion"))
+    found = {side: find_points(metrics, f"logps/{side}") for side, _ in sides}
+    series = [Series(side, color, smooth(found[side])) for side, color in sides if found[side]]
+    return Lines("Log-probability of completions", "nats", series) if series else None
+
+
+def _rewards(metrics: Sequence[Row]) -> list[Lines]:
+    titles = {"reward": "Mean reward", "kl": "KL from the student before", "eval_reward": "Reward on validation"}
+    found = {name: find_points(metrics, name) for name in titles}
+    return [Lines(titles[name], "", _noisy(name, "vermillion", points)) for name, points in found.items() if points]
+
+
+def _answers(metrics: Sequence[Row], chosen_step: int | None) -> Lines | None:
     """Right answers on validation, with a ring around the checkpoint that was chosen."""
-    valid = plot_line(axes, metrics, "eval_valid", QUIET, marker="o", markersize=4)
-    asked = plot_line(axes, metrics, "eval_semantic", ACCENT, marker="o", markersize=4)
-    for step, value in zip(*points(metrics, "eval_semantic"), strict=True):
-        if step == chosen_step:
-            axes.plot([step], [value], marker="o", markersize=11, fillstyle="none", color=INK)
-            place = {"xytext": (0, -17), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-            axes.annotate("chosen", (step, value), **place, bbox={"color": "white", "pad": 1, "alpha": 0.8})
-    axes.margins(y=0.14)
-    percent_axis(axes.yaxis)
-    set_titles(axes, "Answers to validation requests", "share of requests", "optimizer step")
-    name_ends(axes, [("valid", valid, QUIET), ("as asked", asked, ACCENT)])
+    names = (("valid", "eval_valid", "gray"), ("as asked", "eval_semantic", "green"))
+    series = [
+        Series(name, color, points, dots=True) for name, key, color in names if (points := find_points(metrics, key))
+    ]
+    if not series:
+        return None
+    ring = next((point for point in series[-1].points if point[0] == chosen_step), None)
+    said = "Answers to validation requests" + (f"; ring: step {chosen_step}, chosen" if ring else "")
+    return Lines(said, "share of requests", series, percent=True, ring=ring)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Several runs
 
-
-def draw_compared_runs(runs: Sequence[Row]) -> bytes:
-    """Draw beta, margins (median, 10% to 90%), pairs in order and log-probabilities of several DPO runs over steps.
-
-    `runs`: {name, color, metrics, margins}.
-    """
-    panels = {
-        "beta/effective": ("beta", ""),
-        "median": ("Margin of a step's pairs: median, 10% to 90%", "nats"),
-        "rewards/accuracies": ("Pairs in the right order", "share of pairs"),
-        "eval_semantic": ("Answers to validation requests as asked", "share of requests"),
-        "logps/chosen": ("Log-probability of chosen answers", "nats"),
-        "logps/rejected": ("Log-probability of rejected answers", "nats"),
-    }
-
-    def plot(grid: Any) -> None:
-        for axes, (key, (title, unit)) in zip(grid.flat, panels.items(), strict=True):
-            for run in runs:
-                _plot_run(axes, run, key)
-            set_titles(axes, title, unit)
-            if unit.startswith("share"):
-                percent_axis(axes.yaxis)
-        for axes in grid[-1]:
-            axes.set_xlabel("optimizer step")
-        from matplotlib.lines import Line2D
-
-        handles = [Line2D([], [], color=run["color"], label=run["name"]) for run in runs]
-        grid[0][0].figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
-
-    return draw_grid(3, 2, 11, 9, plot, sharex=True)
+COMPARED = {
+    "beta/effective": ("beta", "", False),
+    "median": ("Margin of a step's pairs: median, 10% to 90%", "nats", False),
+    "rewards/accuracies": ("Pairs in the right order", "share of pairs", True),
+    "eval_semantic": ("Answers to validation requests as asked", "share of requests", True),
+    "logps/chosen": ("Log-probability of chosen answers", "nats", False),
+    "logps/rejected": ("Log-probability of rejected answers", "nats", False),
+}
 
 
-def _plot_run(axes: Any, run: Row, key: str) -> None:
-    """Plot one logged value of a run; of margins the median, with 10% to 90% behind it."""
+def show_compared_runs(runs: Sequence[Row]) -> Figure:
+    """Show what several runs of DPO logged over steps; a run is {name, color, metrics, margins}."""
+    panels = []
+    for key, (title, unit, percent) in COMPARED.items():
+        series = [_of_run(run, key) for run in runs]
+        panels.append(Lines(title, unit, [each for each in series if each.points], percent))
+    legend = [(run["name"], run["color"]) for run in runs]
+    return Figure("compare", "The runs over optimizer steps", [panel for panel in panels if panel.series], legend)
+
+
+def _of_run(run: Row, key: str) -> Series:
     rows = run["margins"] if key == "median" else run["metrics"]
-    style = {"alpha": 0.85, "linewidth": 1.3, "marker": "o" if "eval" in key else None, "markersize": 3}
-    plot_line(axes, rows, key, run["color"], **style)
+    points = find_points(rows, key)
     if key == "median":
-        (steps, low), (_, high) = points(rows, "p10"), points(rows, "p90")
-        axes.fill_between(steps, low, high, color=run["color"], alpha=0.12, linewidth=0)
+        return Series(run["name"], run["color"], points, [(row["step"], row["p10"], row["p90"]) for row in rows])
+    return Series(run["name"], run["color"], points if "eval" in key else smooth(points), dots="eval" in key)

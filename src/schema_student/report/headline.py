@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
-from schema_student.report.error_analysis import (
-    SIGNIFICANT,
-)
-from schema_student.report.rendering import capital, chance
+from schema_student.report.comparisons import SIGNIFICANT
+from schema_student.report.rendering import capital, chance, points
 
 BY_HEART = " Its prompts do not show the schema, which it knows by heart."
 
 
-def write_headline(students: Sequence[Row]) -> Row:
-    """Write the run in two sentences: what the last student reaches, and from where."""
-    if not students:
-        return {"text": "Nothing has been evaluated yet: only training logs are shown.", "alignment": None}
-    *earlier, last = [(student, student["summary"]["overall"]["semantic_pass_rate"]) for student in students]
+def write_headline(students: Sequence[Row]) -> str:
+    """Write the run in two sentences: what the last student of the flow reaches, and from where."""
+    flow = [student for student in students if student["stage"] not in (None, "control")] or students
+    if not flow:
+        return "Nothing has been evaluated yet: only training logs are shown."
+    *earlier, last = [(student, student["summary"]["overall"]["semantic_pass_rate"]) for student in flow]
     student, found = last
     if found["rate"] is None:
-        return {"text": "The teacher judged no answer, so it is not known how many are right.", "alignment": None}
+        return "The teacher judged no answer, so it is not known how many are right."
     text = (
         f"{capital(student['who'])} answers {found['rate']:.1%} of {found['n']} test requests with valid JSON that "
         f"means what was asked (95% interval {found['low']:.1%} to {found['high']:.1%})."
     )
     before = [f"{rate['rate']:.1%} {_when(other)}" for other, rate in earlier if rate["rate"] is not None]
     text += f" It was {' and '.join(before)}." if before else ""
-    return {"text": text + (BY_HEART if _answers_by_heart(student) else ""), "alignment": None}
+    return text + (BY_HEART if _answers_by_heart(student) else "")
 
 
 def _answers_by_heart(student: Row) -> bool:
@@ -35,11 +34,14 @@ def _answers_by_heart(student: Row) -> bool:
 
 
 def _when(student: Row) -> str:
-    return "before any training" if student["key"] == "base" else student["label"]
+    return "before any training" if student["key"] == "base" else str(student["label"])
 
 
-def judge_alignment(line: Row, choice: Row | None) -> Row:
-    """Judge whether DPO helped, by the prompts whose verdict changed: {tone, title, text}. Chance is called chance."""
+def judge_alignment(line: Row, choice: Row | None, name: str = "DPO") -> Row:
+    """Judge whether an alignment helped, by the prompts whose verdict changed: {tone, title, text}.
+
+    `line` is that of all prompts, from count_transitions. Chance is called chance, with what a test so small can show.
+    """
     if choice and choice["sft_was_better"]:
         return {
             "tone": "neutral",
@@ -47,18 +49,26 @@ def judge_alignment(line: Row, choice: Row | None) -> Row:
             "text": f"The SFT student was kept ({choice['why']}).",
         }
     fixed, broken, failures = line["fixed"], line["broken"], line["failures"]
-    counts = f"Of the {failures} answers that SFT got wrong DPO fixed {fixed}, and it broke {broken} that were right"
-    test = f"(exact sign test: p {'= ' if line['p'] >= 0.001 else ''}{chance(line['p'])})"
+    counts = f"Of the {failures} answers that SFT got wrong {name} fixed {fixed}, and it broke {broken} that were right"
+    test = f"exact McNemar test: p {'= ' if line['p'] >= 0.001 else ''}{chance(line['p'])}"
     if fixed == broken == 0:
         return {
             "tone": "neutral",
             "title": "Alignment changed no verdict",
             "text": "Every test answer is as right as it was.",
         }
+    change = f"{points(line['difference'])}; {test}"
     if line["p"] >= SIGNIFICANT:
         title = "Alignment made no difference beyond chance"
-        return {"tone": "neutral", "title": title, "text": f"{counts}: no more than chance would do {test}."}
+        return {"tone": "neutral", "title": title, "text": f"{counts}: {change}. {_say_smallest(line)}"}
     helped = fixed > broken
     title = "Alignment helped" if helped else "Alignment did harm"
     gone = f", {line['gone']:.0%} of the failures gone" if helped else ""
-    return {"tone": "good" if helped else "bad", "title": title, "text": f"{counts}{gone} {test}."}
+    return {"tone": "good" if helped else "bad", "title": title, "text": f"{counts}{gone}: {change}."}
+
+
+def _say_smallest(line: Row) -> str:
+    if line["smallest"] is None:
+        return f"Verdicts of too few of the {line['n']} prompts changed to show any difference."
+    shown = f"{100 * line['smallest']:.1f} points"
+    return f"So many prompts show a difference of {shown} or more, four times of five."

@@ -1,4 +1,4 @@
-"""Write the report of a run: report.md, report.html (one file, nothing fetched) and the plots; only reads.
+"""Write the report of a run: report.html (one file, nothing fetched), report.md, report.json, the plots; only reads.
 
 Last stage of the flow. What a run has not made is listed as missing, and the report shows the rest.
 
@@ -7,18 +7,21 @@ Last stage of the flow. What a run has not made is listed as missing, and the re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, write_files
-from schema_student.core.jsonl import Row
+from schema_student.core.jsonl import Row, dump_json
 from schema_student.core.names import resolve_run
-from schema_student.core.paths import paths
+from schema_student.core.paths import Paths, paths
 from schema_student.core.settings import AnySettings
 from schema_student.report import figures
+from schema_student.report.advice import advise
+from schema_student.report.answers import gather_answers
+from schema_student.report.charts import Figure
+from schema_student.report.comparisons import KINDS, compare_students, find_transitions
 from schema_student.report.error_analysis import (
-    count_transitions,
-    find_transitions,
     list_weakest,
     pick_examples,
     show,
@@ -27,39 +30,51 @@ from schema_student.report.error_analysis import (
 )
 from schema_student.report.exports import read_exports
 from schema_student.report.headline import judge_alignment, write_headline
+from schema_student.report.machine import write_facts
+from schema_student.report.plotting import draw_png
 from schema_student.report.rendering import render
 from schema_student.report.run_artifacts import (
     describe_choice,
     describe_imports,
     describe_setup,
+    find_links,
     list_missing,
+    merge_equal,
     read_data,
     read_pairs,
-    read_stage,
+    read_stages,
     read_students,
+    say_stage,
 )
-from schema_student.schema.ranks import RANK_NAMES
 
 SHOWN_RATES = {
-    "parsed_rate": "is JSON",
+    "semantic_pass_rate": "valid and as asked",
     "schema_valid_rate": "valid",
+    "parsed_rate": "is JSON",
     "exact_match_rate": "exactly the target",
     "semantic_match_target_rate": "means the target",
-    "teacher_accept_rate": "accepted by the teacher, of valid ones",
-    "semantic_pass_rate": "valid and as asked",
+    "teacher_accept_rate": "accepted by the teacher, of valid answers",
     "wrong_but_valid_rate": "valid but wrong",
-    "refusal_precision": "refusals that were due",
-    "refusal_recall": "due refusals made",
+    "refusal_precision": "right refusals, of those made",
+    "refusal_recall": "right refusals, of those needed",
 }
-MANY = 6  # fixed and broken prompts that are shown, each
+COUNTS = {
+    "truncated": "answers cut off",
+    "prompts_too_long": "prompts too long",
+    "teacher_errors": "answers that the teacher failed to judge",
+    "fences_stripped": "answers in fences, which were stripped",
+}
+MANY = 6  # fixed and broken prompts that report.md shows, each
+FIELDS = 12  # conditions and properties that are shown, the most often wrong
 
 
 def write_report(settings: AnySettings) -> Path:
     """Write the report of a run; returns report.html. Raises UserError where the run has nothing to report."""
     where = paths(settings)
     facts = collect(settings)
-    pictures = draw(facts)
-    texts = {name: render(f"{name}.j2", facts, pictures).encode() for name in ("report.md", "report.html")}
+    pictures = {f"{figure.name}.png": draw_png(figure) for figure in facts["figures"].values()}
+    texts = {name: render(f"{name}.j2", facts).encode() for name in ("report.md", "report.html")}
+    texts["report.json"] = dump_json(write_facts(facts)).encode()
     write_files(make_folder(where.report_dir), pictures | texts)
     return where.report_dir / "report.html"
 
@@ -67,58 +82,127 @@ def write_report(settings: AnySettings) -> Path:
 def collect(settings: AnySettings) -> Row:
     """Collect every fact of the report from the artifacts that are there."""
     where, run = paths(settings), resolve_run(settings)
-    students = read_students(where, run)
-    stages = {"sft": read_stage(where.run_dir), "dpo": read_stage(where.dpo_dir)}
+    links = find_links(where)
+    stages = read_stages(where, links)
+    choices = {key: describe_choice(stages[key]) for key in links}
+    kept = [key for key, choice in choices.items() if choice and choice["sft_was_better"]]
+    students = merge_equal(read_students(where, run, links), kept)
     if not students and not any(stages.values()):
         raise UserError(
             f"run {run} has neither a training nor an evaluation in {settings.run.output_dir}; ./runAll.sh makes them"
         )
-    by_key = {student["key"]: student for student in students}
-    splits = list(dict.fromkeys(split for student in students for split in student["summary"]["splits"]))
-    facts: Row = {
-        "run": run,
-        "students": students,
-        "splits": splits,
-        "rates": SHOWN_RATES,
-        "stages": stages,
-        "chosen": describe_choice(stages["dpo"]),
-        "failures": tabulate_failures(students),
-        "groups": tabulate_groups(students, ("kind", "language")),
-        "weakest": list_weakest(students[-1]) if students else [],
-        "examples": pick_examples(students),
-        "missing": list_missing(students, stages),
-        "data": read_data(where),
-        "pairs": read_pairs(where),
-        "imports": describe_imports(stages),
-        "setup": describe_setup(where, stages, students),
-        "headline": write_headline(students),
-        "exports": read_exports(where),
-        "transitions": None,
-    }
-    if "sft" in by_key and "dpo" in by_key:
-        before, after = by_key["sft"]["rows"], by_key["dpo"]["rows"]
-        found = find_transitions(before, after)
-        facts["transitions"] = {
-            "lines": count_transitions(before, after, splits),
-            **{kind: [show(row, students) for row, _ in found[kind][:MANY]] for kind in ("fixed", "broken")},
-        }
-        facts["headline"]["alignment"] = judge_alignment(facts["transitions"]["lines"][-1], facts["chosen"])
+    facts: Row = {"run": run, "students": students, "stages": stages, "links": links, "choices": choices}
+    facts |= _describe_students(students)
+    facts |= _describe_run(where, stages, students)
+    facts["alignment"] = _judge_alignment(students, facts["comparisons"], choices)
+    compared = _find_compared(students, facts["comparisons"])
+    facts["changes"] = _show_changes(compared, students)
+    facts["answers"] = gather_answers(students, (facts["data"] or {}).get("rows", []), compared)
+    facts["advice"] = advise(students, links, run, facts["setup"]["settings"])
+    facts["figures"] = {figure.name: figure for figure in _list_figures(facts) if figure}
     return facts
 
 
-def draw(facts: Row) -> dict[str, bytes]:
-    """Draw every figure that has data: {file name: PNG}."""
-    students, (sft, dpo) = facts["students"], (facts["stages"]["sft"] or {}, facts["stages"]["dpo"] or {})
-    delta = dpo.get("config", {}).get("settings", {}).get("beta_delta")
-    chosen = facts["chosen"]["step"] if facts["chosen"] else None
-    statistics = (facts["data"] or {}).get("statistics") or {}
-    drawn = {
-        "rates.png": figures.draw_rates(students, facts["splits"]),
-        "outcomes.png": figures.draw_outcomes(students, RANK_NAMES),
-        "sft.png": figures.draw_sft(sft.get("metrics", [])),
-        "margins.png": figures.draw_margins(dpo.get("margins", [])),
-        "beta.png": figures.draw_beta(dpo.get("trace", []), dpo.get("metrics", []), delta),
-        "dpo.png": figures.draw_dpo(dpo.get("metrics", []), chosen),
-        "data.png": figures.draw_balance(statistics.get("balance", {})),
+def _describe_students(students: Sequence[Row]) -> Row:
+    splits = list(dict.fromkeys(split for student in students for split in student["summary"]["splits"]))
+    return {
+        "splits": splits,
+        "rates": SHOWN_RATES,
+        "counts": COUNTS,
+        "headline": write_headline(students),
+        "comparisons": compare_students(students, splits),
+        "failures": tabulate_failures(students),
+        "fields": _tabulate_fields(students),
+        "groups": tabulate_groups(students, ("kind", "language")),
+        "weakest": list_weakest(students[-1]) if students else [],
+        "examples": pick_examples(students),
     }
-    return {name: picture for name, picture in drawn.items() if picture}
+
+
+def _describe_run(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
+    return {
+        "missing": list_missing(students, stages),
+        "data": read_data(where),
+        "exports": read_exports(where),
+        "pairs": read_pairs(where),
+        "imports": describe_imports(stages),
+        "setup": describe_setup(where, stages, students),
+    }
+
+
+def _tabulate_fields(students: Sequence[Row]) -> list[Row]:
+    """The conditions and properties that the last student gets wrong most often, with what each student reaches."""
+    tables = [student["summary"]["fields"] for student in students]
+    names = list(tables[-1])[:FIELDS] if tables else []
+    unknown: Row = {"recall": {"rate": None, "n": 0}, "precision": {"rate": None, "n": 0}}
+    return [{"name": name, "found": [table.get(name, unknown) for table in tables]} for name in names]
+
+
+def _judge_alignment(students: Sequence[Row], comparisons: Sequence[Row], choices: Row) -> Row | None:
+    """What the last link did to SFT's answers; None where either was not evaluated."""
+    links = [key for key in choices if key != "control"] or ["dpo"]
+    by_key = {key: student for student in students for key in student["keys"]}
+    last = next((key for key in reversed(links) if key in by_key), None)
+    if last is None or "sft" not in by_key:
+        return None
+    choice = choices.get(last)
+    if choice and choice["sft_was_better"] and len(links) > 1:
+        choice = None  # it kept another link's student
+    same = by_key["sft"] is by_key[last]
+    line = next((each["lines"][-1] for each in comparisons if each["key"] == last and each["of"] == "sft"), None)
+    if line is None:
+        line = (
+            compare_students([by_key["sft"], by_key[last]], [])[0]["lines"][-1] if not same else _nothing(by_key["sft"])
+        )
+    return judge_alignment(line, choice, " and ".join(say_stage(key) for key in links if key in by_key))
+
+
+def _nothing(student: Row) -> Row:
+    failed = student["failed"]
+    return {"fixed": 0, "broken": 0, "failures": failed, "gone": 0.0, "p": 1.0, "n": len(student["rows"])}
+
+
+def _find_compared(students: Sequence[Row], comparisons: Sequence[Row]) -> tuple[Row, Row] | None:
+    """The two students whose changes are shown: the last of the flow and the one that it was made of."""
+    by_key = {student["key"]: student for student in students}
+    flow = [each for each in comparisons if by_key[each["key"]]["stage"] not in (None, "control")]
+    return (by_key[flow[-1]["of"]], by_key[flow[-1]["key"]]) if flow else None
+
+
+def _show_changes(compared: tuple[Row, Row] | None, students: Sequence[Row]) -> Row | None:
+    """Examples of what was fixed and broken between two students, for report.md."""
+    if compared is None:
+        return None
+    found = find_transitions(compared[0]["rows"], compared[1]["rows"])
+    shown = {kind: [show(row, students) for row, _ in found[kind][:MANY]] for kind in KINDS[:2]}
+    return {"before": compared[0]["label"], "after": compared[1]["label"], **shown}
+
+
+def _list_figures(facts: Row) -> list[Figure | None]:
+    """Every figure that has data, in the order of the page."""
+    stages, sft = facts["stages"], facts["stages"]["sft"] or {}
+    statistics = (facts["data"] or {}).get("statistics") or {}
+    found = [
+        figures.show_rates(facts["students"], facts["splits"]),
+        figures.show_outcomes(facts["students"]),
+        figures.show_balance(statistics.get("balance", {})),
+        figures.show_sft(sft.get("metrics", [])),
+    ]
+    for key in facts["links"]:
+        if stages[key]:
+            found += _show_link(key, stages[key], facts["choices"][key])
+    return found
+
+
+def _show_link(key: str, stage: Row, choice: Row | None) -> list[Figure | None]:
+    """The plots of a link; those of DPO alone have the names that they always had."""
+    title, suffix = say_stage(key), "" if key == "dpo" else f"-{key}"
+    delta = stage.get("config", {}).get("settings", {}).get("beta_delta")
+    step = choice["step"] if choice else None
+    if key == "control":
+        return [figures.show_sft(stage["metrics"], "control", title)]
+    return [
+        figures.show_alignment(stage["metrics"], step, key, title),
+        figures.show_margins(stage["margins"], f"margins{suffix}", title),
+        figures.show_beta(stage["trace"], stage["metrics"], delta, f"beta{suffix}"),
+    ]

@@ -1,16 +1,14 @@
-"""Draw with matplotlib: the style, a grid of axes as PNG, logged values over steps, names beside their lines."""
+"""Draw charts with matplotlib as PNG: the files that lie beside the page and stand in report.md."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
+from schema_student.report.charts import PALETTE, Bars, Figure, Lines, Panel, Series, Stacks, say_ticks
 
-COLORS = {"base": "#8b95a1", "sft": "#0072b2", "dpo": "#d55e00"}
-RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-INK, QUIET, ACCENT = "#1c2530", "#68737f", "#009e73"
+INK, QUIET = "#1c2530", "#68737f"
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -33,68 +31,124 @@ STYLE = {
     "axes.xmargin": 0.012,
     "figure.constrained_layout.use": True,
 }
+COLUMNS = 3
 
 
-def draw_grid(
-    rows: int, columns: int, width: float, height: float, plot: Callable[[Any], None], **options: Any
-) -> bytes:
-    """Draw a grid of axes that `plot` fills; returns PNG."""
+def draw_png(figure: Figure) -> bytes:
+    """Draw a figure: its panels side by side, its legend above them; returns PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    columns = min(COLUMNS, len(figure.panels))
+    rows = -(-len(figure.panels) // columns)
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
-        plot(axes)
+        height = 0.7 + rows * max(map(_height, figure.panels))
+        drawn, axes = pyplot.subplots(rows, columns, figsize=(max(11, 4.2 * columns), height), squeeze=False)
+        places = list(axes.flat)
+        for place, panel in zip(places, figure.panels, strict=False):
+            _draw_panel(place, panel)
+        for place in places[len(figure.panels) :]:
+            place.set_visible(False)
+        _draw_legend(drawn, figure)
         out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
-        pyplot.close(figure)
+        drawn.savefig(out, format="png", dpi=120, metadata={"Software": None})
+        pyplot.close(drawn)
     return out.getvalue()
 
 
-def percent_axis(axis: Any) -> None:
-    """Write an axis's shares as percentages."""
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-def points(rows: Sequence[Row], key: str) -> tuple[list[Any], list[Any]]:
-    """Find (steps, values) of the rows that have a value."""
-    found = [(row["step"], row[key]) for row in rows if row.get(key) is not None and "step" in row]
-    return [step for step, _ in found], [value for _, value in found]
+def _height(panel: Panel) -> float:
+    """Inches that a panel needs."""
+    if isinstance(panel, Lines):
+        return 3.2
+    if isinstance(panel, Stacks):
+        return 1.2 + 0.5 * len(panel.rows)
+    return 1.0 + sum(0.16 + 0.2 * len(bars) for _, bars in panel.groups)
 
 
-def plot_line(axes: Any, rows: Sequence[Row], key: str, color: str, **options: Any) -> float | None:
-    """Draw a logged value over steps; returns the last value, where its name belongs."""
-    steps, values = points(rows, key)
-    if not steps:
-        return None
-    axes.plot(steps, values, color=color, solid_capstyle="round", **options)
-    return values[-1]
+def _draw_legend(drawn: Any, figure: Figure) -> None:
+    from matplotlib.patches import Patch
+
+    if figure.legend:
+        handles = [Patch(color=PALETTE[color][0], label=name) for name, color in figure.legend]
+        drawn.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)), frameon=False, fontsize=9)
 
 
-def name_ends(axes: Any, names: Sequence[tuple[str, float | None, str]]) -> None:
-    """Write (name, value, color) to the right of the axes at the height of the value, never over one another."""
-    found = [(name, value, color) for name, value, color in names if value is not None]
-    axes.get_ylim()  # the limits are settled only when they are asked for
-    heights = [axes.transAxes.inverted().transform(axes.transData.transform((0, value)))[1] for _, value, _ in found]
-    gap = 11.5 / (axes.get_window_extent().height * 72 / axes.figure.dpi)  # a line of text, as a share of the height
-    below = -1.0
-    for height, (name, _, color) in sorted(zip(heights, found, strict=True), key=lambda item: item[0]):
-        below = max(height, below + gap)
-        axes.annotate(
-            name, (1, below), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points", **_small(color)
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title)
+    if isinstance(panel, Lines):
+        _draw_lines(axes, panel)
+    elif isinstance(panel, Bars):
+        _draw_bars(axes, panel)
+    else:
+        _draw_stacks(axes, panel)
+
+
+def _draw_lines(axes: Any, panel: Lines) -> None:
+    for series in panel.series:
+        _draw_series(axes, series)
+    for value, name in panel.across:
+        axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=name)
+    if panel.ring:
+        axes.plot(*[[each] for each in panel.ring], "o", markersize=11, fillstyle="none", color=INK, label="chosen")
+    if panel.from_zero:
+        axes.set_ylim(bottom=0)
+    ticks = [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
+    axes.set_yticks(ticks, say_ticks(ticks, panel.percent))
+    axes.set_ylabel(panel.unit)
+    axes.set_xlabel("optimizer step")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_series(axes: Any, series: Series) -> None:
+    color = PALETTE[series.color][0]
+    if series.band:
+        steps, low, high = zip(*series.band, strict=True)
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    if series.points:
+        steps, values = zip(*series.points, strict=True)
+        style: Row = {"alpha": 0.3, "linewidth": 0.9} if series.faint else {}
+        axes.plot(
+            steps, values, color=color, marker="o" if series.dots else None, markersize=4, label=series.name, **style
         )
 
 
-def _small(color: str) -> Row:
-    return {"color": color, "fontsize": 9, "va": "center", "annotation_clip": False}
+def _draw_bars(axes: Any, panel: Bars) -> None:
+    y, places = 0.0, []
+    for _, bars in panel.groups:
+        places.append(y + (len(bars) - 1) / 2)
+        for bar in bars:
+            axes.barh(y, bar.share, height=0.8, color=PALETTE[bar.color][0])
+            if bar.low is not None:
+                axes.plot([bar.low, bar.high], [y, y], color=INK, linewidth=1.1, solid_capstyle="butt")
+            axes.text(max(bar.high or 0, bar.share) + 0.015, y, f"{bar.share:.1%}", va="center", fontsize=8)
+            y += 1
+        y += 0.8
+    axes.set_yticks(places, [name for name, _ in panel.groups], color=INK)
+    _frame_shares(axes, 1.16)
 
 
-def set_titles(axes: Any, title: str, ylabel: str = "", xlabel: str = "") -> None:
-    """Set what axes are called."""
-    axes.set_title(title)
-    axes.set_ylabel(ylabel)
-    axes.set_xlabel(xlabel)
+def _draw_stacks(axes: Any, panel: Stacks) -> None:
+    for y, (_, parts) in enumerate(panel.rows):
+        left = 0.0
+        for part in parts:
+            axes.barh(
+                y, part.share, left=left, height=0.62, color=PALETTE[part.color][0], edgecolor="white", linewidth=0.8
+            )
+            if part.share > 0.035:
+                ink = "white" if part.color in ("rank0", "rank1", "rank5") else INK
+                axes.text(
+                    left + part.share / 2, y, f"{part.share:.0%}", ha="center", va="center", fontsize=9, color=ink
+                )
+            left += part.share
+    axes.set_yticks(range(len(panel.rows)), [name for name, _ in panel.rows], color=INK)
+    _frame_shares(axes, 1.0)
+
+
+def _frame_shares(axes: Any, right: float) -> None:
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, right)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    axes.grid(axis="y", visible=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import NoneType
@@ -18,21 +18,18 @@ from schema_student.core.jsonl import Row, number_rows, read_object
 from schema_student.core.markdown import shorten
 from schema_student.core.paths import Paths
 from schema_student.core.places import shown_place
-from schema_student.core.records import DatasetRow, EvaluationRow, Pair, read_rows
+from schema_student.core.records import DatasetRow, EvaluationRow, Pair, prompt_key, read_rows
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import read_auto, read_config
 from schema_student.core.stamps import digest
 from schema_student.data.dataset import count_rows
 from schema_student.evaluation.rates import summarize
-from schema_student.report import plotting
-from schema_student.report.error_analysis import (
-    general_path,
-)
+from schema_student.report.charts import STUDENT_COLORS
 from schema_student.report.frames import find_evaluations
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
+from schema_student.schema.structure import general_pointer
 from schema_student.teacher.embedded.identity import DISPLAY_NAME, MODEL
 
-STUDENTS = {"base": "base", "sft": "after SFT", "dpo": "after DPO"}
 CONFIG = {"settings": dict, "student": dict, "checkpoint": str, "why": str, "versions": dict}  # of run_config.json
 DRAWN = {
     "step",
@@ -46,29 +43,107 @@ DRAWN = {
     "margin",
 }
 DRAWN |= {"rewards/accuracies", "eval_rewards/accuracies", "logps/chosen", "logps/rejected", "alarm/chosen_fall"}
-DRAWN |= {"mean", "p10", "median", "p90", "beta", "tau", "p_hat"}  # of the logs: numbers, or null
-WHO = {"base": "the base student", "sft": "the student after SFT", "dpo": "the student after DPO"}
+DRAWN |= {
+    "reward",
+    "eval_reward",
+    "kl",
+    "mean",
+    "p10",
+    "median",
+    "p90",
+    "beta",
+    "tau",
+    "p_hat",
+}  # of the logs: numbers, or null
+NAMES = {"base": "base", "sft": "SFT", "control": "control"}
+FLOW = ("base", "sft")  # what every whole run has evaluated; links of an alignment follow
 
 
-def read_students(where: Paths, run: str) -> list[Row]:
-    """Read the finished evaluations of a run: base, foreign adapters, then SFT and DPO, each after its checkpoints."""
+def say_stage(key: str) -> str:
+    """Write the name of a stage for people: SFT, DPO, RLOO, expected reward."""
+    return NAMES.get(key, key.upper() if len(key) <= 4 else key.replace("_", " "))
+
+
+def find_links(where: Paths) -> list[str]:
+    """Find the links of a run's alignment, in the order in which they finished: folders RUN-LINK that trained on it."""
+    found = []
+    for log in where.run_dir.parent.glob(f"{where.run_dir.name}-*/training_metrics.jsonl"):
+        key, config = log.parent.name.removeprefix(f"{where.run_dir.name}-"), log.with_name("run_config.json")
+        # A sibling run a-2 has SFT of its own, and no link is called so.
+        if key == "dpo" or (config.exists() and read_object(config).get("stage") not in (None, "sft")):
+            found.append((str((read_meta(log.parent) or {}).get("finished_at", "~")), key))
+    return [key for _, key in sorted(found, key=lambda each: (each[1] == "control", *each))]
+
+
+def read_students(where: Paths, run: str, links: Sequence[str] = ()) -> list[Row]:
+    """Read the finished evaluations of a run in the order of the flow: base, foreign adapters, SFT, links, the rest."""
     found = []
     for key, results in find_evaluations(where, run):
         rows = read_rows(results, EvaluationRow)
         told = read_object(results.with_name("evaluation_summary.json")) | summarize(rows)
-        student: Row = {"key": key, "label": STUDENTS.get(key, key), "who": WHO.get(key, f"the student {key}")}
-        student |= {"rows": rows, "summary": told, "failed": sum(row.rank != RIGHT for row in rows)}
-        found.append(student)
-    found.sort(key=lambda student: _place(student["key"]))
-    others = itertools.cycle(plotting.RUN_COLORS[2:])
-    return [{**student, "color": plotting.COLORS.get(student["key"]) or next(others)} for student in found]
+        found.append({"key": key, "keys": [key], **_name_student(key, links), "rows": rows, "summary": told})
+        found[-1]["failed"] = sum(row.rank != RIGHT for row in rows)
+    found.sort(key=lambda student: _place(student["key"], links))
+    return _color(found)
 
 
-def _place(key: str) -> tuple[int, float, str]:
+def _name_student(key: str, links: Sequence[str]) -> Row:
+    """What a student is called, and its stage in the flow; None of a checkpoint, an export or a foreign adapter."""
+    stage, rest = _split_key(key, links)
+    if stage == "":
+        return {"label": key, "who": f"the student {key}", "stage": None}
+    if rest:
+        return {"label": f"{say_stage(stage)}, {rest.replace('-', ' ')}", "who": f"the student {key}", "stage": None}
+    label = stage if stage in ("base", "control") else f"after {say_stage(stage)}"
+    who = {"base": "the base student", "control": "the control student"}.get(stage, f"the student {label}")
+    return {"label": label, "who": who, "stage": stage}
+
+
+def _split_key(key: str, links: Sequence[str]) -> tuple[str, str]:
+    """(stage, what follows it): dpo-constrained is of dpo; ("", key) where no stage begins it."""
+    for stage in sorted((*FLOW, "dpo", "control", *links), key=len, reverse=True):
+        if key == stage or key.startswith(f"{stage}-"):
+            return stage, key[len(stage) + 1 :]
+    return "", key
+
+
+def _place(key: str, links: Sequence[str]) -> tuple[int, int, float, str]:
     """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
-    stage, _, step = key.partition("-checkpoint-")
-    order = {"base": 0, "sft": 2, "dpo": 3}.get(stage, 1)
-    return order, int(step) if step.isdigit() else math.inf, key
+    stage, rest = _split_key(key, links)
+    order = ["base", "", "sft", *(links or ("dpo",)), "dpo", "control"].index(stage)
+    step = rest.removeprefix("checkpoint-")
+    return order, int(bool(rest) and not step.isdigit()), int(step) if step.isdigit() else math.inf, key
+
+
+def _color(students: list[Row]) -> list[Row]:
+    """A color a student: that of the base is gray, SFT's and DPO's are always the same."""
+    known = {"base": "gray", "sft": "blue", "dpo": "vermillion"}
+    others = itertools.cycle(STUDENT_COLORS[2:])
+    return [{**student, "color": known.get(student["key"]) or next(others)} for student in students]
+
+
+def merge_equal(students: Sequence[Row], kept: Collection[str]) -> list[Row]:
+    """Merge students whose answers are all the same: shown once, with what the later one is called.
+
+    `kept` are the links that kept the student before them, where no checkpoint of theirs was better.
+    """
+    found: list[Row] = []
+    answers: list[dict[Any, str]] = []
+    for student in students:
+        mine = {prompt_key(row): row.raw_output for row in student["rows"]}
+        if mine in answers and mine:
+            same = found[answers.index(mine)]
+            said = (
+                f"{say_stage(student['key'])} kept it"
+                if student["key"] in kept
+                else f"same answers: {student['label']}"
+            )
+            same["keys"] = [*same["keys"], student["key"]]
+            same["label"] += f"; {said}"
+        else:
+            found.append(dict(student))
+            answers.append(mine)
+    return found
 
 
 def read_stage(run_dir: Path) -> Row | None:
@@ -119,14 +194,20 @@ def _is_row(value: Any) -> bool:
 
 def list_missing(students: Sequence[Row], stages: Row) -> list[str]:
     """List in words what a whole run has and this one lacks."""
-    known = {student["key"] for student in students}
-    found = [f"the evaluation of {who}" for key, who in WHO.items() if key not in known]
-    for key, name in (("sft", "SFT"), ("dpo", "DPO")):
+    known = {key for student in students for key in student["keys"]}
+    links = [key for key in stages if key not in ("sft", "control")]
+    found = [f"the evaluation of {_who(key)}" for key in (*FLOW, *links) if key not in known]
+    found += [] if links else ["an alignment"]
+    for key in stages:
         if stages[key] is None:
-            found.append(f"{name} training")
+            found.append(f"{say_stage(key)} training")
         elif not stages[key]["finished"]:
-            found.append(f"the end of {name} training (it stopped after step {stages[key]['steps']})")
+            found.append(f"the end of {say_stage(key)} training (it stopped after step {stages[key]['steps']})")
     return found
+
+
+def _who(key: str) -> str:
+    return "the base student" if key == "base" else f"the student after {say_stage(key)}"
 
 
 def read_data(where: Paths) -> Row | None:
@@ -136,6 +217,7 @@ def read_data(where: Paths) -> Row | None:
     rows = read_rows(where.dataset, DatasetRow)
     writers = Counter(row.teacher_model for row in rows)
     return {
+        "rows": rows,
         "counts": {split: n for split, n in count_rows(rows).items() if n["rows"]},
         "writers": {teacher_name(name): n for name, n in writers.most_common()},
         "rejected": (read_meta(where.dataset) or {}).get("rejected", {}),
@@ -157,9 +239,7 @@ def read_pairs(where: Paths) -> Row | None:
     rows, meta = read_rows(where.pairs, Pair), read_meta(where.pairs) or {}
     known = range(len(RANK_NAMES))  # an imported pair may have none, or another's
     ranks = Counter(rank for row in rows if (rank := row.rejected_rank) is not None and rank in known)
-    whys = Counter(
-        shorten(general_path(str(row.why).split(":")[0].replace(" ", "  ", 1)), 60) for row in rows if row.why
-    )
+    whys = Counter(shorten(_general_why(str(row.why)), 60) for row in rows if row.why)
     return {
         "total": len(rows),
         "splits": dict(Counter(row.split for row in rows)),
@@ -170,10 +250,17 @@ def read_pairs(where: Paths) -> Row | None:
     }
 
 
+def _general_why(why: str) -> str:
+    """Write why an answer is worse without what is its own: "/traits/0 type" -> "/traits/*  type"."""
+    path, _, keyword = why.split(":")[0].partition(" ")
+    return f"{general_pointer(path)}  {keyword}" if path.startswith("/") else why.split(":")[0]
+
+
 def describe_imports(stages: Row) -> list[str]:
     """Describe the data of other people that the stages were trained on: layouts, what is left out and not used."""
     found = []
-    for name, stage, unit in (("SFT", stages["sft"], "rows"), ("DPO", stages["dpo"], "pairs")):
+    for key, stage in stages.items():
+        name, unit = say_stage(key), "rows" if key == "sft" else "pairs"
         config = (stage or {}).get("config", {})
         if data := config.get("data_set"):
             faults = Counter(data["left_out"]) + Counter(config.get("left_out", {}))
@@ -184,7 +271,7 @@ def describe_imports(stages: Row) -> list[str]:
 
 
 def describe_choice(stage: Row | None) -> Row | None:
-    """Describe which checkpoint of DPO was taken and why; SFT itself is a candidate."""
+    """Describe which checkpoint of a link was taken and why; the student before it is a candidate."""
     if stage is None or "checkpoint" not in stage["config"]:
         return None
     config = stage["config"]
@@ -198,8 +285,8 @@ def describe_choice(stage: Row | None) -> Row | None:
 
 def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     """Describe what ran: names, versions, digests, settings, and when each stage ended."""
-    config: Row = next((stages[key]["config"] for key in ("dpo", "sft") if stages[key] and stages[key]["config"]), {})
-    steps = list_steps(where, students)
+    config: Row = next((stages[key]["config"] for key in reversed(stages) if stages[key] and stages[key]["config"]), {})
+    steps = list_steps(where, stages, students)
     meta = steps[-1]["meta"] if steps else {}
     known, kind = read_config(CONFIG_DIR / "defaults.json"), config.get("student", {}).get("kind", "")
     auto = read_auto(kind) if (CONFIG_DIR / f"auto_{kind}.json").is_file() else {}
@@ -218,6 +305,9 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
         "commit": meta.get("git_commit"),
         "seed": settings.get("seed", meta.get("seed")),
         "steps": steps,
+        "seconds": sum(step["seconds"] or 0 for step in steps if step["seconds"] is not None) or None,
+        "adapters": list_adapters(where, stages),
+        "teacher_cost": describe_teacher_cost(read_meta(where.dataset) or {}),
         "changed": {
             name: shown[name] for name, value in settings.items() if value not in (known.get(name), auto.get(name))
         },
@@ -232,11 +322,12 @@ def _show_setting(name: str, value: Any) -> Any:
     return shown_place(value) if name in (*PATHS, "adapters") and isinstance(value, str) and value else value
 
 
-def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
+def list_steps(where: Paths, stages: Row, students: Sequence[Row]) -> list[Row]:
     """List the finished artifacts in the order of their ends, with digests and the seconds since the one before."""
     data = [where.domain_specs, where.schemas, where.dataset, where.corpus, where.pairs]
-    runs = [where.run_dir, where.dpo_dir]
-    evaluations = [where.eval_dir(student["summary"]["name"]) / "evaluation_results.jsonl" for student in students]
+    runs = [_stage_dir(where, key) for key in stages]
+    keys = [key for student in students for key in student["keys"]]
+    evaluations = [where.eval_dir(f"{where.run_dir.name}-{key}") / "evaluation_results.jsonl" for key in keys]
     found = []
     for path in (*data, *runs, *evaluations):
         meta = read_meta(path)
@@ -249,6 +340,35 @@ def list_steps(where: Paths, students: Sequence[Row]) -> list[Row]:
         span = datetime.fromisoformat(step["at"]) - datetime.fromisoformat(before["at"]) if before else None
         step["seconds"] = step["meta"].get("seconds", span.total_seconds() if span else None)
     return found
+
+
+def _stage_dir(where: Paths, key: str) -> Path:
+    return where.run_dir if key == "sft" else where.run_dir.with_name(f"{where.run_dir.name}-{key}")
+
+
+def read_stages(where: Paths, links: Sequence[str]) -> dict[str, Row | None]:
+    """Read the logs of SFT and of each link of the alignment: {key: logs}; None where a stage has not begun."""
+    return {key: read_stage(_stage_dir(where, key)) for key in ("sft", *links)}
+
+
+def list_adapters(where: Paths, stages: Row) -> list[Row]:
+    """List the adapters that the run has made: {name, path}, the last one last."""
+    folders = {key: _stage_dir(where, key) / "checkpoint-final" for key in stages}
+    return [
+        {"name": f"after {say_stage(key)}", "path": shown_place(folder)}
+        for key, folder in folders.items()
+        if (folder / "adapter_model.safetensors").exists()
+    ]
+
+
+def describe_teacher_cost(meta: Row) -> str | None:
+    """Describe what the teacher's answers cost, from the dataset's .meta.json; None where it is not known."""
+    usage = meta.get("teacher_usage")
+    if not isinstance(usage, dict) or not isinstance(usage.get("cost"), dict):
+        return None
+    cost, asked = usage["cost"], usage.get("asked", 0)
+    tokens = f"{cost.get('prompt_tokens', 0):,.0f} tokens read and {cost.get('answer_tokens', 0):,.0f} written"
+    return f"{asked:,} questions, {tokens}, {cost.get('seconds', 0):,.0f} s of answering"
 
 
 def _check_time(path: Path, text: str) -> None:
