@@ -97,7 +97,7 @@ def test_the_report_stands_alone_and_names_the_three_students(undisturbed):
     folder = undisturbed.output / "reports" / "student"
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert all(student in text for student in ("base", "after SFT", "after DPO")), name
+        assert all(student in text for student in ("base", "after SFT", "DPO")), name
         assert "embedded rule-based teacher (not an LLM)" in text
     assert 'src="http' not in text and "<link" not in text
     assert list(folder.glob("*.png"))

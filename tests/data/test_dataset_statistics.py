@@ -11,7 +11,7 @@ from test_dataset import small_settings
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.data.dataset import write_dataset
 from schema_student.data.dataset_statistics import compute_statistics
-from schema_student.report.figures import draw_balance
+from schema_student.report.figures import show_balance
 
 TREE = {
     "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}},
@@ -105,9 +105,13 @@ def test_schemas_without_properties_are_described_too(schema):
 def test_no_rows_are_described_and_draw_nothing():
     facts = compute_statistics([])
     assert facts["rows"] == 0 and facts["balance"] == {} and facts["diversity"]["tests"]["distinct_1"] == 0
-    assert draw_balance(facts["balance"]) is None
+    assert show_balance(facts["balance"]) is None
 
 
 def test_the_figure_has_a_panel_for_each_question(rows):
-    assert draw_balance(compute_statistics(rows)["balance"]).startswith(b"\x89PNG")
-    assert draw_balance({"languages": {"en": {"training": 1, "tests": 0}}}).startswith(b"\x89PNG")
+    figure = show_balance(compute_statistics(rows)["balance"])
+    assert len(figure.panels) > 1 and all(panel.groups for panel in figure.panels)
+    (languages,) = show_balance(
+        {"languages": {"en": {"training": 3, "tests": 1}, "fr": {"training": 1, "tests": 0}}}
+    ).panels
+    assert [[bar.share for bar in bars] for _, bars in languages.groups] == [[0.75, 1.0], [0.25, 0.0]]

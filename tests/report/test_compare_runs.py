@@ -26,19 +26,19 @@ def test_the_page_shows_each_runs_own_figures(settings):
     assert page.parent.name == "student-vs-moving"
     assert {path.name for path in page.parent.iterdir()} == {"compare.html", "compare.md", "compare.png"}
     html, markdown = page.read_text(), page.with_name("compare.md").read_text()
-    rate = read_dpo_run(settings, "student", "#000000")["rates"]["test_unseen"]["semantic_pass_rate"]["rate"]
+    rate = read_dpo_run(settings, "student", "blue")["rates"]["test_unseen"]["semantic_pass_rate"]["rate"]
     for text in (html, markdown):
         assert "fixed, 0.1" in text and "risk, 0.1" in text
         assert f"{rate:.1%}" in text
         assert text.count("not evaluated") == 4  # two rates in two splits
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html) and "<script" not in html
+    assert not re.findall(r"""\s(?:src|href)=["'](?!#)""", html) and "<script" not in html
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows if line.startswith("| student | fixed")} == {11}
     assert {line.count("|") for line in rows if line.startswith(("| student | 1", "| moving | not"))} <= {6}
 
 
 def test_the_means_are_those_of_the_logs(settings):
-    run = read_dpo_run(settings, "moving", "#000000")
+    run = read_dpo_run(settings, "moving", "blue")
     assert run["means"]["beta/effective"] == pytest.approx(
         sum(row["beta/effective"] for row in run["metrics"][-11:] if "loss" in row) / 10, rel=0.05
     )
@@ -52,7 +52,7 @@ def test_alarms_are_counted(settings, tmp_path):
     rows = read_jsonl(path)
     alarmed = [{**row, "alarm/chosen_fall": 3.0} if row["step"] > 97 and "loss" in row else row for row in rows]
     write_jsonl(path, alarmed)
-    assert read_dpo_run(settings, "moving", "#000000")["alarms"] == 3
+    assert read_dpo_run(settings, "moving", "blue")["alarms"] == 3
     write_jsonl(path, rows)
 
 

@@ -1,23 +1,16 @@
-"""What differs between students on the same prompts: transitions, faults, examples."""
+"""Where answers fail: faults by keyword and path, examples."""
 
 import json
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from schema_student.core.records import EvaluationRow
-from schema_student.core.statistics import sign_test
 from schema_student.report.error_analysis import (
-    count_transitions,
     differing_paths,
     find_failures,
-    find_transitions,
-    general_path,
     pick_examples,
     tabulate_failures,
 )
 from schema_student.schema.canonical import canonical
+from schema_student.schema.structure import general_pointer
 
 
 def row(query, passed, **more):
@@ -39,45 +32,7 @@ def student(key, rows):
     return {"key": key, "label": key, "who": f"the {key} student", "rows": rows}
 
 
-def test_a_prompt_is_fixed_broken_right_twice_or_wrong_twice():
-    before = [
-        row("a", False),
-        row("b", True),
-        row("c", True),
-        row("d", False),
-        row("e", None),
-        row("only before", True),
-    ]
-    after = [row("d", False), row("c", True), row("b", False), row("a", True), row("e", True)]
-    found = find_transitions(before, after)
-    assert {kind: [pair[0].query for pair in found[kind]] for kind in ("fixed", "broken", "right", "wrong")} == {
-        "fixed": ["a"],
-        "broken": ["b"],
-        "right": ["c"],
-        "wrong": ["d"],
-    }
-
-
-def test_the_share_of_failures_gone_is_net_of_what_was_broken():
-    before = [row(str(i), False) for i in range(4)] + [row("x", True)]
-    after = [row("0", True), row("1", True), row("2", False), row("3", False), row("x", False)]
-    seen, total = count_transitions(before, after, ["test_seen"])
-    assert seen["gone"] == total["gone"] == 0.25 and total["failures"] == 4
-    assert count_transitions([row("x", True)], [row("x", True)], [])[0]["gone"] is None
-
-
-def test_the_sign_test_gives_known_values():
-    assert sign_test(8, 0) == pytest.approx(2 / 256)
-    assert sign_test(5, 5) == 1.0 == sign_test(0, 0)
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_the_sign_test_does_not_care_which_way(fixed, broken):
-    assert sign_test(fixed, broken) == sign_test(broken, fixed)
-    assert 0 < sign_test(fixed, broken) <= 1
-
-
-def test_faults_are_named_by_keyword_and_general_path():
+def test_faults_are_named_by_keyword_and_general_pointer():
     twice = [{"path": f"/steps/{i}/name", "keyword": "type", "message": "no"} for i in (0, 11)]
     assert find_failures(row("q", False, schema_valid=False, rank=1, violations=twice)) == [("type", "/steps/*/name")]
     assert find_failures(row("q", False, parsed=False, rank=0)) == [("not JSON", "")]
@@ -94,10 +49,6 @@ def test_the_table_of_faults_puts_those_of_the_last_student_first():
     assert [(line["keyword"], line["counts"]) for line in table] == [("not as asked", [0, 1]), ("not JSON", [3, 0])]
 
 
-def test_a_general_path_keeps_names_with_digits():
-    assert general_path("/steps/0/line2/10/x") == "/steps/*/line2/*/x"
-
-
 def test_differing_paths_name_what_is_missing_and_what_differs():
     assert list(differing_paths({"a": [1, 2], "b": 1}, {"a": [1, 3], "c": 1})) == ["/a/1", "/b", "/c"]
     assert list(differing_paths([1], [1, 2])) == [""]
@@ -110,7 +61,7 @@ def test_conditions_are_compared_by_their_field_wherever_they_stand():
         return json.loads(canonical({"steps": [{"name": "s", "conditions": named}]}, {"x-dsl": "query"}))
 
     def paths(ours, target):
-        return {general_path(path) for path in differing_paths(ours, target)}
+        return {general_pointer(path) for path in differing_paths(ours, target)}
 
     price, city, star = ("price", "above", 3), ("city", "is", "Lyon"), ("star", "is", 4)
     where = "/steps/*/conditions"

@@ -1,19 +1,24 @@
 """The report tells what the artifacts hold, honestly, in one file that fetches nothing and trusts no output."""
 
+import base64
+import hashlib
 import json
 import re
+import shlex
 import shutil
+from html import unescape
 
 import pytest
 import report_run
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json, write_json
-from schema_student.core.markdown import block, cell
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
+from schema_student.core.markdown import block, cell, shorten
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
-from schema_student.core.statistics import wilson
+from schema_student.core.statistics import paired_difference, wilson
+from schema_student.core.verbs import settings_read
 from schema_student.preference import imports
 from schema_student.report import figures
 from schema_student.report.headline import judge_alignment, write_headline
@@ -80,21 +85,38 @@ def test_numbers_that_auto_filled_in_are_not_told_as_changed(settings, tmp_path)
 
 
 def test_html_is_one_file_that_fetches_nothing(html):
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
-    assert "<script" not in html and "@import" not in html and "url(" not in html
-    assert html.count("data:image/png;base64,") == 7
+    assert not re.findall(r"""\s(?:src|href)=["'](?!#)""", html)
+    assert "@import" not in html and "url(" not in html and " style=" not in html and " onclick=" not in html
+    assert "default-src 'none'" in html
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_alone(html):
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    texts = re.findall(r"<(script|style)>(.*?)</\1>", html, re.S)
+    assert [kind for kind, _ in texts] == ["style", "script"] and "unsafe" not in policy
+    for kind, text in texts:
+        found = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{found}'" in unescape(policy)
 
 
 def test_outputs_of_models_are_escaped(html, markdown):
-    assert "&lt;script&gt;alert(1)" in html and '<img src="http' not in html
+    (answers,) = re.findall(r'<script type="application/json" id="answers">(.*?)</script>', html, re.S)
+    assert not set("<>&") & set(answers)
+    told = [line["a"] for line in json.loads(answers)["lines"]]
+    assert any("<script>alert(1)" in str(answer["o"]) for line in told for answer in line if answer)
+    assert '<img src="http' not in html and html.count("<script") == 2
     assert "\x1b" not in html + markdown
     outside = re.sub(r"(?ms)^(`{3,})\n.*?^\1$", "", markdown)
     assert "<script>" in markdown and "<script>" not in outside
 
 
+def text_of(html):
+    """What a person reads of a page, in a line."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(style|script).*?</\1>", "", html))))
+
+
 def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown):
-    facts = collect(settings)
-    page = re.sub(r"[ \n]+", " ", re.sub(r"<[^>]*>", " ", html))
+    facts, page = collect(settings), text_of(html)
     for split in facts["splits"]:
         (table,) = re.findall(rf"^### {split.replace('_', ' ')}\n(.*?)\| prompts", markdown, re.M | re.S)
         for key, name in SHOWN_RATES.items():
@@ -107,10 +129,107 @@ def test_both_reports_hold_the_same_figures_and_numbers(settings, html, markdown
         split = weak["split"].replace("_", " ")
         assert f"| {cell(weak['schema_id'])} | {split} | {weak['failed']} | {weak['asked']} |" in markdown
         assert f" {weak['schema_id']} {split} {weak['failed']} {weak['asked']} " in page
-    assert "## What DPO broke\n" in markdown and " What DPO broke " in page
+    assert "## Broken from after SFT to after DPO\n" in markdown
     pictures = {path.name for path in paths(settings).report_dir.glob("*.png")}
     assert pictures == set(re.findall(r"\]\((\w+\.png)\)", markdown))
     assert pictures == {"rates.png", "outcomes.png", "sft.png", "margins.png", "beta.png", "dpo.png", "data.png"}
+
+
+def test_every_plot_of_the_page_has_its_numbers_as_a_table(settings, html):
+    facts = collect(settings)
+    drawn = re.findall(r"<figure>(.*?)</figure>", html, re.S)
+    assert len(drawn) == len(facts["figures"]) == 7
+    for figure in drawn:
+        assert figure.count("<svg") == figure.count("<table") > 0
+    loss = facts["stages"]["sft"]["metrics"][-1]["eval_loss"]
+    assert any(f"<td>{loss:.4g}</td>" in figure for figure in drawn)
+
+
+def test_the_json_holds_what_the_page_says(settings, html):
+    found, facts = read_json(paths(settings).report_dir / "report.json"), collect(settings)
+    assert found["headline"] in text_of(html) and found["alignment"]["text"] in text_of(html)
+    for step in found["next"]:
+        assert step["command"] in text_of(html)
+    assert [student["key"] for student in found["students"]] == ["base", "sft", "dpo"]
+    assert found["students"][1]["summary"]["overall"] == facts["students"][1]["summary"]["overall"]
+    assert found["comparisons"] == json.loads(json.dumps(facts["comparisons"]))
+    assert set(found["figures"]) == set(facts["figures"]) and found["setup"]["adapters"]
+    assert "request 7" not in json.dumps(found)  # answers lie in evaluation_results.jsonl
+
+
+def test_every_answer_of_every_student_stands_in_the_page_once(settings):
+    facts = collect(settings)
+    answers, students = facts["answers"], facts["students"]
+    assert len(answers["lines"]) == len(students[0]["rows"]) == 80
+    for line, *rows in zip(answers["lines"], *(student["rows"] for student in students), strict=True):
+        texts = []
+        for answer, row in zip(line["a"], rows, strict=True):
+            texts.append(texts[answer["o"]] if isinstance(answer["o"], int) else answer["o"])
+            assert line["q"] == row.query and answer["r"] == row.rank
+            assert texts[-1] == shorten(row.raw_output)
+            assert bool(answer.get("f")) == (row.rank != 5)
+        assert len({text for text in texts}) == sum(not isinstance(answer["o"], int) for answer in line["a"])
+    changed = [line["c"] for line in answers["lines"] if "c" in line]
+    whole = facts["comparisons"][-1]["lines"][-1]
+    assert (changed.count("fixed"), changed.count("broken")) == (whole["fixed"], whole["broken"])
+
+
+def test_students_with_the_same_answers_are_shown_once(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, prompts=20)
+    report_run.write_dpo(settings, sft_was_better=True)
+    sft, dpo = (paths(settings).eval_dir(f"student-{key}") / "evaluation_results.jsonl" for key in ("sft", "dpo"))
+    dpo.write_bytes(sft.read_bytes())
+    facts = collect(settings)
+    assert [student["label"] for student in facts["students"]] == ["base", "after SFT; DPO kept it"]
+    assert facts["alignment"]["title"].startswith("Alignment did not help: no checkpoint beat SFT")
+    assert "the evaluation of the student after DPO" not in facts["missing"]
+    assert write_report(settings).read_text().count('<li class="tile">') == 2
+
+
+def test_a_chain_of_any_length_is_shown_link_by_link(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, prompts=20)
+    where = paths(settings)
+    for minute, key in ((12, "expected_reward"), (17, "control")):
+        shutil.copytree(where.dpo_dir, where.link_dir(key))
+        report_run.finish(where.link_dir(key), minute)
+        report_run.write_evaluation(settings, key, 20, 30 + minute)
+    facts = collect(settings)
+    assert facts["links"] == ["expected_reward", "dpo", "control"]
+    assert [student["label"] for student in facts["students"]] == [
+        "base",
+        "after SFT",
+        "after expected reward",
+        "after DPO",
+        "control",
+    ]
+    assert [(each["of"], each["key"]) for each in facts["comparisons"]] == [
+        ("base", "sft"),
+        ("sft", "expected_reward"),
+        ("expected_reward", "dpo"),
+        ("sft", "control"),
+    ]
+    assert "SFT got wrong expected reward and DPO fixed" in facts["alignment"]["text"]
+    assert {"expected_reward", "margins-expected_reward", "dpo", "control"} <= set(facts["figures"])
+    assert facts["headline"].startswith("The student after DPO answers")
+    write_report(settings)
+
+
+def test_what_to_do_next_follows_from_what_is_there(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base",), prompts=20)
+    assert [step["command"].split(" --")[0] for step in collect(settings)["advice"]] == ["schema-student run"]
+    report_run.write_run(settings, keys=("base", "sft"), prompts=20)
+    advice = " ".join(step["command"] for step in collect(settings)["advice"])
+    assert f"evaluate --run student --output-dir {tmp_path}" in advice.replace("'", "") or "--output-dir" in advice
+    assert "--decoding constrained" in advice or "export" in advice
+    for step in collect(settings)["advice"]:
+        verb, *flags = shlex.split(step["command"])[1:]
+        known = {*settings_read(verb), "from", "until"}
+        assert {
+            flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags if flag[:2] == "--"
+        } <= known
 
 
 def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown):
@@ -145,7 +264,7 @@ def test_a_run_with_only_sft_gets_its_report_and_says_what_is_missing(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
     report_run.write_run(settings, keys=("base", "sft"), prompts=20)
     text = write_report(settings).read_text()
-    assert "DPO training" in text and "the evaluation of the student after DPO" in text
+    assert "an alignment" in text
     assert not (paths(settings).report_dir / "margins.png").exists()
 
 
@@ -176,7 +295,7 @@ def test_imported_pairs_without_ranks_are_reported_with_what_was_left_out(tmp_pa
     imports.import_pairs(settings)
     report_run.write_sft(settings)
     text = write_report(settings).read_text()
-    assert "1 pairs for DPO" in text and "the worse one is<" not in text
+    assert "1 pairs of a better" in text and "the worse one is<" not in text
     reason = "no answer was judged better than another" if kind == "judged" else "chosen equals rejected"
     assert f"{reason} 1." in text and f"{reason} 1." in (paths(settings).report_dir / "report.md").read_text()
 
@@ -217,32 +336,43 @@ def test_an_unfinished_training_is_said_to_be_so(tmp_path):
 
 
 def line(fixed, broken, p, failures=20):
-    gone = (fixed - broken) / failures
-    return {"fixed": fixed, "broken": broken, "failures": failures, "gone": gone, "p": p}
+    found = {"fixed": fixed, "broken": broken, "failures": failures, "gone": (fixed - broken) / failures, "p": p}
+    return {**found, "n": 100, "difference": paired_difference(fixed, broken, 100), "smallest": 0.05}
 
 
 def test_the_headline_on_alignment_is_honest():
-    assert judge_alignment(line(9, 1, 0.02), None)["title"] == "Alignment helped"
+    helped = judge_alignment(line(9, 1, 0.02), None)
+    assert helped["title"] == "Alignment helped" and "+8.0 points (95% interval +1.4 to +14.3)" in helped["text"]
     assert judge_alignment(line(1, 9, 0.02), None)["title"] == "Alignment did harm"
-    assert "no difference beyond chance" in judge_alignment(line(3, 1, 0.6), None)["title"]
+    chance = judge_alignment(line(3, 1, 0.6), None)
+    assert "no difference beyond chance" in chance["title"] and "a difference of 5.0 points or more" in chance["text"]
+    few = judge_alignment({**line(3, 1, 0.6), "smallest": None}, None)
+    assert "too few of the 100 prompts" in few["text"]
     assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
 
 
 def test_a_student_that_answers_by_heart_is_called_so():
     rate = {"rate": 0.5, "n": 2, "low": 0.1, "high": 0.9}
     summary = {"overall": {"semantic_pass_rate": rate}}
-    students = [{"who": "it", "key": "sft", "label": "SFT", "summary": summary}]
-    assert "by heart" not in write_headline(students)["text"]
+    students = [{"who": "it", "key": "sft", "stage": "sft", "label": "SFT", "summary": summary}]
+    assert "by heart" not in write_headline(students)
     summary["schema_rendering"] = "none"
-    assert write_headline(students)["text"].endswith("Its prompts do not show the schema, which it knows by heart.")
+    assert write_headline(students).endswith("Its prompts do not show the schema, which it knows by heart.")
 
 
-def test_held_out_pairs_are_drawn_from_the_first_step_on(monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(figures, "plot_line", lambda axes, rows, key, *_, **__: drawn.update({key: rows}))
+def test_held_out_pairs_are_drawn_from_the_first_step_on():
     rows = [{"step": step, "eval_rewards/accuracies": 0.8, "rewards/accuracies": 0.8} for step in (0, 10)]
-    figures.draw_dpo(rows, None)
-    assert drawn["eval_rewards/accuracies"] == rows[1:]
+    (panel,) = figures.show_alignment(rows, None).panels
+    assert panel.series[-1].name == "held out" and panel.series[-1].points == [(10, 0.8)]
+
+
+def test_indices_of_lists_in_reasons_are_counted_together(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, prompts=8)
+    path = paths(settings).pairs
+    rows = [{**row, "why": f"/items/{i} type"} for i, row in enumerate(read_jsonl(path)[:3])]
+    write_jsonl(path, rows)
+    assert collect(settings)["pairs"]["whys"] == [("/items/*  type", 3)]
 
 
 def test_sft_that_was_better_is_called_so(tmp_path):

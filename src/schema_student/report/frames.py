@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, read_object
+from schema_student.core.links import LINKS
 from schema_student.core.paths import Paths, paths
 from schema_student.core.settings import default_settings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-OWN_STUDENTS = ("base", "sft", "dpo")
+OWN_STUDENTS = ("base", "sft", *LINKS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RunFrames:
 
     @cached_property
     def evaluations(self) -> DataFrame:
-        """Return the verdict rows of every finished evaluation; `student` is base, sft, dpo or an adapter's name."""
+        """Return the verdict rows of every finished evaluation; `student` is base, sft, a link or an adapter's name."""
         return _frame(
             {"student": key, **row} for key, path in find_evaluations(self.where, self.name) for row in read_jsonl(path)
         )
@@ -46,8 +47,8 @@ class RunFrames:
 
     @cached_property
     def metrics(self) -> DataFrame:
-        """Return the training logs; `stage` is sft or dpo."""
-        folders = {"sft": self.where.run_dir, "dpo": self.where.dpo_dir}
+        """Return the training logs; `stage` is sft or a link of the alignment, such as dpo."""
+        folders = {"sft": self.where.run_dir, **{link: self.where.link_dir(link) for link in LINKS}}
         return _frame(
             {"stage": stage, **row}
             for stage, folder in folders.items()
@@ -63,13 +64,15 @@ class RunFrames:
 def read_run(name: str, output_dir: str | Path = "outputs") -> RunFrames:
     """Read a run's evaluations, pairs, metrics and margins; raises UserError where there is nothing of that run."""
     where = paths(default_settings(run=name, output_dir=str(output_dir)))
-    if not (where.run_dir.is_dir() or where.dpo_dir.is_dir() or find_evaluations(where, name)):
+    if not (
+        where.run_dir.is_dir() or any(where.link_dir(link).is_dir() for link in LINKS) or find_evaluations(where, name)
+    ):
         raise UserError(f"{where.run_dir} is not there: give the name of a run, and the output_dir that it lies in")
     return RunFrames(name, where)
 
 
 def find_evaluations(where: Paths, run: str) -> list[tuple[str, Path]]:
-    """Find the finished evaluations of a run: (student, evaluation_results.jsonl), base, sft and dpo first."""
+    """Find the finished evaluations of a run: (student, evaluation_results.jsonl), base, sft and the links first."""
     found = []
     for summary in where.evals.glob(f"{run}-*/evaluation_summary.json"):
         key, results = summary.parent.name.removeprefix(f"{run}-"), summary.with_name("evaluation_results.jsonl")

@@ -15,6 +15,7 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.flags import PATHS
 from schema_student.core.jsonl import Row, number_rows, read_object
+from schema_student.core.links import CONTROL, LINKS, OBJECTIVES
 from schema_student.core.markdown import shorten
 from schema_student.core.paths import Paths
 from schema_student.core.places import shown_place
@@ -65,14 +66,10 @@ def say_stage(key: str) -> str:
 
 
 def find_links(where: Paths) -> list[str]:
-    """Find the links of a run's alignment, in the order in which they finished: folders RUN-LINK that trained on it."""
-    found = []
-    for log in where.run_dir.parent.glob(f"{where.run_dir.name}-*/training_metrics.jsonl"):
-        key, config = log.parent.name.removeprefix(f"{where.run_dir.name}-"), log.with_name("run_config.json")
-        # A sibling run a-2 has SFT of its own, and no link is called so.
-        if key == "dpo" or (config.exists() and read_object(config).get("stage") not in (None, "sft")):
-            found.append((str((read_meta(log.parent) or {}).get("finished_at", "~")), key))
-    return [key for _, key in sorted(found, key=lambda each: (each[1] == "control", *each))]
+    """Find the links of a run's alignment that have begun, in the order in which they finished; the control last."""
+    begun = [key for key in LINKS if (where.link_dir(key) / "training_metrics.jsonl").exists()]
+    ends = {key: str((read_meta(where.link_dir(key)) or {}).get("finished_at", "~")) for key in begun}
+    return sorted(begun, key=lambda key: (key == CONTROL, ends[key]))
 
 
 def read_students(where: Paths, run: str, links: Sequence[str] = ()) -> list[Row]:
@@ -81,15 +78,15 @@ def read_students(where: Paths, run: str, links: Sequence[str] = ()) -> list[Row
     for key, results in find_evaluations(where, run):
         rows = read_rows(results, EvaluationRow)
         told = read_object(results.with_name("evaluation_summary.json")) | summarize(rows)
-        found.append({"key": key, "keys": [key], **_name_student(key, links), "rows": rows, "summary": told})
+        found.append({"key": key, "keys": [key], **_name_student(key), "rows": rows, "summary": told})
         found[-1]["failed"] = sum(row.rank != RIGHT for row in rows)
     found.sort(key=lambda student: _place(student["key"], links))
     return _color(found)
 
 
-def _name_student(key: str, links: Sequence[str]) -> Row:
+def _name_student(key: str) -> Row:
     """What a student is called, and its stage in the flow; None of a checkpoint, an export or a foreign adapter."""
-    stage, rest = _split_key(key, links)
+    stage, rest = _split_key(key)
     if stage == "":
         return {"label": key, "who": f"the student {key}", "stage": None}
     if rest:
@@ -99,9 +96,9 @@ def _name_student(key: str, links: Sequence[str]) -> Row:
     return {"label": label, "who": who, "stage": stage}
 
 
-def _split_key(key: str, links: Sequence[str]) -> tuple[str, str]:
+def _split_key(key: str) -> tuple[str, str]:
     """(stage, what follows it): dpo-constrained is of dpo; ("", key) where no stage begins it."""
-    for stage in sorted((*FLOW, "dpo", "control", *links), key=len, reverse=True):
+    for stage in sorted((*FLOW, *LINKS), key=len, reverse=True):
         if key == stage or key.startswith(f"{stage}-"):
             return stage, key[len(stage) + 1 :]
     return "", key
@@ -109,8 +106,8 @@ def _split_key(key: str, links: Sequence[str]) -> tuple[str, str]:
 
 def _place(key: str, links: Sequence[str]) -> tuple[int, int, float, str]:
     """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
-    stage, rest = _split_key(key, links)
-    order = ["base", "", "sft", *(links or ("dpo",)), "dpo", "control"].index(stage)
+    stage, rest = _split_key(key)
+    order = ["base", "", "sft", *dict.fromkeys((*links, *OBJECTIVES)), CONTROL].index(stage)
     step = rest.removeprefix("checkpoint-")
     return order, int(bool(rest) and not step.isdigit()), int(step) if step.isdigit() else math.inf, key
 
@@ -133,13 +130,11 @@ def merge_equal(students: Sequence[Row], kept: Collection[str]) -> list[Row]:
         mine = {prompt_key(row): row.raw_output for row in student["rows"]}
         if mine in answers and mine:
             same = found[answers.index(mine)]
-            said = (
-                f"{say_stage(student['key'])} kept it"
-                if student["key"] in kept
-                else f"same answers: {student['label']}"
-            )
-            same["keys"] = [*same["keys"], student["key"]]
-            same["label"] += f"; {said}"
+            shown, other = (same, student) if same["stage"] else (student, same)
+            kept_it = f"{say_stage(other['key'])} kept it"
+            said = kept_it if other["key"] in kept else f"same answers: {other['label']}"
+            keys = [*same["keys"], student["key"]]
+            found[answers.index(mine)] = {**shown, "keys": keys, "label": f"{shown['label']}; {said}"}
         else:
             found.append(dict(student))
             answers.append(mine)
@@ -343,7 +338,7 @@ def list_steps(where: Paths, stages: Row, students: Sequence[Row]) -> list[Row]:
 
 
 def _stage_dir(where: Paths, key: str) -> Path:
-    return where.run_dir if key == "sft" else where.run_dir.with_name(f"{where.run_dir.name}-{key}")
+    return where.run_dir if key == "sft" else where.link_dir(key)
 
 
 def read_stages(where: Paths, links: Sequence[str]) -> dict[str, Row | None]:
