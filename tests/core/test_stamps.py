@@ -22,7 +22,7 @@ from schema_student.data import corpus, dataset, domains, extra_tests, hub
 from schema_student.data.sources import Source
 from schema_student.deploy import export, source
 from schema_student.evaluation import evaluate
-from schema_student.preference import imports, pairs, rollouts, samples
+from schema_student.preference import corrections, imports, pairs, rollouts, samples
 from schema_student.training import sft
 from schema_student.training.alignment import stage as links
 from schema_student.training.alignment.recipes import RECIPES
@@ -71,6 +71,7 @@ def stubbed(monkeypatch):
         dpo,
         links,
         pairs,
+        corrections,
         source,
         export,
     ):
@@ -104,6 +105,7 @@ STAGES = {
     ],
     "dpo": [dpo.train_dpo],
     **{name: [partial(links.train_link, name)] for name in RECIPES},
+    "correct": [corrections.correct_requests],
     "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
@@ -152,6 +154,7 @@ CASES = {
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
     **{name: (name, {}, ()) for name in RECIPES},
+    "corrections": ("correct", {"requests": "asked.jsonl"}, BATCH),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (

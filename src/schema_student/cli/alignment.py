@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from schema_student.cli.training import ROWS, require_data_set
 from schema_student.core.artifacts import Checked, dry_run, make, only_check
@@ -50,6 +51,24 @@ def pairs(argv: Sequence[str]) -> None:
     reads = [where.dataset, where.sft_checkpoint]
     if make(lambda: _build_pairs(settings), settings, reads=reads, writes=[where.pairs]):
         log.info(f"pairs: {where.pairs}")
+
+
+def correct(argv: Sequence[str]) -> None:
+    """Have the teacher correct a student's answers to requests that nobody answered -> corrections/RUN/.
+
+    schema-student correct --requests asked.jsonl --teacher-questions 200
+    schema-student align --align hard_sft --requests outputs/corrections/student/answered_requests.jsonl
+    train-beta-dpo --data-set outputs/corrections/student/corrected_pairs.jsonl --run corrected
+
+    What the schema rejects the teacher answers; of the valid answers it judges as many as the questions allow.
+    Both become rows (answered_requests.jsonl, as --requests takes them) and pairs (corrected_pairs.jsonl).
+    """
+    settings = load_settings(argv, correct.__doc__, "correct")
+    where = paths(settings)
+    reads = [*map(Path, filter(None, [settings.open_requests.requests])), where.sft_checkpoint]
+    answered = where.corrections / "answered_requests.jsonl"
+    if make(lambda: _correct_requests(settings), settings, reads=reads, writes=[answered]):
+        log.info(f"answered requests: {answered}")
 
 
 def rollouts(argv: Sequence[str]) -> None:
@@ -159,6 +178,12 @@ def _build_pairs(settings: AnySettings) -> None:
     from schema_student.preference.pairs import build_pairs
 
     build_pairs(settings)
+
+
+def _correct_requests(settings: AnySettings) -> None:
+    from schema_student.preference.corrections import correct_requests
+
+    correct_requests(settings)
 
 
 def _make_rollouts(settings: AnySettings) -> None:

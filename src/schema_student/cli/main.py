@@ -85,6 +85,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "show-prompt": evaluation.show_prompt,
     "pairs": alignment.pairs,
     "dpo": alignment.dpo,
+    "correct": alignment.correct,
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
     "compare": evaluation.compare,

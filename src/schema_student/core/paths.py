@@ -35,6 +35,7 @@ class Paths:
     references: Path
     evals: Path
     rollouts: Path
+    corrections: Path
     pairwise: Path
     report_dir: Path
     exports: Path
@@ -95,6 +96,7 @@ def paths(settings: AnySettings) -> Paths:
         references=alignment / "reference_logps",
         evals=runs / "eval",
         rollouts=out / "rollouts" / run,
+        corrections=out / "corrections" / run,
         pairwise=out / "duels",
         report_dir=out / "reports" / run,
         exports=out / "exports" / run,
@@ -116,7 +118,8 @@ def _refuse_links(found: Paths, out: Path) -> None:
     whole = {
         path
         for path in written
-        if not path.suffix or path in (found.run_dir, found.dpo_dir, found.rollouts, found.report_dir)
+        if not path.suffix
+        or path in (found.run_dir, found.dpo_dir, found.rollouts, found.corrections, found.report_dir)
     }
     for folder in {*whole, *(parent for path in written for parent in path.parents)}:
         if folder != out and folder.is_relative_to(out):

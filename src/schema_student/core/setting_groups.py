@@ -511,6 +511,14 @@ class GRPOSettings(Group):
     )
 
 
+class CorrectionsSettings(Group):
+    """How much the teacher is asked about a student's answers to requests that nobody answered."""
+
+    section = "align"
+
+    teacher_questions: int = setting("correct: most questions to the teacher, judgements and corrections alike", ge=1)
+
+
 class FurtherSFTSettings(Group):
     """Alignment by SFT on chosen rows: the best samples (rft), or hard requests (hard_sft)."""
 

@@ -72,6 +72,7 @@ class AnySettings:
     draws: groups.DrawsSettings
     rl: groups.RLSettings
     grpo: groups.GRPOSettings
+    corrections: groups.CorrectionsSettings
     further_sft: groups.FurtherSFTSettings
     hard: groups.HardSettings
     beta: groups.BetaSettings

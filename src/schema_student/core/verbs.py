@@ -83,6 +83,7 @@ READS: dict[str, tuple[str, ...]] = {
     "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
     "pairs": (*NAMED, "align", *PAIRED),
     "dpo": (*NAMED, "align", *ALIGNED, "prompt", "validation"),
+    "correct": (*NAMED, *ANSWERED, "verdict", "open_requests", "corrections", *ASKED),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
     "compare": ("run", "compare"),

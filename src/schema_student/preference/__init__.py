@@ -6,6 +6,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     requests    what pairs and rollouts are made of
     open_requests  requests that nobody answered: --requests
     samples     what the student makes of them: likelihoods, answers
+    corrections  the teacher corrects what the student answers to them
     pairs       its answers, graded -> pairs
     data_files  files of any kind, folders and the hub -> rows with their places
     turns       conversations of any convention -> messages

@@ -2,7 +2,8 @@
 
 rft (rejection sampling, best of k; Yuan et al. 2023, arXiv 2308.01825): of the requests that greedy decoding would not
 answer right, those of which a sample is right become rows, one each, the sample that was drawn most often.
-hard_sft: the requests whose right answers have less than hard_below of P(truth), and as replay some of the others.
+hard_sft: the requests, also those of --requests, whose right answers have less than hard_below of P(truth), and as
+replay some of the others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
 from schema_student.student.tokens import encode_completion
 from schema_student.training.alignment.objective import Alignment, AlignmentObjective
-from schema_student.training.alignment.sampled import read_rows_of, sampled_rows
+from schema_student.training.alignment.sampled import known_requests, read_rows_of, sampled_rows
 from schema_student.training.batches import Batch, Row
 from schema_student.training.distributed import gather, own_share
 from schema_student.training.fine_tuning import sft_loss
@@ -69,7 +70,7 @@ class HardSFT(ChosenRows):
 
     def choose(self, alignment: Alignment) -> list[Row]:
         """Choose the requests that the student finds unlikely to be answered right, and some others by seed."""
-        own, rows = alignment.settings.hard, list(alignment.rows)
+        own, rows = alignment.settings.hard, [*alignment.rows, *known_requests(alignment)]
         read = list(zip(rows, read_rows_of(rows, alignment.batches), strict=True))
         hard = [row for row, reading in read if reading.p_truth < own.hard_below]
         easy = [row for row, reading in read if reading.p_truth >= own.hard_below]

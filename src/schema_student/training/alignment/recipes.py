@@ -68,5 +68,5 @@ RECIPES = {
     "rloo": Recipe((*DRAWN, "rl"), RL_STEP, _rloo, ("requests",)),
     "grpo": Recipe((*DRAWN, "rl", "grpo"), RL_STEP, _grpo, ("requests",)),
     "rft": Recipe((*DRAWN, "further_sft"), FURTHER_STEP, _rft, ("requests",)),
-    "hard_sft": Recipe(("further_sft", "hard"), FURTHER_STEP, _hard_sft),
+    "hard_sft": Recipe(("further_sft", "hard"), FURTHER_STEP, _hard_sft, ("requests",)),
 }

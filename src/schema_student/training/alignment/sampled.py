@@ -51,16 +51,23 @@ def sampled_rows(alignment: Alignment) -> list[Row]:
     """List the requests that samples may be drawn for: up to rl_prompts of the split, then those of --requests."""
     settings = alignment.settings
     rows = [{**row, "prompt": make_prompt(row)} for row in spread(alignment.rows, settings.draws.rl_prompts)]
-    if settings.open_requests.requests:
-        rows += encode_open_requests(Path(settings.open_requests.requests), alignment)
+    rows += encode_open_requests(alignment)
     if not rows:
         raise UserError("no request to sample answers to: give --rl-prompts above 0, or --requests FILE")
     return rows
 
 
-def encode_open_requests(path: Path, alignment: Alignment) -> list[Row]:
-    """Encode the requests of a file as rows {prompt, answers, name, key}, answers [] where none is known."""
+def known_requests(alignment: Alignment) -> list[Row]:
+    """List the requests of --requests whose answer is known."""
+    return [row for row in encode_open_requests(alignment) if row["answers"]]
+
+
+def encode_open_requests(alignment: Alignment) -> list[Row]:
+    """Encode the requests of --requests as rows {prompt, answers, name, key}, answers [] where none is known."""
     settings, batches = alignment.settings, alignment.batches
+    if not settings.open_requests.requests:
+        return []
+    path = Path(settings.open_requests.requests)
     dataset = read_rows(paths(settings).dataset, DatasetRow)
     tested = {row.query for row in dataset if row.split not in ("train", "alignment")}
     requests, tally = [], Tally()
