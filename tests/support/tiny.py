@@ -96,6 +96,7 @@ def tiny_settings(folder: Path, **changes):
         save_tiny(base)
     small = {"sft_batch_size": 4, "eval_every": 2, "save_every": 2, "eval_batch_size": 8, "samples_per_prompt": 2}
     small |= {"dpo_batch_size": 2, "dpo_max_steps": 4, "dpo_eval_every": 2, "pair_prompts": 8, "max_new_tokens": 64}
+    small |= {"sft_learning_rate": 0.0002, "sft_checkpoint": "least-loss"}
     small |= {"base_model": str(base), "output_dir": str(folder / "outputs"), "dtype": "float32", "lora_r": 4}
     return default_settings(**{**read_auto("gemma"), **small, **changes})
 
