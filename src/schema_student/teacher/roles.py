@@ -19,14 +19,16 @@ INSTRUCTIONS = {
     ),
     "query": (
         "You are a person who searches this data. Write `count` different requests in the given language, as people "
-        "really ask: short, natural, varied, unambiguous given the schema. Do not quote field names of the schema. "
+        "really ask: short, natural, varied, unambiguous given the schema, each with all the values that its answer "
+        "needs and no others. Do not quote field names of the schema, and do not speak of it. "
         "kind `answerable`: the schema can express it. kind `missing_field`: it needs a field that the schema does not "
         "have. kind `unsupported_operator`: it needs a comparison that the schema's operators cannot make."
     ),
     "answer": (
         "Write the one JSON object that is valid against the schema and means what the request asks, and nothing else. "
-        "Relative dates count from current_date. Where the schema has a `refusal` property and cannot express the "
-        "request, answer with a refusal: the reason, and a suggestion that the schema can answer."
+        "Take up every value of the request, and invent none. Relative dates count from current_date. Where the schema "
+        "has a `refusal` property and cannot express the request, answer with a refusal: the reason, and a suggestion "
+        "that the schema can answer."
     ),
     "judge": (
         "You judge whether an answer, already known to be valid against the schema, means what the request asks. "
