@@ -44,7 +44,9 @@ def alone(monkeypatch):
 
 def flag_of(name):
     """A setting's flag with a value that it takes."""
-    value = {"domains": 4, "runs": ["a"], "adapters": ["a"], "teacher_host": ["h"]}.get(name, DEFAULTS.get(name, False))
+    value = {"domains": 4, "runs": ["a"], "adapters": ["a"], "weights": ["1"], "teacher_host": ["h"]}.get(
+        name, DEFAULTS.get(name, False)
+    )
     flag = "--" + kebab_case(name)
     if isinstance(value, bool):
         return [flag if value or name in FLAG_ONLY else f"--no-{kebab_case(name)}"]
@@ -104,6 +106,7 @@ def test_no_dry_run_loads_torch(tmp_path):
         "serve-teacher": ["m.gguf"],
         "show-prompt": ["s.json"],
         "pairwise": ["--adapters", "a/b,base"],
+        "average": ["--adapters", "a,b", "--run", "mean"],
         "compare": ["--runs", "a,b"],
     }
     further |= {verb: ["--data-set", "prefs.jsonl"] for verb in ("train-sft", "train-dpo", "train-beta-dpo")}
@@ -290,7 +293,9 @@ def test_completion_knows_verbs_and_their_flags(shell, tmp_path, capsys):
     text = script.read_text()
     assert "--beta-controller" in text and "replay-beta" in text
     if shell == "bash":
-        assert complete(script, "train --lora-", tmp_path) == ["--lora-r", "--lora-alpha", "--lora-dropout"]
+        assert complete(script, "train --lora-", tmp_path) == [
+            f"--lora-{name}" for name in ("r", "alpha", "dropout", "modules")
+        ]
         assert complete(script, "train --beta", tmp_path) == []
         assert complete(script, "train --adapter scr", tmp_path) == ["script"]
         assert complete(script, "jud", tmp_path) == ["judge"]

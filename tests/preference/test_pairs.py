@@ -20,7 +20,7 @@ from schema_student.core.settings import default_settings
 from schema_student.preference.held_out import prompt_digest
 from schema_student.preference.pairs import build_pairs, join_samples, pair_up
 from schema_student.preference.requests import Request, draw_requests
-from schema_student.preference.samples import _least_logps, pick_failing, read_answers
+from schema_student.preference.samples import _least_logps, list_sure, pick_failing, read_answers
 from schema_student.schema.rendering import completion_text
 from schema_student.student import batching
 from schema_student.student.generation import Generation
@@ -87,6 +87,31 @@ def test_what_says_nothing_is_dropped_and_counted():
     made, counts = paired(answered('{"n": 3, "unit": "km"}', OTHER), wide)
     assert [pair.chosen for pair in made] == [OTHER]
     assert len(paired(answered(OTHER, OTHER, OTHER))[0]) == 1
+
+
+QUERY = {"prompt": "Hot days", "steps": [{"name": "s", "description": "d", "conditions": []}]}
+
+
+def test_a_right_answer_that_garbles_its_request_is_not_chosen_and_is_counted():
+    row = dataset_row(schema_json=json.dumps({"x-dsl": "query"}), ast_json=json.dumps(QUERY))
+    garbled, wrong = (json.dumps({**QUERY, "prompt": text}) for text in ("hot  days", "cold days"))
+    (pair,), counts = paired(answered(garbled, garbled, wrong), row)
+    assert (pair.chosen, pair.chosen_source, pair.rejected) == (completion_text(QUERY), "teacher", wrong)
+    assert counts["right answers that garble the request"] == 1
+    own = json.dumps(QUERY)
+    assert paired(answered(own, wrong), row)[0][0].chosen == own
+
+
+def test_what_differs_only_in_what_the_grade_ignores_is_never_rejected():
+    row = dataset_row(schema_json=json.dumps({"x-dsl": "query"}), ast_json=json.dumps(QUERY))
+    said = json.dumps({**QUERY, "steps": [{"name": "t", "description": "other words", "conditions": []}]})
+    assert paired(answered(json.dumps(QUERY), said), row)[0] == []
+    assert paired(answered(RIGHT, '{"unit":"km","n":3.0}'))[0] == []
+
+
+def test_a_pair_says_where_its_rejected_answer_goes_wrong():
+    pairs, _ = paired(answered(OTHER, '{"n":3,"unit":"league"} ', "no JSON"), pairs_per_prompt=3)
+    assert [pair.rejected[: pair.rejected_end] for pair in pairs] == ['{"n":4', '{"n":3,"unit":"league"', "n"]
 
 
 def test_requests_are_of_the_alignment_split_else_of_the_training_split_and_spread_over_schemas():
@@ -207,7 +232,23 @@ def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
     splits = Counter(row["split"] for row in rows)
     assert 0 < splits["validation"] < splits["train"]
     meta = read_meta(path)
-    assert meta["pairs"] == 80 and meta["sources"] == {"sample": 79, "mutation": 1} and meta["counts"] == {}
+    assert meta["pairs"] == 80 and meta["sources"] == {"sample": 79, "mutation": 1}
+    anchors = read_jsonl(path.with_name("dpo_anchors.jsonl"))  # greedy is right everywhere
+    assert meta["counts"] == {"anchors": len(anchors)}
+    held_out = {row["prompt"] for row in rows if row["split"] == "validation"}
+    assert {row["prompt"] for row in anchors} == {row["prompt"] for row in rows} - held_out
+    assert all(row["completion"] == row["completion"].replace("mile", "km") for row in anchors)
+
+
+def test_requests_that_were_only_read_are_anchors_where_the_student_would_answer_them_right(ready, monkeypatch):
+    drawn = [Request(dataset_row(schema_id=name), name) for name in "abcd"]
+    logps = [("a", -0.1), ("b", -0.2), ("c", -3.0), ("d", 0.0)]
+    rows = [{"prompt_digest": prompt_digest(name), "least_logp": logp} for name, logp in logps]
+    monkeypatch.setattr("schema_student.preference.samples.read_jsonl", lambda path: rows)
+    monkeypatch.setattr("schema_student.preference.samples.is_held_out", lambda prompt: prompt == "d")
+    found = list_sure(ready.changed(pair_prompts=2), drawn, drawn[:1])
+    assert [(row.schema_id, row.completion) for row in found] == [("b", RIGHT)]
+    assert list_sure(ready.changed(pair_prompts=4), drawn, drawn) == []
 
 
 def test_answers_are_joined_to_their_own_prompts_in_whatever_order_they_were_written(tmp_path):

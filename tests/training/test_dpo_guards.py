@@ -51,13 +51,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rows(tmp_path
 @pytest.mark.parametrize("value", ["nan", "-inf"])
 def test_a_reference_that_is_not_finite_is_refused_with_its_rows(tmp_path, monkeypatch, value):
     settings = settings_with_pairs(tmp_path)
-    real = encoding.sequence_logps
+    real = encoding.credited_logps
 
-    def spoiled(batch, batches):
+    def spoiled(logps, batch):
         bad = torch.tensor([name.endswith(":3") for name in batch["names"]] * 2)
-        return real(batch, batches).masked_fill(bad, float(value))
+        return real(logps, batch).masked_fill(bad, float(value))
 
-    monkeypatch.setattr(reference, "sequence_logps", spoiled)
+    monkeypatch.setattr(reference, "credited_logps", spoiled)
     with pytest.raises(UserError, match=r"reference are not finite for dpo_pairs.jsonl:3 \(1 in all\)"):
         stage.train_dpo(settings)
 
@@ -67,8 +67,8 @@ def test_a_validation_that_is_not_finite_stops_the_run_with_its_step(tmp_path, m
     real = objective.DPO.margins_of
 
     def spoiled(self, batch):
-        margins, parts = real(self, batch)
-        return margins * (float("nan") if self.logps and not torch.is_grad_enabled() else 1), parts
+        margins, *parts = real(self, batch)
+        return margins * (float("nan") if self.logps and not torch.is_grad_enabled() else 1), *parts
 
     monkeypatch.setattr(objective.DPO, "margins_of", spoiled)
     with pytest.raises(UserError, match=r"eval_loss, eval_margin not finite in the validation at step 3;"):

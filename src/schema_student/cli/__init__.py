@@ -3,7 +3,7 @@
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
     data           domains, schemas, generate, corpus; export-answers, import-answers
-    training       train, train-sft; pretrain
+    training       train, train-sft; average, pretrain
     alignment      align, pairs, dpo, correct, rollouts, train-dpo, train-beta-dpo, replay-beta
     evaluation     evaluate, pairwise, judge, report, compare, pretty
     deploy         export, parity

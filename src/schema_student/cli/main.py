@@ -88,6 +88,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "correct": alignment.correct,
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
+    "average": training.average,
     "compare": evaluation.compare,
     "export": deploy.export,
     "parity": deploy.parity,

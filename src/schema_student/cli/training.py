@@ -103,6 +103,24 @@ def _import_and_train(settings: ResolvedSettings) -> None:
     log.info(f"student: {sft.train_sft(settings)}")
 
 
+def average(argv: Sequence[str]) -> None:
+    """Average adapters of one base and shape into a new one -> student_runs/RUN/checkpoint-final.
+
+    schema-student average --adapters student,seed14,seed15 --run mean
+    schema-student average --adapters outputs/student_runs/student/checkpoint-192,student --weights 1,3 --run mean
+
+    An adapter is a folder, or the name of a run, whose checkpoint-final is meant. What is averaged is what they add to
+    the base's weights; the mean holds the matrices of all of them, so its rank is the sum of theirs.
+    """
+    settings = load_settings(argv, average.__doc__, "average")
+
+    from schema_student.training.averaging import average_adapters, find_adapters
+
+    final = paths(settings).run_dir
+    if make(lambda: average_adapters(settings), settings, reads=find_adapters(settings), writes=[final]):
+        log.info(f"mean of {len(settings.pairwise.adapters)} adapters: {final / 'checkpoint-final'}")
+
+
 def fetch(argv: Sequence[str]) -> None:
     """Fetch a base for --base-model into models/NAME/; GGUF weights are dequantized, once.
 

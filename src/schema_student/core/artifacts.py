@@ -371,7 +371,8 @@ def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
             raise UserError(f"input {path} is not there" + name_maker(path))
         if _unfinished(path) or _unfinished(path.parent):
             raise UserError(f"input {path} is unfinished: run the step that makes it again" + name_maker(path))
-        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
+        ends = ("/".join(path.parts[-length:]) for length in range(1, len(path.parts) + 1))
+        name = next((end for end in ends if end not in found), str(path))
         found[name] = digest(path)
         _check_vouched(path, found[name])
     return found

@@ -146,9 +146,21 @@ def _flag_value(name: str, value: Any) -> Any:
     if is_list(name):  # commas, or the flag repeated, or both
         if value == ["auto"] and _field(name).json_schema_extra:
             return "auto"
-        return [item.strip() for part in value for item in part.split(",") if item.strip()]
+        items = [item.strip() for part in value for item in part.split(",") if item.strip()]
+        return [_read_number(item) for item in items] if _holds_numbers(kind) else items
     if not isinstance(value, str) or kind is str or value in get_args(kind):
         return value
+    return _read_number(value)
+
+
+def _holds_numbers(kind: Any) -> bool:
+    """Whether a list's items are numbers, with bounds or without."""
+    item = get_args(kind)[0]
+    return (get_args(item) or (item,))[0] is float
+
+
+def _read_number(value: str) -> int | float | str:
+    """A text as a number, where it is one."""
     for read in (int, float):
         try:
             return read(value)
@@ -255,7 +267,7 @@ def _describe(name: str, defaults: Mapping[str, Any]) -> str:
     """What --help says of a setting: meaning, choices, default."""
     default = defaults.get(name, _field(name).default)
     if isinstance(default, list):
-        default = ",".join(default) or "none"
+        default = ",".join(map(str, default)) or "none"
     elif default == "" or not isinstance(default, str):
         default = json.dumps(default)
     return f"{_field(name).description}: {allowed(name)} (default: {default})".replace("%", "%%")

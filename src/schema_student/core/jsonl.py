@@ -23,6 +23,7 @@ MADE_BY = {
     "d_03_extra_tests.jsonl": "generate_dataset.py",
     "d_04_training_corpus.jsonl": "build_training_corpus.py",
     "dpo_pairs.jsonl": "build_alignment_pairs.py",
+    "dpo_anchors.jsonl": "build_alignment_pairs.py",
     "evaluation_results.jsonl": "evaluate_student.py",
     "evaluation_summary.json": "evaluate_student.py",
     "eval": "evaluate_student.py",

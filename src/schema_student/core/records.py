@@ -225,6 +225,7 @@ class Pair(ReadBeside, Record):
     schema_id: str
     chosen_rank: Any = field(default=None, metadata=OPTIONAL)  # of an imported pair: whatever its origin has there
     rejected_rank: Any = field(default=None, metadata=OPTIONAL)
+    rejected_end: int | None = field(default=None, metadata=OPTIONAL)  # where its first wrong value ends, characters
     why: Any = ""
     source: Any = ""
     chosen_source: str | None = field(default=None, metadata=OPTIONAL)

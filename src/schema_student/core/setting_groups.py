@@ -309,6 +309,10 @@ class SFTSettings(Group):
     sft_checkpoint: Literal["least-loss", "last"] = setting(
         "which checkpoint is the final one: that of the least validation loss, or the last", auto=True
     )
+    sft_average: int = setting(
+        "the mean of this many last checkpoints, saved every --save-every steps, is the final one instead; 0 = none",
+        ge=0,
+    )
 
 
 class OptimizerSettings(Group):
@@ -568,6 +572,15 @@ class DPOSettings(Group):
     dpo_sft_weight: float = setting(
         "weight of an SFT loss on the chosen answers (nats a token), which keeps them likely; 0 = none", auto=True, ge=0
     )
+    anchors_per_pair: int = setting(
+        "requests that the student answers right, for each pair: their SFT loss is added with the weight of "
+        "--dpo-sft-weight",
+        ge=0,
+    )
+    rejected_cut: bool = setting("take a rejected answer only up to its first wrong value; what follows agrees with it")
+    dpo_credit: Literal["whole", "divergent"] = setting(
+        "tokens that a margin is made of: those of the whole answers, or those in which the two of a pair differ"
+    )
     dpo_positive_weight: float = setting(
         "DPO-positive (arXiv 2402.13228): penalty for each nat that a chosen answer falls below its reference, "
         "taken off its margin; the paper uses 50; 0 = none",
@@ -616,7 +629,18 @@ class PairwiseSettings(Group):
     section = "pairwise"
 
     adapters: list[Folder] = setting(
-        "two adapter folders to compare, or base and one; the first one's wins are counted"
+        "adapter folders: two to compare, or base and one, of which the first one's wins are counted; or those to "
+        "average, for which names of runs do as well"
+    )
+
+
+class AveragingSettings(Group):
+    """How much each of the adapters to average counts."""
+
+    section = "average"
+
+    weights: list[Annotated[float, Field(gt=0)]] = setting(
+        "how much each of --adapters counts, in their order; they are divided by their sum; none = all the same"
     )
 
 

@@ -82,6 +82,7 @@ class AnySettings:
     rollouts: groups.RolloutsSettings
     scoring: groups.ScoringSettings
     pairwise: groups.PairwiseSettings
+    averaging: groups.AveragingSettings
     compare: groups.CompareSettings
     export: groups.ExportSettings
     parity: groups.ParitySettings
@@ -191,6 +192,8 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
     if not settings.beta.beta_min <= settings.beta.beta <= settings.beta.beta_max:
         bounds = f"beta_min {settings.beta.beta_min} .. beta_max {settings.beta.beta_max}"
         found.append(("beta", f"{settings.beta.beta} lies outside {bounds}"))
+    if settings.dpo.anchors_per_pair and settings.dpo.dpo_sft_weight == 0:
+        found.append(("anchors_per_pair", "anchors have no loss where dpo_sft_weight is 0: give it a value above 0"))
     if settings.dataset.train_share + settings.dataset.validation_share > 1:
         found.append(("validation_share", "train_share + validation_share is above 1"))
     if (

@@ -86,6 +86,7 @@ READS: dict[str, tuple[str, ...]] = {
     "correct": (*NAMED, *ANSWERED, "verdict", "open_requests", "corrections", *ASKED),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", *EVALUATED),
+    "average": ("run", "pairwise", "averaging"),
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export"),
     "parity": (*NAMED, "student.base_model", "parity"),

@@ -11,9 +11,10 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from schema_student.core.records import DatasetRow
+from schema_student.core.records import CorpusRow, DatasetRow
 from schema_student.core.settings import ResolvedSettings
 from schema_student.preference.held_out import prompt_digest
 from schema_student.schema.prompts import render_row_prompt
@@ -29,6 +30,24 @@ class Request:
     @property
     def digest(self) -> str:
         return prompt_digest(self.prompt)
+
+
+def anchor_of(request: Request, answer: str) -> CorpusRow:
+    """Make a row of dpo_anchors.jsonl: a request that the student answers right, and that answer."""
+    row = request.row
+    return CorpusRow(
+        schema_id=row.schema_id,
+        domain=row.domain,
+        prompt=request.prompt,
+        completion=answer,
+        is_valid=True,
+        split="train",
+    )
+
+
+def anchors_beside(pairs: Path) -> Path:
+    """Locate the anchors of pairs."""
+    return pairs.with_name("dpo_anchors.jsonl")
 
 
 def draw_requests(dataset: Sequence[DatasetRow], settings: ResolvedSettings) -> list[Request]:

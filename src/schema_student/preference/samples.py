@@ -18,10 +18,11 @@ from schema_student.core.jsonl import read_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.progress import Progress
-from schema_student.core.records import StudentSamples
+from schema_student.core.records import CorpusRow, StudentSamples
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import make_stamp
-from schema_student.preference.requests import Request, take_together
+from schema_student.preference.held_out import is_held_out
+from schema_student.preference.requests import Request, anchor_of, take_together
 from schema_student.schema.rendering import completion_text
 from schema_student.student.loading import Student
 
@@ -55,8 +56,23 @@ def pick_failing(
     return take_together(requests, settings.sampling.pair_prompts)
 
 
+def list_sure(settings: ResolvedSettings, drawn: Sequence[Request], picked: Sequence[Request]) -> list[CorpusRow]:
+    """List the requests that were only read, and that the student would answer right, with that answer: anchors."""
+    path = _logps_path(settings)
+    if len(drawn) <= settings.sampling.pair_prompts:
+        return []
+    sure = {row["prompt_digest"] for row in read_jsonl(path) if row["least_logp"] >= LIKELY}
+    sure -= {request.digest for request in picked}
+    kept = [request for request in drawn if request.digest in sure and not is_held_out(request.prompt)]
+    return [anchor_of(request, completion_text(request.row.target)) for request in kept]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Likelihoods of right answers
+
+
+def _logps_path(settings: ResolvedSettings) -> Path:
+    return paths(settings).pairs.with_name("request_logps.jsonl")
 
 
 def read_answers(settings: ResolvedSettings, requests: Sequence[Request], load: Load) -> Path:
@@ -65,7 +81,7 @@ def read_answers(settings: ResolvedSettings, requests: Sequence[Request], load: 
     least_logp is the log p (nats) of the answer's least likely token, given those before it.
     """
     where = paths(settings)
-    path = where.pairs.with_name("request_logps.jsonl")
+    path = _logps_path(settings)
     inputs = [where.dataset, where.sft_checkpoint / "adapter_model.safetensors"]
     with open_artifact(path, make_stamp(settings, *READ), inputs, settings.run.overwrite) as artifact:
         if not artifact.done:

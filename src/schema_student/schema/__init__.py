@@ -24,6 +24,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     accepted      alternatives to the target of a request
     parts         an answer and its target, condition by condition or property by property
     grading       grade(text, schema, target) -> Grade: the one judgement of an answer to a request
+    first_fault   where in its text an answer first goes wrong
     compact       a schema as lines from which its verdicts can be told
     rendering     how a prompt shows a schema
     answers       right answers to a request as texts: its target, and what its alternatives come to

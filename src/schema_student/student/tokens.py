@@ -167,6 +167,18 @@ def encode_completion(tokenizer: Any, completion: str) -> list[int]:
     return [*_encode(tokenizer, completion, add_special_tokens=False), end_of_turn_id(tokenizer)]
 
 
+def encode_until(tokenizer: Any, completion: str, end: int) -> list[int]:
+    """Encode the model's turn up to the token in which the character at `end` begins, or as a whole.
+
+    That token says that what stands before `end` is complete: 3, and not the beginning of 30.
+    """
+    if end >= len(completion):
+        return encode_completion(tokenizer, completion)
+    read = tokenizer(completion, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    kept = sum(start <= end for start, _ in read["offset_mapping"])
+    return list(read["input_ids"][:kept])
+
+
 def _encode(tokenizer: Any, text: str, **options: bool) -> list[int]:
     """Encode a text without the tokenizer's own remark on long ones: its reader says what is too long for what."""
     return list(tokenizer(text, verbose=False, **options)["input_ids"])

@@ -14,6 +14,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     trl_trainers   the same run by trl's SFTTrainer and DPOTrainer
     trl_limits     what trl's trainers cannot do
     stage          the lock of a run's folder, run_config.json
+    averaging      adapters -> their mean
     fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter
     rl             rewards, advantages and losses of policy gradients

@@ -20,8 +20,9 @@ from schema_student.core.setting_groups import PromptSettings
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
-from schema_student.student.loading import attach_lora, load_student
+from schema_student.student.loading import Student, attach_lora, load_student
 from schema_student.student.tokens import TurnsRefused
+from schema_student.training.averaging import publish_mean
 from schema_student.training.batches import Batch, Batches, Row
 from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
 from schema_student.training.distributed import gather
@@ -69,8 +70,11 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     if not is_first_process():
         return {}
     saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
-    facts |= choose_checkpoint(run_dir, saved, bool(validation), settings.sft.sft_checkpoint)
-    publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
+    if settings.sft.sft_average:
+        facts |= average_last(run_dir, saved[-settings.sft.sft_average :], loaded)
+    else:
+        facts |= choose_checkpoint(run_dir, saved, bool(validation), settings.sft.sft_checkpoint)
+        publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
     say_rows(facts, len(train))
@@ -195,6 +199,13 @@ def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool,
     best = min(rows, key=lambda row: row["eval_loss"])
     why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
+
+
+def average_last(run_dir: Path, saved: Sequence[int], loaded: Student) -> dict[str, str]:
+    """Make checkpoint-final of the mean of these steps' checkpoints."""
+    names = [f"checkpoint-{step}" for step in saved]
+    publish_mean([run_dir / name for name in names], [1 / len(names)] * len(names), run_dir, loaded)
+    return {"checkpoint": "checkpoint-final", "why": f"the mean of {', '.join(names)}"}
 
 
 def rendering_of(corpus: Path) -> dict[str, str]:

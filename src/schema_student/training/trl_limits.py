@@ -6,9 +6,14 @@ import importlib.util
 
 from schema_student.core.errors import UserError
 from schema_student.core.processes import process_count
-from schema_student.core.settings import ResolvedSettings
+from schema_student.core.settings import ResolvedSettings, kebab_case
 
-OWN_TERMS = ("dpo_sft_weight", "dpo_positive_weight")  # of our DPO loss
+OWN_TERMS = {
+    "dpo_sft_weight": 0,
+    "anchors_per_pair": 0,
+    "dpo_credit": "whole",
+    "dpo_positive_weight": 0,
+}  # as trl has them
 
 
 def check_trl(settings: ResolvedSettings, aligns: bool = False) -> None:
@@ -22,6 +27,6 @@ def check_trl(settings: ResolvedSettings, aligns: bool = False) -> None:
     controller = settings.beta.beta_controller
     if aligns and controller != "fixed":
         raise UserError(f"trl's DPOTrainer keeps beta fixed, {controller} does not: give --beta-controller fixed")
-    for name in OWN_TERMS if aligns else ():
-        if settings.value(name):
-            raise UserError(f"trl's DPOTrainer has no {name}: give --{name.replace('_', '-')} 0, or --trainer own")
+    for name, theirs in OWN_TERMS.items() if aligns else ():
+        if settings.value(name) != theirs:
+            raise UserError(f"trl's DPOTrainer has no {name}: give --{kebab_case(name)} {theirs}, or --trainer own")

@@ -13,9 +13,10 @@ from schema_student.core.jsonl import Row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process
-from schema_student.core.records import DatasetRow, Pair, read_rows
+from schema_student.core.records import CorpusRow, DatasetRow, Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
+from schema_student.preference.requests import anchors_beside
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student, save_adapter, train_only
 from schema_student.training.alignment.link import publish
@@ -25,11 +26,12 @@ from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import Origin, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
-from schema_student.training.dpo.encoding import encode_pairs
+from schema_student.training.dpo.encoding import add_anchors, encode_pairs
 from schema_student.training.dpo.metrics import TRACE
 from schema_student.training.dpo.objective import DPO
 from schema_student.training.dpo.reference import add_reference_logps, name_reference
 from schema_student.training.dpo.selection import choose_checkpoint, describe_few
+from schema_student.training.fine_tuning import encode_rows
 from schema_student.training.local_workers import launched_count, share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.optimization import Schedule
@@ -69,6 +71,8 @@ def align(
     objective = DPO(batches, rows, validation, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
+    if settings.dpo.anchors_per_pair:
+        add_anchors(objective.rows, _encode_anchors(pairs, loaded, settings), settings.dpo.anchors_per_pair)
     open_to_write(run_dir / TRACE, "a").close()  # a beta that never moved has a trace too: an empty one
     loop = _make_loop(objective, batches, run_dir, share, schedule, origin)
     loop.run()
@@ -109,6 +113,9 @@ def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tal
     """The pairs that can be trained on; raises UserError where there are too few."""
     read = read_rows(pairs, Pair)
     say_template(loaded.tokenizer, read)
+    if settings.dpo.rejected_cut and all(pair.rejected_end is None for pair in read):
+        unknown = "say where their rejected answers go wrong (rejected_end)"
+        raise UserError(f"{pairs} has no pairs that {unknown}, so that they cannot be cut: give --no-rejected-cut")
     rows = encode_pairs(read, loaded.tokenizer, settings, tally, pairs, trees)
     for line in tally.lines():
         log.info(f"  {line}")
@@ -118,6 +125,16 @@ def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tal
         advice = batching.explain_nothing(tally, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
     _check_enough(to_train, settings, pairs)
+    return rows
+
+
+def _encode_anchors(pairs: Path, loaded: Student, settings: ResolvedSettings) -> Sequence[Row]:
+    """The requests that the student answers right, beside its pairs; raises UserError where there are none."""
+    path = anchors_beside(pairs)
+    rows = encode_rows(read_rows(path, CorpusRow), "train", loaded.tokenizer, settings, Tally(), path)
+    if not rows:
+        raise UserError(f"{path} has no request that the student answers right: give --anchors-per-pair 0")
+    log.info(f"  {settings.dpo.anchors_per_pair} anchors a pair, of {len(rows)} requests that it answers right")
     return rows
 
 

@@ -56,7 +56,8 @@ class PairSigns:
             policy = batching.completion_logits(model, batch)
             with self.as_reference():
                 reference = batching.completion_logits(model, batch)
-        rows = zip(policy, reference, batch["completion_ids"], batch["completion_mask"], strict=True)
+        credit = batch.get("credit", batch["completion_mask"][: 2 * len(batch["names"])])
+        rows = zip(policy, reference, batch["completion_ids"], credit, strict=False)  # without anchors
         found = [perturbed_logps(*row, self.epsilon) for row in rows]
         chosen, rejected = torch.tensor(found, dtype=torch.float64, device=policy.device).chunk(2)
         signs = [perturbation_sign(*ratios) for ratios in (chosen - rejected).tolist()]

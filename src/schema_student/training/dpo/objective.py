@@ -18,7 +18,7 @@ from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batch, Batches, Row, inference_mode
 from schema_student.training.distributed import gather, gather_micro_batches
 from schema_student.training.dpo.beta import make_controller
-from schema_student.training.dpo.encoding import collate_pairs, pair_length, pair_sequences, sequence_logps
+from schema_student.training.dpo.encoding import collate_pairs, credited_logps, pair_length, pair_sequences
 from schema_student.training.dpo.epsilon import PairSigns
 from schema_student.training.dpo.feeding import ControllerFeed, Share
 from schema_student.training.dpo.losses import dpo_losses, dpo_margins, positive_margins, sft_losses
@@ -73,18 +73,20 @@ class DPO:
         if ahead:
             self.beta, shares = self.feed.decide(step, *self.look_ahead(batches), names)
         for batch in batches:
-            of_batch, logps_4B = self.margins_of(batch)
+            of_batch, logps_4B, logps_BC = self.margins_of(batch)
             margins.append(of_batch.detach())
             if not ahead and len(margins) == len(batches):
                 self.beta, shares = self.feed.decide(step, margins, (), names)
-            loss = self.pair_losses(batch, of_batch, logps_4B, shares[len(self.logps)]).sum() / step.denominator
+            share = shares[len(self.logps)]
+            loss = self.pair_losses(batch, of_batch, logps_4B, logps_BC, share).sum() / step.denominator
             self.logps.append(logps_4B.detach())
             yield loss
 
-    def margins_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute margins (B,), and policy and reference log p of chosen and rejected (4, B)."""
-        logps_4B = torch.cat([sequence_logps(batch, self.batches), batch["reference_logps"]]).reshape(4, -1)
-        return dpo_margins(*logps_4B), logps_4B
+    def margins_of(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute margins (B,), policy and reference log p of chosen and rejected (4, B), and log p of all tokens."""
+        logps_BC = self.batches.completion_logps(batch)
+        logps_4B = torch.cat([credited_logps(logps_BC, batch), batch["reference_logps"]]).reshape(4, -1)
+        return dpo_margins(*logps_4B), logps_4B, logps_BC
 
     def look_ahead(self, batches: Sequence[Batch]) -> tuple[list[torch.Tensor], list[list[int]]]:
         """Compute the margins of a step's micro-batches, and their pairs' signs where the controller wants them."""
@@ -94,8 +96,10 @@ class DPO:
             margins, signs = zip(*map(self.signs.margins_and_signs, batches), strict=True)
             return list(margins), list(signs)
 
-    def pair_losses(self, batch: Batch, margins: torch.Tensor, logps_4B: torch.Tensor, share: Share) -> torch.Tensor:
-        """Compute the weighted loss of each pair (B,), with the terms that keep chosen answers likely."""
+    def pair_losses(
+        self, batch: Batch, margins: torch.Tensor, logps_4B: torch.Tensor, logps_BC: torch.Tensor, share: Share
+    ) -> torch.Tensor:
+        """Compute the weighted loss of each pair (B,), with the terms that keep right answers likely."""
         betas, weights = share
         settings, (policy_chosen_logps, _, reference_chosen_logps, _) = self.settings.dpo, logps_4B
         if settings.dpo_positive_weight:
@@ -103,9 +107,15 @@ class DPO:
             margins = positive_margins(margins, *chosen, settings.dpo_positive_weight)
         losses = dpo_losses(margins, betas)
         if settings.dpo_sft_weight:
-            tokens = batch["completion_mask"][: len(losses)].sum(-1)
-            losses = losses + settings.dpo_sft_weight * sft_losses(policy_chosen_logps, tokens)
+            losses = losses + settings.dpo_sft_weight * self.right_losses(batch, logps_BC)
         return weights * losses
+
+    def right_losses(self, batch: Batch, logps_BC: torch.Tensor) -> torch.Tensor:
+        """Compute the SFT loss of each pair's chosen answer, and the mean of those of its anchors, added (B,)."""
+        B = len(batch["names"])
+        losses = sft_losses(logps_BC.sum(-1), batch["completion_mask"].sum(-1))
+        anchors = losses[2 * B :]
+        return losses[:B] + anchors.reshape(B, -1).mean(-1) if len(anchors) else losses[:B]
 
     def step_metrics(self, step: Step) -> dict[str, float]:
         """Compute rewards, log-probabilities and beta of the step, and an alarm where chosen answers fall."""

@@ -16,7 +16,7 @@ from schema_student.student.loading import Student
 from schema_student.training.batches import Batches, Row, inference_mode
 from schema_student.training.checkpoints import ADAPTER_FILES
 from schema_student.training.distributed import gather
-from schema_student.training.dpo.encoding import SIDES, collate_pairs, pair_sequences, sequence_logps
+from schema_student.training.dpo.encoding import SIDES, collate_pairs, credited_logps, pair_sequences
 
 NAMED = 8  # bad rows that are named
 
@@ -37,7 +37,10 @@ def add_reference_logps(parts: Sequence[Sequence[Row]], batches: Batches, folder
     in those of the validation, so that the SFT student's margins there are exactly 0.
     """
     rows = [row for part in parts for row in part]
-    sides = [[row["name"], *([row[s].prompt_ids, row[s].completion_ids] for s in SIDES)] for row in rows]
+    sides = [
+        [row["name"], *([row[s].prompt_ids, row[s].completion_ids] for s in SIDES), *row.get("credit", ())]
+        for row in rows
+    ]
     how = [str(batches.autocast), batches.trees, batches.batch_size, batches.batch_tokens]
     path = folder / f"{digest([reference, *how, sides])[:16]}.jsonl"
     found = read_jsonl(path) if path.exists() else []
@@ -57,7 +60,8 @@ def compute_reference_logps(rows: Sequence[Row], batches: Batches) -> list[Row]:
     found: list[Row] = []
     for part in batches.own_batches(rows, list(map(pair_sequences, rows))):
         with inference_mode(batches.student.model):
-            logps = sequence_logps(collate_pairs(part, batches), batches)
+            batch = collate_pairs(part, batches)
+            logps = credited_logps(batches.completion_logps(batch), batch)
         for row, chosen, rejected in zip(part, *logps.chunk(2), strict=True):
             found.append({"name": row["name"], "chosen": float(chosen), "rejected": float(rejected)})
     found = gather(found)

@@ -16,9 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from schema_student.core.errors import UserError
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
+from schema_student.preference.requests import anchors_beside
 from schema_student.student.choice import base_digest, resolve_student, revision_facts
 from schema_student.student.loading import check_adapter
 from schema_student.training.stage import make_run
@@ -48,6 +50,8 @@ def train_dpo(given: AnySettings) -> Path:
     where = paths(settings)
     own = bool(settings.data.data_set)
     dataset = None if own else where.dataset
+    if own and settings.dpo.anchors_per_pair:
+        raise UserError("anchors are of the pipeline's own pairs, not of --data-set: give --anchors-per-pair 0")
     adapter = None if own and not settings.student.adapter else where.sft_checkpoint
     if adapter:
         check_adapter(str(adapter), choice)
@@ -56,7 +60,8 @@ def train_dpo(given: AnySettings) -> Path:
         settings, *DECIDING, *(() if adapter else ("lora",)), base_digest=base, **revision_facts(choice.base)
     )
     weights = adapter / "adapter_model.safetensors" if adapter else None
-    inputs = [path for path in (where.pairs, dataset, weights) if path]
+    anchors = anchors_beside(where.pairs) if settings.dpo.anchors_per_pair else None
+    inputs = [path for path in (where.pairs, anchors, dataset, weights) if path]
 
     def train(run_dir: Path) -> dict[str, Any]:
         from schema_student.training.dpo.alignment import align  # loads torch, which a finished run does not need
