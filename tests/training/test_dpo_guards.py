@@ -8,12 +8,14 @@ import pytest
 import torch
 from training_runs import (
     SHORT,
+    adapter_weights,
+    dataset_rows,
     pair_rows,
     settings_with_pairs,
 )
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_jsonl, read_object, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.training.dpo import beta as betas
 from schema_student.training.dpo import encoding, objective, reference, stage
@@ -117,3 +119,23 @@ def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
         ends.append(sum(row["logps/chosen"] for row in rows[-2:]))
         assert betas.replay_run(paths(settings).dpo_dir) == 6  # the controller is fed the margin itself
     assert ends[1] > ends[0]
+
+
+@pytest.mark.parametrize("trainer", ["own", "trl"])
+def test_a_run_that_makes_the_right_answers_less_likely_stops_and_goes_back(tmp_path, trainer):
+    """Its pairs reject what validation asks for: margins and loss get better all the while."""
+    fixed = {"trainer": trainer, "beta_controller": "fixed", "dpo_sft_weight": 0.0}
+    settings = settings_with_pairs(tmp_path, **{**SHORT, **fixed, "dpo_max_steps": 12, "dpo_learning_rate": 0.03})
+    wrong = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in pair_rows()]
+    write_jsonl(paths(settings).pairs, wrong)
+    head = {**dataset_rows()[0], "split": "validation"}
+    asked = [{**head, "query": f"number {i}", "ast_json": json.dumps({"n": i})} for i in range(8)]
+    write_jsonl(paths(settings).dataset, asked)
+    final = stage.train_dpo(settings)
+    run_dir = paths(settings).dpo_dir
+    config, rows = read_object(run_dir / "run_config.json"), read_jsonl(run_dir / "training_metrics.jsonl")
+    assert config["stopped"].startswith("P(truth) of validation requests fell by ")
+    assert max(row["step"] for row in rows if "loss" in row) == 3  # the first validation after the start
+    assert rows[-2]["eval_loss"] < rows[0]["eval_loss"]
+    before, after = (adapter_weights(folder) for folder in (paths(settings).sft_checkpoint, final))
+    assert config["sft_was_better"] and all(torch.equal(before[name], after[name]) for name in before)

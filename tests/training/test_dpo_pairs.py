@@ -9,6 +9,7 @@ import tiny
 import torch
 from training_runs import SHORT, corpus_rows, killed_in_step, pair_rows, same_run, settings_with_pairs
 
+from schema_student.cli import alignment
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
@@ -166,5 +167,5 @@ def test_what_cannot_be_had_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="no request that the student answers right: give --anchors-per-pair 0"):
         stage.train_dpo(anchored)
     (tmp_path / "prefs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}))
-    with pytest.raises(UserError, match="anchors are of the pipeline's own pairs"):
-        stage.train_dpo(anchored.changed(data_set=str(tmp_path / "prefs.jsonl")))
+    with pytest.raises(SettingsError, match="anchors are of the pipeline's own pairs"):
+        alignment.train_beta_dpo(["--data-set", str(tmp_path / "prefs.jsonl"), "--anchors-per-pair", "1"])

@@ -166,6 +166,8 @@ def train_beta_dpo(argv: Sequence[str]) -> None:
 
 def _align_on_any_data(settings: AnySettings) -> None:
     require_data_set(settings)
+    if settings.dpo.anchors_per_pair:
+        raise SettingsError("anchors are of the pipeline's own pairs, not of --data-set: give --anchors-per-pair 0")
     where = paths(settings)
     stage = partial(train_in_workers, _import_and_align, settings, where.dpo_dir, *DPO_STEP)
     if not make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir]):

@@ -6,19 +6,17 @@ alignment began with where the paired change is CLEAR standard errors above 0, o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.jsonl import Row, read_jsonl
-from schema_student.core.statistics import sign_test, z_of
+from schema_student.core.statistics import z_of
+from schema_student.training.alignment.validation import FEWEST
 from schema_student.training.metrics_log import METRICS
 
 ENOUGH = 300  # requests
 CLEAR, VERY_CLEAR = 2.0, 3.0  # z that is needed with ENOUGH requests, and with fewer
-CHANCE = 0.1  # above it a gain of a few may as well be none
-FEWEST = next(n for n in itertools.count(1) if sign_test(n, 0) <= CHANCE)  # 5: all of them fixed, none broken
 BY = "P(truth) of validation requests"
 
 

@@ -6,16 +6,19 @@ a paired measure it is ten times as sharp as greedy verdicts, and a hundred time
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from schema_student.core.jsonl import Row
-from schema_student.core.statistics import paired_change
+from schema_student.core.statistics import paired_change, sign_test
 from schema_student.student.reading import Reading, read_answers
 from schema_student.training.batches import Batches
 from schema_student.training.distributed import gather, own_share
 
 READ_AT_ONCE = 32  # requests in a batch
+CHANCE = 0.1  # above it a change of a few requests may as well be none
+FEWEST = next(n for n in itertools.count(1) if sign_test(n, 0) <= CHANCE)  # 5: all of them the one way, none the other
 
 
 class Validation:
@@ -38,7 +41,7 @@ class Validation:
         self.start = self.start or now
         change, error = paired_change([p for p, _ in now], [p for p, _ in self.start])
         both = list(zip((greedy for _, greedy in now), (greedy for _, greedy in self.start), strict=True))
-        fallen = change < -self.stop * error
+        fallen = len(now) >= FEWEST and change < -self.stop * error
         self.fallen = f"P(truth) of validation requests fell by {-change:.4f} +- {error:.4f}" if fallen else ""
         return {
             "eval_requests": len(now),

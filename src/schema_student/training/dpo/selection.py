@@ -13,7 +13,8 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.statistics import sign_test
-from schema_student.training.alignment.selection import CHANCE, FEWEST, choose_by_reading, chosen, read_validations
+from schema_student.training.alignment.selection import choose_by_reading, chosen, read_validations
+from schema_student.training.alignment.validation import CHANCE, FEWEST
 
 
 def describe_few(requests: int, pairs: int) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.errors import UserError
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
@@ -50,8 +49,6 @@ def train_dpo(given: AnySettings) -> Path:
     where = paths(settings)
     own = bool(settings.data.data_set)
     dataset = None if own else where.dataset
-    if own and settings.dpo.anchors_per_pair:
-        raise UserError("anchors are of the pipeline's own pairs, not of --data-set: give --anchors-per-pair 0")
     adapter = None if own and not settings.student.adapter else where.sft_checkpoint
     if adapter:
         check_adapter(str(adapter), choice)
@@ -60,7 +57,7 @@ def train_dpo(given: AnySettings) -> Path:
         settings, *DECIDING, *(() if adapter else ("lora",)), base_digest=base, **revision_facts(choice.base)
     )
     weights = adapter / "adapter_model.safetensors" if adapter else None
-    anchors = anchors_beside(where.pairs) if settings.dpo.anchors_per_pair else None
+    anchors = anchors_beside(where.pairs) if settings.dpo.anchors_per_pair and not own else None
     inputs = [path for path in (where.pairs, anchors, dataset, weights) if path]
 
     def train(run_dir: Path) -> dict[str, Any]:
