@@ -168,9 +168,9 @@ def test_requests_that_would_be_answered_always_or_never_right_are_left_out(stud
     monkeypatch.setattr(sampled, "read_rows_of", lambda rows, batches: [Reading(p, 0.0, 0) for p in likelihoods])
     settings = student.changed(rl_least_p=0.02, rl_most_p=0.98)
     kept = sampled.select_prompts(alignment_of(settings, tmp_path))
-    assert [row["name"] for row in kept] == ["2", "3"]
+    assert [row["name"] for row in kept] == ["1", "2", "3", "4"]
     with pytest.raises(UserError, match="all requests would be answered alike"):
-        sampled.select_prompts(alignment_of(settings.changed(rl_least_p=0.95), tmp_path))
+        sampled.select_prompts(alignment_of(settings.changed(rl_least_p=0.97, rl_most_p=0.975), tmp_path))
 
 
 def test_a_known_request_of_the_tests_is_not_sampled_and_answers_that_are_known_are_read(student, tmp_path):

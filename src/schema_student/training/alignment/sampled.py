@@ -34,13 +34,13 @@ READ_AT_ONCE = 32  # requests in a batch
 
 def select_prompts(alignment: Alignment) -> list[Row]:
     """Select the requests to sample as rows {prompt, answers, name, key}; raises UserError where there is none."""
-    rows = sampled_rows(alignment)
-    own = alignment.settings.rl
+    rows, own = sampled_rows(alignment), alignment.settings.rl
+    if (own.rl_least_p, own.rl_most_p) == (0, 1):  # reading would leave none out
+        return rows
     known = [row for row in rows if row["answers"]]
     readings = dict(zip(map(id, known), read_rows_of(known, alignment.batches), strict=True))
-    kept = [
-        row for row in rows if id(row) not in readings or own.rl_least_p < readings[id(row)].p_truth < own.rl_most_p
-    ]
+    out = {row for row, read in readings.items() if not own.rl_least_p <= read.p_truth <= own.rl_most_p}
+    kept = [row for row in rows if id(row) not in out]
     log.info(f"  {len(kept)} of {len(rows)} requests to sample, {len(known)} with a known answer that was read")
     if not kept:
         raise UserError("all requests would be answered alike: give --requests others, or --rl-least-p 0 --rl-most-p 1")
