@@ -28,7 +28,7 @@ NUMBER_WORDS = {
     **{"quatre": 4, "cinq": 5, "sept": 7, "huit": 8, "neuf": 9, "dix": 10, "douze": 12, "vingt": 20, "cent": 100},
     **{"mille": 1000, "demi": 0.5, "pi": 3.14159, "noon": 12, "midnight": 0},
 }
-ONE = re.compile(r"\b(an?|the|one|single|best|top|most|latest|next|last|highest|largest|un|une|le|la)\b")
+ONE = re.compile(r"\b(an?|one|single|best|top|most|latest|next|last|highest|largest|un|une)\b")
 SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "thousand": 1e3, "million": 1e6, "billion": 1e9, "hundred": 1e2, "mille": 1e3}
 FACTORS = (10, 100, 1000, 60, 3600, 24, 7, 12, 30, 52, 365, 1e6)  # between units of length, mass, time
 PERIODS = (1, 7, 12, 14, 28, 30, 31, 52, 365)  # what a day, a week, a month and a year are in each other
