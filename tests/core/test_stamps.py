@@ -56,6 +56,7 @@ def stubbed(monkeypatch):
     stubs = {"open_artifact": stop, "make_run": stop, "resolve_teacher": teacher, "choose_student": student}
     stubs["resolve_student"] = lambda settings: (student(settings), resolve_auto(settings, "embedded"))
     stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
+    stubs["identify_endpoint"] = lambda there: {"model": "", **there.model_dump()}
     stubs |= {"check_tracker": lambda settings: None, "check_trl": lambda *given, **more: None}
     for module in (
         domains,
@@ -142,6 +143,7 @@ TEACHER = (*GROUPS["teacher"].model_fields, *GROUPS["answers"].model_fields)
 BATCH = ("eval_batch_size",)  # an answer does not depend on what shares its batch
 ROOM = ("max_seq_length",)  # that the base is loaded with
 FITTING = ("base_model", "max_seq_length", "max_new_tokens")  # which prompts are said to be too long
+ENDPOINT = ("endpoint_kind", "endpoint_model")  # of an endpoint that is named
 STUDENT = ("base_model", *GROUPS["loading"].model_fields, "max_new_tokens")
 CASES = {
     "domains": ("domains", {}, ()),
@@ -149,8 +151,13 @@ CASES = {
     "dataset": ("generate", {"pair_queries": 4}, ("pair_prompts", "schema_rendering", *FITTING)),  # "auto" pair_queries
     "corpus": ("corpus", {}, FITTING),
     "sft": ("train", {}, ()),
-    "evaluation": ("evaluate", {}, ()),
-    "evaluation without a teacher": ("evaluate", {"judge_valid": False}, TEACHER),
+    "evaluation": ("evaluate", {}, ENDPOINT),
+    "evaluation without a teacher": ("evaluate", {"judge_valid": False}, (*TEACHER, *ENDPOINT)),
+    "evaluation of a served student": (
+        "evaluate",
+        {"endpoint": "here"},
+        ("base_model", "eval_batch_size", *GROUPS["loading"].model_fields),
+    ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
     **{name: (name, {}, ()) for name in RECIPES},

@@ -8,7 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     evaluation     evaluate, pairwise, judge, report, compare, pretty
     deploy         export, parity
     asked_student  which adapter a verb asks, and how
-    serving        serve
+    serving        serve, smoke
     ask            ask: one request, or many
     chat           chat: a conversation at a terminal, or lines of a pipe
     pipeline       run: all stages from nothing to a report

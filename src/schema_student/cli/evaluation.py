@@ -35,6 +35,7 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student base
     schema-student evaluate --adapter outputs/student_runs/student/checkpoint-final
     schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
+    schema-student evaluate --run mine --endpoint http://127.0.0.1:8000      # a served student, as RUN-endpoint-...
     schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
     """
     settings = load_settings(argv, evaluate.__doc__, "evaluate")

@@ -93,6 +93,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "export": deploy.export,
     "parity": deploy.parity,
     "serve": serving.serve,
+    "smoke": serving.smoke,
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,

@@ -1,4 +1,4 @@
-"""Define the verbs of a served student: serve."""
+"""Define the verbs of a served student: serve; smoke, which tries whether one is well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from schema_student.cli.asked_student import read_asked_student
 from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import Own
+from schema_student.core.flags import Own, load_settings
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.settings import Settings
@@ -71,6 +71,29 @@ def serve(argv: Sequence[str]) -> None:
         arguments.max_seconds,
     )
     serve_student(student, serving, taken, Path(settings.run.output_dir))
+
+
+def smoke(argv: Sequence[str]) -> None:
+    """Try whether a served student is well: its health, its models, three requests judged; ends with 1 where not.
+
+    schema-student smoke --endpoint http://127.0.0.1:8000
+    schema-student smoke --endpoint http://127.0.0.1:11434 --endpoint-kind ollama --endpoint-model mine
+
+    A key is taken from OPENAI_API_KEY, or OLLAMA_API_KEY.
+    """
+    settings = load_settings(argv, smoke.__doc__, "smoke")
+    if not settings.endpoint.endpoint:
+        raise SettingsError("give --endpoint the address of a server")
+    if dry_run(settings, reads=[], writes=[]):
+        return
+
+    from schema_student.deploy.smoke import try_endpoint
+
+    tried = try_endpoint(settings)
+    for line in tried.lines:
+        log.info(line)
+    if not tried.healthy:
+        raise SystemExit(1)
 
 
 def _find_key(variable: str, host: str) -> str:

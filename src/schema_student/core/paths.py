@@ -145,9 +145,21 @@ def evaluated(settings: AnySettings) -> tuple[str, str]:
 
     An evaluation by constrained decoding, and one of extra tests, has a name of its own: they may stand side by side.
     """
+    if settings.endpoint.endpoint:
+        return _name_endpoint(settings), ""
     name, adapter = _named_student(settings)
     constrained = "-constrained" if settings.evaluated.decoding == "constrained" else ""
     return f"{name}{constrained}{EXTRA if settings.evaluated.eval_extra else ''}", adapter
+
+
+def _name_endpoint(settings: AnySettings) -> str:
+    """Name the evaluation of a served student after its model, else its address."""
+    asked, there = settings.evaluated, settings.endpoint
+    if asked.eval_student != "auto" or settings.student.adapter:
+        raise SettingsError("--endpoint is a student of its own: leave --eval-student and --adapter out")
+    if asked.decoding != "free":
+        raise SettingsError("--endpoint: it decodes as it was started to; leave --decoding out")
+    return f"{resolve_run(settings)}-endpoint-{clean_name(there.endpoint_model or there.endpoint.split('://')[-1])}"
 
 
 def _named_student(settings: AnySettings) -> tuple[str, str]:

@@ -689,5 +689,15 @@ class ParitySettings(Group):
     parity_threshold: Share = setting(
         "least share of answers that are the adapter's (merged, F16), or of the same verdict (quantized, an endpoint)"
     )
-    endpoint: str = setting('address of an OpenAI-compatible server of the student to compare as well; "" = none')
+
+
+class EndpointSettings(Group):
+    """Where a student is served."""
+
+    section = "endpoint"
+
+    endpoint: str = setting('address of a server of the student; "" = none')
+    endpoint_kind: Literal["openai", "ollama"] = setting(
+        "what it speaks: OpenAI's API (schema-student serve, vLLM, llama.cpp) or Ollama's"
+    )
     endpoint_model: str = setting('its model; "" = the only one that it has')

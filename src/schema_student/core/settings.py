@@ -86,6 +86,7 @@ class AnySettings:
     compare: groups.CompareSettings
     export: groups.ExportSettings
     parity: groups.ParitySettings
+    endpoint: groups.EndpointSettings
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, as a configuration file holds them, without flags and without passwords."""

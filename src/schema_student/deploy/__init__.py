@@ -14,9 +14,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ollama           a GGUF file and its Modelfile
     vllm             a folder and its command line
     card             README.md of an export
-    endpoint         an OpenAI-compatible server's answers
     targets          places where the student is, and their answers as rows
     parity           the adapter, its exports and an endpoint side by side
+    smoke            whether a served student is well
     serving          a student behind OpenAI's chat API
     export           each kind made beside, loaded back, tried, then put in its place
 """

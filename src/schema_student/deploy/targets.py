@@ -18,11 +18,12 @@ from schema_student.core.files import make_folder
 from schema_student.core.jsonl import Row, read_jsonl
 from schema_student.core.log import log
 from schema_student.core.names import clean_name
+from schema_student.core.setting_groups import EndpointSettings
 from schema_student.core.settings import AnySettings, ResolvedSettings, default_settings
 from schema_student.core.stamps import digest
-from schema_student.deploy.endpoint import ask_endpoint
 from schema_student.deploy.llamacpp import has_llamacpp, serve_gguf
 from schema_student.deploy.trial import BATCH, TrialPrompt, grade_answer
+from schema_student.evaluation.endpoint import open_endpoint
 from schema_student.student import decoding
 from schema_student.student.bases.gguf_header import read_header
 from schema_student.student.generation import find_stop_ids
@@ -70,8 +71,8 @@ def find_targets(given: AnySettings, asked: ResolvedSettings, folder: Path) -> I
             yield Target(name, exact, ask, digest(path), "xllamacpp")
         else:
             log.warning(f"{path} is left out: xllamacpp is not installed (pip install 'schema-student[llamacpp]')")
-    if url := given.parity.endpoint:
-        yield Target(url, False, partial(_ask_endpoint, url, given.parity.endpoint_model, asked))
+    if url := given.endpoint.endpoint:
+        yield Target(url, False, partial(_ask_endpoint, given.endpoint, asked))
 
 
 def hear(
@@ -131,6 +132,8 @@ def _ask_gguf(path: Path, asked: ResolvedSettings, prompts: Sequence[TrialPrompt
             yield Heard(read, done.text, done.ids)
 
 
-def _ask_endpoint(url: str, model: str, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> list[Heard]:
-    replies = ask_endpoint(url, model, [prompt.text for prompt in prompts], asked)
-    return [Heard(reply.prompt_tokens, reply.content) for reply in replies]
+def _ask_endpoint(given: EndpointSettings, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> list[Heard]:
+    texts, most = [prompt.text for prompt in prompts], asked.generation.max_new_tokens
+    with open_endpoint(given) as endpoint:
+        found = endpoint.ask(texts, most, asked.length.max_seq_length)
+        return [Heard(heard.reply.prompt_tokens, heard.reply.content) for heard in found]

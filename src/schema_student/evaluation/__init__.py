@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     degeneration  answers that are empty, repeating or far too long
     rates         verdict rows -> rates with Wilson intervals
+    endpoint      a served student's answers
     verdicts      answers -> verdict rows: graded, then judged by the teacher
     evaluate      a student answers the test prompts, each answer is judged
     pairwise      two adapters, prompt by prompt, compared by the teacher

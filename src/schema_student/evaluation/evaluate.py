@@ -9,8 +9,9 @@ The same prompts, decoding (greedy) and judge for every student, so that base, S
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,19 @@ from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
+from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
 from schema_student.evaluation.rates import print_summary, summarize
-from schema_student.evaluation.verdicts import ask_teacher, complete, grade_completion
+from schema_student.evaluation.verdicts import Completion, ask_teacher, complete, complete_there, grade_completion
 from schema_student.schema.prompts import warn_by_heart
-from schema_student.student.choice import base_digest, resolve_student, revision_facts
+from schema_student.student.choice import StudentChoice, base_digest, resolve_student, revision_facts
 from schema_student.student.loading import Student, check_adapter, load_student
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 from schema_student.teacher.client import open_teacher
 
 DECIDING = ("prompt", "verdict", "loading", "length", "generation", "decoding", "eval")  # groups of settings
+SERVED = ("prompt", "verdict", "length", "generation", "eval")  # and of a served student
 BY_TEACHER = ("answers",)  # and further ones where the teacher judges
+Complete = Callable[[Sequence[DatasetRow], ResolvedSettings, Progress], list[Completion]]
 BATCHES = 8  # whose rows are written at once, each making room for the next: what a kill can cost
 
 
@@ -52,10 +56,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
     teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
-    stamp = make_stamp(settings, *DECIDING, *(BY_TEACHER if teacher else ()), base_digest=base_digest(choice.base))
-    stamp |= revision_facts(choice.base)
-    stamp["settings"]["decoding"] = settings.evaluated.decoding
-    stamp["settings"]["teacher"] = teacher.stamp if teacher else None
+    stamp, student = _stamp(settings, choice, teacher)
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
@@ -67,7 +68,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
                 log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
                 further = read_rows(same, EvaluationRow)[len(rows) :]
             elif len(rows) < len(requests):
-                log.info(f"evaluation of {name}: {choice.name}, {adapter or 'no adapter'}")
+                log.info(f"evaluation of {name}: {student['student']}, {adapter or 'no adapter'}")
                 further = _answer(requests, len(rows), settings, adapter, teacher)
             for row in further:
                 artifact.append(row.as_json())
@@ -75,8 +76,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         facts = {
             "run": resolve_run(settings),
             "name": name,
-            "student": choice.name,
-            "base": choice.base,
+            **student,
             "adapter": adapter or None,
             "schema_rendering": settings.prompt.schema_rendering,
             "decoding": settings.evaluated.decoding,
@@ -87,6 +87,24 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             print_summary(name, summarize(rows))
         _write_summary(summary, {**facts, **summarize(rows)}, artifact.done)
     return summary
+
+
+def _stamp(
+    settings: ResolvedSettings, choice: StudentChoice, teacher: TeacherChoice | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the answers, and what the summary says of the student: a local one, or one that is served."""
+    by_teacher = BY_TEACHER if teacher else ()
+    if url := settings.endpoint.endpoint:
+        served = identify_endpoint(settings.endpoint)
+        stamp = make_stamp(settings, *SERVED, *by_teacher, endpoint=served)
+        student = {"student": f"{served['model']} at {url}", "base": None}
+    else:
+        stamp = make_stamp(settings, *DECIDING, *by_teacher, base_digest=base_digest(choice.base))
+        stamp |= revision_facts(choice.base)
+        student = {"student": choice.name, "base": choice.base}
+    stamp["settings"]["decoding"] = settings.evaluated.decoding
+    stamp["settings"]["teacher"] = teacher.stamp if teacher else None
+    return stamp, student
 
 
 def _write_summary(path: Path, found: dict[str, Any], was_done: bool) -> None:
@@ -133,6 +151,19 @@ def _check_constraints(student: Student, requests: Sequence[DatasetRow]) -> None
             raise UserError(f"{schema_id}: {error}; take --decoding free") from None
 
 
+@contextmanager
+def _open_student(settings: ResolvedSettings, adapter: str, requests: Sequence[DatasetRow]) -> Iterator[Complete]:
+    """Open who answers: a student that is loaded here, or one that is served."""
+    if settings.endpoint.endpoint:
+        with open_endpoint(settings.endpoint) as endpoint:
+            yield partial(complete_there, endpoint)
+        return
+    student = load_student(settings, adapter=adapter or None)
+    if settings.evaluated.decoding == "constrained":
+        _check_constraints(student, requests)
+    yield partial(complete, student)
+
+
 def _answer(
     requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, adapter: str, choice: TeacherChoice | None
 ) -> Iterator[EvaluationRow]:
@@ -140,20 +171,18 @@ def _answer(
 
     What a kill cuts is decoded again from its first row on: the same company, the same rounding, the same rows.
     """
-    student = load_student(settings, adapter=adapter or None)
-    if settings.evaluated.decoding == "constrained":
-        _check_constraints(student, requests)
     size = BATCHES * int(settings.decoding.eval_batch_size)
     begins = range(done - done % size, len(requests), size)
     begun = min(begins, default=0)
     with ExitStack() as stack:
+        complete_batch = stack.enter_context(_open_student(settings, adapter, requests))
         teacher = stack.enter_context(open_teacher(settings, choice)) if choice else None
         bar = stack.enter_context(
             Progress(total=len(requests), initial=begun, desc="  answers", unit="answer", smoothing=0)
         )
         for begin in begins:
             batch = requests[begin : begin + size]
-            written = complete(student, batch, settings, bar)
+            written = complete_batch(batch, settings, bar)
             strip = settings.verdict.strip_fences
             graded = [grade_completion(*pair, strip) for pair in zip(batch, written, strict=True)]
             graded = ask_teacher(graded, teacher) if teacher else graded

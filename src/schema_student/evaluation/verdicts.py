@@ -11,6 +11,7 @@ from schema_student.core.jsonl import Row
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.core.settings import ResolvedSettings
+from schema_student.evaluation.endpoint import Endpoint
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
@@ -71,6 +72,20 @@ def complete(
             changes = answer.mask_changes if constrained else None
             seconds, truncated = round(answer.seconds, 4), not answer.finished
             written.append(Completion(prompt, answer.text, answer.tokens, seconds, truncated, mask_changes=changes))
+    return written
+
+
+def complete_there(
+    endpoint: Endpoint, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
+) -> list[Completion]:
+    """Complete each request by a served student, with the same prompts."""
+    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
+    written = []
+    heard = endpoint.ask(prompts, settings.generation.max_new_tokens, settings.length.max_seq_length)
+    for prompt, each in zip(prompts, heard, strict=True):
+        reply, seconds = each.reply, round(each.seconds, 4)
+        written.append(Completion(prompt, reply.content, reply.answer_tokens, seconds, each.cut, each.fault))
+        bar.update()
     return written
 
 

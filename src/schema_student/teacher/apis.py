@@ -156,7 +156,9 @@ class OllamaServer:
                 raise MissingFault(error.what, f"{error.advice}; `ollama pull {model}` gets it") from None
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            raise CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
+            cut = CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
+            cut.reply = reply
+            raise cut
         return reply
 
     def _read(self, parts: Iterable[Any]) -> tuple[Reply, str | None]:
