@@ -130,6 +130,7 @@ MANNER = (
     "overwrite",
     "dry_run",
     "report_to",
+    "answer_all",
     "push_to_hub",
     "hub_public",
     "ollama_create",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from alignment_runs import settings_with_requests
+from training_runs import adapter_weights, killed_in_step, same_run
 
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import final_adapter, paths
-from schema_student.training.alignment import selection, stage
+from schema_student.student.reading import Reading
+from schema_student.training import chain
+from schema_student.training.alignment import selection, stage, validation
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +36,54 @@ def test_a_link_leaves_what_sft_leaves_and_says_what_it_began_with(aligned):
     meta = read_json(run_dir.with_name(f"{run_dir.name}.meta.json"))
     assert set(meta["inputs"]) == {"d_03_dataset.jsonl", "adapter_model.safetensors"}
     assert final_adapter(aligned) == str(run_dir / "checkpoint-final")
+
+
+def test_a_killed_link_goes_on_to_the_same_adapter(aligned, tmp_path, monkeypatch):
+    settings = settings_with_requests(tmp_path)
+    with killed_in_step(monkeypatch, 5):
+        stage.train_link("expected_reward", settings)
+    stage.train_link("expected_reward", settings)
+    same_run(*(paths(each).link_dir("expected_reward") for each in (aligned, settings)))
+
+
+def test_a_fall_of_the_likelihood_of_right_answers_stops_it_and_the_student_before_is_kept(aligned, tmp_path):
+    settings = settings_with_requests(
+        tmp_path, expected_reward_learning_rate=0.5, expected_reward_eval_every=1, expected_reward_max_steps=9
+    )
+    stage.train_link("expected_reward", settings)
+    run_dir = paths(settings).link_dir("expected_reward")
+    config = read_json(run_dir / "run_config.json")
+    assert config["stopped"].startswith("P(truth) of validation requests fell by") and config["sft_was_better"]
+    steps = [row["step"] for row in read_jsonl(run_dir / "training_metrics.jsonl") if "loss" in row]
+    assert len(steps) < 9
+    kept, before = (adapter_weights(each) for each in (run_dir / "checkpoint-final", paths(settings).sft_checkpoint))
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+
+
+def test_a_fall_within_its_error_stops_nothing(monkeypatch):
+    def reads(*p_truth):
+        return [Reading(p, -0.1, 0) for p in p_truth]
+
+    validator = validation.Validation(None, [{"key": "s", "answers": []}] * 4, stop=2.0)
+    found = iter([reads(0.5, 0.6, 0.7, 0.8), reads(0.4, 0.7, 0.6, 0.8), reads(0.4, 0.5, 0.6, 0.69)])
+    monkeypatch.setattr(validation.Validation, "_read", lambda self: next(found))
+    first, noisy, fallen = (validator.read() | {"fallen": validator.fallen} for _ in range(3))
+    assert (first["fallen"], noisy["fallen"]) == ("", "") and first["eval_p_truth"] == pytest.approx(0.65)
+    assert noisy["eval_p_truth_change"] == pytest.approx(-0.025) and noisy["eval_p_truth_error"] > 0.04
+    assert fallen["fallen"] == "P(truth) of validation requests fell by 0.1025 +- 0.0025"
+    again = validation.Validation(None, [], stop=2.0)
+    again.load_state_dict(validator.state_dict())
+    assert again.fallen == validator.fallen and again.start == validator.start
+
+
+def test_links_begin_with_the_adapter_of_the_link_before(tmp_path):
+    settings = settings_with_requests(tmp_path, align=["expected_reward", "dpo"])
+    where = paths(settings)
+    first, second = chain.links_of(settings)
+    assert (first.name, second.name) == ("expected_reward", "dpo")
+    assert paths(first.settings).sft_checkpoint == where.sft_checkpoint
+    assert paths(second.settings).sft_checkpoint == where.link_checkpoint("expected_reward")
+    assert paths(second.settings).dpo_dir == where.dpo_dir and paths(second.settings).pairs == where.pairs
+    assert chain.begin_with(settings, "dpo").student.adapter == str(where.link_checkpoint("expected_reward"))
+    own = settings.changed(adapter=str(where.sft_checkpoint))
+    assert chain.begin_with(own, "dpo") == own

@@ -37,6 +37,9 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
     schema-student evaluate --run mine --endpoint http://127.0.0.1:8000      # a served student, as RUN-endpoint-...
     schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
+    schema-student evaluate --eval-student sft --eval-extra         # the requests of generate --extra-tests
+
+    Of each request the right answers are read first; what greedy decoding would write then for sure is not written.
     """
     settings = load_settings(argv, evaluate.__doc__, "evaluate")
     if settings.evaluated.eval_student != "aligned":
@@ -62,7 +65,8 @@ def _evaluate_one(settings: Settings) -> Path | None:
     """Evaluate by one kind of decoding; returns evaluation_summary.json, None for a dry run."""
     where = paths(settings)
     name, adapter = evaluated(settings)
-    reads = [where.dataset, *([Path(adapter)] if adapter else [])]
+    dataset = where.extra_tests if settings.evaluated.eval_extra else where.dataset
+    reads = [dataset, *([Path(adapter)] if adapter else [])]
     if not make(lambda: _evaluate(settings, name, adapter), settings, reads=reads, writes=[where.eval_dir(name)]):
         return None
     summary = where.eval_dir(name) / "evaluation_summary.json"

@@ -299,6 +299,8 @@ class EvaluationRow(Record):
     tokens: int = 0
     seconds: float = 0.0
     mask_changes: int | None = field(default=None, metadata=OPTIONAL)  # tokens, of constrained decoding
+    read: bool = False  # the answer is known by reading, and was not written
+    p_truth: float | None = None  # likelihood of all right answers
 
 
 def prompt_key(row: DatasetRow | EvaluationRow) -> tuple[str, str, str, str]:

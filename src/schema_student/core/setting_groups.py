@@ -340,6 +340,9 @@ class EvaluatedSettings(Group):
         "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align"
     )
     eval_extra: bool = setting("answer the requests of generate --extra-tests instead, as an evaluation NAME-extra")
+    answer_all: bool = setting(
+        "write every answer, also those that reading the right ones shows to be written: the same verdicts, later"
+    )
     decoding: Literal["free", "constrained", "both"] = setting(
         "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
     )

@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     degeneration  answers that are empty, repeating or far too long
     rates         verdict rows -> rates with Wilson intervals
     endpoint      a served student's answers
+    completions   right answers read, and what that leaves open written
     verdicts      answers -> verdict rows: graded, then judged by the teacher
     evaluate      a student answers the test prompts, each answer is judged
     pairwise      two adapters, prompt by prompt, compared by the teacher

@@ -1,7 +1,8 @@
 """Evaluate a student: answer the test requests, judge each answer -> a row a prompt, and a summary with intervals.
 
 Reads the test splits of d_03; writes student_runs/eval/NAME/: evaluation_results.jsonl and evaluation_summary.json.
-The same prompts, decoding (greedy) and judge for every student, so that base, SFT and DPO stand side by side.
+The same prompts, decoding (greedy) and judge for every student, so that base, SFT and each link stand side by side.
+With eval_extra the requests are those of d_03_extra_tests.jsonl.
 
     evaluate_student(settings, "student-sft", "outputs/student_runs/student/checkpoint-final")
 """
@@ -25,9 +26,10 @@ from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
+from schema_student.evaluation.completions import Completion, complete, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
 from schema_student.evaluation.rates import print_summary, summarize
-from schema_student.evaluation.verdicts import Completion, ask_teacher, complete, complete_there, grade_completion
+from schema_student.evaluation.verdicts import ask_teacher, grade_completion
 from schema_student.schema.prompts import warn_by_heart
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student, revision_facts
 from schema_student.student.loading import Student, check_adapter, load_student
@@ -51,7 +53,8 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     summary = results.with_name("evaluation_summary.json")
-    inputs = [where.dataset]
+    dataset = where.extra_tests if settings.evaluated.eval_extra else where.dataset
+    inputs = [dataset]
     if adapter:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
@@ -60,7 +63,7 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
-            requests = read_requests(where.dataset, settings.eval.eval_splits, settings.eval.eval_limit)
+            requests = read_requests(dataset, settings.eval.eval_splits, settings.eval.eval_limit)
             warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
             same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, artifact.stamp)
             further: Iterable[EvaluationRow] = ()

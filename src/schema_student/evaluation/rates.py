@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,12 +38,17 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
         "wrong_but_valid_rate": _share(rows, wrong),
         "refusal_precision": _share([row for row in refusable if row.refused], lambda row: row.should_refuse),
         "refusal_recall": _share([row for row in refusable if row.should_refuse], lambda row: row.refused),
+        "p_truth": _mean([row.p_truth for row in rows if row.p_truth is not None]),
         "by_schema": {"semantic_pass_rate": _by_schema(rows)},
         "truncated": sum(row.truncated for row in rows),
         "fences_stripped": sum(row.fences_stripped for row in rows),
         "prompts_too_long": sum(row.too_long for row in rows),
         "teacher_errors": sum(row.teacher_error is not None for row in rows),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(math.fsum(values) / len(values), 6) if values else None
 
 
 def _by_schema(rows: Sequence[EvaluationRow]) -> Row:
@@ -79,12 +85,14 @@ def measure_fields(rows: Iterable[EvaluationRow]) -> dict[str, Row]:
 def measure_speed(rows: Sequence[EvaluationRow]) -> Row:
     """Compute tokens, seconds and tokens per second: of all answers, and of single ones by percentile.
 
-    An answer's seconds are its share of those of the batch that it was decoded in.
+    An answer's seconds are its share of those of the batch that it was decoded in; those that were read do not count.
     """
+    count, rows = len(rows), [row for row in rows if not row.read]
     seconds, tokens = sum(row.seconds for row in rows), sum(row.tokens for row in rows)
     a_second = round(tokens / seconds, 1) if seconds else None
     timed = [row for row in rows if row.seconds and row.tokens]
     speed: Row = {"tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": a_second}
+    speed["read"] = count - len(rows)
     speed["seconds_percentiles"] = _percentiles([row.seconds for row in timed], 3)
     speed["tokens_per_second_percentiles"] = _percentiles([row.tokens / row.seconds for row in timed], 1)
     speed["tokens_percentiles"] = _percentiles([row.tokens for row in timed], 0)
@@ -149,4 +157,8 @@ def print_summary(name: str, summary: Row) -> None:
     odd = ("truncated", "prompts_too_long", "teacher_errors", "fences_stripped")
     counts = {key.replace("_", " "): summary["overall"][key] for key in odd}
     said = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
+    if (p_truth := summary["overall"]["p_truth"]) is not None:
+        log.info(
+            f"P(truth) {p_truth:.1%}, the likelihood of right answers; {summary['speed']['read']} known by reading"
+        )
     log.info(f"{summary['speed']['tokens_per_second'] or 0:,.0f} tokens/s" + (f"; {said}" if said else ""))

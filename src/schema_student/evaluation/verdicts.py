@@ -8,35 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from schema_student.core.jsonl import Row
-from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow
-from schema_student.core.settings import ResolvedSettings
-from schema_student.evaluation.endpoint import Endpoint
+from schema_student.evaluation.completions import Completion
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.grading import Grade, grade
 from schema_student.schema.parts import compare_parts, name_part
-from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.query_dsl import is_query_dsl, is_refusal
 from schema_student.schema.ranks import NOT_JSON, RIGHT, VALID
-from schema_student.student.loading import Student
-from schema_student.student.tokens import encode_prompt
 from schema_student.teacher.client import Teacher
 from schema_student.teacher.faults import TeacherFailure
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a student wrote to a prompt; `fault` where the prompt was too long to be answered."""
-
-    prompt: str
-    text: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    truncated: bool = False
-    fault: str | None = None
-    mask_changes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,47 +28,6 @@ class Graded:
     row: EvaluationRow
     request: DatasetRow
     value: Any
-
-
-def complete(
-    student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
-) -> list[Completion]:
-    """Complete each request, greedily, eval_batch_size at once; held to its schema by constrained decoding."""
-    from schema_student.student.generation import generate
-
-    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
-    room = settings.length.max_seq_length - settings.generation.max_new_tokens
-    lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
-    short = [i for i, length in enumerate(lengths) if length <= room]
-    constrained = settings.evaluated.decoding == "constrained"
-    schemas = [batch[i].schema for i in short] if constrained else None
-    size, budget = int(settings.decoding.eval_batch_size), settings.generation.max_new_tokens
-    answers = iter(generate(student, [prompts[i] for i in short], budget, size, progress=bar, schemas=schemas))
-    written = []
-    for prompt, length in zip(prompts, lengths, strict=True):
-        if length > room:
-            bar.update()
-            written.append(Completion(prompt, fault=f"the prompt has {length} tokens, of {room} that fit"))
-        else:
-            (answer,) = next(answers)
-            changes = answer.mask_changes if constrained else None
-            seconds, truncated = round(answer.seconds, 4), not answer.finished
-            written.append(Completion(prompt, answer.text, answer.tokens, seconds, truncated, mask_changes=changes))
-    return written
-
-
-def complete_there(
-    endpoint: Endpoint, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
-) -> list[Completion]:
-    """Complete each request by a served student, with the same prompts."""
-    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
-    written = []
-    heard = endpoint.ask(prompts, settings.generation.max_new_tokens, settings.length.max_seq_length)
-    for prompt, each in zip(prompts, heard, strict=True):
-        reply, seconds = each.reply, round(each.seconds, 4)
-        written.append(Completion(prompt, reply.content, reply.answer_tokens, seconds, each.cut, each.fault))
-        bar.update()
-    return written
 
 
 def grade_completion(request: DatasetRow, written: Completion, strip_fences: bool) -> Graded:
@@ -126,6 +67,8 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         tokens=written.tokens,
         seconds=written.seconds,
         mask_changes=written.mask_changes,
+        read=written.read,
+        p_truth=written.p_truth,
     )
     return Graded(row, request, verdict.value)
 

@@ -1,0 +1,92 @@
+"""Evaluation reads right answers first: the same verdicts as with every answer written, and the likelihood of each."""
+
+import json
+import math
+
+import pytest
+from alignment_runs import ANSWER, settings_with_requests
+
+from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.evaluation import completions
+from schema_student.evaluation.evaluate import evaluate_student
+from schema_student.student import batching, reading
+from schema_student.student.loading import load_student
+
+APART = ("read", "tokens", "seconds")  # what writing an answer takes
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The rows of one student, read and written, on requests that it answers right and others that it does not."""
+    settings = settings_with_requests(tmp_path_factory.mktemp("reading"), judge_valid=False)
+    where = paths(settings)
+    rows = read_jsonl(where.dataset)
+    tested = [row for row in rows if row["split"] == "test_seen"]
+    others = [{**row, "ast_json": '{"n":8}', "query": f"{row['query']} more"} for row in tested]
+    either = [
+        {**row, "ast_json": '{"n":8}', "query": f"{row['query']} or", "accepted": {"n": [8, 7]}} for row in tested
+    ]
+    write_jsonl(where.dataset, rows + others + either)
+    adapter = str(where.sft_checkpoint)
+    evaluate_student(settings, "student-read", adapter)
+    evaluate_student(settings.changed(answer_all=True), "student-written", adapter)
+    return settings, *(read_jsonl(where.eval_dir(f"student-{how}") / "evaluation_results.jsonl") for how in APART_HOW)
+
+
+APART_HOW = ("read", "written")
+
+
+def test_verdicts_are_those_of_every_answer_written(evaluated):
+    _, read, written = evaluated
+    assert [row["read"] for row in read].count(True) == 8 and not any(row["read"] for row in written)
+    assert [row["semantic_pass"] for row in written] == [True] * 4 + [False] * 4 + [True] * 4
+    for mine, theirs in zip(read, written, strict=True):
+        assert {**mine, **dict.fromkeys(APART)} == {**theirs, **dict.fromkeys(APART)}
+
+
+def test_the_likelihood_of_right_answers_is_that_of_each_alone(evaluated):
+    settings, read, _ = evaluated
+    student = load_student(settings, adapter=str(paths(settings).sft_checkpoint))
+    student.model.eval()
+    row = read[-1]
+
+    def p(text):
+        ids = batching.encode(student.tokenizer, row["prompt_text"], text)
+        (found,) = reading.read_answers(student, [[ids]], 1, 4096, False, None)
+        return found.p_truth
+
+    assert row["accepted"] == {"n": [8, 7]} and p(ANSWER) > 0.3
+    assert row["p_truth"] == pytest.approx(p(ANSWER) + p('{"n":8}'), abs=1e-5)
+
+
+def test_the_summary_has_the_mean_likelihood_and_counts_what_was_read(evaluated):
+    settings, read, _ = evaluated
+    summary = read_json(paths(settings).eval_dir("student-read") / "evaluation_summary.json")
+    mean = math.fsum(row["p_truth"] for row in read) / len(read)
+    assert summary["overall"]["p_truth"] == pytest.approx(mean, abs=1e-6) and summary["speed"]["read"] == 8
+    written = [row for row in read if not row["read"]]
+    assert summary["speed"]["tokens"] == sum(row["tokens"] for row in written)
+
+
+def test_an_answer_that_is_not_sure_is_written(evaluated, monkeypatch):
+    settings, read, written = evaluated
+    monkeypatch.setattr(completions, "SURE", 0.0)
+    evaluate_student(settings, "student-unsure", str(paths(settings).sft_checkpoint))
+    found = read_jsonl(paths(settings).eval_dir("student-unsure") / "evaluation_results.jsonl")
+    assert not any(row["read"] for row in found)
+    assert [row["raw_output"] for row in found] == [row["raw_output"] for row in written]
+
+
+def test_extra_tests_are_evaluated_under_a_name_of_their_own(evaluated):
+    from schema_student.core.paths import evaluated as name_of
+
+    settings = evaluated[0].changed(eval_extra=True, eval_student="sft")
+    where = paths(settings)
+    tests = [row for row in read_jsonl(where.dataset) if row["split"] == "test_seen"][:2]
+    write_jsonl(where.extra_tests, [{**row, "query": f"{row['query']} fresh"} for row in tests])
+    name, adapter = name_of(settings)
+    assert name == "student-sft-extra"
+    evaluate_student(settings, name, adapter)
+    rows = read_jsonl(where.eval_dir(name) / "evaluation_results.jsonl")
+    assert [json.loads(json.dumps(row["query"])) for row in rows] == [f"{row['query']} fresh" for row in tests]
