@@ -23,7 +23,7 @@ from schema_student.data.sources import Source
 from schema_student.deploy import export, source
 from schema_student.evaluation import evaluate
 from schema_student.preference import corrections, imports, pairs, rollouts, samples
-from schema_student.training import sft
+from schema_student.training import chain, sft
 from schema_student.training.alignment import stage as links
 from schema_student.training.alignment.recipes import RECIPES
 from schema_student.training.dpo import stage as dpo
@@ -71,6 +71,7 @@ def stubbed(monkeypatch):
         imports,
         dpo,
         links,
+        chain,
         pairs,
         corrections,
         source,
@@ -107,6 +108,7 @@ STAGES = {
     "dpo": [dpo.train_dpo],
     **{name: [partial(links.train_link, name)] for name in RECIPES},
     "correct": [corrections.correct_requests],
+    "control": [chain.train_control],
     "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
@@ -163,6 +165,7 @@ CASES = {
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
     **{name: (name, {}, ()) for name in RECIPES},
     "corrections": ("correct", {"requests": "asked.jsonl"}, BATCH),
+    "control": ("control", {"align": ["dpo"]}, (*GROUPS["lora"].model_fields,)),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (
@@ -192,6 +195,7 @@ OTHERS |= {
     "gguf_types": ["F16"],
     "sft_checkpoint": "last",
     "align": ["expected_reward"],
+    "control_learning_rates": [0.1],
 }
 
 
@@ -231,6 +235,8 @@ def test_a_stage_stamps_what_it_reads_and_nothing_else(case, stubbed, tmp_path):
 
 def read_by(name):
     """What a verb reads, or of the verb align what one of its objectives does: beside its own groups what DPO does."""
+    if name == "control":  # of a link of DPO, the first of the chain here
+        return {*read_by("dpo"), *GROUPS["control"].model_fields} - {*GROUPS["beta"].model_fields}
     if name not in OBJECTIVES or name == "dpo":
         return settings_read(name)
     of_dpo = {*GROUPS["dpo"].model_fields, *GROUPS["beta"].model_fields, *GROUPS["lora"].model_fields}

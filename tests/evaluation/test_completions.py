@@ -19,22 +19,18 @@ APART = ("read", "tokens", "seconds")  # what writing an answer takes
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """The rows of one student, read and written, on requests that it answers right and others that it does not."""
-    settings = settings_with_requests(tmp_path_factory.mktemp("reading"), judge_valid=False)
+    settings = settings_with_requests(tmp_path_factory.mktemp("reading"), judge_valid=False, sft_max_steps=60)
     where = paths(settings)
     rows = read_jsonl(where.dataset)
     tested = [row for row in rows if row["split"] == "test_seen"]
     others = [{**row, "ast_json": '{"n":8}', "query": f"{row['query']} more"} for row in tested]
-    either = [
-        {**row, "ast_json": '{"n":8}', "query": f"{row['query']} or", "accepted": {"n": [8, 7]}} for row in tested
-    ]
+    either = [{**row, "query": row["query"].replace("more", "or"), "accepted": {"n": [8, 7]}} for row in others]
     write_jsonl(where.dataset, rows + others + either)
     adapter = str(where.sft_checkpoint)
     evaluate_student(settings, "student-read", adapter)
     evaluate_student(settings.changed(answer_all=True), "student-written", adapter)
-    return settings, *(read_jsonl(where.eval_dir(f"student-{how}") / "evaluation_results.jsonl") for how in APART_HOW)
-
-
-APART_HOW = ("read", "written")
+    found = [where.eval_dir(f"student-{how}") / "evaluation_results.jsonl" for how in ("read", "written")]
+    return settings, *map(read_jsonl, found)
 
 
 def test_verdicts_are_those_of_every_answer_written(evaluated):
@@ -70,7 +66,7 @@ def test_the_summary_has_the_mean_likelihood_and_counts_what_was_read(evaluated)
 
 
 def test_an_answer_that_is_not_sure_is_written(evaluated, monkeypatch):
-    settings, read, written = evaluated
+    settings, _, written = evaluated
     monkeypatch.setattr(completions, "SURE", 0.0)
     evaluate_student(settings, "student-unsure", str(paths(settings).sft_checkpoint))
     found = read_jsonl(paths(settings).eval_dir("student-unsure") / "evaluation_results.jsonl")

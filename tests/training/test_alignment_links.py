@@ -87,3 +87,20 @@ def test_links_begin_with_the_adapter_of_the_link_before(tmp_path):
     assert chain.begin_with(settings, "dpo").student.adapter == str(where.link_checkpoint("expected_reward"))
     own = settings.changed(adapter=str(where.sft_checkpoint))
     assert chain.begin_with(own, "dpo") == own
+
+
+def test_the_control_is_sft_that_goes_on_for_as_many_steps_at_the_best_rate(tmp_path):
+    settings = settings_with_requests(tmp_path, align=["expected_reward"], control_learning_rates=[1e-5, 0.002])
+    chain.train_control(settings)
+    run_dir = paths(settings).link_dir("control")
+    config = read_json(run_dir / "run_config.json")
+    assert (config["stage"], config["control_of"], config["steps"]) == ("control", "expected_reward", 6)
+    logs = {rate: read_jsonl(run_dir / f"rate-{rate}" / "training_metrics.jsonl") for rate in ("1e-05", "0.002")}
+    rows = [(rate, row) for rate, log in logs.items() for row in log if row["step"] and "eval_p_truth" in row]
+    rate, best = max(rows, key=lambda each: each[1]["eval_p_truth"])
+    assert rate == "0.002" and (config["rate"], config["checkpoint"]) == (0.002, f"checkpoint-{best['step']}")
+    assert logs["1e-05"][0]["eval_p_truth"] == logs["0.002"][0]["eval_p_truth"]  # each begins with the same student
+    folders = ("checkpoint-final", f"rate-0.002/{config['checkpoint']}")
+    published, trained = (adapter_weights(run_dir / name) for name in folders)
+    assert all(torch.equal(published[name], trained[name]) for name in trained)
+    assert read_jsonl(run_dir / "training_metrics.jsonl") == logs["0.002"]

@@ -6,16 +6,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from schema_student.cli.training import ROWS, require_data_set
 from schema_student.core.artifacts import Checked, dry_run, make, only_check
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import load_settings
+from schema_student.core.links import CONTROL
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.training.chain import DPO_STEP, Link, begin_with, links_of, make_pairs, train
+from schema_student.training.chain import (
+    DPO_STEP,
+    Link,
+    begin_with,
+    links_of,
+    make_pairs,
+    train,
+    train_control_in_workers,
+)
 from schema_student.training.local_workers import run_apart, train_in_workers
 
 DPO = f"""Align by DPO with a fixed beta on any preference data -> student_runs/RUN-dpo/checkpoint-final.
@@ -94,7 +104,8 @@ def align(argv: Sequence[str]) -> None:
     schema-student align --align expected_reward,dpo --adapter outputs/student_runs/mine/checkpoint-final
 
     dpo makes its pairs of the student before it (`pairs` and `dpo` do either alone). The student before a link is kept
-    where reading right answers to validation requests says that the aligned one is not better.
+    where reading right answers to validation requests says that the aligned one is not better. --control trains what
+    the chain is compared with as well: SFT that goes on.
     """
     settings = load_settings(argv, align.__doc__, "align")
     for link in links_of(settings):
@@ -103,6 +114,12 @@ def align(argv: Sequence[str]) -> None:
                 _run_unless_done(make_pairs, link.settings)
             _run_unless_done(partial(train, link.name), link.settings)
             log.info(f"aligned student: {paths(link.settings).link_checkpoint(link.name)}")
+    if settings.asked_control.control and not settings.run.dry_run:
+        _run_unless_done(train_control_in_workers, settings)
+        log.info(f"control: {paths(settings).link_checkpoint(CONTROL)}")
+
+
+S = TypeVar("S", bound=AnySettings)
 
 
 def _dry_run_link(link: Link, given: AnySettings) -> bool:
@@ -120,7 +137,7 @@ def _dry_run_link(link: Link, given: AnySettings) -> bool:
     return True
 
 
-def _run_unless_done(stage: Callable[[ResolvedSettings], None], settings: ResolvedSettings) -> None:
+def _run_unless_done(stage: Callable[[S], None], settings: S) -> None:
     """Run a stage in a process of its own, but where it is done say so here; what it refuses is raised here as well.
 
     Under torchrun each process runs it: they meet in it, so one cannot look ahead alone.

@@ -20,6 +20,7 @@ PathName = Annotated[str, AfterValidator(os.path.expanduser)]  # ~/x; a shell le
 Folder = Annotated[PathName, Field(min_length=1)]
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # a folder's name has at most 255 bytes, of which others add some
 RunName = Annotated[str, Field(pattern=f"^{RUN_NAME}$")]
+Rate = Annotated[float, Field(gt=0)]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -452,6 +453,26 @@ class ValidationSettings(Group):
     )
     align_stop: float = setting(
         "an alignment stops where the likelihood of right answers has fallen by so many standard errors", gt=0
+    )
+
+
+class ControlSettings(Group):
+    """How an alignment's control is tuned."""
+
+    section = "align"
+
+    control_learning_rates: list[Rate] = setting(
+        "rates of the control, of which the best on validation is taken", auto=True, min_length=1
+    )
+
+
+class AskedControlSettings(Group):
+    """Whether an alignment's control is trained."""
+
+    section = "align"
+
+    control: bool = setting(
+        "train the control of the chain's first link as well, to RUN-control: SFT that goes on, for as many steps"
     )
 
 

@@ -67,6 +67,8 @@ class AnySettings:
     mutations: groups.MutationsSettings
     align: groups.AlignSettings
     validation: groups.ValidationSettings
+    control: groups.ControlSettings
+    asked_control: groups.AskedControlSettings
     expected_reward: groups.ExpectedRewardSettings
     open_requests: groups.OpenRequestsSettings
     draws: groups.DrawsSettings

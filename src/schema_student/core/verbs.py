@@ -75,7 +75,7 @@ READS: dict[str, tuple[str, ...]] = {
     "corpus": (*NAMED, "prompt", *LENGTHS),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
     "evaluate": (*NAMED, "align", "evaluated", "endpoint", *EVALUATED),
-    "align": (*NAMED, "align", *ALIGNED, *PAIRED, "validation", *OBJECTIVES),
+    "align": (*NAMED, "align", "control", "asked_control", *ALIGNED, *PAIRED, "validation", *OBJECTIVES),
     "report": NAMED,
     "ask": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict", "sampling.sample_temperature", *ASKED),
     "chat": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict"),

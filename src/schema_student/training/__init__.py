@@ -20,6 +20,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     rl             rewards, advantages and losses of policy gradients
     alignment      requests + an objective -> aligned adapter: what links of a chain share
     dpo            pairs + controller -> aligned adapter
-    chain          links one after another
+    control        what an alignment is compared with: SFT that goes on
+    chain          links one after another, and their control
     pretraining    how the embedded student was made
 """

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from schema_student.core.links import CONTROL
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.core.stamps import make_stamp
 from schema_student.preference.pairs import build_pairs
-from schema_student.student.choice import resolve_student
+from schema_student.student.choice import base_digest, resolve_student, revision_facts
+from schema_student.student.loading import check_adapter
 from schema_student.training.alignment.recipes import RECIPES
-from schema_student.training.alignment.stage import train_link
+from schema_student.training.alignment.stage import DECIDING, train_link
 from schema_student.training.dpo.stage import train_dpo
 from schema_student.training.local_workers import Train, train_in_workers
-from schema_student.training.stage import run_first
+from schema_student.training.stage import make_run, run_first
 
 DPO_STEP = ("dpo_gradient_accumulation", "dpo_batch_size")  # the settings by which a step of DPO is shared
 
@@ -58,6 +63,37 @@ def train(name: str, settings: AnySettings) -> None:
     """Train a link, in as many processes as the settings say; for DPO its pairs are there."""
     step = DPO_STEP if name == "dpo" else RECIPES[name].step
     train_in_workers(trainer_of(name), settings, paths(settings).link_dir(name), *step)
+
+
+def train_control(given: AnySettings) -> Path:
+    """Train the control of the chain's first link, which these settings begin with; returns checkpoint-final."""
+    choice, settings = resolve_student(given)
+    where, link = paths(settings), settings.align.align[0]
+    adapter = where.sft_checkpoint
+    check_adapter(str(adapter), choice)
+    groups = (*DECIDING, "control", *(("dpo",) if link == "dpo" else RECIPES[link].groups))
+    base = base_digest(choice.base)
+    stamp = make_stamp(settings, *groups, control_of=link, base_digest=base, **revision_facts(choice.base))
+
+    def train_into(run_dir: Path) -> dict[str, Any]:
+        from schema_student.training.control import train_rates  # loads torch, which a finished run does not need
+
+        return train_rates(settings, link, where.dataset, adapter, run_dir)
+
+    inputs = [where.dataset, adapter / "adapter_model.safetensors"]
+    return make_run(where.link_dir(CONTROL), stamp, inputs, settings.run.overwrite, train_into)
+
+
+def train_control_in_workers(settings: AnySettings) -> None:
+    """Train the control in as many processes as its link is trained in."""
+    _, resolved = resolve_student(settings)
+    link = resolved.align.align[0]
+    step = DPO_STEP if link == "dpo" else RECIPES[link].step
+    train_in_workers(_train_control, settings, paths(settings).link_dir(CONTROL), *step)
+
+
+def _train_control(settings: ResolvedSettings) -> None:
+    train_control(settings)
 
 
 def trainer_of(name: str) -> Train:

@@ -35,7 +35,7 @@ def align(settings: ResolvedSettings, name: str, dataset: Path, adapter: Path, r
     trees = batching.takes_trees(loaded.model, settings)
     objective, share = RECIPES[name].load(), share_step(settings)
     schedule = objective.plan(share)
-    rows, validation, tally = _encode(dataset, loaded, settings, trees)
+    rows, validation, tally = encode_dataset(dataset, loaded, settings, trees)
     log.info(f"{name}: {len(rows)} requests, {len(validation)} for validation, {schedule.steps} steps")
     make_folder(run_dir)
     facts = run_facts(name, settings, loaded, [dataset])
@@ -65,10 +65,13 @@ def publish(
     return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
 
 
-def _encode(
+def encode_dataset(
     dataset: Path, loaded: Student, settings: ResolvedSettings, trees: bool
 ) -> tuple[list[Row], list[Row], Tally]:
-    """The requests to learn from and those to validate by; raises UserError where there is none to learn from."""
+    """Encode the requests to learn from and those to validate by; raises UserError where there is none to learn from.
+
+    What is left out is counted in the third value, and said.
+    """
     read, tally = read_rows(dataset, DatasetRow), Tally()
     rows, validation = (
         encode_requests(requests, loaded.tokenizer, settings, tally, trees)
