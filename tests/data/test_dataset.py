@@ -414,6 +414,22 @@ def test_a_large_base_on_a_cpu_gets_as_many_rows_as_its_training_can_take(tmp_pa
     assert read_auto("gemma_cpu")["train_queries"] < read_auto("embedded")["train_queries"]
 
 
+def test_trained_own_rows_leave_out_what_may_be_left_out_and_is_not_said_but_tests_keep_it(tmp_path):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}}
+    accepted = {"city": ["Rome"], "unit": ["", "Celsius"]}
+    rows = [
+        {"schema_id": "s", "schema": schema, "query": f"{word} in Rome", "answer": {"city": "Rome", "unit": "Celsius"}}
+        for word in ("heat", "cold", "rain", "wind", "snow", "frost")
+    ]
+    own = write_own(tmp_path / "own.jsonl", [{**row, "accepted": accepted} for row in rows])
+    made = read_jsonl(write_dataset(small_settings(tmp_path, schemas=own, train_queries=1, eval_queries=1)))
+    found = {
+        split: {row["ast_json"] for row in made if (row["source"], row["split"]) == ("user", split)}
+        for split in ("train", "test_seen")
+    }
+    assert found == {"train": {'{"city":"Rome"}'}, "test_seen": {'{"city":"Rome","unit":"Celsius"}'}}
+
+
 def test_own_queries_without_an_answer_are_given_to_the_teacher(tmp_path):
     rows = [{"schema_id": "s", "schema": city_schema("city"), "query": "somewhere nice, a week"}]
     settings = small_settings(

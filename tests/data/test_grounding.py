@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schema_student.data.grounding import ignored_parts, ungrounded_values
+from schema_student.data.grounding import ignored_parts, leave_out_unsaid, ungrounded_values
 
 BFCL = Path(__file__).parents[2] / "examples" / "bfcl"
 
@@ -110,6 +110,20 @@ def test_what_describes_the_schema_is_no_value():
 def test_right_answers_to_real_requests_leave_nothing_out(name):
     rows = map(json.loads, (BFCL / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
     assert [row["query"] for row in rows if ignored_parts(row["query"], row["answer"], row["schema"])] == []
+
+
+def test_of_accepted_answers_the_one_without_unsaid_values_is_chosen():
+    accepted = {
+        "days": [3],
+        "unit": ["", "km"],
+        "deep": ["", True],
+        "kind": ["", "open"],
+        "at": ["", 9.81],
+        "sort": ["x"],
+    }
+    answer = {"days": 3, "unit": "km", "deep": True, "kind": "open", "at": 9.81, "sort": "x"}
+    chosen = leave_out_unsaid("3 days, open ones", answer, accepted, {"required": ["unit"]})
+    assert chosen == {"days": 3, "unit": "km", "kind": "open", "sort": "x"}
 
 
 def test_words_of_a_step_may_be_free():

@@ -28,10 +28,11 @@ from schema_student.core.paths import paths
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, write_rows
 from schema_student.core.settings import AnySettings
-from schema_student.core.splits import SPLITS
+from schema_student.core.splits import SPLITS, TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.collector import Candidate, Collector, agree
 from schema_student.data.dedup import RequestIndex
+from schema_student.data.grounding import leave_out_unsaid
 from schema_student.data.lengths import check_lengths
 from schema_student.data.likeness import compare_with_own, say_far
 from schema_student.data.quotas import (
@@ -154,6 +155,8 @@ class RowWriter:
         found = {id(row): answer for (_, row), answer in zip(unanswered, written, strict=True)}
         for source, row in rows:
             answer = row.answer if row.answer is not None else found[id(row)]
+            if split in TRAINED and isinstance(row.answer, dict) and row.accepted:
+                answer = leave_out_unsaid(str(row.query), row.answer, row.accepted, source.schema)
             writer = "user" if row.answer is not None else self.teacher.name
             quota = Quota(source, split, ANSWERABLE, "en")
             day = self._own_date(row)

@@ -74,6 +74,27 @@ def ungrounded_values(
     ]
 
 
+def leave_out_unsaid(
+    request: str, answer: dict[str, Any], accepted: dict[str, list[Any]], schema: dict[str, Any]
+) -> dict[str, Any]:
+    """Choose of the accepted answers the one without optional values that the request does not say.
+
+    A student that learns from defaults given unasked invents some where another value, or none, is right. What
+    `accepted` does not let be left out ("" is none of its alternatives) stays, and so does what is required.
+
+    >>> leave_out_unsaid("from Rome", {"from": "Rome", "unit": "km"}, {"from": ["Rome"], "unit": ["", "km"]}, {})
+    {'from': 'Rome'}
+    """
+    words, required = _Request(request), schema.get("required", ())
+
+    def stays(name: str, value: Any) -> bool:
+        values = value if isinstance(value, list) else [value]
+        said = not any(isinstance(each, bool) for each in values) and all(map(words.gives, values))
+        return said or name in required or "" not in accepted.get(name, ())
+
+    return {name: value for name, value in answer.items() if stays(name, value)}
+
+
 def ignored_parts(request: str, answer: Any, schema: dict[str, Any]) -> list[str]:
     """List the numbers in digits, and the words in quotation marks, of a request that its answer leaves out.
 
