@@ -196,6 +196,15 @@ def test_hard_requests_are_those_below_the_limit_and_a_share_of_others(student, 
     assert names[:6] == [0, 1, 2, 3, 4, 5] and len(names) == 8 and all(name > 5 for name in names[6:])
 
 
+def test_the_best_of_k_is_sought_where_greedy_decoding_is_wrong_or_nobody_knows(student, tmp_path, monkeypatch):
+    rows = [*rows_of(3), {**rows_of(1)[0], "name": "open", "answers": []}]
+    sure, unsure = Reading(0.9, -0.1, 0), Reading(0.3, -1.2, 0)
+    monkeypatch.setattr(chosen_rows, "sampled_rows", lambda alignment: rows)
+    monkeypatch.setattr(chosen_rows, "read_rows_of", lambda known, batches: [sure, unsure, sure][: len(known)])
+    objective = chosen_rows.RFT.__new__(chosen_rows.RFT)
+    assert [row["name"] for row in objective.open_rows(alignment_of(student, tmp_path))] == ["1", "open"]
+
+
 def test_the_best_answer_is_the_right_one_that_was_drawn_most_often():
     values = [0.3, 0.3, 0.3, 1.0, 1.0, 1.0]
     rewards = [Reward(value, True, value == 1.0, value == 1.0) for value in values]

@@ -173,4 +173,6 @@ def test_without_a_known_answer_validity_is_all():
     unknown = Task(TASK.schema)
     assert [reward_text(text, True, unknown, SCALE).value for text in ('{"n": 7}', '{"n": "7"}')] == [1.0, 0.0]
     accepted = Task(TASK.schema, None, {"n": [2, 3]})
-    assert [reward_text(text, True, accepted, SCALE).value for text in ('{"n": 3}', '{"n": 4}')] == [1.0, 0.1]
+    known = [reward_text(text, True, accepted, SCALE) for text in ('{"n": 3}', '{"n": 4}')]
+    assert [(reward.value, reward.best) for reward in known] == [(1.0, True), (0.1, False)]
+    assert [reward_text(text, True, unknown, SCALE).best for text in ('{"n": 7}', '{"n": "7"}')] == [True, False]
