@@ -45,6 +45,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "run",
         "ask",
         "chat",
+        "correct",
         "fetch-base",
         "judge",
         "show-prompt",

@@ -67,8 +67,7 @@ def correct(argv: Sequence[str]) -> None:
     """Have the teacher correct a student's answers to requests that nobody answered -> corrections/RUN/.
 
     schema-student correct --requests asked.jsonl --teacher-questions 200
-    schema-student align --align hard_sft --requests outputs/corrections/student/answered_requests.jsonl
-    train-beta-dpo --data-set outputs/corrections/student/corrected_pairs.jsonl --run corrected
+    schema-student correct --requests asked.jsonl --adapter outputs/student_runs/mine-rloo/checkpoint-final --run round2
 
     What the schema rejects the teacher answers; of the valid answers it judges as many as the questions allow.
     Both become rows (answered_requests.jsonl, as --requests takes them) and pairs (corrected_pairs.jsonl).
