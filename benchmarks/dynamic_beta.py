@@ -54,6 +54,9 @@ MEASURES = {"schema_valid": "valid", "semantic_pass": "as asked"}
 LAST = 10  # steps that the means at the end are of
 SAMPLES = 4000
 
+# What the records call it, as earlier ones do, and what training logs: right answers as greedy decoding writes them.
+VALIDATED = {"eval_semantic": "eval_greedy", "eval_p_truth": "eval_p_truth", "eval_margin": "eval_margin"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -143,7 +146,7 @@ def run_job(job: Job, base: Settings) -> Row:
     return {
         **asdict(job),
         "outcomes": outcomes,
-        "validation": {key: validated[-1].get(key) for key in ("eval_semantic", "eval_valid", "eval_margin")},
+        "validation": {name: validated[-1].get(key) for name, key in VALIDATED.items()},
         "beta_mean": float(np.exp(np.log(betas).mean())),
         "beta_last": betas[-1],
         "margin": mean(steps[-LAST:], "margin"),
@@ -230,7 +233,9 @@ def best_beta(rows: Sequence[Row]) -> float:
 
     def merit(beta: float) -> tuple[float, ...]:
         mine = [row["validation"] for row in rows if row["beta"] == beta]
-        return *(float(np.mean([each[key] or 0.0 for each in mine])) for key in ("eval_semantic", "eval_valid")), beta
+        return *(
+            float(np.mean([each.get(key) or 0.0 for each in mine])) for key in ("eval_semantic", "eval_valid")
+        ), beta
 
     return max({row["beta"] for row in rows}, key=merit)
 

@@ -16,7 +16,7 @@ from schema_student.preference import imports, rollouts
 from schema_student.preference.held_out import as_text, is_held_out, prompt_digest, split_of
 from schema_student.preference.pairs import pair_up
 from schema_student.preference.requests import draw_requests
-from schema_student.training.dpo import selection
+from schema_student.training.alignment.requests import validation_requests
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -57,7 +57,8 @@ def test_every_way_holds_out_the_same_prompts(settings):
     for rows, read in ((bare, imports.read_pairs), (turns, imports.read_pairs), (learned, imports.read_examples)):
         assert imported(rows, read) == of_pairs
 
-    chosen_by = {json.dumps(row["prompt"]) for row in selection.read_requests(paths(settings).dataset, 1000, "compact")}
+    rows = read_rows(paths(settings).dataset, DatasetRow)
+    chosen_by = {json.dumps(each.prompt) for each in validation_requests(rows, settings.changed(align_requests=1000))}
     assert chosen_by == {prompt for prompt, split in of_pairs.items() if split == "validation"}
 
 

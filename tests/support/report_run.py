@@ -229,8 +229,8 @@ def write_dpo(settings, steps=100, sft_was_better=False):
         if step % 20 == 0:
             right = 0.84 + 0.06 * min(step, 60) / 60 - 0.0004 * max(0, step - 60)
             held = {
-                "eval_semantic": right,
-                "eval_valid": right + 0.06,
+                "eval_p_truth": right,
+                "eval_greedy": right + 0.06,
                 "eval_rewards/accuracies": 0.5 + 0.35 * step / steps,
             }
             metrics.append({"step": step, "epoch": 0, "eval_loss": 0.69, "eval_runtime": 1, **held})

@@ -23,9 +23,10 @@ from training_runs import (
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.student.generation import generate
 from schema_student.student.loading import load_student
 from schema_student.training.dpo import beta as betas
-from schema_student.training.dpo import reference, selection, stage
+from schema_student.training.dpo import reference, stage
 from schema_student.training.dpo.losses import dpo_losses
 
 
@@ -77,7 +78,7 @@ def test_dpo_raises_the_margin_of_held_out_pairs(aligned):
     rows = [row for row in read_jsonl(paths(aligned).dpo_dir / "training_metrics.jsonl") if "eval_margin" in row]
     assert rows[0]["eval_margin"] == rows[0]["eval_rewards/accuracies"] == 0
     assert rows[-1]["eval_margin"] > 0.1 and rows[-1]["eval_rewards/accuracies"] == 1
-    assert {"eval_semantic", "eval_valid"} <= set(rows[-1])
+    assert {"eval_p_truth", "eval_greedy"} <= set(rows[-1])
 
 
 def test_the_loss_log_is_the_loss_of_the_logged_margins_and_beta(aligned):
@@ -219,6 +220,5 @@ def test_a_ceiling_that_leaves_calibrated_no_room_is_said_at_the_start(tmp_path,
 
 def test_adapter_of_dpo_loads(aligned):
     student = load_student(aligned, adapter=str(paths(aligned).dpo_dir / "checkpoint-final"))
-    requests = selection.read_requests(paths(aligned).dataset, 8, "compact")
-    verdicts = selection.grade_answers(student, requests, aligned)
-    assert len(verdicts) == len(requests) and all(valid or not right for valid, right in verdicts)
+    answers = generate(student, ["number 3", "number 4"], 16, 2)
+    assert len(answers) == 2 and all(answer.tokens for (answer,) in answers)

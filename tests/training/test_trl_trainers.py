@@ -63,7 +63,7 @@ def test_dpo_with_a_fixed_beta_loses_step_by_step_what_our_loop_loses(tmp_path):
     shutil.rmtree(run_dir)
     run_dir.with_name(f"{run_dir.name}.meta.json").unlink()
     stage.train_dpo(settings.changed(trainer="trl"))
-    names = {"loss", "grad_norm", "margin", "eval_loss", "eval_margin", "eval_semantic", "beta/effective"}
+    names = {"loss", "grad_norm", "margin", "eval_loss", "eval_margin", "eval_p_truth", "beta/effective"}
     names |= {f"rewards/{name}" for name in ("chosen", "rejected", "margins")}
     assert_same_steps(ours, metrics(run_dir), names | {"logps/chosen", "logps/rejected"})
     assert not [name for name in adapter_weights(run_dir / "checkpoint-6") if ".ref." in name]

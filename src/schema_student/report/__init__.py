@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     frames          a run's rows as pandas frames
     comparisons     students on the same prompts: fixed, broken, by how much, by chance?
     error_analysis  where answers fail, in numbers and examples
+    changes         what one student changed of another's answers, in words; extra tests
     charts          plots as data, and the tables of their numbers
     figures         what each plot shows
     plotting        charts -> PNG

@@ -86,9 +86,22 @@ def compare_students(students: Sequence[Row], splits: Sequence[str]) -> list[Row
             lines = count_transitions(before["rows"], after["rows"], splits)
             found.append({"before": before["label"], "after": after["label"], "of": before["key"], "key": after["key"]})
             found[-1] |= {"lines": lines}
+    found += _compare_with_control(students, splits)
     for comparison, p in zip(found, holm([each["lines"][-1]["p"] for each in found]), strict=True):
         comparison["corrected"] = p
     return found
+
+
+def _compare_with_control(students: Sequence[Row], splits: Sequence[str]) -> list[Row]:
+    """The last link of an alignment against its control, SFT that went on for as many steps."""
+    control = next((student for student in students if student["key"] == "control"), None)
+    links = [each for each in students if each["stage"] not in (None, "base", "sft", "control")]
+    if control is None or not links:
+        return []
+    after = links[-1]
+    lines = count_transitions(control["rows"], after["rows"], splits)
+    names = {"before": control["label"], "after": after["label"], "of": "control", "key": after["key"]}
+    return [{**names, "lines": lines}]
 
 
 def find_origin(student: Row, earlier: Sequence[Row]) -> Row | None:

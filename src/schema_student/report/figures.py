@@ -202,15 +202,15 @@ def _rewards(metrics: Sequence[Row]) -> list[Lines]:
 
 
 def _answers(metrics: Sequence[Row], chosen_step: int | None) -> Lines | None:
-    """Right answers on validation, with a ring around the checkpoint that was chosen."""
-    names = (("valid", "eval_valid", "gray"), ("as asked", "eval_semantic", "green"))
+    """Right answers on validation, as they are read, with a ring around the checkpoint that was chosen."""
+    names = (("greedy", "eval_greedy", "gray"), ("P(truth)", "eval_p_truth", "green"))
     series = [
         Series(name, color, points, dots=True) for name, key, color in names if (points := find_points(metrics, key))
     ]
     if not series:
         return None
     ring = next((point for point in series[-1].points if point[0] == chosen_step), None)
-    said = "Answers to validation requests" + (f"; ring: step {chosen_step}, chosen" if ring else "")
+    said = "Right answers to validation requests" + (f"; ring: step {chosen_step}, chosen" if ring else "")
     return Lines(said, "share of requests", series, percent=True, ring=ring)
 
 
@@ -221,7 +221,7 @@ COMPARED = {
     "beta/effective": ("beta", "", False),
     "median": ("Margin of a step's pairs: median, 10% to 90%", "nats", False),
     "rewards/accuracies": ("Pairs in the right order", "share of pairs", True),
-    "eval_semantic": ("Answers to validation requests as asked", "share of requests", True),
+    "eval_p_truth": ("P(truth) of validation requests", "share of samples", True),
     "logps/chosen": ("Log-probability of chosen answers", "nats", False),
     "logps/rejected": ("Log-probability of rejected answers", "nats", False),
 }

@@ -19,6 +19,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.report import figures
 from schema_student.report.advice import advise
 from schema_student.report.answers import gather_answers
+from schema_student.report.changes import compare_extra, say_changes
 from schema_student.report.charts import Figure
 from schema_student.report.comparisons import KINDS, compare_students, find_transitions
 from schema_student.report.error_analysis import (
@@ -94,6 +95,7 @@ def collect(settings: AnySettings) -> Row:
     facts: Row = {"run": run, "students": students, "stages": stages, "links": links, "choices": choices}
     facts |= _describe_students(students)
     facts |= _describe_run(where, stages, students)
+    facts["extra"] = compare_extra(read_students(where, run, links, extra=True))
     facts["alignment"] = _judge_alignment(students, facts["comparisons"], choices)
     compared = _find_compared(students, facts["comparisons"])
     facts["changes"] = _show_changes(compared, students)
@@ -110,7 +112,7 @@ def _describe_students(students: Sequence[Row]) -> Row:
         "rates": SHOWN_RATES,
         "counts": COUNTS,
         "headline": write_headline(students),
-        "comparisons": compare_students(students, splits),
+        "comparisons": _compare(students, splits),
         "failures": tabulate_failures(students),
         "fields": _tabulate_fields(students),
         "groups": tabulate_groups(students, ("kind", "language")),
@@ -128,6 +130,13 @@ def _describe_run(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
         "imports": describe_imports(stages),
         "setup": describe_setup(where, stages, students),
     }
+
+
+def _compare(students: Sequence[Row], splits: Sequence[str]) -> list[Row]:
+    """The comparisons of students, each with what changed in words."""
+    rows = {key: student["rows"] for student in students for key in (student["key"], *student["keys"])}
+    found = compare_students(students, splits)
+    return [{**each, "said": say_changes(rows[each["of"]], rows[each["key"]])} for each in found]
 
 
 def _tabulate_fields(students: Sequence[Row]) -> list[Row]:
@@ -166,6 +175,7 @@ def _find_compared(students: Sequence[Row], comparisons: Sequence[Row]) -> tuple
     """The two students whose changes are shown: the last of the flow and the one that it was made of."""
     by_key = {student["key"]: student for student in students}
     flow = [each for each in comparisons if by_key[each["key"]]["stage"] not in (None, "control")]
+    flow = [each for each in flow if each["of"] != "control"]
     return (by_key[flow[-1]["of"]], by_key[flow[-1]["key"]]) if flow else None
 
 

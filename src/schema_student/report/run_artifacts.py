@@ -17,7 +17,7 @@ from schema_student.core.flags import PATHS
 from schema_student.core.jsonl import Row, number_rows, read_object
 from schema_student.core.links import CONTROL, LINKS, OBJECTIVES
 from schema_student.core.markdown import shorten
-from schema_student.core.paths import Paths
+from schema_student.core.paths import EXTRA, Paths
 from schema_student.core.places import shown_place
 from schema_student.core.records import DatasetRow, EvaluationRow, Pair, prompt_key, read_rows
 from schema_student.core.resources import CONFIG_DIR
@@ -38,8 +38,8 @@ DRAWN = {
     "loss",
     "eval_loss",
     "learning_rate",
-    "eval_valid",
-    "eval_semantic",
+    "eval_p_truth",
+    "eval_greedy",
     "beta/effective",
     "margin",
 }
@@ -72,10 +72,16 @@ def find_links(where: Paths) -> list[str]:
     return sorted(begun, key=lambda key: (key == CONTROL, ends[key]))
 
 
-def read_students(where: Paths, run: str, links: Sequence[str] = ()) -> list[Row]:
-    """Read the finished evaluations of a run in the order of the flow: base, foreign adapters, SFT, links, the rest."""
+def read_students(where: Paths, run: str, links: Sequence[str] = (), extra: bool = False) -> list[Row]:
+    """Read the finished evaluations of a run in the order of the flow: base, foreign adapters, SFT, links, the rest.
+
+    With `extra` those of extra tests, whose requests are others.
+    """
     found = []
     for key, results in find_evaluations(where, run):
+        if key.endswith(EXTRA) != extra:
+            continue
+        key = key.removesuffix(EXTRA)
         rows = read_rows(results, EvaluationRow)
         told = read_object(results.with_name("evaluation_summary.json")) | summarize(rows)
         found.append({"key": key, "keys": [key], **_name_student(key), "rows": rows, "summary": told})

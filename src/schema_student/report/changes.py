@@ -1,0 +1,75 @@
+"""Say in words what one student changed of another's answers: likelihoods, kinds of errors; extra tests.
+
+Pure functions over rows of evaluation_results.jsonl.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from schema_student.core.jsonl import Row
+from schema_student.core.records import EvaluationRow, prompt_key
+from schema_student.core.statistics import paired_change, sign_test, z_of
+from schema_student.report.comparisons import find_transitions
+from schema_student.report.error_analysis import find_failures
+
+Rows = Sequence[EvaluationRow]
+MOST = 4  # kinds of errors that are named, of those that went and of those that came
+
+
+def compare_readings(before: Rows, after: Rows) -> Row | None:
+    """Compute the paired change of P(truth) with its standard error and z; None where right answers were not read."""
+    later = {prompt_key(row): row.p_truth for row in after}
+    pairs = [(row.p_truth, later.get(prompt_key(row))) for row in before]
+    known = [(then, now) for then, now in pairs if then is not None and now is not None]
+    if not known:
+        return None
+    then, now = zip(*known, strict=True)
+    change, error = paired_change(now, then)
+    found = {"n": len(known), "before": sum(then) / len(known), "after": sum(now) / len(known)}
+    return {**found, "change": change, "error": error, "z": z_of(change, error)}
+
+
+def count_fault_changes(before: Rows, after: Rows) -> list[tuple[str, int, int]]:
+    """Count for each kind of error the answers that had it and those that have it, the greatest change first."""
+    then, now = (
+        Counter(" ".join(fault).strip() for row in rows for fault in find_failures(row)) for rows in (before, after)
+    )
+    kinds = sorted({*then, *now}, key=lambda kind: (-abs(now[kind] - then[kind]), kind))
+    return [(kind, then[kind], now[kind]) for kind in kinds if then[kind] != now[kind]]
+
+
+def say_changes(before: Rows, after: Rows) -> list[str]:
+    """Say what changed: the likelihood of right answers, which kinds of errors went, and which came."""
+    found = []
+    if read := compare_readings(before, after):
+        found.append(
+            f"The likelihood of right answers, P(truth), went from {read['before']:.1%} to {read['after']:.1%}: "
+            f"{100 * read['change']:+.2f} points, standard error {100 * read['error']:.2f}, z = {read['z']:.1f}, over "
+            f"{read['n']} prompts. It is the expected share of samples at temperature 1 that are right."
+        )
+    changes = count_fault_changes(before, after)
+    for verb, kept in (("went", [c for c in changes if c[1] > c[2]]), ("came", [c for c in changes if c[1] < c[2]])):
+        if kept:
+            named = "; ".join(f"{kind} ({then} -> {now})" for kind, then, now in kept[:MOST])
+            more = f"; and {len(kept) - MOST} kinds more" if len(kept) > MOST else ""
+            found.append(f"Errors that {verb}: {named}{more}.")
+    return found
+
+
+def compare_extra(students: Sequence[Row]) -> list[Row]:
+    """Compare the students of extra tests with the one after SFT, else with the first: rates, verdicts, likelihoods."""
+    if not students:
+        return []
+    first = next((student for student in students if student["key"].startswith("sft")), students[0])
+    return [_compare_extra(student, first) for student in students]
+
+
+def _compare_extra(student: Row, first: Row) -> Row:
+    found = find_transitions(first["rows"], student["rows"])
+    fixed, broken = len(found["fixed"]), len(found["broken"])
+    overall = student["summary"]["overall"]
+    told = {"label": student["label"], "rate": overall["semantic_pass_rate"], "p_truth": overall["p_truth"]}
+    told |= {"fixed": fixed, "broken": broken, "p": sign_test(fixed, broken), "is_first": student is first}
+    return {**told, "against": first["label"], "reading": compare_readings(first["rows"], student["rows"])}
