@@ -140,12 +140,19 @@ class ImpatientProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+        self._wait(HEAD_SECONDS, self._look_again)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._timer.cancel()
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+        self._wait(HEAD_SECONDS, self._look_again)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _look_again(self) -> None:
+        """Give what has come meanwhile the time to be read: where the loop was busy, it may wait in the socket."""
+        self._wait(HEAD_SECONDS / 10, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         """Close it, unless a request is being answered; a head that has come in part is none."""
