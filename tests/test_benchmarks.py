@@ -75,6 +75,18 @@ def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path):
     assert (tmp_path / "gpu_checks.txt").read_text(encoding="utf-8") == said
 
 
+def test_a_base_carried_in_parts_is_put_together_in_their_order(tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name, text in (("b", "third"), ("aa", "first "), ("ab", "second ")):
+        (parts / name).write_text(text)
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\nwhile [ "$1" != --base ]; do shift; done\ncat "$2"; echo " $3"\n')
+    stub.chmod(0o755)
+    given = {"PARTS": str(parts), "OUT": str(tmp_path / "out"), "PYTHON": str(stub), "WHEELS": str(tmp_path)}
+    assert run("bash", "benchmarks/gpu.sh", "--smoke", **given).endswith("first second third --smoke\n")
+
+
 def test_the_bound_counts_the_tokens_that_a_tree_lays_out():
     job = prompt_trees.Job("dpo", shape="tiny", schema_tokens=30, query_tokens=5, completion_tokens=4, queries=3)
     pairs = prompt_trees.sequences_of(job, prompt_trees.draw_rows(job))
