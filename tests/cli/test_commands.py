@@ -24,7 +24,7 @@ from schema_student.training.dpo import alignment
 from schema_student.training.dpo import beta as betas
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo")
+COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo", "train-reward")
 TURNS = "\n\nHuman: number {}\n\nAssistant: {}"
 
 
@@ -59,7 +59,8 @@ def call(monkeypatch, place, command, data, **flags):
         VERBS[command](flags_for(command, small_flags(place, data, **flags)))
     assert read <= set(settings_read(command))
     name = str(flags.get("run", Path(data).stem))
-    return place / "out" / "student_runs" / (name if command == "train-sft" else f"{name}-dpo")
+    ending = {"train-sft": "", "train-reward": "-reward"}.get(command, "-dpo")
+    return place / "out" / "student_runs" / f"{name}{ending}"
 
 
 def test_train_beta_dpo_leaves_what_a_run_of_the_pipeline_leaves(place, monkeypatch):
@@ -98,6 +99,15 @@ def test_where_no_checkpoint_is_better_the_start_is_kept(place, monkeypatch):
     run_dir = call(monkeypatch, place, "train-dpo", "prefs.jsonl")
     weights = adapter_weights(run_dir / "checkpoint-final")
     assert all(not weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("data", ["prefs.jsonl", "hh.jsonl"])
+def test_a_reward_model_is_trained_on_any_preference_data(place, monkeypatch, capsys, data):
+    flags = {"reward_max_steps": 2, "reward_batch_size": 2, "reward_learning_rate": 0.01}
+    run_dir = call(monkeypatch, place, "train-reward", data, **flags)
+    config = read_json(run_dir / "run_config.json")
+    assert config["settings"]["trainer"] == "trl" and config["pairs"] == 8
+    assert f"reward model: {run_dir / 'checkpoint-final'}" in capsys.readouterr().out
 
 
 def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
@@ -193,7 +203,7 @@ def test_a_resume_with_another_controller_is_refused(place, monkeypatch):
 def test_wrong_usage_is_said(place, monkeypatch):
     with pytest.raises(SettingsError, match="train-dpo keeps beta fixed; for risk run train-beta-dpo"):
         call(monkeypatch, place, "train-dpo", "prefs.jsonl", beta_controller="risk")
-    for command in COMMANDS:
+    for command in ("train-sft", "train-dpo", "train-beta-dpo"):  # the others may train on the run's own data
         with pytest.raises(SettingsError, match="give --data-set"):
             VERBS[command]([])
 

@@ -146,7 +146,7 @@ def test_what_a_verb_reads_are_groups_and_settings():
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_has_two_examples_and_the_default_of_each_flag_that_the_verb_reads(verb, capsys):
     shown = help_of(verb, capsys)
-    own = f"{verb} " if verb in ("train-sft", "train-dpo", "train-beta-dpo") else f"schema-student {verb}"
+    own = f"{verb} " if verb.startswith("train-") else f"schema-student {verb}"
     examples = [line for line in shown.splitlines() if re.match(rf" *(\S+=\S+ torchrun .*)?{own}", line)]
     if verb == "pretrain":
         examples += re.findall(r"torchrun .* pretrain", shown)

@@ -27,6 +27,7 @@ from schema_student.training import chain, sft
 from schema_student.training.alignment import stage as links
 from schema_student.training.alignment.recipes import RECIPES
 from schema_student.training.dpo import stage as dpo
+from schema_student.training.reward import stage as reward
 
 
 class Stamped(Exception):
@@ -57,7 +58,11 @@ def stubbed(monkeypatch):
     stubs["resolve_student"] = lambda settings: (student(settings), resolve_auto(settings, "embedded"))
     stubs |= {"base_digest": lambda base: base, "check_adapter": lambda *given: None}
     stubs["identify_endpoint"] = lambda there: {"model": "", **there.model_dump()}
-    stubs |= {"check_tracker": lambda settings: None, "check_trl": lambda *given, **more: None}
+    stubs |= {
+        "check_tracker": lambda settings: None,
+        "check_trl": lambda *given, **more: None,
+        "check_trl_runs": lambda *given: None,
+    }
     for module in (
         domains,
         dataset,
@@ -72,6 +77,7 @@ def stubbed(monkeypatch):
         dpo,
         links,
         chain,
+        reward,
         pairs,
         corrections,
         source,
@@ -109,6 +115,7 @@ STAGES = {
     **{name: [partial(links.train_link, name)] for name in RECIPES},
     "correct": [corrections.correct_requests],
     "control": [chain.train_control],
+    "train-reward": [reward.train_reward],
     "export": [partial(export_kind, kind) for kind in export.KINDS],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
@@ -166,6 +173,11 @@ CASES = {
     **{name: (name, {}, ()) for name in RECIPES},
     "corrections": ("correct", {"requests": "asked.jsonl"}, BATCH),
     "control": ("control", {"align": ["dpo"]}, (*GROUPS["lora"].model_fields,)),
+    "reward model": (
+        "train-reward",
+        {},
+        (*GROUPS["lora"].model_fields, "data_limit", "pairs_per_prompt"),  # they decide its pairs
+    ),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
     "rollouts compared": (

@@ -102,36 +102,7 @@ def test_the_order_shown_is_shuffled_by_a_seeded_hash(settings):
     assert 8 <= firsts(1).count("a") <= 32
 
 
-def save_reward_model(folder, labels=1):
-    from transformers import Gemma3TextConfig, Gemma3TextForSequenceClassification
-
-    model = tiny.tiny_model()
-    config = Gemma3TextConfig(**{**model.config.to_dict(), "num_labels": labels})
-    Gemma3TextForSequenceClassification(config).save_pretrained(folder)
-    tiny.tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def test_a_reward_model_scores_prompt_and_answer_together(tmp_path):
-    import torch
-
-    model, tokenizer = scoring.load_reward_model(str(save_reward_model(tmp_path / "rm")))
-    row = judged_row("yes", "no")
-    scoring.score_by_reward([row], model, tokenizer)
-    text = "<bos><start_of_turn>user\np<end_of_turn>\n<start_of_turn>model\nyes<end_of_turn>\n"
-    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-    assert scores(row)[0] == pytest.approx(model(input_ids=ids).logits.item(), abs=1e-5)
-    assert scores(row)[0] != scores(row)[1]
-    tokenizer.chat_template = None
-    scoring.score_by_reward([row], model, tokenizer)
-    assert scores(row)[0] != scores(row)[1]
-
-
-def test_a_reward_model_that_is_missing_or_is_a_classifier_is_refused(tmp_path, settings):
-    with pytest.raises(UserError, match="has 3 labels, not one score"):
-        scoring.load_reward_model(str(save_reward_model(tmp_path / "rm", labels=3)))
-    with pytest.raises(UserError, match=r"reward model .*nowhere cannot be loaded"):
-        scoring.load_reward_model(str(tmp_path / "nowhere"))
+def test_rollouts_scored_by_a_reward_model_need_one(settings):
     with pytest.raises(UserError, match="--rollout-scorer reward needs --reward-model"):
         rollouts.make_rollouts(settings.changed(rollout_scorer="reward"))
 

@@ -17,6 +17,7 @@ from schema_student.core.stamps import beside
 from schema_student.student import batching
 from schema_student.training import sft
 from schema_student.training.loop import TrainingLoop
+from schema_student.training.trl_trainers import TrlLoop
 
 SFT_STEPS = 6
 
@@ -131,5 +132,21 @@ def killed_in_step(monkeypatch, step: int):
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLoop, "_clip_gradients", killed)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@contextmanager
+def killed_at_record(monkeypatch, step: int):
+    """Within it, a run by trl ends as by Ctrl-C where the given step would be logged."""
+    record = TrlLoop.record_step
+
+    def killed(self, number, logs):
+        if number == step:
+            raise KeyboardInterrupt
+        record(self, number, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrlLoop, "record_step", killed)
         with pytest.raises(KeyboardInterrupt):
             yield

@@ -11,6 +11,7 @@ from training_runs import (
     SHORT,
     adapter_weights,
     corpus_rows,
+    killed_at_record,
     metrics,
     same_run,
     settings_with_corpus,
@@ -19,7 +20,7 @@ from training_runs import (
 
 from schema_student.core.errors import UserError
 from schema_student.core.paths import paths
-from schema_student.training import sft, trl_trainers
+from schema_student.training import sft
 from schema_student.training.dpo import stage
 
 FIXED = {**SHORT, "beta_controller": "fixed", "dpo_sft_weight": 0.0}
@@ -75,17 +76,8 @@ def test_a_run_by_trl_that_was_stopped_ends_like_an_undisturbed_one(tmp_path, mo
     undisturbed = settings_with_corpus(tmp_path / "a", **more)
     sft.train_sft(undisturbed)
     stopped = settings_with_corpus(tmp_path / "b", **more)
-    record = trl_trainers.TrlLoop.record_step
-
-    def killed(self, number, logs):
-        if number == 4:
-            raise KeyboardInterrupt
-        record(self, number, logs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trl_trainers.TrlLoop, "record_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            sft.train_sft(stopped)
+    with killed_at_record(monkeypatch, 4):
+        sft.train_sft(stopped)
     sft.train_sft(stopped)
     same_run(paths(undisturbed).run_dir, paths(stopped).run_dir)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, deploy, evaluation, pipeline, serving, training
+from schema_student.cli import alignment, data, deploy, evaluation, pipeline, reward, serving, training
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli.another_run import another_run
@@ -97,6 +97,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train-sft": training.train_on_any_data,
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,
+    "train-reward": reward.train_reward,
     "replay-beta": alignment.replay_beta,
     "pretty": evaluation.pretty,
     "export-answers": data.export_answers,

@@ -30,6 +30,7 @@ class Paths:
     pairs: Path
     run_dir: Path
     dpo_dir: Path
+    reward_dir: Path
     sft_checkpoint: Path
     dpo_checkpoint: Path
     references: Path
@@ -91,6 +92,7 @@ def paths(settings: AnySettings) -> Paths:
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
         run_dir=runs / run,
         dpo_dir=runs / f"{run}-dpo",
+        reward_dir=runs / f"{run}-reward",
         sft_checkpoint=Path(settings.student.adapter) if settings.student.adapter else runs / run / "checkpoint-final",
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
         references=alignment / "reference_logps",
@@ -119,7 +121,7 @@ def _refuse_links(found: Paths, out: Path) -> None:
         path
         for path in written
         if not path.suffix
-        or path in (found.run_dir, found.dpo_dir, found.rollouts, found.corrections, found.report_dir)
+        or path in (found.run_dir, found.dpo_dir, found.reward_dir, found.rollouts, found.corrections, found.report_dir)
     }
     for folder in {*whole, *(parent for path in written for parent in path.parents)}:
         if folder != out and folder.is_relative_to(out):

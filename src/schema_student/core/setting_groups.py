@@ -317,13 +317,13 @@ class SFTSettings(Group):
 
 
 class OptimizerSettings(Group):
-    """The optimizer of SFT and DPO."""
+    """The optimizer of SFT, DPO and reward models."""
 
     section = "sft"
 
     trainer: Literal["own", "trl"] = setting(
-        "who trains: our own loop, or trl's SFTTrainer and DPOTrainer (a fixed beta, padded batches, one process), "
-        "which Unsloth speeds up on a GPU"
+        "who trains: our own loop, or trl's SFTTrainer, DPOTrainer (a fixed beta) and RewardTrainer (padded batches, "
+        "one process), which Unsloth speeds up on a GPU"
     )
 
     warmup_ratio: float = setting("share of steps of rising learning rate", ge=0, lt=1)
@@ -622,6 +622,25 @@ class DPOSettings(Group):
         ge=1,
     )
     dpo_eval_every: int = setting("steps between validations of DPO, each a checkpoint", auto=True, ge=1)
+
+
+class RewardSettings(Group):
+    """A reward model."""
+
+    section = "reward"
+
+    reward_learning_rate: float = setting("peak learning rate of a reward model", auto=True, gt=0)
+    reward_epochs: float = setting("passes over the pairs", auto=True, gt=0)
+    reward_max_steps: int = setting("optimizer steps of a reward model; 0 = by epochs", ge=0)
+    reward_batch_size: int = setting("pairs in an optimizer step of a device", auto=True, ge=1)
+    reward_eval_every: int = setting("steps between looks at the held-out pairs, each a checkpoint", auto=True, ge=1)
+    reward_margin: float = setting(
+        "by how much the chosen answer's score is to be above the other's, for each rank that it is better (one where "
+        "ranks are not known); 0 = any difference will do",
+        ge=0,
+    )
+    reward_center: float = setting("weight of a term that keeps scores about 0 (arXiv 2312.09244); 0 = none", ge=0)
+    reward_merged: bool = setting("write base, LoRA and head as one model too: student_runs/RUN-reward/merged")
 
 
 class RolloutsSettings(Group):

@@ -81,6 +81,7 @@ class AnySettings:
     published: groups.PublishedSettings
     aligned_modules: groups.AlignedModulesSettings
     dpo: groups.DPOSettings
+    reward: groups.RewardSettings
     rollouts: groups.RolloutsSettings
     scoring: groups.ScoringSettings
     pairwise: groups.PairwiseSettings

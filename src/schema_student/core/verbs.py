@@ -17,7 +17,8 @@ ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
 EXTRA = ("extra_tests", "sampling.pair_prompts", "hub", "push")  # what else is made of a data set
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
-TRAINED = ("student.base_model", "student.processes", "loading", "length", "generation", "batching", "optimizer")
+IN_ONE_PROCESS = ("student.base_model", "loading", "length", "generation", "batching", "optimizer")
+TRAINED = ("student.processes", *IN_ONE_PROCESS)
 ALIGNED = (*TRAINED, "tracker", "lora", "aligned_modules", "dpo", "beta", "published")  # by DPO
 PAIRED = (*ANSWERED, "batching", "verdict", "sampling", "pairs", "mutations")
 OBJECTIVES = (
@@ -95,6 +96,7 @@ READS: dict[str, tuple[str, ...]] = {
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
     "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),
+    "train-reward": (*NAMED, "data", "pairs", *IN_ONE_PROCESS, "tracker", "lora", "reward"),
     "replay-beta": NAMED,
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),

@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
-from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
-from schema_student.student.loading import explain_load_error, hub_options
-from schema_student.student.tokens import write_transcript
+from schema_student.student.reward_model import RewardModel, load_reward_model
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -36,8 +34,8 @@ def open_scorer(settings: ResolvedSettings) -> Iterator[Callable[[list[Row]], No
     if settings.scoring.rollout_scorer == "schema":
         yield lambda rows: score_by_schema(rows, settings)
     elif settings.scoring.rollout_scorer == "reward":
-        model, tokenizer = load_reward_model(settings.scoring.reward_model)
-        yield lambda rows: score_by_reward(rows, model, tokenizer)
+        reward = load_reward_model(settings.scoring.reward_model)
+        yield lambda rows: score_by_reward(rows, reward)
     else:
         with open_teacher(settings) as teacher:
             yield lambda rows: score_by_teacher(rows, teacher.ask_many, settings)
@@ -52,38 +50,12 @@ def score_by_schema(rows: Sequence[Row], settings: ResolvedSettings) -> None:
         answer |= {"score": graded.rank, "rank": graded.rank, "why": graded.why}
 
 
-def load_reward_model(name: str) -> tuple[Any, Any]:
-    """Load a sequence classification model with one label, and its tokenizer; raises UserError for any other."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    where = hub_options(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForSequenceClassification.from_pretrained(**where, use_safetensors=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = explain_load_error(name, error)
-        raise UserError(f"reward model {name} cannot be loaded: {reason}; give --reward-model another") from None
-    if model.config.num_labels != 1:
-        raise UserError(f"reward model {name} has {model.config.num_labels} labels, not one score; give another")
-    return model.eval(), tokenizer
-
-
-def score_by_reward(rows: Sequence[Row], model: Any, tokenizer: Any) -> None:
-    """Score = the model's logit for prompt and answer, by its own chat template; without one, as a pair of texts."""
-    import torch
-
-    for row, answer in _finished(rows):
-        turns = as_messages(row["prompt"])
-        if tokenizer.chat_template:
-            whole = [*turns, {"role": "assistant", "content": answer["text"]}]
-            text = tokenizer.apply_chat_template(whole, tokenize=False)
-            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        else:
-            inputs = tokenizer(write_transcript(turns), answer["text"], return_tensors="pt")
-        with torch.no_grad():
-            logit = model(**inputs.to(model.device)).logits[0, 0]
-        answer["score"] = round(float(logit), 6)
+def score_by_reward(rows: Sequence[Row], reward: RewardModel) -> None:
+    """Score = the reward model's logit for prompt and answer."""
+    answers = list(_finished(rows))
+    scores = reward.score([row["prompt"] for row, _ in answers], [answer["text"] for _, answer in answers])
+    for (_, answer), score in zip(answers, scores, strict=True):
+        answer["score"] = round(score, 6)
 
 
 def score_by_teacher(

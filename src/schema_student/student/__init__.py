@@ -19,4 +19,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ask             requests -> answers, each with its verdict
     loading         base and adapter -> Student
     reading         how likely a student finds right answers, and whether greedy decoding writes one
+    reward_model    a base with a scalar head, which scores answers
 """

@@ -137,7 +137,7 @@ def load_student(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # what is padded is masked, so that any token serves
     if adapter is not None:
-        student.model = _put_adapter(model, adapter, choice.base, trainable)
+        student.model = put_adapter(model, adapter, choice.base, trainable)
     student.model.train(trainable)
     return student
 
@@ -162,8 +162,8 @@ def check_adapter(adapter: str, choice: StudentChoice) -> None:
             )
 
 
-def _put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
-    """The model with an adapter's weights; raises UserError where they are broken or are not those of this base."""
+def put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
+    """Put an adapter's weights on a model; raises UserError where they are broken or are not those of this base."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
@@ -292,8 +292,11 @@ def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, An
     return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
 
 
-def attach_lora(student: Student, settings: AnySettings) -> Student:
-    """Put a fresh LoRA on the linear modules that --lora-modules names; the same for a seed."""
+def attach_lora(student: Student, settings: AnySettings, task: str = "CAUSAL_LM") -> Student:
+    """Put a fresh LoRA on the linear modules that --lora-modules names; the same for a seed.
+
+    `task` is peft's name of what the model is for; of a classifier its head is trained too.
+    """
     import torch
 
     torch.manual_seed(settings.run.seed)
@@ -313,7 +316,7 @@ def attach_lora(student: Student, settings: AnySettings) -> Student:
     else:
         from peft import LoraConfig, get_peft_model
 
-        student.model = get_peft_model(student.model, LoraConfig(task_type="CAUSAL_LM", bias="none", **shape))
+        student.model = get_peft_model(student.model, LoraConfig(task_type=task, bias="none", **shape))
     student.model.train()
     return student
 

@@ -22,5 +22,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     dpo            pairs + controller -> aligned adapter
     control        what an alignment is compared with: SFT that goes on
     chain          links one after another, and their control
+    reward         pairs -> a model that scores answers
     pretraining    how the embedded student was made
 """

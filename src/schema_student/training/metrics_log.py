@@ -14,7 +14,10 @@ from schema_student.training.trackers import log_to_tracker, start_tracker
 
 METRICS = "training_metrics.jsonl"
 EVERY = 10  # steps between two lines for people
-SHOWN = ("loss", "eval_loss", "p_truth", "eval_p_truth", "learning_rate", "rewards/accuracies", "beta/effective")
+SHOWN = (
+    *("loss", "eval_loss", "p_truth", "eval_p_truth", "eval_accuracy", "learning_rate"),
+    *("rewards/accuracies", "beta/effective", "accuracy"),
+)
 
 
 class MetricsLog:

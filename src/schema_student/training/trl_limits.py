@@ -16,14 +16,23 @@ OWN_TERMS = {
 }  # as trl has them
 
 
+def check_trl_runs(settings: ResolvedSettings) -> None:
+    """Raise UserError where trl is to train and is not installed, or is one of several processes."""
+    if settings.optimizer.trainer != "trl":
+        return
+    if importlib.util.find_spec("trl") is None:
+        raise UserError(
+            "--trainer trl needs trl, which is not installed: pip install 'trl>=1.14,<1.15', or give --trainer own"
+        )
+    if process_count() > 1:
+        raise UserError(f"--trainer trl runs in one process, not in {process_count()}: start it without torchrun")
+
+
 def check_trl(settings: ResolvedSettings, aligns: bool = False) -> None:
     """Raise UserError for a setting that trl's SFTTrainer, or DPOTrainer where it `aligns`, has nothing for."""
     if settings.optimizer.trainer != "trl":
         return
-    if importlib.util.find_spec("trl") is None:
-        raise UserError("--trainer trl needs trl, which is not installed: pip install 'trl>=1.14,<1.15'")
-    if process_count() > 1:
-        raise UserError(f"--trainer trl runs in one process, not in {process_count()}: start it without torchrun")
+    check_trl_runs(settings)
     controller = settings.beta.beta_controller
     if aligns and controller != "fixed":
         raise UserError(f"trl's DPOTrainer keeps beta fixed, {controller} does not: give --beta-controller fixed")

@@ -1,4 +1,4 @@
-"""Train by trl's own SFTTrainer and DPOTrainer instead of our steps: `--trainer trl`.
+"""Train by trl's own SFTTrainer, DPOTrainer and RewardTrainer instead of our steps: `--trainer trl`.
 
 Theirs are padding, forward pass, loss, backward pass, accumulation, clipping and the update; where the base is loaded
 through Unsloth, that is what it speeds up. Rows, token ids, which rows share a batch and in which order, the optimizer
@@ -194,3 +194,32 @@ def _dpo_metrics(beta: float, alarm: Any, logs: Row, number: int) -> Row:
     gains = [[logs["rewards/chosen"] / beta], [logs["rewards/rejected"] / beta], [0.0], [0.0]]
     margin = {"margin": logs["rewards/margins"] / beta, "beta/effective": beta}
     return {**found, **margin, **alarm.update(torch.tensor(gains), number)}
+
+
+# Reward models
+
+
+def trl_reward(center: float) -> TrlTrainer:
+    """Describe RewardTrainer; `center` weighs its term that keeps scores about 0."""
+    return TrlTrainer(partial(_make_reward, center), _reward_row, _reward_metrics)
+
+
+def _make_reward(center: float, student: Student, options: dict[str, Any], **more: Any) -> Any:
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    return RewardTrainer(
+        student.model,
+        args=RewardConfig(**options, center_rewards_coefficient=center),
+        train_dataset=Dataset.from_list([{"chosen_ids": [0], "rejected_ids": [0]}]),  # never read
+        processing_class=student.tokenizer,
+        **more,
+    )
+
+
+def _reward_row(row: Row) -> Row:
+    return {"chosen_ids": row["chosen"].tokens, "rejected_ids": row["rejected"].tokens, "margin": row["margin"]}
+
+
+def _reward_metrics(logs: Row, number: int) -> Row:
+    return {name: logs[name] for name in ("accuracy", "margin", "min_reward", "mean_reward", "max_reward")}

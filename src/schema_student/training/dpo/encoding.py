@@ -23,7 +23,7 @@ SIDES = ("chosen", "rejected")
 def encode_pairs(
     pairs: Sequence[Pair], tokenizer: Any, settings: ResolvedSettings, tally: Tally, path: Path, trees: bool
 ) -> list[Row]:
-    """Encode pairs as {chosen, rejected, name, split} of ids; those with nothing to supervise or no room count."""
+    """Encode pairs as {chosen, rejected, key, name, split, ranks}; those with nothing to supervise or no room count."""
     rows = []
     for number, pair in enumerate(pairs, start=1):
         name = pair.origin or f"{path.name}:{number}"
@@ -41,6 +41,7 @@ def encode_pairs(
         fault = "pair longer than batch_tokens" if too_long else fault
         if batching.keep_whole(fault, name, tally, settings):
             row = {"chosen": chosen, "rejected": rejected, "key": pair.schema_id, "name": name, "split": pair.split}
+            row["ranks"] = pair.chosen_rank, pair.rejected_rank
             rows.append(_reduce(row, pair, tokenizer, settings))
     return rows
 
