@@ -12,7 +12,8 @@ Objective = Literal["expected_reward", "rloo", "grpo", "rft", "hard_sft", "dpo"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 CONTROL = "control"  # SFT that goes on: what an alignment is compared with
 LINKS = (*OBJECTIVES, CONTROL)
-OF_A_LINK = re.compile(rf"(.+)-({'|'.join(LINKS)})")
+REWARD = "reward"  # the reward model of a run: no student, but in a folder like theirs
+OF_A_LINK = re.compile(rf"(.+)-({'|'.join((*LINKS, REWARD))})")
 
 
 def split_link(folder: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from schema_student.core.errors import SettingsError
-from schema_student.core.links import LINKS, split_link
+from schema_student.core.links import LINKS, REWARD, split_link
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
 
@@ -21,7 +21,9 @@ def resolve_run(settings: AnySettings) -> str:
     """
     run = settings.run.run or _name_after_source(settings)
     if run in SHARED_FOLDERS or split_link(run)[1]:
-        names = f"{', '.join(SHARED_FOLDERS)} and names that end in {', '.join(f'-{link}' for link in LINKS)}"
+        names = (
+            f"{', '.join(SHARED_FOLDERS)} and names that end in {', '.join(f'-{link}' for link in (*LINKS, REWARD))}"
+        )
         raise SettingsError(f"{run!r} cannot name a run, as {names} are folders of other runs; give another --run")
     return run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from schema_student.core.errors import SettingsError
 from schema_student.core.files import refuse_link
 from schema_student.core.jsonl import read_object
-from schema_student.core.links import LINKS, OBJECTIVES, split_link
+from schema_student.core.links import LINKS, OBJECTIVES, REWARD, split_link
 from schema_student.core.names import adapter_run, clean_name, resolve_run
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
@@ -92,7 +92,7 @@ def paths(settings: AnySettings) -> Paths:
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
         run_dir=runs / run,
         dpo_dir=runs / f"{run}-dpo",
-        reward_dir=runs / f"{run}-reward",
+        reward_dir=runs / f"{run}-{REWARD}",
         sft_checkpoint=Path(settings.student.adapter) if settings.student.adapter else runs / run / "checkpoint-final",
         dpo_checkpoint=runs / f"{run}-dpo" / "checkpoint-final",
         references=alignment / "reference_logps",

@@ -91,6 +91,10 @@ class Ranking:
         found = {"eval_pairs": len(losses), "eval_loss": float(losses.mean()), "eval_accuracy": in_order(scores_2B)}
         return {**found, "eval_margin": float((chosen - rejected).mean())}
 
+    def stop_reason(self) -> str:
+        """Nothing: the checkpoint of the best order is chosen at the end."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing beyond what the loop keeps."""
         return {}
