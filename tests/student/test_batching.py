@@ -100,3 +100,21 @@ def test_a_prefix_that_trees_do_not_share_is_not_counted_as_shared(share, rows_a
     batches = batching.cut_batches(rows, range(16), 16, 909, trees=True)
     assert max(map(len, batches)) == rows_a_batch
     assert all(computed_tokens([s for i in batch for s in rows[i]], True) <= 909 for batch in batches)
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_states_are_those_before_each_completion_token_and_logps_as_without_them(trees):
+    tokenizer, model = tiny.tiny_tokenizer(), tiny.tiny_model()
+    sequences = [
+        batching.Ids([2, 9, 10, 11, 12], [20, 21, 4]),
+        batching.Ids([2, 9, 10, 11, 13], [20, 4]),
+        batching.Ids([2, 30], [4]),
+    ]
+    batch = batching.collate(sequences, tokenizer.pad_token_id, trees)
+    with torch.no_grad():
+        logps, states = batching.completion_states(model, batch)
+        assert torch.allclose(logps, batching.completion_logps(model, batch), atol=1e-6)
+        for i, sequence in enumerate(sequences):
+            hidden = model.model(torch.tensor([sequence.tokens])).last_hidden_state[0]
+            begin, count = len(sequence.prompt_ids), len(sequence.completion_ids)
+            assert torch.allclose(states[i, :count], hidden[begin - 1 : begin - 1 + count], atol=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-Objective = Literal["expected_reward", "rloo", "grpo", "rft", "hard_sft", "dpo"]
+Objective = Literal["expected_reward", "rloo", "grpo", "rft", "hard_sft", "ppo", "dpo"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 CONTROL = "control"  # SFT that goes on: what an alignment is compared with
 LINKS = (*OBJECTIVES, CONTROL)

@@ -506,9 +506,11 @@ class DrawsSettings(Group):
     section = "align"
 
     rl_prompts: int = setting(
-        "rloo, grpo, rft: requests of the alignment split that answers are drawn to; 0 = none", auto=True, ge=0
+        "rloo, grpo, ppo, rft: requests of the alignment split that answers are drawn to; 0 = none", auto=True, ge=0
     )
-    rl_samples: int = setting("rloo, grpo, rft: answers that are drawn to a request, at temperature 1", auto=True, ge=2)
+    rl_samples: int = setting(
+        "rloo, grpo, ppo, rft: answers that are drawn to a request, at temperature 1", auto=True, ge=2
+    )
 
 
 class RLSettings(Group):
@@ -516,11 +518,11 @@ class RLSettings(Group):
 
     section = "align"
 
-    rl_batch_size: int = setting("requests in a batch of a device, of rloo and grpo", auto=True, ge=1)
-    rl_gradient_accumulation: int = setting("batches in an optimizer step of rloo and grpo", auto=True, ge=1)
-    rl_learning_rate: float = setting("peak learning rate of rloo and grpo", auto=True, gt=0)
-    rl_max_steps: int = setting("optimizer steps of rloo and grpo", auto=True, ge=1)
-    rl_eval_every: int = setting("steps between validations of rloo and grpo, each a checkpoint", auto=True, ge=1)
+    rl_batch_size: int = setting("requests in a batch of a device, of rloo, grpo and ppo", auto=True, ge=1)
+    rl_gradient_accumulation: int = setting("batches in an optimizer step of rloo, grpo and ppo", auto=True, ge=1)
+    rl_learning_rate: float = setting("peak learning rate of rloo, grpo and ppo", auto=True, gt=0)
+    rl_max_steps: int = setting("optimizer steps of rloo, grpo and ppo", auto=True, ge=1)
+    rl_eval_every: int = setting("steps between validations of rloo, grpo and ppo, each a checkpoint", auto=True, ge=1)
     rl_reward_valid: Share = setting("reward of an answer that is valid but not as asked; as asked has 1, invalid 0")
     rl_reward_parts: Share = setting("further reward of such an answer, times the share of its parts that are right")
     rl_least_p: Share = setting("requests whose known right answers are less likely are left out", auto=True)
@@ -545,6 +547,27 @@ class CorrectionsSettings(Group):
     section = "align"
 
     teacher_questions: int = setting("correct: most questions to the teacher, judgements and corrections alike", ge=1)
+
+
+class PPOSettings(Group):
+    """Alignment by PPO, beside what rloo and grpo have in common with it."""
+
+    section = "align"
+
+    ppo_reward_model: PathName = setting(
+        "ppo: reward model whose scores take the place of grades: RUN-reward/checkpoint-final, or a folder or hub id "
+        'of a sequence classification model with one label; "" = grades'
+    )
+    ppo_epochs: int = setting("ppo: optimizer steps on the answers of a draw", ge=1)
+    ppo_kl_weight: float = setting(
+        "ppo: penalty for each nat that a token is likelier than to the student before", ge=0
+    )
+    ppo_clip: float = setting("ppo: how far the ratio of policy to sampler may go from 1", gt=0, lt=1)
+    ppo_lambda: Share = setting("ppo: decay of generalized advantage estimation")
+    ppo_value_weight: float = setting("ppo: weight of the value head's loss", ge=0)
+    ppo_value_clip: float = setting("ppo: how far a value may move from that of the draw without a loss for it", gt=0)
+    ppo_kl_limit: float = setting("ppo: stop above this KL to the student before, nats an answer", gt=0)
+    ppo_entropy_share: Share = setting("ppo: stop where entropy is below this share of the first draw's; 0 = never")
 
 
 class FurtherSFTSettings(Group):

@@ -75,6 +75,7 @@ class AnySettings:
     rl: groups.RLSettings
     grpo: groups.GRPOSettings
     corrections: groups.CorrectionsSettings
+    ppo: groups.PPOSettings
     further_sft: groups.FurtherSFTSettings
     hard: groups.HardSettings
     beta: groups.BetaSettings

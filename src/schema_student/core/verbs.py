@@ -27,6 +27,7 @@ OBJECTIVES = (
     "draws",
     "rl",
     "grpo",
+    "ppo",
     "further_sft",
     "hard",
 )  # groups of the objectives but DPO

@@ -114,6 +114,23 @@ def completion_logps(model: Any, batch: dict[str, Any], autocast: torch.dtype | 
     return logps_BC * batch["completion_mask"]
 
 
+def completion_states(
+    model: Any, batch: dict[str, Any], autocast: torch.dtype | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute completion_logps (B, C), and the hidden state before each completion token (B, C, D)."""
+    completion_ids = batch["completion_ids"]
+    uncast = disable_input_dtype_casting(model, active=autocast is not None)
+    with torch.autocast(completion_ids.device.type, autocast) if autocast else nullcontext(), uncast:
+        if "tree" in batch:
+            return prompt_tree.packed_states(model, batch["tree"], *completion_ids.shape)
+        keep = completion_ids.shape[1] + 1
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        made = model(**inputs, use_cache=False, logits_to_keep=keep, output_hidden_states=True)
+    logits_BCV, hidden_BCD = made.logits[:, -keep:-1].float(), made.hidden_states[-1][:, -keep:-1]
+    logps_BC = -torch.nn.functional.cross_entropy(logits_BCV.transpose(1, 2), completion_ids, reduction="none")
+    return logps_BC * batch["completion_mask"], hidden_BCD
+
+
 def completion_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """Compute the logits of each completion token of a padded batch (B, C, V), float32."""
     keep = batch["completion_ids"].shape[1] + 1  # the column before a completion predicts its first token

@@ -152,11 +152,20 @@ def pack_trees(trees: Sequence[Tree]) -> dict[str, Any]:
 
 def packed_logps(model: Any, batch: dict[str, Any], count: int, width: int) -> Any:
     """Compute log p of each completion token, (count, width) = (B, C), 0 where a completion is shorter; float32."""
-    import torch
+    return _place(prediction_logps(model, batch), batch, count, width)
 
-    logps_N = prediction_logps(model, batch)
-    logps_BC = torch.zeros(count, width, dtype=logps_N.dtype, device=logps_N.device)
-    return logps_BC.index_put((batch["sequences"], batch["places"]), logps_N)
+
+def packed_states(model: Any, batch: dict[str, Any], count: int, width: int) -> tuple[Any, Any]:
+    """Compute packed_logps, and the hidden state (B, C, D) that predicts each completion token."""
+    hidden_ND = prediction_states(model, batch)
+    logps_N = _logps_of_states(model, hidden_ND, batch)
+    return _place(logps_N, batch, count, width), _place(hidden_ND, batch, count, width)
+
+
+def _place(values_N: Any, batch: dict[str, Any], count: int, width: int) -> Any:
+    """What belongs to each prediction at its place among the sequences (B, C, ...), 0 elsewhere."""
+    placed = values_N.new_zeros(count, width, *values_N.shape[1:])
+    return placed.index_put((batch["sequences"], batch["places"]), values_N)
 
 
 def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
@@ -164,8 +173,21 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
 
     `model` is a Gemma 3 causal model of transformers, with a LoRA or without.
     """
-    from schema_student.student.attention import TreeMask, text_model, use_attention
+    return _logps_of_states(model, prediction_states(model, batch), batch)
+
+
+def _logps_of_states(model: Any, hidden_ND: Any, batch: dict[str, Any]) -> Any:
+    from schema_student.student.attention import text_model
     from schema_student.student.blockwise_head import token_logps
+
+    causal = text_model(model)
+    softcap = getattr(causal.config, "final_logit_softcapping", None)
+    return token_logps(hidden_ND, batch["targets"], causal.lm_head, softcap)
+
+
+def prediction_states(model: Any, batch: dict[str, Any]) -> Any:
+    """Compute the hidden state that makes each prediction (N, D)."""
+    from schema_student.student.attention import TreeMask, text_model, use_attention
 
     use_attention(model)
     causal = text_model(model)
@@ -176,9 +198,7 @@ def prediction_logps(model: Any, batch: dict[str, Any]) -> Any:
     hidden_1TD = causal.model(
         input_ids=batch["ids"], position_ids=batch["positions"], attention_mask=masks, use_cache=False
     ).last_hidden_state
-    hidden_ND = hidden_1TD[0, batch["columns"]]
-    softcap = getattr(causal.config, "final_logit_softcapping", None)
-    return token_logps(hidden_ND, batch["targets"], causal.lm_head, softcap)
+    return hidden_1TD[0, batch["columns"]]
 
 
 def why_unsupported(model: Any) -> str:

@@ -48,6 +48,10 @@ class Batches:
         """Compute log p of each completion token (B, C), 0 where padded."""
         return batching.completion_logps(self.student.model, batch, self.autocast)
 
+    def completion_states(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute completion_logps (B, C), and the hidden state before each completion token (B, C, D)."""
+        return batching.completion_states(self.student.model, batch, self.autocast)
+
     def own_batches(self, rows: Sequence[Row], sequences: Sequence[Sequence[batching.Ids]]) -> list[list[Row]]:
         """Cut this process's share of the rows, in their order, into batches that keep to the limits."""
         cut = batching.cut_batches(sequences, range(len(rows)), self.batch_size, self.batch_tokens, self.trees)

@@ -115,7 +115,7 @@ class TrainingLoop:
             together=objective.rows_per_key,
             seed=settings.run.seed,
             trees=batches.trees,
-        ).plan(schedule.steps * self.micro_batches)
+        ).plan(math.ceil(schedule.steps / schedule.steps_per_batch) * self.micro_batches)
 
     def run(self) -> None:
         """Train from the last whole checkpoint, else from the start, to the end."""
@@ -132,9 +132,16 @@ class TrainingLoop:
         """Train the steps after step `first`, until the objective says to stop."""
         for number in range(first + 1, self.schedule.steps + 1):
             if self.stops():
+                self._keep(number - 1, first)
                 break
             self._train_step(number)
             self.end_step(number)
+
+    def _keep(self, number: int, first: int) -> None:
+        """Validate and save after a step at which training stopped, where that was not time to."""
+        if number > first and not self.schedule.saves_after(number):
+            self._validate(number)
+            self._save(number)
 
     def stops(self) -> bool:
         """Return whether the objective says to stop; says why."""
@@ -151,7 +158,7 @@ class TrainingLoop:
 
     def epoch_of(self, number: int) -> float:
         """Compute the passes over the rows by the end of a step."""
-        done = self.plan[: number * self.micro_batches]
+        done = self.plan[: math.ceil(number / self.schedule.steps_per_batch) * self.micro_batches]
         return round(sum(map(len, done)) / len(self.objective.rows), 4)
 
     def _train_step(self, number: int) -> None:
@@ -171,7 +178,8 @@ class TrainingLoop:
 
     def _collate_step(self, number: int) -> list[Batch]:
         """The micro-batches that this process has of a step."""
-        planned = self.plan[(number - 1) * self.micro_batches : number * self.micro_batches]
+        begin = (number - 1) // self.schedule.steps_per_batch * self.micro_batches
+        planned = self.plan[begin : begin + self.micro_batches]
         return [self.objective.collate([self.objective.rows[i] for i in indices]) for indices in own_share(planned)]
 
     def _denominator(self, batches: Sequence[Batch]) -> float:

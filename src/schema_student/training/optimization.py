@@ -23,6 +23,7 @@ class Schedule:
     accumulation: int  # micro-batches of a process in a step
     eval_every: int
     save_every: int
+    steps_per_batch: int = 1  # optimizer steps in a row that take the same micro-batches
 
     def validates_after(self, step: int) -> bool:
         """Return whether the step is followed by a validation."""

@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     expected_reward  the policy gradient, exact where the right answers are known
     sampled          requests to sample answers to: of the split, and those that nobody answered
     policy_gradient  graded samples, the better ones raised: RLOO, GRPO
+    ppo              proximal policy optimization: a value head, clipped ratios
     chosen_rows      SFT that goes on: the best samples (rft), hard requests (hard_sft)
     recipes          each objective by its name: its settings, its class
     link             what a link does: encode, train, choose, publish

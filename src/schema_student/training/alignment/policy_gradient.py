@@ -43,9 +43,14 @@ class PolicyGradient(AlignmentObjective):
         self.rows = select_prompts(alignment)
         model = self.batches.student.model
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
-        kept = self.weights if self.settings.rl.rl_kl_weight else []
+        kept = self.weights if self.keeps_reference else []
         self.reference = [weight.detach().clone() for weight in kept]
         self.kl: list[float] = []  # of each answer of the step, nats
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Return whether the weights of the start are kept beside the current ones."""
+        return self.settings.rl.rl_kl_weight > 0
 
     @classmethod
     def plan(cls, settings: ResolvedSettings) -> Schedule:

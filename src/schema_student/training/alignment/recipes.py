@@ -18,13 +18,15 @@ class Recipe:
     """How a link is trained.
 
     `groups` of settings decide it beside those of every link; `step` names its settings of accumulation and of rows, by
-    the first of which that can be divided processes share a step; `files` names the settings that name further files.
+    the first of which that can be divided processes share a step; `files` names the settings that name further files,
+    `models` those that name the folder (or hub id) of a model.
     """
 
     groups: tuple[str, ...]
     step: tuple[str, str]
     load: Callable[[], type[AlignmentObjective]]
     files: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 def _expected_reward() -> type[AlignmentObjective]:
@@ -43,6 +45,12 @@ def _grpo() -> type[AlignmentObjective]:
     from schema_student.training.alignment.policy_gradient import GRPO
 
     return GRPO
+
+
+def _ppo() -> type[AlignmentObjective]:
+    from schema_student.training.alignment.ppo import PPO
+
+    return PPO
 
 
 def _rft() -> type[AlignmentObjective]:
@@ -67,6 +75,7 @@ RECIPES = {
     ),
     "rloo": Recipe((*DRAWN, "rl"), RL_STEP, _rloo, ("requests",)),
     "grpo": Recipe((*DRAWN, "rl", "grpo"), RL_STEP, _grpo, ("requests",)),
+    "ppo": Recipe((*DRAWN, "rl", "ppo"), RL_STEP, _ppo, ("requests",), ("ppo_reward_model",)),
     "rft": Recipe((*DRAWN, "further_sft"), FURTHER_STEP, _rft, ("requests",)),
     "hard_sft": Recipe(("further_sft", "hard"), FURTHER_STEP, _hard_sft, ("requests",)),
 }

@@ -38,6 +38,9 @@ def train_link(name: str, given: AnySettings) -> Path:
 
         return align(settings, name, where.dataset, adapter, run_dir)
 
-    files = [Path(settings.value(setting)) for setting in RECIPES[name].files if settings.value(setting)]
+    recipe = RECIPES[name]
+    files = [Path(settings.value(setting)) for setting in recipe.files if settings.value(setting)]
+    models = [Path(settings.value(setting)) for setting in recipe.models if settings.value(setting)]
+    files += [file for model in models for file in sorted(model.glob("*.safetensors"))]
     inputs = [where.dataset, adapter / "adapter_model.safetensors", *files]
     return make_run(where.link_dir(name), stamp, inputs, settings.run.overwrite, train)
