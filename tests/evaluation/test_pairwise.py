@@ -1,5 +1,7 @@
 """An answer wins where it is better in both places; what the place decided is a tie; unknown is never a loss."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 from test_evaluate import ANSWERS, TARGETS, dataset_row
@@ -10,6 +12,7 @@ from schema_student.core.paths import paths
 from schema_student.core.records import EvaluationRow
 from schema_student.core.replacing import draft_of
 from schema_student.evaluation import pairwise
+from schema_student.preference import reward_scores
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.training import sft
@@ -117,6 +120,46 @@ def test_answers_that_are_the_same_are_a_tie_without_a_question(settings):
     row = EvaluationRow.from_json({**told, "rank": 4})
     (made,) = pairwise.compare([(row, row)], lambda asks: pytest.fail("asked") if asks else [], {})
     assert made["outcome"] == "tie" and made["same"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        (1.0, 0.0, "win"),
+        (0.0, 1.0, "loss"),
+        (0.5, 0.4, "tie"),
+        (None, -9.0, "loss"),
+        (0.0, None, "win"),
+        (None,) * 2 + ("tie",),
+    ],
+)
+def test_scores_decide_beyond_the_tie_and_an_answer_that_was_cut_off_loses(first, second, outcome):
+    assert pairwise.decide_by_scores(first, second, tie=0.1) == outcome
+
+
+def test_a_reward_model_compares_in_a_folder_of_its_own_and_scores_nothing_twice(
+    settings, written, monkeypatch, tmp_path
+):
+    asked = []
+
+    def score(prompts, answers):
+        asked.extend(answers)
+        return [0.0 if answer == "no" else 1.0 for answer in answers]
+
+    monkeypatch.setattr(reward_scores, "load_reward_model", lambda name: SimpleNamespace(score=score))
+    monkeypatch.setattr(pairwise, "resolve_teacher", lambda settings: pytest.fail("a teacher was asked for"))
+    by_reward = settings.changed(judge="reward", reward_model=str(tmp_path / "base"), judge_valid=False)
+    summary = read_json(path := pairwise.judge_adapters(by_reward))
+    assert path.parent.name == "student-sft-vs-student-base-by-reward" and "the reward model" in summary["judged_by"]
+    assert [summary["overall"][outcome]["k"] for outcome in pairwise.OUTCOMES] == [8, 2, 0]
+    row = read_jsonl(path.with_name("duel_results.jsonl"))[0]
+    assert row["scores"] in ([1.0, 0.0], [0.0, 0.0]) and not row["swayed"]
+    count = len(asked)
+    assert pairwise.judge_adapters(by_reward.changed(overwrite=True)) == path and len(asked) == count
+    with pytest.raises(UserError, match="reward_tie was 0.1, now 2"):
+        pairwise.judge_adapters(by_reward.changed(reward_tie=2.0))
+    with pytest.raises(UserError, match="--judge reward needs --reward-model"):
+        pairwise.judge_adapters(by_reward.changed(reward_model=""))
 
 
 def test_bad_input_is_named(settings, tmp_path):

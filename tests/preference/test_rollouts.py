@@ -13,6 +13,8 @@ from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.stamps import digest
 from schema_student.preference import imports, layouts, rollouts, scoring
+from schema_student.student.loading import save_adapter
+from schema_student.student.reward_model import load_reward_model, make_reward_model
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
 
@@ -100,6 +102,16 @@ def test_the_order_shown_is_shuffled_by_a_seeded_hash(settings):
 
     assert firsts(1) == firsts(1) != firsts(2)
     assert 8 <= firsts(1).count("a") <= 32
+
+
+def test_rollouts_are_scored_by_a_reward_model_that_was_trained_here(settings, tmp_path):
+    save_adapter(tmp_path / "rm", make_reward_model(settings, None))
+    by_reward = settings.changed(rollout_scorer="reward", reward_model=str(tmp_path / "rm"))
+    rows = read_jsonl(rollouts.make_rollouts(by_reward))
+    answers = [(row["prompt"], answer) for row in rows for answer in row["answers"] if answer["finished"]]
+    expected = load_reward_model(str(tmp_path / "rm")).score([p for p, _ in answers], [a["text"] for _, a in answers])
+    assert [answer["score"] for _, answer in answers] == pytest.approx(expected, abs=1e-5)
+    assert all(answer["score"] is None for row in rows for answer in row["answers"] if not answer["finished"])
 
 
 def test_rollouts_scored_by_a_reward_model_need_one(settings):

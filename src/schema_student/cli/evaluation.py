@@ -133,10 +133,11 @@ def show_prompt(argv: Sequence[str]) -> None:
 
 
 def pairwise(argv: Sequence[str]) -> None:
-    """Let the teacher compare two adapters' answers to the test prompts -> duels/A-vs-B/duel_summary.json.
+    """Have two adapters' answers to the test prompts compared -> duels/A-vs-B/duel_summary.json.
 
     schema-student pairwise --adapters outputs/student_runs/student-dpo/checkpoint-final,base
     schema-student pairwise --adapters A,B --teacher-model gpt-oss:120b --eval-limit 100
+    schema-student pairwise --adapters A,B --judge reward --reward-model outputs/student_runs/student-reward/checkpoint-final
     """
     settings = load_settings(argv, pairwise.__doc__, "pairwise")
 

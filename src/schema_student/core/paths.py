@@ -43,6 +43,7 @@ class Paths:
     chat: Path
     logs: Path
     pretty: Path
+    reward_scores: Path
     teacher_cache: Path
     teacher_answers: Path
 
@@ -105,6 +106,7 @@ def paths(settings: AnySettings) -> Paths:
         chat=out / "chat" / f"{run}.jsonl",
         logs=out / "logs",
         pretty=out / "pretty",
+        reward_scores=out / "reward_scores.sqlite",
         teacher_cache=out / "teacher_cache.sqlite",
         teacher_answers=Path(settings.server.teacher_answers)
         if settings.server.teacher_answers

@@ -690,7 +690,7 @@ class ScoringSettings(Group):
 
 
 class PairwiseSettings(Group):
-    """Which two adapters are compared."""
+    """Which two adapters are compared, and by whom."""
 
     section = "pairwise"
 
@@ -708,6 +708,10 @@ class AveragingSettings(Group):
     weights: list[Annotated[float, Field(gt=0)]] = setting(
         "how much each of --adapters counts, in their order; they are divided by their sum; none = all the same"
     )
+    judge: Literal["teacher", "reward"] = setting(
+        "who compares two answers: the teacher, in both orders, or --reward-model by its scores"
+    )
+    reward_tie: float = setting("judge reward: answers whose scores differ by no more than this are a tie", ge=0)
 
 
 class CompareSettings(Group):

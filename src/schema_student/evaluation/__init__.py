@@ -8,5 +8,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     completions   right answers read, and what that leaves open written
     verdicts      answers -> verdict rows: graded, then judged by the teacher
     evaluate      a student answers the test prompts, each answer is judged
-    pairwise      two adapters, prompt by prompt, compared by the teacher
+    pairwise      two adapters, prompt by prompt, compared by the teacher or a reward model
 """

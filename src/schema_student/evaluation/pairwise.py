@@ -1,16 +1,20 @@
-"""Have the teacher compare two adapters' answers, prompt by prompt -> win, tie and loss of the first, with intervals.
+"""Have two adapters' answers compared, prompt by prompt -> win, tie and loss of the first, with intervals.
 
 Both answer the test prompts (evaluation, which is done already where it was done before); then the teacher compares the
 two answers to each prompt twice, with their places swapped. An answer wins where it is better in both places; where the
 two verdicts disagree, the teacher followed the place (position bias) and not the answer, and it is a tie. Answers that
-are the same text are a tie without a question. Writes duels/A-vs-B/: duel_results.jsonl, duel_summary.json.
+are the same text are a tie without a question. With --judge reward a reward model (--reward-model) compares by its
+scores instead: scores that differ by no more than --reward-tie are a tie, and an answer that was cut off loses to one
+that was not. Its scores are kept, so that no answer is scored twice. Writes duels/A-vs-B/ (A-vs-B-by-reward/):
+duel_results.jsonl, duel_summary.json.
 
     judge_adapters(settings)   # settings.pairwise.adapters, e.g. [".../student-dpo/checkpoint-final", "base"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +25,16 @@ from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, paths
+from schema_student.core.places import shown_place
 from schema_student.core.records import DatasetRow, EvaluationRow, prompt_key, read_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import make_stamp
 from schema_student.core.statistics import sign_test, wilson
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
+from schema_student.preference.reward_scores import open_reward_scores
 from schema_student.preference.scoring import question
-from schema_student.student.choice import base_digest, choose_student
-from schema_student.teacher.choice import TeacherChoice, resolve_teacher
+from schema_student.student.choice import base_digest, choose_student, revision_facts
+from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -62,51 +68,77 @@ def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, s
 def pairwise_dir(settings: AnySettings) -> Path:
     """Locate the folder of the comparison of two students."""
     (first, _), (second, _) = name_students(settings)[1]
-    folder = paths(settings).pairwise / f"{first}-vs-{second}"
+    ending = "-by-reward" if settings.pairwise.judge == "reward" else ""
+    folder = paths(settings).pairwise / f"{first}-vs-{second}{ending}"
     refuse_link(folder)
     return folder
 
 
 def judge_adapters(settings: AnySettings) -> Path:
-    """Evaluate both students where that is not done, and let the teacher compare; returns duel_summary.json."""
+    """Evaluate both students where that is not done, and let the judge compare; returns duel_summary.json."""
     folder = pairwise_dir(settings)
     settings, students = name_students(settings)
     names, files = [name for name, _ in students], []
     for name, adapter in students:
         files.append(evaluate_student(settings, name, adapter).with_name("evaluation_results.jsonl"))
-    teacher = resolve_teacher(settings)
+    judged_by, facts = _name_judge(settings)
     results, summary = folder / "duel_results.jsonl", folder / "duel_summary.json"
     stamp = make_stamp(
         settings,
         *DECIDING,
-        teacher=teacher.stamp,
+        **facts,
         students=names,
         base_digest=base_digest(choose_student(settings).base),
     )
     with open_artifact(results, stamp, files, settings.run.overwrite) as artifact:
         if not artifact.done:
             first, second = (read_rows(file, EvaluationRow) for file in files)
-            _compare_all(artifact, pair_answers(first, second), settings, teacher)
+            _compare_all(artifact, pair_answers(first, second), settings)
             artifact.finish()
-    found = {"first": names[0], "second": names[1], "judged_by": teacher.display_name}
+    found = {"first": names[0], "second": names[1], "judged_by": judged_by}
     found |= summarize(read_jsonl(results))
     write_json(summary, found)
     print_summary(found)
     return summary
 
 
-def _compare_all(
-    artifact: Artifact, pairs: Sequence[AnswerPair], settings: AnySettings, teacher: TeacherChoice
-) -> None:
+def _name_judge(settings: AnySettings) -> tuple[str, Row]:
+    """The judge's name, and what a stamp says of it; raises UserError where no reward model is named."""
+    if settings.pairwise.judge == "teacher":
+        teacher = resolve_teacher(settings)
+        return teacher.display_name, {"teacher": teacher.stamp}
+    name = settings.scoring.reward_model
+    if not name:
+        raise UserError("--judge reward needs --reward-model, a folder or hub id (train-reward makes one)")
+    facts = {"reward": base_digest(name), "reward_tie": settings.pairwise.reward_tie, **revision_facts(name)}
+    return f"the reward model {shown_place(name)}", facts
+
+
+Compare = Callable[[Sequence[AnswerPair]], list[Row]]
+
+
+def _compare_all(artifact: Artifact, pairs: Sequence[AnswerPair], settings: AnySettings) -> None:
     """Write a row for each pair of answers after those that are there."""
-    rows = read_requests(paths(settings).dataset, settings.eval.eval_splits)
-    requests = {prompt_key(row): row for row in rows}  # with the schema, which evaluation_results does not repeat
-    with open_teacher(settings, teacher) as asked:
+    with _open_judge(settings) as compared:
         for start in range(len(artifact.rows), len(pairs), CHUNK):
             some = pairs[start : start + CHUNK]
-            for row in compare(some, asked.ask_many, requests):
+            for row in compared(some):
                 artifact.append(row)
             log.info(f"  compared {start + len(some)}/{len(pairs)} prompts")
+
+
+@contextmanager
+def _open_judge(settings: AnySettings) -> Iterator[Compare]:
+    """Open what compares some pairs of answers."""
+    if settings.pairwise.judge == "reward":
+        tie = settings.pairwise.reward_tie
+        with open_reward_scores(settings.scoring.reward_model, paths(settings).reward_scores) as reward:
+            yield lambda some: compare_by_scores(some, reward.score, tie)
+        return
+    rows = read_requests(paths(settings).dataset, settings.eval.eval_splits)
+    requests = {prompt_key(row): row for row in rows}  # with the schema, which evaluation_results does not repeat
+    with open_teacher(settings, resolve_teacher(settings)) as asked:
+        yield lambda some: compare(some, asked.ask_many, requests)
 
 
 def pair_answers(first: Sequence[EvaluationRow], second: Sequence[EvaluationRow]) -> list[AnswerPair]:
@@ -123,13 +155,44 @@ def compare(pairs: Sequence[AnswerPair], ask_many: Any, requests: dict[Any, Data
     asks, rows = [], []
     for ours, theirs in pairs:
         texts = ours.raw_output, theirs.raw_output
-        told = {key: getattr(ours, key) for key in ("split", "schema_id", "query", "current_date")}
-        rows.append({**told, "first": texts[0], "second": texts[1], "same": texts[0] == texts[1]})
+        rows.append(_describe_pair(ours, theirs))
         if texts[0] != texts[1]:
             known = _known(requests[prompt_key(ours)], ours)
             asks += [("compare", question(known, *places)) for places in (texts, texts[::-1])]
     verdicts = iter(ask_many(asks))
     return [{**row, **(_tie() if row["same"] else decide(next(verdicts), next(verdicts)))} for row in rows]
+
+
+def compare_by_scores(
+    pairs: Sequence[AnswerPair], score: Callable[[list[Any], list[str]], list[float]], tie: float
+) -> list[Row]:
+    """Compare each pair by the scores of a reward model: a row as of `compare`, with both scores."""
+    answers = [answer for pair in pairs for answer in pair]
+    scores = score([answer.prompt_text for answer in answers], [answer.raw_output for answer in answers])
+    whole = [None if answer.truncated else found for answer, found in zip(answers, scores, strict=True)]
+    rows = []
+    for (ours, theirs), first, second in zip(pairs, whole[::2], whole[1::2], strict=True):
+        row = _describe_pair(ours, theirs)
+        outcome = "tie" if row["same"] else decide_by_scores(first, second, tie)
+        rows.append({**row, **_tie(), "outcome": outcome, "scores": [first, second]})
+    return rows
+
+
+def decide_by_scores(first: float | None, second: float | None, tie: float) -> str:
+    """Decide the outcome for the first of two scores; None is that of an answer that was cut off.
+
+    >>> decide_by_scores(1.0, 0.5, tie=0.1), decide_by_scores(1.0, 0.95, tie=0.1), decide_by_scores(None, 0.5, tie=0.1)
+    ('win', 'tie', 'loss')
+    """
+    if first is None or second is None:
+        return "tie" if first is second else "loss" if first is None else "win"
+    return "tie" if abs(first - second) <= tie else "win" if first > second else "loss"
+
+
+def _describe_pair(ours: EvaluationRow, theirs: EvaluationRow) -> Row:
+    told = {key: getattr(ours, key) for key in ("split", "schema_id", "query", "current_date")}
+    texts = ours.raw_output, theirs.raw_output
+    return {**told, "first": texts[0], "second": texts[1], "same": texts[0] == texts[1]}
 
 
 def _known(request: DatasetRow, row: EvaluationRow) -> Row:

@@ -12,11 +12,12 @@ from itertools import combinations
 from typing import Any
 
 from schema_student.core.jsonl import Row
+from schema_student.core.paths import paths
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.stamps import digest
+from schema_student.preference.reward_scores import RewardScores, open_reward_scores
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
-from schema_student.student.reward_model import RewardModel, load_reward_model
 from schema_student.teacher.client import open_teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -34,8 +35,8 @@ def open_scorer(settings: ResolvedSettings) -> Iterator[Callable[[list[Row]], No
     if settings.scoring.rollout_scorer == "schema":
         yield lambda rows: score_by_schema(rows, settings)
     elif settings.scoring.rollout_scorer == "reward":
-        reward = load_reward_model(settings.scoring.reward_model)
-        yield lambda rows: score_by_reward(rows, reward)
+        with open_reward_scores(settings.scoring.reward_model, paths(settings).reward_scores) as reward:
+            yield lambda rows: score_by_reward(rows, reward)
     else:
         with open_teacher(settings) as teacher:
             yield lambda rows: score_by_teacher(rows, teacher.ask_many, settings)
@@ -50,12 +51,12 @@ def score_by_schema(rows: Sequence[Row], settings: ResolvedSettings) -> None:
         answer |= {"score": graded.rank, "rank": graded.rank, "why": graded.why}
 
 
-def score_by_reward(rows: Sequence[Row], reward: RewardModel) -> None:
+def score_by_reward(rows: Sequence[Row], reward: RewardScores) -> None:
     """Score = the reward model's logit for prompt and answer."""
     answers = list(_finished(rows))
     scores = reward.score([row["prompt"] for row, _ in answers], [answer["text"] for _, answer in answers])
     for (_, answer), score in zip(answers, scores, strict=True):
-        answer["score"] = round(score, 6)
+        answer["score"] = score
 
 
 def score_by_teacher(
