@@ -156,7 +156,7 @@ def test_a_reward_model_compares_in_a_folder_of_its_own_and_scores_nothing_twice
     assert row["scores"] in ([1.0, 0.0], [0.0, 0.0]) and not row["swayed"]
     count = len(asked)
     assert pairwise.judge_adapters(by_reward.changed(overwrite=True)) == path and len(asked) == count
-    with pytest.raises(UserError, match="reward_tie was 0.1, now 2"):
+    with pytest.raises(UserError, match=r"reward_tie was 0\.1, now 2"):
         pairwise.judge_adapters(by_reward.changed(reward_tie=2.0))
     with pytest.raises(UserError, match="--judge reward needs --reward-model"):
         pairwise.judge_adapters(by_reward.changed(reward_model=""))

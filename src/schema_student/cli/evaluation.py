@@ -137,7 +137,7 @@ def pairwise(argv: Sequence[str]) -> None:
 
     schema-student pairwise --adapters outputs/student_runs/student-dpo/checkpoint-final,base
     schema-student pairwise --adapters A,B --teacher-model gpt-oss:120b --eval-limit 100
-    schema-student pairwise --adapters A,B --judge reward --reward-model outputs/student_runs/student-reward/checkpoint-final
+    schema-student pairwise --adapters A,B --judge reward --reward-model RUN-reward/checkpoint-final
     """
     settings = load_settings(argv, pairwise.__doc__, "pairwise")
 
