@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from schema_student.training.dpo import alignment
 from schema_student.training.dpo import beta as betas
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo", "train-reward")
+COMMANDS = ("train-sft", "train-dpo", "train-beta-dpo", "train-reward", "train-ppo")
 TURNS = "\n\nHuman: number {}\n\nAssistant: {}"
 
 
@@ -59,7 +60,7 @@ def call(monkeypatch, place, command, data, **flags):
         VERBS[command](flags_for(command, small_flags(place, data, **flags)))
     assert read <= set(settings_read(command))
     name = str(flags.get("run", Path(data).stem))
-    ending = {"train-sft": "", "train-reward": "-reward"}.get(command, "-dpo")
+    ending = {"train-sft": "", "train-reward": "-reward", "train-ppo": "-ppo"}.get(command, "-dpo")
     return place / "out" / "student_runs" / f"{name}{ending}"
 
 
@@ -108,6 +109,22 @@ def test_a_reward_model_is_trained_on_any_preference_data(place, monkeypatch, ca
     config = read_json(run_dir / "run_config.json")
     assert config["settings"]["trainer"] == "trl" and config["pairs"] == 8
     assert f"reward model: {run_dir / 'checkpoint-final'}" in capsys.readouterr().out
+
+
+def test_ppo_learns_from_a_reward_model_on_the_prompts_of_any_preference_data(place, monkeypatch, capsys):
+    flags = {"reward_max_steps": 2, "reward_batch_size": 2, "reward_learning_rate": 0.01}
+    reward = call(monkeypatch, place, "train-reward", "prefs.jsonl", **flags) / "checkpoint-final"
+    flags = {"rl_samples": 2, "rl_batch_size": 2, "rl_gradient_accumulation": 1, "rl_max_steps": 2, "rl_eval_every": 1}
+    flags |= {"ppo_epochs": 2, "max_new_tokens": 8, "ppo_reward_model": reward, "rl_learning_rate": 0.01}
+    run_dir = call(monkeypatch, place, "train-ppo", "prefs.jsonl", **flags)
+    config = read_json(run_dir / "run_config.json")
+    assert config["prompts"] == 8 and config["chosen_by"] == "mean reward of greedy answers to held-out prompts"
+    rows = read_jsonl(run_dir / "training_metrics.jsonl")
+    assert [row["step"] for row in rows if "eval_reward" in row] == [0, 2, 4]
+    assert all(math.isfinite(row["reward"]) for row in rows if "reward" in row)
+    assert f"aligned student: {run_dir / 'checkpoint-final'}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="a prompt without a schema has no grade: give --ppo-reward-model"):
+        call(monkeypatch, place, "train-ppo", "prefs.jsonl", run="ungraded", **{**flags, "ppo_reward_model": ""})
 
 
 def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):

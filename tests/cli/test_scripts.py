@@ -57,6 +57,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "train-dpo",
         "train-beta-dpo",
         "train-reward",
+        "train-ppo",
         "completion",
     }
     assert len(verbs) == len(set(verbs))

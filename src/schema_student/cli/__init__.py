@@ -5,7 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     data           domains, schemas, generate, corpus; export-answers, import-answers
     training       train, train-sft; average, pretrain
     alignment      align, pairs, dpo, correct, rollouts, train-dpo, train-beta-dpo, replay-beta
-    reward         train-reward
+    reward         train-reward, train-ppo
     evaluation     evaluate, pairwise, judge, report, compare, pretty
     deploy         export, parity
     asked_student  which adapter a verb asks, and how

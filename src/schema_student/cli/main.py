@@ -98,6 +98,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train-dpo": alignment.train_dpo,
     "train-beta-dpo": alignment.train_beta_dpo,
     "train-reward": reward.train_reward,
+    "train-ppo": reward.train_ppo,
     "replay-beta": alignment.replay_beta,
     "pretty": evaluation.pretty,
     "export-answers": data.export_answers,

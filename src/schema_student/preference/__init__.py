@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     turns       conversations of any convention -> messages
     layouts     rows of any layout -> prompts and answers
     imports     data of any origin -> pairs or corpus
+    prompts        prompts of any origin, for answers of the student's own
     reward_scores  a reward model's scores, each computed once
     scoring     what an answer of a rollout is worth
     rollouts    k answers a prompt, scored

@@ -13,6 +13,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     chosen_rows      SFT that goes on: the best samples (rft), hard requests (hard_sft)
     recipes          each objective by its name: its settings, its class
     link             what a link does: encode, train, choose, publish
+    prompt_link      what a link of PPO does on prompts of any origin
     stage            adapter + objective -> aligned adapter
 
 A new objective is: its name in core/links.py; a group of its settings in core/setting_groups.py (and its numbers in

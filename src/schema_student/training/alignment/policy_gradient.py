@@ -40,12 +40,16 @@ class PolicyGradient(AlignmentObjective):
 
     def __init__(self, alignment: Alignment) -> None:
         super().__init__(alignment)
-        self.rows = select_prompts(alignment)
+        self.rows = self.find_rows(alignment)
         model = self.batches.student.model
         self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         kept = self.weights if self.keeps_reference else []
         self.reference = [weight.detach().clone() for weight in kept]
         self.kl: list[float] = []  # of each answer of the step, nats
+
+    def find_rows(self, alignment: Alignment) -> list[Row]:
+        """Select the prompts to draw answers to."""
+        return select_prompts(alignment)
 
     @property
     def keeps_reference(self) -> bool:

@@ -22,16 +22,17 @@ import torch
 from schema_student.core.processes import process_count
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
-from schema_student.student.generation import find_stop_ids
+from schema_student.student.generation import find_stop_ids, generate
+from schema_student.student.loading import Student
 from schema_student.student.reward_model import RewardModel, load_reward_model
 from schema_student.training.alignment.objective import Alignment
 from schema_student.training.alignment.policy_gradient import PolicyGradient
-from schema_student.training.batches import Batch, inference_mode
+from schema_student.training.batches import Batch, Row, inference_mode
 from schema_student.training.checks import require_finite
 from schema_student.training.distributed import gather
 from schema_student.training.loop import Step
 from schema_student.training.optimization import Schedule
-from schema_student.training.rl.groups import Group, Prompt, describe_group, draw_groups, summarize_groups
+from schema_student.training.rl.groups import Group, Prompt, describe_group, draw_groups, grade_group, summarize_groups
 from schema_student.training.rl.losses import clipped_losses, kl_terms
 from schema_student.training.rl.ppo import explained_variance, gae, normalize, token_rewards, value_losses
 
@@ -59,6 +60,10 @@ class Experience:
 class PPO(PolicyGradient):
     """The objective of PPO, over rows {prompt, name, key}."""
 
+    def find_rows(self, alignment: Alignment) -> list[Row]:
+        """Take prompts of other origin as they are; of requests those that teach something."""
+        return list(alignment.rows) if self.settings.data.data_set else super().find_rows(alignment)
+
     def __init__(self, alignment: Alignment) -> None:
         super().__init__(alignment)
         self.own = self.settings.ppo
@@ -66,8 +71,7 @@ class PPO(PolicyGradient):
         model.value_head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1).to(model.device)
         torch.nn.init.zeros_(model.value_head.weight)
         torch.nn.init.zeros_(model.value_head.bias)
-        name = self.settings.scoring.reward_model
-        self.reward: RewardModel | None = load_reward_model(name) if name else None
+        self.reward = load_reward(self.settings)
         self.experience: list[list[Experience]] = []  # of each micro-batch of this draw
         self.drawn: dict[str, float] = {}  # metrics of this draw
         self.guard = Guard(self.own.ppo_kl_limit, self.own.ppo_entropy_share)
@@ -103,7 +107,7 @@ class PPO(PolicyGradient):
     def _draw(self, draw: int, batches: Sequence[Batch]) -> None:
         """Draw and score the answers of a step, and keep what is known of their tokens."""
         student, prompts = self.batches.student, [prompt for batch in batches for prompt in batch["prompts"]]
-        groups = self._score(prompts, draw_groups(student, prompts, self.settings, draw))
+        groups = score_groups(self.reward, student, prompts, draw_groups(student, prompts, self.settings, draw))
         names = [name for batch in batches for name in batch["names"]]
         require_finite("reward", [group.values for group in groups], draw * self.own.ppo_epochs + 1, names)
         waiting = iter(groups)
@@ -111,18 +115,6 @@ class PPO(PolicyGradient):
         described = gather([describe_group(*pair) for pair in zip(groups, prompts, strict=True)])
         self.drawn = summarize_groups(described) | self._describe_and_normalize()
         self.guard.update(self.drawn["kl"], self.drawn["entropy"])
-
-    def _score(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Group]:
-        """Put the reward model's scores in place of the grades, where there is one."""
-        if self.reward is None:
-            return list(groups)
-        stop_ids = find_stop_ids(self.batches.student)
-        asked = [(prompt.text, text) for prompt, group in zip(prompts, groups, strict=True) for text in group.texts]
-        scores = iter(self.reward.score(*map(list, zip(*asked, strict=True))))
-        return [
-            _rescore(group, [next(scores) - CUT_OFF * _is_cut(ids, stop_ids) for ids in group.answers])
-            for group in groups
-        ]
 
     def _look(self, groups: Sequence[Group]) -> list[Experience]:
         """Compute what is known of a micro-batch's answers, in parts that fit into batch_tokens."""
@@ -225,6 +217,36 @@ class Guard:
             self.reason = f"KL to the student before is {kl:.2f} nats an answer, above --ppo-kl-limit {self.kl_limit:g}"
         elif entropy < least:
             self.reason = f"entropy fell to {entropy:.4f} nats a token, below {least:.4f} (--ppo-entropy-share)"
+
+
+def load_reward(settings: ResolvedSettings) -> RewardModel | None:
+    """Load the reward model that the settings name; None where grades are the rewards."""
+    name = settings.ppo.ppo_reward_model
+    return load_reward_model(name) if name else None
+
+
+def score_groups(
+    reward: RewardModel | None, student: Student, prompts: Sequence[Prompt], groups: Sequence[Group]
+) -> list[Group]:
+    """Put a reward model's scores in place of the grades, where there is one."""
+    if reward is None:
+        return list(groups)
+    stop_ids = find_stop_ids(student)
+    asked = [(prompt.text, text) for prompt, group in zip(prompts, groups, strict=True) for text in group.texts]
+    scores = iter(reward.score([text for text, _ in asked], [answer for _, answer in asked]))
+    return [
+        _rescore(group, [next(scores) - CUT_OFF * _is_cut(ids, stop_ids) for ids in group.answers]) for group in groups
+    ]
+
+
+def score_greedy_answers(
+    reward: RewardModel | None, student: Student, prompts: Sequence[Prompt], settings: ResolvedSettings
+) -> list[float]:
+    """Score the greedy answer to each prompt as samples are."""
+    texts = [prompt.text for prompt in prompts]
+    made = generate(student, texts, settings.generation.max_new_tokens, settings.decoding.eval_batch_size)
+    groups = [grade_group(prompt, answers, settings) for prompt, answers in zip(prompts, made, strict=True)]
+    return [group.values[0] for group in score_groups(reward, student, prompts, groups)]
 
 
 def _rescore(group: Group, scores: Sequence[float]) -> Group:

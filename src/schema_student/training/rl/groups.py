@@ -66,10 +66,11 @@ def draw_groups(student: Student, prompts: Sequence[Prompt], settings: ResolvedS
         samples=settings.draws.rl_samples,
         seed=settings.run.seed * STEPS + step,
     )
-    return [_grade_group(*pair, settings) for pair in zip(prompts, drawn, strict=True)]
+    return [grade_group(*pair, settings) for pair in zip(prompts, drawn, strict=True)]
 
 
-def _grade_group(prompt: Prompt, answers: Sequence[Generation], settings: ResolvedSettings) -> Group:
+def grade_group(prompt: Prompt, answers: Sequence[Generation], settings: ResolvedSettings) -> Group:
+    """Reward each answer to a prompt by its grade."""
     scale, strip = scale_of(settings), settings.verdict.strip_fences
     return Group(
         [Ids(prompt.ids, list(answer.ids)) for answer in answers],
