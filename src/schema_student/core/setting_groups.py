@@ -698,6 +698,10 @@ class PairwiseSettings(Group):
         "adapter folders: two to compare, or base and one, of which the first one's wins are counted; or those to "
         "average, for which names of runs do as well"
     )
+    judge: Literal["teacher", "reward"] = setting(
+        "who compares two answers: the teacher, in both orders, or --reward-model by its scores"
+    )
+    reward_tie: float = setting("judge reward: answers whose scores differ by no more than this are a tie", ge=0)
 
 
 class AveragingSettings(Group):
@@ -708,10 +712,6 @@ class AveragingSettings(Group):
     weights: list[Annotated[float, Field(gt=0)]] = setting(
         "how much each of --adapters counts, in their order; they are divided by their sum; none = all the same"
     )
-    judge: Literal["teacher", "reward"] = setting(
-        "who compares two answers: the teacher, in both orders, or --reward-model by its scores"
-    )
-    reward_tie: float = setting("judge reward: answers whose scores differ by no more than this are a tie", ge=0)
 
 
 class CompareSettings(Group):
