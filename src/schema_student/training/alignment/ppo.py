@@ -162,9 +162,12 @@ class PPO(PolicyGradient):
 
     def _batch_loss(self, parts: Sequence[Experience], tokens: float, sums: list[list[float]]) -> torch.Tensor:
         """Compute the loss of a micro-batch; all parts but the last have their backward pass here."""
+        done = torch.zeros((), device=parts[0].mask_BC.device)
         for part in parts[:-1]:
-            self._part_loss(part, tokens, sums).backward()
-        return self._part_loss(parts[-1], tokens, sums)
+            loss = self._part_loss(part, tokens, sums)
+            loss.backward()
+            done += loss.detach()
+        return done + self._part_loss(parts[-1], tokens, sums)
 
     def _part_loss(self, part: Experience, tokens: float, sums: list[list[float]]) -> torch.Tensor:
         """Compute the clipped losses of some answers over the tokens of the step; their sums are added to `sums`."""
