@@ -144,7 +144,7 @@ def test_a_reward_model_compares_in_a_folder_of_its_own_and_scores_nothing_twice
 
     def score(prompts, answers):
         asked.extend(answers)
-        return [float(answer.startswith("{")) for answer in answers]
+        return [float(answer.startswith("{") and answer.endswith("}")) for answer in answers]
 
     monkeypatch.setattr(reward_scores, "load_reward_model", lambda name: SimpleNamespace(score=score))
     monkeypatch.setattr(pairwise, "resolve_teacher", lambda settings: pytest.fail("a teacher was asked for"))
