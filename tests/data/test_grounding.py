@@ -59,6 +59,7 @@ def test_what_a_request_gives_is_grounded(request_text, answer):
         ("a base of ten", {"base": 10, "height": 6}, "/height"),
         ("How is the area calculated by the schema?", {"base": 1}, "/base"),
         ("a triangle in feet", {"unit": "parsec"}, "/unit"),
+        ("a triangle from Rome", {"unit": "m"}, "/unit"),
         ("a triangle", {"on": "2024-05-03"}, "/on"),
         ("on 4 June 2024", {"on": "2024-05-03"}, "/on"),
         ("a triangle", {"city": "Paris"}, "/city"),

@@ -212,7 +212,7 @@ class _Request:
     def _gives_text(self, value: str) -> bool:
         text = _plain(value)
         squeezed = re.sub(r"[\W_]+", "", text)
-        if not squeezed or squeezed in self.squeezed:
+        if not squeezed or (squeezed in self.squeezed if len(squeezed) > 3 else squeezed in self.words):
             return True
         if len(squeezed) <= 5 and (squeezed in self.initials or _abbreviates(squeezed, self.words)):
             return True
