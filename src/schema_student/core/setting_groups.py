@@ -219,14 +219,15 @@ class HubSettings(Group):
 
 
 class PushSettings(Group):
-    """Where the dataset is uploaded."""
+    """Where a dataset or an export is uploaded."""
 
-    section = "dataset"
+    section = "hub"
 
     push_to_hub: str = setting(
-        'OWNER/NAME of the dataset to push card and splits to; "" = nothing', pattern=r"^([\w.-]+/[\w.-]+)?$"
+        'OWNER/NAME on the hub to push to: by generate the dataset, by export the one kind of model; "" = nothing',
+        pattern=r"^([\w.-]+/[\w.-]+)?$",
     )
-    hub_public: bool = setting("make a dataset that is pushed for the first time public, not private")
+    hub_public: bool = setting("make what is pushed for the first time public, not private")
 
 
 class StudentBaseSettings(Group):
@@ -727,9 +728,9 @@ class ExportSettings(Group):
 
     section = "export"
 
-    kind: list[Literal["merged", "gguf", "ollama", "vllm"]] = setting(
+    kind: list[Literal["merged", "gguf", "ollama", "vllm", "adapter"]] = setting(
         "what to export: merged (base and adapter as one model, for Transformers), gguf (for llama.cpp), ollama (GGUF "
-        "and Modelfile), vllm (a folder and its command line)",
+        "and Modelfile), vllm (a folder and its command line), adapter (alone, for PEFT)",
         min_length=1,
     )
     export_prompts: int = setting("test prompts that an export answers before it is finished", ge=1)

@@ -90,7 +90,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pairwise": ("run", "data.data_set", "pairwise", "scoring.reward_model", *EVALUATED),
     "average": ("run", "pairwise.adapters", "averaging"),
     "compare": ("run", "compare"),
-    "export": (*NAMED, "student.base_model", "export"),
+    "export": (*NAMED, "student.base_model", "export", "push"),
     "parity": (*NAMED, "student.base_model", "parity", "endpoint"),
     "smoke": ("run.dry_run", "prompt.schema_rendering", "endpoint"),
     "serve": (*ASKING, "student.adapter", *ANSWERED, "verdict"),

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder
+from schema_student.core.files import make_folder, refuse_link
 from schema_student.core.jsonl import Row, dump_row, write_json, write_jsonl, write_text
 from schema_student.core.markdown import Markdown, open_markdown
 from schema_student.core.paths import paths
@@ -134,31 +135,37 @@ def _front_matter(rows: Sequence[DatasetRow], sizes: dict[str, int], licence: st
 # The hub
 
 
-def push_to_hub(folder: Path, settings: AnySettings) -> str:
-    """Upload the folder as a dataset, private unless --hub-public; returns its address.
+STALE = {"dataset": ["*.jsonl"], "model": ["*.safetensors", "*.gguf"]}  # what an earlier push left and this has not
 
-    Raises UserError without a token, in offline mode, or where the hub refuses.
+
+def push_to_hub(folder: Path, settings: AnySettings) -> str:
+    """Upload the folder as a dataset, private unless --hub-public; returns its address. Raises as push_folder."""
+    return push_folder(folder, "dataset", settings)
+
+
+def push_folder(folder: Path, kind: str, settings: AnySettings, api: Any = None) -> str:
+    """Upload a folder with its card as --push-to-hub's dataset or model; returns its address.
+
+    It is private unless --hub-public, which counts where it is made. `api` stands for huggingface_hub's HfApi. Raises
+    UserError without a token, in offline mode, for a folder that holds a link, or where the hub refuses.
     """
     import httpx
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    if not get_token():
+    for path in folder.rglob("*"):
+        refuse_link(path)  # it may lead to what is not meant for others
+    if not api and not get_token():
         raise UserError("--push-to-hub: there is no token; run `hf auth login`, or set HF_TOKEN to one that may write")
-    repo, api = settings.push.push_to_hub, HfApi(library_name="schema-student")
+    repo, api = settings.push.push_to_hub, api or HfApi(library_name="schema-student")
     try:
-        api.create_repo(repo, repo_type="dataset", private=not settings.push.hub_public, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo,
-            repo_type="dataset",
-            folder_path=folder,
-            commit_message="Write dataset",
-            delete_patterns="*.jsonl",
-        )
+        api.create_repo(repo, repo_type=kind, private=not settings.push.hub_public, exist_ok=True)
+        options = {"commit_message": f"Write {kind}", "delete_patterns": STALE[kind]}
+        api.upload_folder(repo_id=repo, repo_type=kind, folder_path=folder, **options)
     except OfflineModeIsEnabled:
         raise UserError("--push-to-hub: the hub is switched off; unset HF_HUB_OFFLINE") from None
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         advice = "check the name (OWNER/NAME), that the token may write there, and HF_ENDPOINT"
         raise UserError(f"--push-to-hub {repo}: nothing could be pushed ({said}): {advice}") from None
-    return f"{api.endpoint}/datasets/{repo}"
+    return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"

@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     gguf_trial       GGUF files, each asked the test prompts
     turns            what stands around each turn in a chat template
     ollama           a GGUF file and its Modelfile
+    adapter          an adapter alone, its own files
     vllm             a folder and its command line
     card             README.md of an export
     targets          places where the student is, and their answers as rows

@@ -24,8 +24,9 @@ WHAT = {
     "gguf": "A small language model as GGUF files, for llama.cpp and what is built on it.",
     "ollama": "A small language model for Ollama: a GGUF file and its Modelfile.",
     "vllm": "A small language model to be served by vLLM.",
+    "adapter": "A LoRA adapter of a small language model.",
 }
-LIBRARY = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf", "vllm": "transformers"}
+LIBRARY = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf", "vllm": "transformers", "adapter": "peft"}
 
 
 def write_card(

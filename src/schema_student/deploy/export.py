@@ -20,8 +20,11 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, write_json, write_text
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.places import shown_place
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest, make_stamp
+from schema_student.data.hub import push_folder
+from schema_student.deploy.adapter import export_adapter
 from schema_student.deploy.card import write_card
 from schema_student.deploy.gguf_trial import check_gguf, export_gguf
 from schema_student.deploy.merging import Merged, merge_source, write_merged
@@ -37,12 +40,14 @@ KINDS: dict[str, Callable[[Merged, Path, AnySettings], Made]] = {
     "gguf": export_gguf,
     "ollama": export_ollama,
     "vllm": export_vllm,
+    "adapter": export_adapter,
 }
 DECIDING: dict[str, tuple[str, ...]] = {  # the settings of the group that decide a kind
     "merged": (),
     "gguf": ("gguf_types",),
     "ollama": ("ollama_type",),
     "vllm": ("vllm_lora",),
+    "adapter": (),
 }
 
 
@@ -51,12 +56,18 @@ def export_student(given: AnySettings) -> list[Path]:
 
     Raises UserError for an adapter that cannot be exported, and for an export that is not the same student.
     """
+    kinds = list(dict.fromkeys(given.export.kind))
+    if given.push.push_to_hub and len(kinds) > 1:
+        raise UserError("--push-to-hub takes one kind, as a model on the hub has one card: give one --kind")
     source = find_source(given)
     log.info(f"exporting {source.adapter} on {source.choice.name}")
-    for kind in given.export.kind:
+    for kind in kinds:
         _check(kind, given, source)
     prepare = cache(lambda: merge_source(source, given))
-    return [export_kind(kind, given, source, prepare) for kind in dict.fromkeys(given.export.kind)]
+    folders = [export_kind(kind, given, source, prepare) for kind in kinds]
+    if given.push.push_to_hub:
+        log.info(f"pushed to {push_folder(folders[0], 'model', given)}")
+    return folders
 
 
 def _check(kind: str, given: AnySettings, source: Source) -> None:
@@ -133,9 +144,9 @@ def _describe(kind: str, folder: Path, given: AnySettings, source: Source, made:
     facts = {
         "kind": kind,
         "run": source.run,
-        "adapter": str(source.adapter),
+        "adapter": shown_place(source.adapter),
         "adapter_digest": digest(source.weights),
-        "base": source.choice.base,
+        "base": shown_place(source.choice.base) if Path(source.choice.base).exists() else source.choice.base,
         "base_made": record.describe() if record else "",
         "base_licence": source.base_licence,
         "base_digest": base_digest(source.choice.base),
