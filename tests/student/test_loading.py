@@ -347,6 +347,16 @@ def test_the_code_of_a_tokenizer_is_not_run(base, tmp_path, monkeypatch):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("module", ["own", "megatron.core"])
+def test_a_module_that_an_adapter_names_is_not_run(module, base, adapter, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(adapter, tmp_path / "hostile"))
+    mark = plant_code(folder, "adapter_config.json", megatron_config={"a": 1}, megatron_core=module)
+    monkeypatch.syspath_prepend(folder)
+    with pytest.raises(UserError, match=r"hostile cannot be put on"):
+        load_student(default_settings(base_model=str(base)), adapter=str(folder))
+    assert not mark.exists()
+
+
 def test_pickled_weights_are_not_read(base, tmp_path):
     folder = Path(shutil.copytree(base, tmp_path / "pickled"))
     (folder / "model.safetensors").unlink()

@@ -174,7 +174,7 @@ def put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
             config.base_model_name_or_path = split_revision(base)[0]  # peft looks for it when it saves
         with safe_open(Path(adapter) / WEIGHTS, "pt") as file:
             strangers = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip(" \t.")
         raise UserError(f"adapter {adapter} cannot be put on {base}: {reason}; give another adapter or base") from None
     if strangers:
