@@ -21,9 +21,18 @@ SIDES = ("chosen", "rejected")
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: Any, settings: ResolvedSettings, tally: Tally, path: Path, trees: bool
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    settings: ResolvedSettings,
+    tally: Tally,
+    path: Path,
+    trees: bool,
+    whole: bool = False,
 ) -> list[Row]:
-    """Encode pairs as {chosen, rejected, key, name, split, ranks}; those with nothing to supervise or no room count."""
+    """Encode pairs as {chosen, rejected, key, name, split, ranks}; those with nothing to supervise or no room count.
+
+    `whole` answers, whatever DPO's settings leave out: the score of a reward model is that of an answer with its end.
+    """
     rows = []
     for number, pair in enumerate(pairs, start=1):
         name = pair.origin or f"{path.name}:{number}"
@@ -42,7 +51,7 @@ def encode_pairs(
         if batching.keep_whole(fault, name, tally, settings):
             row = {"chosen": chosen, "rejected": rejected, "key": pair.schema_id, "name": name, "split": pair.split}
             row["ranks"] = pair.chosen_rank, pair.rejected_rank
-            rows.append(_reduce(row, pair, tokenizer, settings))
+            rows.append(row if whole else _reduce(row, pair, tokenizer, settings))
     return rows
 
 

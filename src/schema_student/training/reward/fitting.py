@@ -60,8 +60,7 @@ def _encode(pairs: Path, reward: Student, settings: ResolvedSettings, tally: Tal
     """The pairs that can be trained on, each with its margin; raises UserError where there is none."""
     read = read_rows(pairs, Pair)
     say_template(reward.tokenizer, read)
-    whole = settings.changed(rejected_cut=False, dpo_credit="whole")  # a score is that of an answer with its end
-    rows = encode_pairs(read, reward.tokenizer, whole, tally, pairs, trees=False)
+    rows = encode_pairs(read, reward.tokenizer, settings, tally, pairs, trees=False, whole=True)
     for line in tally.lines():
         log.info(f"  {line}")
     if not any(row["split"] == "train" for row in rows):
