@@ -4,14 +4,18 @@
 python benchmarks/dynamic_beta.py                        # 24 runs; killed and run again, it goes on
 python benchmarks/dynamic_beta.py --jobs 2               # two runs at a time, a core each: faster, twice the memory
 python benchmarks/dynamic_beta.py --steps 50 --seeds 2 --controllers fixed,calibrated --betas 0.05,0.1 --prompts 100
+python benchmarks/dynamic_beta.py --reading --output-dir outputs --run real --steps 20 --seeds 1     # a real student
 python benchmarks/dynamic_beta.py --smoke                # 2 steps, 1 seed, 2 prompts a split: does it run?
 python benchmarks/dynamic_beta.py --table                # the table again, from results.jsonl alone
 
 A run is (controller, beta, seed) on the finished run's pairs, from its SFT adapter, by the pipeline's own stages; its
 artifacts lie in OUTPUT_DIR/dynamic_beta. All runs are judged by their last checkpoint, so that controllers are compared
-and not the choice of a checkpoint; the best fixed beta is the one with the most right answers to validation requests,
-mean of the seeds, so that no test prompt had a say. The seed decides the order of pairs (and what beta_dpo keeps).
-Intervals are 95% of 4,000 bootstrap samples of prompts and seeds; the difference to SFT is taken prompt by prompt.
+and not the choice of a checkpoint, and none stops before; the best fixed beta is the one with the greatest P(truth) of
+validation requests (the likelihood of the right answers), mean of the seeds, so that no test prompt had a say. With
+--reading nothing is answered: P(truth) of those requests is the measure, each change with its standard error; a
+hundredth of the work, for a student whose answers take long. The seed decides the order of pairs (and what beta_dpo
+keeps). Intervals are 95% of 4,000 bootstrap samples of prompts and seeds; the difference to SFT is taken prompt by
+prompt.
 
 No SFT term is added to the loss, so that beta alone holds the student. Differences from what is published: risk's
 warm-up of 120 steps would outlast the run, so it is a fifth of the steps; beta stays in the settings' bounds. Writes
@@ -50,12 +54,13 @@ from schema_student.training.metrics_log import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("test_seen", "test_unseen")
+READ = ("p_truth", "p_truth_change", "p_truth_error", "greedy", "margin")  # of validation: eval_...
+NEVER = 1e9  # standard errors that the likelihood of right answers would have to fall to stop a run
 MEASURES = {"schema_valid": "valid", "semantic_pass": "as asked"}
 LAST = 10  # steps that the means at the end are of
 SAMPLES = 4000
 
 # What the records call it, as earlier ones do, and what training logs: right answers as greedy decoding writes them.
-VALIDATED = {"eval_semantic": "eval_greedy", "eval_p_truth": "eval_p_truth", "eval_margin": "eval_margin"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Job:
     seed: int
     steps: int
     prompts: int
+    reading: bool = False
 
     @property
     def name(self) -> str:
@@ -108,6 +114,7 @@ def settings_of(job: Job, base: Settings) -> Settings:
         "dpo_max_steps": job.steps,
         "dpo_sft_weight": 0.0,
         "dpo_eval_every": job.steps,
+        "align_stop": NEVER,
         "eval_splits": list(SPLITS),
         "eval_limit": job.prompts,
     }
@@ -139,14 +146,15 @@ def run_job(job: Job, base: Settings) -> Row:
     with timed() as spent:
         train_dpo(settings)
     seconds = time.monotonic() - started
-    outcomes = evaluate(settings, job.name, str(run_dir / f"checkpoint-{job.steps}"))
+    last = str(run_dir / f"checkpoint-{job.steps}")
+    outcomes = None if job.reading else evaluate(settings, job.name, last)
     logged = read_jsonl(run_dir / METRICS)
     steps, validated = [row for row in logged if "loss" in row], [row for row in logged if "eval_runtime" in row]
     betas = [row["beta/effective"] for row in steps]
     return {
         **asdict(job),
         "outcomes": outcomes,
-        "validation": {name: validated[-1].get(key) for name, key in VALIDATED.items()},
+        "validation": {name: validated[-1].get(f"eval_{name}") for name in READ},
         "beta_mean": float(np.exp(np.log(betas).mean())),
         "beta_last": betas[-1],
         "margin": mean(steps[-LAST:], "margin"),
@@ -229,13 +237,11 @@ def interval(outcomes_SP: np.ndarray, sft_P: np.ndarray | None = None) -> tuple[
 
 
 def best_beta(rows: Sequence[Row]) -> float:
-    """The fixed beta with the most right, then valid, answers to validation requests; ties go to the larger beta."""
+    """The fixed beta with the greatest P(truth) of validation requests; ties go to the larger beta."""
 
-    def merit(beta: float) -> tuple[float, ...]:
-        mine = [row["validation"] for row in rows if row["beta"] == beta]
-        return *(
-            float(np.mean([each.get(key) or 0.0 for each in mine])) for key in ("eval_semantic", "eval_valid")
-        ), beta
+    def merit(beta: float) -> tuple[float, float]:
+        mine = [row["validation"]["p_truth"] or 0.0 for row in rows if row["beta"] == beta]
+        return float(np.mean(mine)), beta
 
     return max({row["beta"] for row in rows}, key=merit)
 
@@ -261,14 +267,26 @@ def percent(found: tuple[float, float, float], sign: str = "") -> str:
 
 
 def make_table(rows: Sequence[Row]) -> str:
-    """Markdown: a line an arm and split, then what beta and the margins did."""
+    """Markdown: a line an arm and split, then what beta and the margins did; of readings this alone."""
+    lines = [] if rows and rows[0].get("reading") else _list_outcomes(rows)
+    lines += [
+        "| controller | P(truth) on validation, % | its change, points | greedy, % | beta, mean | beta, last | "
+        "margin | accuracy | chosen log p |"
+    ]
+    lines.append("|---" * 9 + "|")
+    for label, runs in arms(rows).items():
+        if label != "sft":
+            lines.append(f"| {label} | " + " | ".join(_describe(runs)) + " |")
+    return "\n".join([*lines, *_describe_overhead(rows)]) + "\n"
+
+
+def _list_outcomes(rows: Sequence[Row]) -> list[str]:
     (sft,) = [row for row in rows if row["controller"] == "sft"]
     lines = [
         "| controller | split | runs x prompts | valid, % | as asked, % | as asked less SFT, points |",
         "|---" * 6 + "|",
     ]
-    found = arms(rows)
-    for label, runs in found.items():
+    for label, runs in arms(rows).items():
         for split in SPLITS:
             seen = {measure: np.array([parse(run["outcomes"][split][measure]) for run in runs]) for measure in MEASURES}
             cells = [percent(interval(seen[measure])) for measure in MEASURES]
@@ -276,28 +294,27 @@ def make_table(rows: Sequence[Row]) -> str:
             gain = "" if label == "sft" else percent(interval(seen["semantic_pass"], before), "+")
             size = f"{len(runs)} x {len(before)}"
             lines.append(f"| {label} | {split} | {size} | {' | '.join(cells)} | {gain} |")
-    lines += [
+    return [*lines, ""]
+
+
+def _describe_overhead(rows: Sequence[Row]) -> list[str]:
+    timings = [row["overhead"] for row in rows if row.get("overhead")]
+    if not timings:
+        return []
+    shares = {part: [100 * each[part] / each["step"] for each in timings] for part in ("controller", "look_ahead")}
+    told = {part: f"{np.median(found):.2f}% (at most {max(found):.2f}%)" for part, found in shares.items()}
+    return [
         "",
-        "| controller | as asked on validation, % | beta, mean | beta, last | margin | accuracy | chosen log p |",
+        f"Of the time of a step's batches and passes a controller with its gathering and logs took "
+        f"{told['controller']}, look-ahead passes {told['look_ahead']}: medians of {len(timings)} runs.",
     ]
-    lines.append("|---" * 7 + "|")
-    for label, runs in found.items():
-        if label != "sft":
-            lines.append(f"| {label} | " + " | ".join(_describe(runs)) + " |")
-    if timings := [run["overhead"] for run in rows if run.get("overhead")]:
-        shares = {part: [100 * each[part] / each["step"] for each in timings] for part in ("controller", "look_ahead")}
-        told = {part: f"{np.median(found):.2f}% (at most {max(found):.2f}%)" for part, found in shares.items()}
-        lines += [
-            "",
-            f"Of the time of a step's batches and passes a controller with its gathering and logs took "
-            f"{told['controller']}, look-ahead passes {told['look_ahead']}: medians of {len(timings)} runs.",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 def _describe(runs: Sequence[Row]) -> list[str]:
-    known = [run["validation"]["eval_semantic"] for run in runs if run["validation"]["eval_semantic"] is not None]
-    cells = [f"{100 * np.mean(known):.1f}" if known else ""]
+    """The cells of an arm, means of its runs; the standard error is of the requests, the same in all of them."""
+    read = [run["validation"] for run in runs if run["validation"]["p_truth"] is not None]
+    p_truth, change, error, greedy = (100 * np.mean([each[name] for each in read]) for name in READ[:4])
+    cells = [f"{p_truth:.1f}", f"{change:+.2f} +- {error:.2f}", f"{greedy:.1f}"] if read else [""] * 3
     names = {"beta_mean": ".3g", "beta_last": ".3g", "margin": ".2f", "accuracy": ".2f", "chosen_moved": "+.2f"}
     return cells + [format(mean(runs, name), shown) for name, shown in names.items()]
 
@@ -309,13 +326,15 @@ def _describe(runs: Sequence[Row]) -> list[str]:
 def plan(flags: argparse.Namespace) -> list[Job]:
     """All runs, seed by seed: fixed at each of the betas, every other controller from --beta."""
     pairs = [(c, beta) for c in flags.controllers for beta in (flags.betas if c == "fixed" else [flags.beta])]
-    return [Job(c, beta, seed, flags.steps, flags.prompts) for seed in range(flags.seeds) for c, beta in pairs]
+    size = flags.steps, flags.prompts, flags.reading
+    return [Job(c, beta, seed, *size) for seed in range(flags.seeds) for c, beta in pairs]
 
 
 def known_rows(path: Path, flags: argparse.Namespace) -> list[Row]:
     """The rows of results.jsonl that are of this size; those of other sizes stay in the file, and out of the table."""
     rows = read_jsonl(path) if path.exists() else []
-    return [row for row in rows if (row["steps"], row["prompts"]) == (flags.steps, flags.prompts)]
+    size = flags.steps, flags.prompts, flags.reading
+    return [row for row in rows if (row["steps"], row["prompts"], row.get("reading", False)) == size]
 
 
 def main() -> None:
@@ -326,7 +345,7 @@ def main() -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     if not flags.table:
         base = read_base(flags.output_dir, flags.run, flags.rate)
-        if not any(row["controller"] == "sft" for row in rows):
+        if not flags.reading and not any(row["controller"] == "sft" for row in rows):
             settings = settings_of(jobs[0], base)
             outcomes = evaluate(settings, f"sft-{flags.prompts}", settings.student.adapter)
             keep(results, rows, {**SFT, "steps": flags.steps, "prompts": flags.prompts, "outcomes": outcomes})
@@ -361,6 +380,7 @@ def read_flags() -> argparse.Namespace:
     add("--seeds", type=int, default=3, help="runs of each kind")
     add("--prompts", type=int, default=0, help="of each test split; 0 = all")
     add("--jobs", type=int, default=1, help="runs at a time")
+    add("--reading", action="store_true", help="no answers: P(truth) of validation requests is the measure")
     add("--smoke", action="store_true", help="2 steps, 1 seed, 2 betas, 2 prompts a split")
     add("--table", action="store_true", help="no runs: the table of results.jsonl")
     flags = parser.parse_args()

@@ -56,10 +56,20 @@ def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
     assert all(row["overhead"]["look_ahead"] == 0 and row["beta_last"] > 0 for row in rows[1:])
     table = (finished.parent / "bench" / "table.md").read_text()
     assert len(re.findall(r"^\| (?:sft|fixed|calibrated|risk|beta_dpo)[^|]*\| test_", table, re.M)) == 12
-    assert table.count("best on validation") == 3 and "0.00% (at most 0.00%): medians of 5 runs" in table
+    assert table.count("best on validation") == 3 and "| P(truth) on validation, % |" in table
+    assert "0.00% (at most 0.00%): medians of 5 runs" in table
     capsys.readouterr()
     run(monkeypatch, finished, "--smoke", "--table")
     assert table in capsys.readouterr().out
+
+
+def test_by_reading_alone_nothing_is_answered(finished, monkeypatch):
+    monkeypatch.setattr(dynamic_beta, "evaluate", None)
+    rows = run(monkeypatch, finished, "--smoke", "--reading", "--controllers", "fixed,risk")
+    assert [(row["controller"], row["outcomes"]) for row in rows] == [("fixed", None)] * 2 + [("risk", None)]
+    table = (finished.parent / "bench" / "table.md").read_text()
+    assert len(re.findall(r"^\| (?:fixed|risk)[^|]*\| [\d.]+ \| [+-][\d.]+ \+- [\d.]+ \|", table, re.M)) == 3
+    assert "test_seen" not in table and all(0 <= row["validation"]["p_truth"] <= 1 for row in rows)
 
 
 def test_the_look_ahead_of_accumulated_steps_is_counted_apart_and_in_the_step(tmp_path):
@@ -91,7 +101,7 @@ def row(controller, beta, seed, passed, semantic):
     outcomes = {split: dict.fromkeys(dynamic_beta.MEASURES, passed) for split in dynamic_beta.SPLITS}
     facts = {"beta_mean": beta, "beta_last": beta, "margin": 1.0, "accuracy": 0.9, "chosen_moved": -0.5}
     facts |= {
-        "validation": {"eval_semantic": semantic, "eval_valid": 1.0},
+        "validation": {**dict.fromkeys(dynamic_beta.READ, 0.0), "p_truth": semantic},
         "overhead": {"controller": 0.1, "look_ahead": 2.5, "step": 10.0},
     }
     return {"controller": controller, "beta": beta, "seed": seed, "outcomes": outcomes, **facts}

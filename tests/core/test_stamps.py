@@ -132,6 +132,7 @@ PLACE = (
     "eval_student",
     "eval_extra",
     "align",
+    "dpo_rounds",
     "requests",
     "kind",
 )  # or an input's digest

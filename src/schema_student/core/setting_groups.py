@@ -441,6 +441,9 @@ class AlignSettings(Group):
         auto=True,
         min_length=1,
     )
+    dpo_rounds: int = setting(
+        "rounds of dpo, each on fresh pairs of the student that the round before left, which is its reference", ge=1
+    )
 
 
 class ValidationSettings(Group):
@@ -628,6 +631,29 @@ class DPOSettings(Group):
     rejected_cut: bool = setting("take a rejected answer only up to its first wrong value; what follows agrees with it")
     dpo_credit: Literal["whole", "divergent"] = setting(
         "tokens that a margin is made of: those of the whole answers, or those in which the two of a pair differ"
+    )
+    loss_type: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "simpo",
+    ] = setting("loss of pairs: sigmoid is DPO's; the others only by --trainer trl, for comparison")
+    label_smoothing: float = setting(
+        "share of pairs taken to be labelled the wrong way: of robust, exo_pair, aot and aot_unpaired", ge=0, lt=0.5
+    )
+    f_divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = setting(
+        "f-DPO (arXiv 2309.16240): divergence from the reference that a loss of margins is made of; by --trainer trl"
     )
     dpo_positive_weight: float = setting(
         "DPO-positive (arXiv 2402.13228): penalty for each nat that a chosen answer falls below its reference, "

@@ -3,7 +3,8 @@
     for link in links_of(settings):     # by --align, e.g. expected_reward, then dpo
         link.name, link.settings, paths(link.settings).link_dir(link.name)
 
-A link of DPO has pairs of its own, made of the student before it. Nothing here needs torch.
+A link of DPO has pairs of its own, made of the student before it; of several rounds each is a link, and the last one
+has the run's name (RUN-dpo), those before it names of their own (RUN-round1-dpo). Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -43,9 +44,18 @@ def links_of(given: AnySettings) -> list[Link]:
     _, settings = resolve_student(given)
     run, found = resolve_run(settings), []
     for name in settings.align.align:
-        found.append(Link(name, settings))
-        settings = settings.changed(run=run, adapter=str(paths(settings).link_checkpoint(name)))
+        for number in range(1, settings.align.dpo_rounds + 1 if name == "dpo" else 2):
+            last = name != "dpo" or number == settings.align.dpo_rounds
+            link = Link(name, settings if last else _round_before(settings, f"{run}-round{number}"))
+            found.append(link)
+            settings = settings.changed(run=run, adapter=str(paths(link.settings).link_checkpoint(name)))
     return found
+
+
+def _round_before(settings: ResolvedSettings, run: str) -> ResolvedSettings:
+    """Settings of a round of DPO that others follow: its pairs and its folder are those of a run of its own."""
+    where = paths(settings)
+    return settings.changed(run=run, data_dir=str(where.dataset.parent), adapter=str(where.sft_checkpoint))
 
 
 def begin_with(given: AnySettings, name: str) -> AnySettings:

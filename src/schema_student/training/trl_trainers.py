@@ -158,19 +158,26 @@ def _sft_row(row: Row) -> Row:
 # DPO
 
 
-def trl_dpo(beta: float, alarm: Any) -> TrlTrainer:
-    """Describe DPOTrainer with a fixed beta; `alarm` (dpo.metrics.ChosenFallAlarm) hears how chosen answers fare."""
-    return TrlTrainer(partial(_make_dpo, beta), _dpo_row, partial(_dpo_metrics, beta, alarm))
+def trl_dpo(settings: ResolvedSettings, alarm: Any) -> TrlTrainer:
+    """Describe DPOTrainer with a fixed beta and the loss that the settings name, for SimPO CPOTrainer.
+
+    `alarm` (dpo.metrics.ChosenFallAlarm) hears how chosen answers fare.
+    """
+    if settings.dpo.loss_type == "simpo":
+        return TrlTrainer(partial(_make_simpo, settings), _simpo_row, partial(_simpo_metrics, settings.beta.beta))
+    return TrlTrainer(partial(_make_dpo, settings), _dpo_row, partial(_dpo_metrics, settings.beta.beta, alarm))
 
 
-def _make_dpo(beta: float, student: Student, options: dict[str, Any], **more: Any) -> Any:
+def _make_dpo(settings: ResolvedSettings, student: Student, options: dict[str, Any], **more: Any) -> Any:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    dpo = settings.dpo
+    loss = {"loss_type": [dpo.loss_type], "label_smoothing": dpo.label_smoothing, "f_divergence_type": dpo.f_divergence}
     never_read = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
     trainer = DPOTrainer(
         student.model,
-        args=DPOConfig(**options, beta=beta),
+        args=DPOConfig(**options, **loss, beta=settings.beta.beta),
         train_dataset=never_read,
         processing_class=student.tokenizer,
         **more,
@@ -190,10 +197,38 @@ def _dpo_row(row: Row) -> Row:
 
 def _dpo_metrics(beta: float, alarm: Any, logs: Row, number: int) -> Row:
     """The names of dpo.metrics.step_metrics, by trl's means over the step's pairs."""
-    found = {name: value for name, value in logs.items() if name.startswith(("rewards/", "logps/"))}
     gains = [[logs["rewards/chosen"] / beta], [logs["rewards/rejected"] / beta], [0.0], [0.0]]
     margin = {"margin": logs["rewards/margins"] / beta, "beta/effective": beta}
-    return {**found, **margin, **alarm.update(torch.tensor(gains), number)}
+    return {**_rewards(logs), **margin, **alarm.update(torch.tensor(gains), number)}
+
+
+def _rewards(logs: Row) -> Row:
+    return {name: value for name, value in logs.items() if name.startswith(("rewards/", "logps/"))}
+
+
+def _make_simpo(settings: ResolvedSettings, student: Student, options: dict[str, Any], **more: Any) -> Any:
+    """SimPO (Meng et al. 2024, arXiv 2405.14734): mean log p a token as reward, no reference."""
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    never_read = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    longest = settings.length.max_seq_length
+    config = CPOConfig(**{**options, "max_length": longest}, loss_type="simpo", cpo_alpha=0.0, beta=settings.beta.beta)
+    return CPOTrainer(student.model, args=config, train_dataset=never_read, processing_class=student.tokenizer, **more)
+
+
+def _simpo_row(row: Row) -> Row:
+    found: Row = {}
+    for side in ("chosen", "rejected"):
+        ids = row[side]
+        found[f"{side}_input_ids"], found[f"{side}_attention_mask"] = ids.tokens, [1] * len(ids)
+        found[f"{side}_labels"] = [IGNORED] * len(ids.prompt_ids) + ids.completion_ids
+    return found
+
+
+def _simpo_metrics(beta: float, logs: Row, number: int) -> Row:
+    """Rewards and mean log p a token; there is no reference, so no margin, nor a fall of chosen answers."""
+    return {**_rewards(logs), "beta/effective": beta}
 
 
 # Reward models

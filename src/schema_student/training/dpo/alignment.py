@@ -105,7 +105,7 @@ def _make_loop(
         return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
     from schema_student.training.trl_trainers import TrlLoop, trl_dpo  # loads transformers' Trainer
 
-    kind = trl_dpo(settings.beta.beta, objective.alarm)
+    kind = trl_dpo(settings, objective.alarm)
     return TrlLoop(objective, batches, run_dir, settings, schedule, origin, kind)
 
 
