@@ -196,6 +196,7 @@ SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"
 OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": ["elsewhere"], "adapters": ["a", "b"]}
 OTHERS |= {
     "rl_least_p": 0.5,
+    "label_smoothing": 0.1,
     "weights": [1.0, 2.0],
     "runs": ["a", "b"],
     "eval_splits": ["train"],

@@ -11,7 +11,7 @@ from training_runs import SHORT, corpus_rows, killed_in_step, pair_rows, same_ru
 
 from schema_student.cli import alignment
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_jsonl, read_object, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import Pair
 from schema_student.core.settings import default_settings
@@ -50,7 +50,7 @@ def test_a_completion_ends_with_the_token_that_says_that_its_value_is_complete()
 def test_a_rejected_answer_is_cut_where_that_is_asked_but_never_to_the_beginning_of_the_chosen_one(tmp_path):
     settings = tiny.tiny_settings(tmp_path, rejected_cut=True)
     (cut,) = encoded(settings, tmp_path, WRONG)
-    assert text_of(cut["rejected"]) == '{"n":31,' and text_of(cut["chosen"]) == CHOSEN + "<end_of_turn>"
+    assert cut["cut"] and text_of(cut["rejected"]) == '{"n":31,' and text_of(cut["chosen"]) == CHOSEN + "<end_of_turn>"
     (whole,) = encoded(settings.changed(rejected_cut=False), tmp_path, WRONG)
     assert text_of(whole["rejected"]) == WRONG + "<end_of_turn>"
     (short,) = encoded(settings, tmp_path, '{"n":3,"unit":"km"}', end=6)
@@ -143,6 +143,7 @@ def test_a_run_with_all_of_it_learns_and_goes_on_where_it_was_killed(tmp_path, m
         stage.train_dpo(stopped)
     stage.train_dpo(stopped)
     same_run(paths(whole).dpo_dir, paths(stopped).dpo_dir)
+    assert read_object(paths(whole).dpo_dir / "run_config.json")["cut"] == len(pair_rows())
     rows = read_jsonl(paths(whole).dpo_dir / "training_metrics.jsonl")
     assert rows[-2]["eval_margin"] > 0.1
 

@@ -26,7 +26,7 @@ from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import Origin, step_of, whole_checkpoints
 from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
-from schema_student.training.dpo.encoding import add_anchors, encode_pairs
+from schema_student.training.dpo.encoding import add_anchors, count_cut, encode_pairs
 from schema_student.training.dpo.metrics import TRACE
 from schema_student.training.dpo.objective import DPO
 from schema_student.training.dpo.reference import add_reference_logps, name_reference
@@ -60,7 +60,13 @@ def align(
     make_folder(run_dir)
     facts = run_facts("dpo", settings, loaded, [pairs, dataset] if dataset else [pairs])
     facts["adapter"] = str(adapter) if adapter else None
-    facts |= {"data_set": imported_facts(pairs), "pairs": count, "left_out": tally.counts, "steps": schedule.steps}
+    facts |= {
+        "data_set": imported_facts(pairs),
+        "pairs": count,
+        "cut": count_cut(rows),
+        "left_out": tally.counts,
+        "steps": schedule.steps,
+    }
     write_json(run_dir / "run_config.json", facts)
     origin = origin_of(facts, adapter)
     if adapter is None:
@@ -119,6 +125,8 @@ def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tal
     rows = encode_pairs(read, loaded.tokenizer, settings, tally, pairs, trees)
     for line in tally.lines():
         log.info(f"  {line}")
+    if cut := count_cut(rows):
+        log.info(f"  {cut} of {len(rows)} rejected answers are cut after their first wrong value")
     to_train = sum(row["split"] == "train" for row in rows)
     if not to_train:
         more = "sample more (--pair-prompts, --samples-per-prompt)"

@@ -63,8 +63,14 @@ def _reduce(row: Row, pair: Pair, tokenizer: Any, settings: ResolvedSettings) ->
     if settings.dpo.rejected_cut and pair.rejected_end is not None:
         kept = encode_until(tokenizer, pair.rejected, pair.rejected_end)
         if kept != chosen[: len(kept)]:  # else nothing of it is wrong yet
+            row["cut"] = len(kept) < len(rejected)
             row["rejected"] = batching.Ids(row["rejected"].prompt_ids, kept)
     return row
+
+
+def count_cut(rows: Sequence[Row]) -> int:
+    """Count the pairs whose rejected answer is cut."""
+    return sum(row.get("cut", False) for row in rows)
 
 
 def mark_differing(chosen: Sequence[int], rejected: Sequence[int]) -> tuple[list[int], list[int]]:
