@@ -77,8 +77,7 @@ def align(
     objective = DPO(batches, rows, validation, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
-    if settings.dpo.anchors_per_pair:
-        add_anchors(objective.rows, _encode_anchors(pairs, loaded, settings), settings.dpo.anchors_per_pair)
+    _give_anchors(objective.rows, pairs, loaded, settings)
     open_to_write(run_dir / TRACE, "a").close()  # a beta that never moved has a trace too: an empty one
     loop = _make_loop(objective, batches, run_dir, share, schedule, origin)
     loop.run()
@@ -136,14 +135,16 @@ def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tal
     return rows
 
 
-def _encode_anchors(pairs: Path, loaded: Student, settings: ResolvedSettings) -> Sequence[Row]:
-    """The requests that the student answers right, beside its pairs; raises UserError where there are none."""
+def _give_anchors(rows_to_train: Sequence[Row], pairs: Path, loaded: Student, settings: ResolvedSettings) -> None:
+    """Give each pair its anchors, of the file beside the pairs; raises UserError where there are none."""
+    if not settings.dpo.anchors_per_pair:
+        return
     path = anchors_beside(pairs)
     rows = encode_rows(read_rows(path, CorpusRow), "train", loaded.tokenizer, settings, Tally(), path)
     if not rows:
         raise UserError(f"{path} has no request that the student answers right: give --anchors-per-pair 0")
     log.info(f"  {settings.dpo.anchors_per_pair} anchors a pair, of {len(rows)} requests that it answers right")
-    return rows
+    add_anchors(rows_to_train, rows, settings.dpo.anchors_per_pair)
 
 
 def _check_enough(pairs: int, settings: ResolvedSettings, path: Path) -> None:
