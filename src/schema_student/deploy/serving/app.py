@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -98,7 +98,7 @@ class Api:
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise ApiFault(499, "the client has gone")
+                raise ClientDisconnect
             return await self._reply(asked, answer.result())
         finally:
             answer.cancel(), gone.cancel()
@@ -157,7 +157,8 @@ async def _wait_until_gone(request: Request) -> None:
 
 def build_app(api: Api, bounds: Bounds) -> Guard:
     """Build the app, with its guard before it."""
-    handlers: dict[Any, Any] = {ApiFault: _tell, HTTPException: _tell_http, Exception: _tell_bug}
+    handlers: dict[Any, Any] = {ApiFault: _tell, HTTPException: _tell_http, ClientDisconnect: _tell_nobody}
+    handlers[Exception] = _tell_bug
     return Guard(Starlette(routes=api.routes(), exception_handlers=handlers), bounds)
 
 
@@ -169,6 +170,11 @@ async def _tell_http(request: Request, error: HTTPException) -> Response:
     """What starlette finds itself: a path or a method that there is not."""
     fault = ApiFault(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
     return JSONResponse(fault.as_json(), fault.status, error.headers)
+
+
+async def _tell_nobody(*_: Any) -> Response:
+    """The client has gone, in mid-body or while it was answered."""
+    return Response(status_code=499)
 
 
 async def _tell_bug(request: Request, error: Exception) -> Response:

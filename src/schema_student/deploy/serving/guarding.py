@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -69,8 +69,6 @@ class Guard:
             self._check_load()
             async with asyncio.timeout(self.bounds.seconds):
                 await self.app(scope, receive, send_and_note)
-        except ClientDisconnect:
-            pass
         except (ApiFault, TimeoutError) as error:
             if begun:
                 raise ConnectionAbortedError("too slow, in mid-answer") from None  # the connection is closed
