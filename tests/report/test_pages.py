@@ -24,7 +24,7 @@ from schema_student.report import figures
 from schema_student.report.headline import judge_alignment, write_headline
 from schema_student.report.pages import SHOWN_RATES, collect, write_report
 from schema_student.report.rendering import interval, percent
-from schema_student.report.run_artifacts import describe_imports
+from schema_student.report.run_artifacts import describe_imports, read_students
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,18 @@ def test_students_with_the_same_answers_are_shown_once(tmp_path):
     assert write_report(settings).read_text().count('<li class="tile">') == 2
 
 
+def test_a_checkpoint_with_the_answers_of_its_stage_does_not_take_its_place(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base", "sft"), prompts=20)
+    sft = paths(settings).eval_dir("student-sft")
+    shutil.copytree(sft, paths(settings).eval_dir("student-sft-checkpoint-150"))
+    report_run.finish(paths(settings).eval_dir("student-sft-checkpoint-150") / "evaluation_results.jsonl", 30)
+    facts = collect(settings)
+    assert [student["key"] for student in facts["students"]] == ["base", "sft"]
+    assert facts["students"][1]["label"] == "after SFT; same answers: SFT, checkpoint 150"
+    assert facts["headline"].startswith("The student after SFT answers")
+
+
 def test_a_chain_of_any_length_is_shown_link_by_link(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
     report_run.write_run(settings, prompts=20)
@@ -240,14 +252,14 @@ def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown)
 
 def test_every_evaluation_of_the_run_is_shown_in_order_and_none_of_another_run(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
-    for key in ("dpo", "sft-checkpoint-160", "sft-checkpoint-80", "sft", "mine", "base"):
-        report_run.write_evaluation(settings, key, 8, 20)
+    for key in ("endpoint-a-8080", "dpo", "sft-checkpoint-160", "sft-checkpoint-80", "sft", "mine", "base"):
+        report_run.write_evaluation(settings, key, 40, 20)
     report_run.write_evaluation(settings, "2-sft", 8, 20)  # the SFT student of run student-2
     summary = paths(settings).eval_dir("student-2-sft") / "evaluation_summary.json"
     write_json(summary, {**read_json(summary), "run": "student-2"})
-    keys = [student["key"] for student in collect(settings)["students"]]
-    assert keys == ["base", "mine", "sft-checkpoint-80", "sft-checkpoint-160", "sft", "dpo"]
-    assert "the student mine" in write_report(settings).read_text().lower()
+    keys = [student["key"] for student in read_students(paths(settings), "student")]
+    assert keys == ["base", "mine", "sft-checkpoint-80", "sft-checkpoint-160", "sft", "dpo", "endpoint-a-8080"]
+    assert "</span>mine<b>" in write_report(settings).read_text()
 
 
 def test_a_run_with_nothing_but_an_adapter_from_elsewhere_gets_its_report(tmp_path):
@@ -342,7 +354,7 @@ def line(fixed, broken, p, failures=20):
 
 def test_the_headline_on_alignment_is_honest():
     helped = judge_alignment(line(9, 1, 0.02), None)
-    assert helped["title"] == "Alignment helped" and "+8.0 points (95% interval +1.4 to +14.3)" in helped["text"]
+    assert helped["title"] == "Alignment helped" and "+8.0 points (95% interval +1.7 to +14.0)" in helped["text"]
     assert judge_alignment(line(1, 9, 0.02), None)["title"] == "Alignment did harm"
     chance = judge_alignment(line(3, 1, 0.6), None)
     assert "no difference beyond chance" in chance["title"] and "a difference of 5.0 points or more" in chance["text"]

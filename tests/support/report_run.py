@@ -13,6 +13,39 @@ from schema_student.evaluation.rates import summarize
 from schema_student.training.dpo import beta
 
 HOSTILE = '<script>alert(1)</script> ``` | **x** <img src="http://example.org/x.png"> \x1b[31m'
+# What a browser would take for markup, a script, a link or another end of a script's text; each calls hit() if it can.
+HOSTILE_STRINGS = [
+    "<script>hit()</script>",
+    "</script><script>hit()</script>",
+    "<!--<script>hit()",
+    "--><script>hit()</script>",
+    "]]><script>hit()</script>",
+    "<img src=x onerror=hit()>",
+    "<svg onload=hit()>",
+    "<svg><script>hit()</script></svg>",
+    "<iframe srcdoc='<script>parent.hit()</script>'></iframe>",
+    "<iframe src=javascript:hit()></iframe>",
+    "<object data=javascript:hit()></object>",
+    "<embed src=javascript:hit()>",
+    "<a href=javascript:hit()>x</a>",
+    "javascript:hit()",
+    "<body onload=hit()>",
+    "<details open ontoggle=hit()>",
+    "<input autofocus onfocus=hit()>",
+    "<video><source onerror=hit()></video>",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=http://example.org/x.css>",
+    "<meta http-equiv=refresh content=0;url=http://example.org/>",
+    "<base href=http://example.org/>",
+    "<form action=http://example.org/><button autofocus>x</button></form>",
+    '" onmouseover=hit() x="',
+    "' onfocus=hit() autofocus '",
+    "{{ 7 * 7 }}{% for x in y %}",
+    "${hit()}",
+    "`+hit()+`",
+    "\u2028hit()\u2029\x00\x1b[31m\ud800\u202e",
+    "&lt;script&gt;hit()&lt;/script&gt;",
+]
 SCHEMAS = {
     "test_seen": ["hotel_stays", "train_tickets", "repair_orders", "museum_visits"],
     "test_unseen": ["ferry_bookings", "seed_catalog"],
@@ -92,6 +125,37 @@ def write_evaluation(settings, key, prompts, minute):
     facts["judged_by"] = "embedded rule-based teacher (not an LLM)"
     write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(read_rows(path, EvaluationRow))})
     finish(path, minute)
+
+
+def write_hostile_evaluation(settings, key, minute=20):
+    """Write an evaluation in which every text field of a row is one of HOSTILE_STRINGS; each rank has its turn."""
+    rows = [hostile_row(text, i % 6) for i, text in enumerate(HOSTILE_STRINGS)]
+    path = paths(settings).eval_dir(f"student-{key}") / "evaluation_results.jsonl"
+    write_jsonl(path, rows)
+    facts = {"run": "student", "name": f"student-{key}", "student": HOSTILE_STRINGS[0], "judged_by": HOSTILE_STRINGS[1]}
+    write_json(path.with_name("evaluation_summary.json"), {**facts, **summarize(read_rows(path, EvaluationRow))})
+    finish(path, minute)
+
+
+def hostile_row(text, rank):
+    names = ("schema_id", "domain", "query", "split", "current_date", "language", "kind", "prompt_text", "raw_output")
+    row = dict.fromkeys((*names, "parse_error", "teacher_reason", "teacher_error"), text)
+    value = {text: [text, {text: text}]}
+    if rank:
+        row |= {"raw_output": json.dumps(value), "parse_error": None}
+    return row | {
+        "parsed": rank > 0,
+        "schema_valid": rank >= 4,
+        "violations": [{"path": f"/{text}", "keyword": text, "message": text}] if 0 < rank < 4 else [],
+        "rank": rank,
+        "target": {text: [text]},
+        "accepted": {text: [text]},
+        "student_canonical": json.dumps(value),
+        "target_canonical": json.dumps({text: [text]}),
+        "semantic_pass": rank == 5,
+        "parts": [{"name": text, "right": rank == 5, "given": True, "expected": True}],
+        "least_sure": [{"token": text, "probability": 0.5, "other": text, "other_probability": 0.4, "place": 0}],
+    }
 
 
 def verdict_row(key, split, i):

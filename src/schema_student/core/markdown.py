@@ -31,7 +31,11 @@ def open_markdown(folder: Path) -> Any:
 
 
 def _finalize(value: Any) -> Any:
-    return inert(hide_places(value)) if isinstance(value, str) and not isinstance(value, Markdown) else value
+    return (
+        inert(show_invisible(hide_places(value)))
+        if isinstance(value, str) and not isinstance(value, Markdown)
+        else value
+    )
 
 
 def inert(text: str) -> Markdown:
@@ -41,9 +45,14 @@ def inert(text: str) -> Markdown:
     return Markdown(AT_START.sub(lambda found: f"{found[1]}{found[2][:-1]}\\{found[2][-1]}", escaped))
 
 
+def show_invisible(text: str) -> str:
+    """Write characters that are not seen, and halves of surrogate pairs, as their escapes; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
+
+
 def shorten(text: str, longest: int = LONGEST) -> str:
     """Cut a model's text where it is too long to be read, and show invisible characters."""
-    shown = "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in str(text))
+    shown = show_invisible(str(text))
     return shown if len(shown) <= longest else f"{shown[:longest]} ... ({len(shown) - longest} more characters)"
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
+from schema_student.core.markdown import shorten
 from schema_student.report.charts import Bar, Bars, Figure, Lines, Panel, Series, Stacks, smooth
 from schema_student.schema.ranks import RANK_NAMES
 
+LONGEST_NAME = 60  # characters of what stands beside a bar
 RATES = {
     "schema_valid_rate": "valid",
     "semantic_pass_rate": "valid and as asked",
@@ -21,7 +23,7 @@ RATES = {
 
 def say(name: str) -> str:
     """Write the name of a split or a case for people."""
-    return name.replace("_", " ")
+    return shorten(name.replace("_", " "), LONGEST_NAME)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -64,9 +64,8 @@ class RunFrames:
 def read_run(name: str, output_dir: str | Path = "outputs") -> RunFrames:
     """Read a run's evaluations, pairs, metrics and margins; raises UserError where there is nothing of that run."""
     where = paths(default_settings(run=name, output_dir=str(output_dir)))
-    if not (
-        where.run_dir.is_dir() or any(where.link_dir(link).is_dir() for link in LINKS) or find_evaluations(where, name)
-    ):
+    folders = [where.run_dir, *map(where.link_dir, LINKS)]
+    if not (any(folder.is_dir() for folder in folders) or find_evaluations(where, name)):
         raise UserError(f"{where.run_dir} is not there: give the name of a run, and the output_dir that it lies in")
     return RunFrames(name, where)
 

@@ -75,7 +75,7 @@ def write_report(settings: AnySettings) -> Path:
     facts = collect(settings)
     pictures = {f"{figure.name}.png": draw_png(figure) for figure in facts["figures"].values()}
     texts = {name: render(f"{name}.j2", facts).encode() for name in ("report.md", "report.html")}
-    texts["report.json"] = dump_json(write_facts(facts)).encode()
+    texts["report.json"] = dump_json(write_facts(facts)).encode("utf-8", "backslashreplace")
     write_files(make_folder(where.report_dir), pictures | texts)
     return where.report_dir / "report.html"
 

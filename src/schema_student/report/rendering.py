@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from schema_student.core.jsonl import Row
-from schema_student.core.markdown import open_markdown, shorten
+from schema_student.core.markdown import open_markdown, shorten, show_invisible
 from schema_student.core.places import hide_places
 from schema_student.core.templates import open_templates
 from schema_student.data.likeness import say_far
@@ -30,18 +30,12 @@ def render(template: str, facts: Row) -> str:
     )
     environment.filters["number"] = lambda value: "-" if value is None else f"{value:.3g}"
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["svg"] = lambda panel: Inert(draw_svg(panel))
+    environment.filters["svg"] = lambda panel: Markup(draw_svg(panel))
     texts = {"style": _read(folder, "page.css"), "script": _read(folder, "page.js")} if is_html else {}
     hashes = {name: _hash_source(text) for name, text in texts.items()}
     return environment.get_template(template).render(
-        **facts, **{name: Inert(text) for name, text in texts.items()}, hashes=hashes, palette=PALETTE
+        **facts, **{name: Markup(text) for name, text in texts.items()}, hashes=hashes, palette=PALETTE
     )
-
-
-class Inert(Markup):
-    """What stands in HTML as it is: the page's own style and script, its drawings, and JSON that is escaped."""
-
-    __slots__ = ()
 
 
 def _read(folder: Path, name: str) -> str:
@@ -66,7 +60,7 @@ def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def embed(value: Any) -> Inert:
+def embed(value: Any) -> Markup:
     """Write JSON for a script element that its text cannot leave: no <, > or & stands in it.
 
     >>> embed("</script>")
@@ -76,12 +70,12 @@ def embed(value: Any) -> Inert:
     text = text.encode("utf-8", "backslashreplace").decode()  # half a pair of surrogates is no UTF-8
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Inert(text)
+    return Markup(text)
 
 
 def _finalize(value: Any) -> Any:
-    """What is written into a page of HTML, which jinja2 escapes after this."""
-    return hide_places(value) if isinstance(value, str) and not isinstance(value, Inert) else value
+    """What is written into a page of HTML, which jinja2 escapes after this; what a macro or a filter made is whole."""
+    return show_invisible(hide_places(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def percent(rate: float | None) -> str:

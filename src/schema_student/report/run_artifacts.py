@@ -57,6 +57,7 @@ DRAWN |= {
     "p_hat",
 }  # of the logs: numbers, or null
 NAMES = {"base": "base", "sft": "SFT", "control": "control"}
+SERVED = "endpoint-"  # the names of evaluations of a served student begin so
 FLOW = ("base", "sft")  # what every whole run has evaluated; links of an alignment follow
 
 
@@ -94,7 +95,11 @@ def _name_student(key: str) -> Row:
     """What a student is called, and its stage in the flow; None of a checkpoint, an export or a foreign adapter."""
     stage, rest = _split_key(key)
     if stage == "":
-        return {"label": key, "who": f"the student {key}", "stage": None}
+        return {
+            "label": key.replace(SERVED, "endpoint: ", 1) if key.startswith(SERVED) else key,
+            "who": f"the student {key}",
+            "stage": None,
+        }
     if rest:
         return {"label": f"{say_stage(stage)}, {rest.replace('-', ' ')}", "who": f"the student {key}", "stage": None}
     label = stage if stage in ("base", "control") else f"after {say_stage(stage)}"
@@ -113,7 +118,8 @@ def _split_key(key: str) -> tuple[str, str]:
 def _place(key: str, links: Sequence[str]) -> tuple[int, int, float, str]:
     """Where a student stands among those of its run: sft-checkpoint-80 before sft-checkpoint-160 before sft."""
     stage, rest = _split_key(key)
-    order = ["base", "", "sft", *dict.fromkeys((*links, *OBJECTIVES)), CONTROL].index(stage)
+    stages = ["base", "", "sft", *dict.fromkeys((*links, *OBJECTIVES)), CONTROL, SERVED]
+    order = stages.index(SERVED if key.startswith(SERVED) else stage)
     step = rest.removeprefix("checkpoint-")
     return order, int(bool(rest) and not step.isdigit()), int(step) if step.isdigit() else math.inf, key
 

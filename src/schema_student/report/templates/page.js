@@ -1,7 +1,7 @@
 // The table of all answers: filtered, sorted, drawn only where it is looked at, each opened in a dialog.
 // Whatever a model wrote is set as textContent, so that it is never markup.
 "use strict";
-(() => {
+const start = () => {
   const source = document.getElementById("answers");
   if (!source) return;
   const { students, ranks, schemas, lines } = JSON.parse(source.textContent);
@@ -90,10 +90,11 @@
     for (const [i, answer] of line.a.entries()) {
       const mark = element("span", answer ? `mark r${answer.r} fill-rank${answer.r}` : "mark none", answer ? (answer.n ? "?" : answer.r === RIGHT ? "\u2713" : answer.r) : "-");
       mark.title = `${students[i].label}: ${answer ? ranks[answer.r] : "not asked"}`;
+      mark.setAttribute("aria-hidden", "true");
       marks.append(mark);
     }
     const said = line.a.map((answer, i) => `${students[i].label}: ${answer ? ranks[answer.r] : "not asked"}`).join("; ");
-    marks.setAttribute("aria-label", line.c ? `${line.c}; ${said}` : said);
+    marks.append(element("span", "heard", line.c ? `${line.c}; ${said}` : said));
     return marks;
   }
 
@@ -236,4 +237,7 @@
   addEventListener("beforeprint", fillPaper);
   apply();
   fillPaper();
-})();
+  document.body.dataset.ready = "yes";
+};
+// The first screen is painted before the answers are read.
+requestAnimationFrame(() => setTimeout(start));
