@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 def browse(page):
     environment = {**os.environ, "CHROMIUM": CHROMIUM}
     done = subprocess.run(
-        ["node", str(BROWSE), str(page)], capture_output=True, text=True, timeout=200, env=environment
+        ["node", str(BROWSE), str(page)], capture_output=True, text=True, timeout=900, env=environment
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -18,6 +18,7 @@ const found = { errors: [], fetched: [] };
 
 async function open(view) {
   const page = await (await browser.newContext(VIEWS[view])).newPage();
+  page.setDefaultTimeout(120_000);  // of a machine that does much else
   page.on("pageerror", (error) => found.errors.push(`${view}: ${error.message}`));
   page.on("console", (said) => said.type() === "error" && found.errors.push(`${view}: ${said.text()}`));
   page.on("request", (request) => request.url().startsWith("file://") || found.fetched.push(request.url()));
