@@ -118,7 +118,7 @@ def test_ppo_learns_from_a_reward_model_on_the_prompts_of_any_preference_data(pl
     flags |= {"ppo_epochs": 2, "max_new_tokens": 8, "ppo_reward_model": reward, "rl_learning_rate": 0.01}
     run_dir = call(monkeypatch, place, "train-ppo", "prefs.jsonl", **flags)
     config = read_json(run_dir / "run_config.json")
-    assert config["prompts"] == 8 and config["chosen_by"] == "mean reward of greedy answers to held-out prompts"
+    assert config["prompts"] == 8 and config["why"] == "the last one: 2 held-out prompts are too few to choose by"
     rows = read_jsonl(run_dir / "training_metrics.jsonl")
     assert [row["step"] for row in rows if "eval_reward" in row] == [0, 2, 4]
     assert all(math.isfinite(row["reward"]) for row in rows if "reward" in row)

@@ -12,10 +12,10 @@ from test_rl import aligned, beside, student  # noqa: F401  (a fixture)
 from training_runs import adapter_weights, killed_in_step, metrics, same_run
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json, write_json
+from schema_student.core.jsonl import read_json, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.student.batching import Ids
-from schema_student.training.alignment import ppo, stage
+from schema_student.training.alignment import ppo, prompt_link, stage
 from schema_student.training.loop import TrainingLoop
 
 SHORT = {"ppo_epochs": 2, "ppo_kl_weight": 0.01, "ppo_kl_limit": 1000.0, "ppo_entropy_share": 0.0}
@@ -126,3 +126,18 @@ def test_a_draws_steps_take_the_same_batches_and_the_next_draw_others(settings, 
     monkeypatch.setattr(TrainingLoop, "_collate_step", noted)
     stage.train_link("ppo", settings.changed(rl_max_steps=2))
     assert seen[0] == seen[1] != seen[2] == seen[3]
+
+
+def test_the_checkpoint_of_the_greatest_reward_is_taken_and_the_student_before_where_none_is_above_it(tmp_path):
+    def chosen(*rewards):
+        rows = [
+            {"step": i, "eval_prompts": 9, "eval_reward": r, "eval_reward_change": r - 1.0, "eval_reward_error": 0.25}
+            for i, r in enumerate(rewards)
+        ]
+        write_jsonl(tmp_path / "training_metrics.jsonl", [{**row, "eval_runtime": 0.0} for row in rows])
+        return prompt_link.choose_by_reward(tmp_path, list(range(1, len(rewards))))
+
+    best = chosen(1.0, 1.5, 2.0, 1.75)
+    assert (best["checkpoint"], best["sft_was_better"]) == ("checkpoint-2", False)
+    assert best["why"] == "mean reward of 9 held-out prompts 1.000 -> 2.000 (+1.000 +- 0.250, z = 4.0)"
+    assert chosen(1.0, 0.5)["sft_was_better"]

@@ -27,7 +27,7 @@ from schema_student.training.alignment.link import publish
 from schema_student.training.alignment.objective import Alignment
 from schema_student.training.alignment.ppo import PPO, load_reward, score_greedy_answers
 from schema_student.training.alignment.selection import chosen, read_validations
-from schema_student.training.alignment.validation import Validation
+from schema_student.training.alignment.validation import FEWEST, Validation
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import step_of, whole_checkpoints
 from schema_student.training.distributed import gather, main_process_first, own_share
@@ -123,7 +123,7 @@ class RewardValidation(Validation):
         now = [score for _, score in sorted(gather(scored))]
         self.rewards_at_start = self.rewards_at_start or now
         change, error = paired_change(now, self.rewards_at_start)
-        fallen = change < -self.stop * error
+        fallen = len(now) >= FEWEST and change < -self.stop * error
         self.fallen = f"the mean reward of held-out prompts fell by {-change:.4f} +- {error:.4f}" if fallen else ""
         found = {"eval_prompts": len(now), "eval_reward": sum(now) / len(now)}
         return {**found, "eval_reward_change": change, "eval_reward_error": error}
@@ -140,8 +140,10 @@ class RewardValidation(Validation):
 def choose_by_reward(run_dir: Path, saved: Sequence[int]) -> Row:
     """Choose of the saved steps the one of the greatest mean reward; the student before, where none is above it."""
     rows = [row for row in read_validations(run_dir, saved) if "eval_reward" in row]
-    if not rows:
-        return chosen(max(saved), "the last one: no prompt is held out", "nothing")
+    prompts = rows[0]["eval_prompts"] if rows else 0
+    if prompts < FEWEST:
+        few = f"{prompts} held-out prompts are too few to choose by" if prompts else "no prompt is held out"
+        return chosen(max(saved), f"the last one: {few}", "nothing")
     best = max(rows, key=lambda row: row["eval_reward"])
     change, error = best["eval_reward_change"], best["eval_reward_error"]
     why = f"mean reward of {best['eval_prompts']} held-out prompts {best['eval_reward'] - change:.3f} -> "
