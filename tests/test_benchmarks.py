@@ -15,7 +15,7 @@ import training_runs
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
-from schema_student.core.records import DatasetRow
+from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.schema.accepted import is_accepted
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
@@ -28,6 +28,7 @@ kill_teacher_run = importlib.import_module("kill_teacher_run")
 fresh_requests = importlib.import_module("fresh_requests")
 trl_step = importlib.import_module("trl_step")
 cells = importlib.import_module("cells")
+alignment = importlib.import_module("alignment")
 renderings = importlib.import_module("renderings")
 teachers = importlib.import_module("teachers")
 
@@ -203,3 +204,16 @@ def test_fresh_requests_have_the_function_that_answers_them_and_answers_that_are
         target, schema = row["answer"], compile_schema(row["schema"])
         assert grade(json.dumps(target), schema, target, row["accepted"]).right
         assert is_accepted(target, row["accepted"])
+
+
+def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():
+    def student(key, stage, gain):
+        like = EvaluationRow(schema_id="s", query="", split="test_seen", current_date="", raw_output="", rank=5)
+        rows = [replace(like, query=str(i), p_truth=0.5 + gain + i / 1000, semantic_pass=i > 4) for i in range(10)]
+        overall = {"semantic_pass_rate": {"rate": 0.5, "n": 10}, "p_truth": 0.5 + gain}
+        return {"key": key, "stage": stage, "label": key, "rows": rows, "summary": {"overall": overall}}
+
+    made = [student("sft", "sft", 0.0), student("dpo", "dpo", 0.1), student("control", "control", 0.04)]
+    lines = alignment.tabulate(made)
+    assert lines[3].startswith("| dpo | 50.0 of 10 | +0 -0, 1 | 60.0 | +10.00 +- 0.00 |")
+    assert lines[-1].startswith("dpo against the control: +6.00 +- 0.00 points of P(truth)")

@@ -65,7 +65,8 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
         if not artifact.done:
             requests = read_requests(dataset, settings.eval.eval_splits, settings.eval.eval_limit)
             warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
-            same = None if settings.run.overwrite or len(rows) == len(requests) else _find_same(results, artifact.stamp)
+            again = settings.run.overwrite or settings.evaluated.answer_all or len(rows) == len(requests)
+            same = None if again else _find_same(results, artifact.stamp)
             further: Iterable[EvaluationRow] = ()
             if same:
                 log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
