@@ -68,7 +68,7 @@ def test_the_summary_has_the_mean_likelihood_and_counts_what_was_read(evaluated)
 def test_an_answer_that_is_not_sure_is_written(evaluated, monkeypatch):
     settings, _, written = evaluated
     monkeypatch.setattr(completions, "SURE", 0.0)
-    evaluate_student(settings, "student-unsure", str(paths(settings).sft_checkpoint))
+    evaluate_student(settings.changed(overwrite=True), "student-unsure", str(paths(settings).sft_checkpoint))
     found = read_jsonl(paths(settings).eval_dir("student-unsure") / "evaluation_results.jsonl")
     assert not any(row["read"] for row in found)
     assert [row["raw_output"] for row in found] == [row["raw_output"] for row in written]
