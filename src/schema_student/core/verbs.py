@@ -97,11 +97,11 @@ READS: dict[str, tuple[str, ...]] = {
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),
     "train-beta-dpo": (*NAMED, "data", "pairs", *ALIGNED),
+    "train-reward": (*NAMED, "data", "pairs", *IN_ONE_PROCESS, "tracker", "lora", "reward"),
     "train-ppo": (
         *(*NAMED, "data", *TRAINED, "tracker", "lora", "aligned_modules", "prompt", "verdict", "decoding"),
         *("validation", "open_requests", "draws", "rl", "ppo"),
     ),
-    "train-reward": (*NAMED, "data", "pairs", *IN_ONE_PROCESS, "tracker", "lora", "reward"),
     "replay-beta": NAMED,
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),
