@@ -267,7 +267,7 @@ def test_compiled_files_are_kept_whatever_the_environment_says(checkout):
 
 
 def test_print_config_prints_it_once(checkout):
-    printed = json.loads(run(checkout, "./runAll.sh", "--print-config", "--seed", "3", "--from=dpo").stdout)
+    printed = json.loads(run(checkout, "./runAll.sh", "--print-config", "--seed", "3", "--from=align").stdout)
     assert printed == default_settings(seed=3).flat()
 
 

@@ -63,8 +63,8 @@ def _hash_source(text: str) -> str:
 def embed(value: Any) -> Markup:
     """Write JSON for a script element that its text cannot leave: no <, > or & stands in it.
 
-    >>> embed("</script>")
-    Markup('"\\u003c/script\\u003e"')
+    >>> print(embed("</script>"))
+    "\\u003c/script\\u003e"
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = text.encode("utf-8", "backslashreplace").decode()  # half a pair of surrogates is no UTF-8

@@ -50,8 +50,8 @@ def value_losses(values: torch.Tensor, old_values: torch.Tensor, returns: torch.
 
     As in the implementation of Schulman et al. 2017 (openai/baselines, ppo2); of any one shape.
 
-    >>> value_losses(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0]), clip=0.2).tolist()
-    [0.3199999928474426]
+    >>> round(float(value_losses(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0), clip=0.2)), 6)
+    0.32
     """
     moved = old_values + (values - old_values).clamp(-clip, clip)
     return torch.maximum((values - returns) ** 2, (moved - returns) ** 2) / 2
