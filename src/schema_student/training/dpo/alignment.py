@@ -73,8 +73,7 @@ def align(
         adapter = run_dir / "start"
         main_process_first(partial(_save_start, run_dir, loaded))  # kept where no checkpoint is better
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
-    stop = settings.validation.align_stop if requests else 0.0
-    validation = Validation(batches, requests, stop)
+    validation = Validation(batches, requests, settings.validation.align_stop if requests else 0.0)
     objective = DPO(batches, rows, validation, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
