@@ -5,9 +5,9 @@
 
 The model has Gemma 3 270M's shape and random weights, with LoRA r=16 on the seven linear modules. A step draws 8
 answers to each of 16 prompts of equal length, all answers of --completion-tokens tokens (nothing ends them), rewards
-them, and trains on them: forward, backward, clipping, AdamW. Each measurement is a fresh process, a warm-up step of two
-prompts and then the timed one; the ways are measured in turns, and a ratio is the median of those of the turns. CPU
-seconds say the same on a machine that others use too.
+them, and trains on them: forward, backward, clipping, AdamW. Each measurement is the first step of a fresh process, as
+trl's has one size and none to warm up with; the ways are measured in turns, and a ratio is the median of those of the
+turns. CPU seconds say the same on a machine that others use too.
 
 ours   student.decoding as generation calls it, batching.completion_logps on prompt trees, rl.losses.rloo_losses: one
        batch for each --prompts-at-once prompts
@@ -91,10 +91,10 @@ def our_step(job: Job) -> dict[str, Any]:
     fill_lora(model)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-6, fused=True)
-    train_on(job, model, optimizer, learned, draw_prompts(replace(job, prompt_tokens=16), 2, seed=1))
+    prompts = draw_prompts(job, job.prompts, seed=0)
     started = used_seconds()
-    tokens = train_on(job, model, optimizer, learned, draw_prompts(job, job.prompts, seed=0))
-    return {**since(started), "tokens": tokens}
+    tokens = train_on(job, model, optimizer, learned, prompts)
+    return {**between(started, used_seconds()), "tokens": tokens}
 
 
 def train_on(job: Job, model: Any, optimizer: Any, learned: Sequence[Any], prompts: Sequence[list[int]]) -> int:
@@ -135,7 +135,7 @@ def group_loss(answers: Sequence[Any], job: Job, model: Any) -> Any:
 
 
 def trl_step(job: Job) -> dict[str, Any]:
-    """Measure a step of trl's RLOOTrainer: from the end of a warm-up step to the end of the next."""
+    """Measure a step of trl's RLOOTrainer: from its begin, before it samples, to its end."""
     with tempfile.TemporaryDirectory() as folder:
         return _trl_step(job, folder)
 
@@ -160,7 +160,6 @@ def _trl_step(job: Job, folder: str) -> dict[str, Any]:
         counts.append(sum(map(len, completion_ids)))
         return list(map(reward_of, completion_ids))
 
-    # A warm-up step would be of full size here: trl's step has one size. The first step is timed, after its imports.
     prompts = [{"prompt": to_text(ids)} for ids in draw_prompts(job, job.prompts, seed=0)]
     trainer = RLOOTrainer(
         model=make_model(job.model),
@@ -186,14 +185,14 @@ def _trl_step(job: Job, folder: str) -> dict[str, Any]:
     )
     trainer.remove_callback(PrinterCallback)
     fill_lora(trainer.model)
-    started = used_seconds()
     trainer.train()
-    return {**since(started), "tokens": sum(counts)}
+    begun, ended = ends
+    return {**between(begun, ended), "tokens": sum(counts)}
 
 
-def since(started: tuple[float, float]) -> dict[str, Any]:
-    """Return the seconds and CPU seconds since then, and the peak of memory."""
-    seconds, cpu = (now - then for now, then in zip(used_seconds(), started, strict=True))
+def between(begun: tuple[float, float], ended: tuple[float, float]) -> dict[str, Any]:
+    """Return the seconds and CPU seconds between two readings, and the peak of memory."""
+    seconds, cpu = (now - then for now, then in zip(ended, begun, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
 
