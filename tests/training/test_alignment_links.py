@@ -66,7 +66,7 @@ def test_a_fall_within_its_error_stops_nothing(monkeypatch):
 
     validator = validation.Validation(None, [{"key": "s", "answers": []}] * 5, stop=2.0)
     found = iter([reads(0.5, 0.6, 0.7, 0.8, 0.65), reads(0.4, 0.7, 0.6, 0.8, 0.65), reads(0.4, 0.5, 0.6, 0.69, 0.55)])
-    monkeypatch.setattr(validation.Validation, "_read", lambda self: next(found))
+    monkeypatch.setattr(validation, "read_rows_of", lambda rows, batches: next(found))
     first, noisy, fallen = (validator.read() | {"fallen": validator.fallen} for _ in range(3))
     assert (first["fallen"], noisy["fallen"]) == ("", "") and first["eval_p_truth"] == pytest.approx(0.65)
     assert noisy["eval_p_truth_change"] == pytest.approx(-0.02) and noisy["eval_p_truth_error"] > 0.03

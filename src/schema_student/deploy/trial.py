@@ -12,7 +12,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.core.splits import TESTS
+from schema_student.core.splits import TESTS, spread
 from schema_student.core.statistics import wilson
 from schema_student.evaluation.evaluate import read_requests
 from schema_student.schema.compiling import compile_schema
@@ -72,8 +72,7 @@ def read_prompts(given: AnySettings, asked: ResolvedSettings, tokenizer: Any, co
         raise UserError(
             f"no test prompt of {dataset} leaves room for an answer in {asked.length.max_seq_length} tokens"
         )
-    count = min(count or len(short), len(short))
-    return [short[i * len(short) // count] for i in range(count)]
+    return spread(short, count or len(short))
 
 
 def _sample(properties: Row, query: str, answer: Row) -> DatasetRow:

@@ -19,6 +19,7 @@ from schema_student.evaluation.endpoint import Endpoint
 from schema_student.schema.answers import list_right_answers
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.prompts import render_row_prompt
+from schema_student.student.ask import find_room
 from schema_student.student.loading import Student
 from schema_student.student.tokens import encode_prompt
 
@@ -66,7 +67,7 @@ def complete(
     With answer_all, and by constrained decoding, each answer is written.
     """
     prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
-    room = settings.length.max_seq_length - settings.generation.max_new_tokens
+    room = find_room(settings)
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [i for i, length in enumerate(lengths) if length <= room]
     read = dict(zip(short, read_right_answers(student, [(batch[i], prompts[i]) for i in short], settings), strict=True))

@@ -25,6 +25,7 @@ from schema_student.core.paths import paths
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.core.splits import spread
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.completions import Completion, complete, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
@@ -136,9 +137,7 @@ def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[
     valid = [row for row in read_rows(dataset, DatasetRow) if row.is_valid]
     for split in splits:
         rows = [row for row in valid if row.split == split]
-        if limit and limit < len(rows):
-            rows = [rows[i * len(rows) // limit] for i in range(limit)]
-        found += rows
+        found += spread(rows, limit or len(rows))
     if not found:
         raise UserError(f"{dataset} has no valid row of {', '.join(splits)}; give other --eval-splits or more schemas")
     return found

@@ -23,6 +23,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, Pair
 from schema_student.core.settings import AnySettings
+from schema_student.core.splits import spread
 from schema_student.core.stamps import make_stamp
 from schema_student.core.tally import Tally
 from schema_student.preference.data_files import find_data_files, load_rows
@@ -139,7 +140,7 @@ def _explain_unread(source: str, tally: Tally, total: int) -> str:
 
 def take(rows: Sequence[Any], limit: int) -> Sequence[Any]:
     """Take `limit` rows, evenly spread; 0 = all."""
-    return rows if not 0 < limit < len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
+    return spread(rows, limit or len(rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ each one, greedily and sampled (student_samples.jsonl, one row a prompt).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from schema_student.preference.held_out import is_held_out
 from schema_student.preference.requests import Request, anchor_of, take_together
 from schema_student.schema.rendering import completion_text
 from schema_student.student.loading import Student
+from schema_student.student.sureness import LIKELY
 
 if TYPE_CHECKING:
     from schema_student.student.batching import Ids
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 READ = ("loading", "batching", "decoding", "prompt")
 SAMPLED = ("loading", "prompt", "generation", "sampling")
 CHUNK = 256  # prompts whose answers are written at once: what a kill can cost
-LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
 Load = Callable[[], Student]
 
 
@@ -111,16 +110,12 @@ def _write_logps(artifact: Artifact, requests: Sequence[Request], loaded: Studen
 
 
 def _least_logps(loaded: Student, ids: list[Ids], trees: bool, settings: ResolvedSettings) -> list[float]:
-    import torch
-    from accelerate.utils import send_to_device
+    from schema_student.student import batching, reading
 
-    from schema_student.student import batching
-
-    device = loaded.model.device
-    batch = send_to_device(batching.collate(ids, loaded.tokenizer.pad_token_id, trees), device)
-    with torch.inference_mode():
-        logps_BC = batching.completion_logps(loaded.model, batch, batching.autocast_dtype(settings, device))
-    return [round(logp, 6) for logp in logps_BC.amin(-1).tolist()]  # 0 where padded, so the least is a token's
+    autocast = batching.autocast_dtype(settings, loaded.model.device)
+    one_by_one = [[each] for each in ids]
+    found = reading.read_answers(loaded, one_by_one, len(ids), settings.batching.batch_tokens, trees, autocast)
+    return [round(each.least_logp, 6) for each in found]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

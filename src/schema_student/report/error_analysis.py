@@ -12,6 +12,7 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.records import EvaluationRow, prompt_key
+from schema_student.core.splits import spread
 from schema_student.core.statistics import wilson
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.ranks import RANK_NAMES, RIGHT
@@ -137,13 +138,12 @@ def pick_examples(students: Sequence[Row], each: int = 2) -> list[Row]:
         for student in reversed(students):
             failing = [row for row in student["rows"] if row.rank == rank]
             if failing:
-                spread = [failing[i * len(failing) // each] for i in range(min(each, len(failing)))]
                 examples.append(
                     {
                         "kind": RANK_NAMES[rank],
                         "of": student["who"],
                         "count": len(failing),
-                        "prompts": [show(row, students) for row in spread],
+                        "prompts": [show(row, students) for row in spread(failing, each)],
                     }
                 )
                 break

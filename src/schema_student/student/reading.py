@@ -19,8 +19,7 @@ from accelerate.utils import send_to_device
 from schema_student.student import batching
 from schema_student.student.batching import Ids
 from schema_student.student.loading import Student
-
-LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
+from schema_student.student.sureness import LIKELY
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from schema_student.student.generation import TextGenerator
 
 LEAST_SURE = 5  # tokens that are named
+LIKELY = math.log(0.5)  # a greater log p of every token of an answer: it is what greedy decoding writes
 
 
 @dataclass(frozen=True)

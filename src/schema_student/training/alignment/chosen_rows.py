@@ -22,7 +22,8 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
 from schema_student.student.tokens import encode_completion
 from schema_student.training.alignment.objective import Alignment, AlignmentObjective
-from schema_student.training.alignment.sampled import known_requests, read_rows_of, sampled_rows
+from schema_student.training.alignment.sampled import known_requests, sampled_rows
+from schema_student.training.alignment.validation import read_rows_of
 from schema_student.training.batches import Batch, Row
 from schema_student.training.distributed import gather, own_share
 from schema_student.training.fine_tuning import sft_loss

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder
+from schema_student.core.files import make_folder, remove_folder
 from schema_student.core.jsonl import Row, append_row, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
@@ -14,7 +14,7 @@ from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import batching
-from schema_student.student.loading import Student, load_student, train_only
+from schema_student.student.loading import Student, load_student, save_adapter, train_only
 from schema_student.training.alignment.objective import Alignment
 from schema_student.training.alignment.recipes import RECIPES
 from schema_student.training.alignment.requests import encode_requests, learning_requests, validation_requests
@@ -22,10 +22,13 @@ from schema_student.training.alignment.selection import choose_checkpoint
 from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
+from schema_student.training.distributed import main_process_first
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.stage import origin_of, run_facts
+
+START = "start"  # folder of the adapter that a run without one begins with
 
 
 def align(settings: ResolvedSettings, name: str, dataset: Path, adapter: Path, run_dir: Path) -> dict[str, Any]:
@@ -63,6 +66,17 @@ def publish(
     append_row(run_dir / METRICS, {"step": steps, "epoch": loop.epoch_of(steps), **chosen})
     log.info(f"  checkpoint-final is {chosen['checkpoint']}: {chosen['why']}")
     return {"checkpoint": chosen["checkpoint"], "sft_was_better": chosen["sft_was_better"]}
+
+
+def save_start(run_dir: Path, student: Student) -> Path:
+    """Save a fresh adapter as START, in the first process: it is kept where no checkpoint is better."""
+
+    def save() -> None:
+        remove_folder(run_dir, START)
+        save_adapter(make_folder(run_dir / START), student)
+
+    main_process_first(save)
+    return run_dir / START
 
 
 def encode_dataset(

@@ -7,12 +7,11 @@ and choose the checkpoint, and the student before is kept where none has a great
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder, remove_folder
+from schema_student.core.files import make_folder
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
@@ -21,16 +20,17 @@ from schema_student.core.statistics import paired_change, z_of
 from schema_student.core.tally import Tally
 from schema_student.schema.compiling import compile_schema
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student, save_adapter, train_only
+from schema_student.student.ask import find_room
+from schema_student.student.loading import attach_lora, load_student, train_only
 from schema_student.student.tokens import TurnsRefused, encode_prompt
-from schema_student.training.alignment.link import publish
+from schema_student.training.alignment.link import publish, save_start
 from schema_student.training.alignment.objective import Alignment
 from schema_student.training.alignment.ppo import PPO, load_reward, score_greedy_answers
 from schema_student.training.alignment.selection import chosen, read_validations
 from schema_student.training.alignment.validation import FEWEST, Validation
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import step_of, whole_checkpoints
-from schema_student.training.distributed import gather, main_process_first, own_share
+from schema_student.training.distributed import gather, own_share
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.rl.groups import Prompt
@@ -59,9 +59,7 @@ def align_on_prompts(settings: ResolvedSettings, prompts: Path, adapter: Path | 
     facts |= {"prompts": len(train), "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, adapter)
-    before = adapter or run_dir / "start"
-    if adapter is None:
-        main_process_first(partial(_save_start, before, loaded))
+    before = adapter or save_start(run_dir, loaded)
     validation = RewardValidation(batches, [row["prompt"] for row in held_out[:HELD_OUT]], share)
     made = PPO(Alignment(share, batches, train, validation, run_dir))
     loop = TrainingLoop(made, batches, run_dir, share, schedule, origin)
@@ -72,17 +70,12 @@ def align_on_prompts(settings: ResolvedSettings, prompts: Path, adapter: Path | 
     return publish(run_dir, before, loaded, facts, found | {"stopped": made.stop_reason()}, loop)
 
 
-def _save_start(folder: Path, loaded: Student) -> None:
-    remove_folder(folder.parent, folder.name)
-    save_adapter(make_folder(folder), loaded)
-
-
 def encode_prompts(rows: Sequence[Row], tokenizer: Any, settings: ResolvedSettings, tally: Tally) -> list[Row]:
     """Encode prompts as rows {prompt, answers, name, key, split}; those that leave no room for an answer are counted.
 
     Raises UserError where grades are to reward and a row has no schema.
     """
-    room, found = settings.length.max_seq_length - settings.generation.max_new_tokens, []
+    room, found = find_room(settings), []
     for row in rows:
         name = row["schema_id"]
         if "schema" not in row and not settings.ppo.ppo_reward_model:

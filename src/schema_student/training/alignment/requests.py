@@ -14,6 +14,7 @@ from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import spread
 from schema_student.core.tally import Tally
 from schema_student.preference.held_out import is_held_out
 from schema_student.preference.requests import Request, draw_requests
@@ -42,16 +43,6 @@ def validation_requests(dataset: Sequence[DatasetRow], settings: ResolvedSetting
     limit = settings.validation.align_requests
     of_held_out = min(len(held_out), max(limit // 2, limit - len(others)))
     return spread(others, limit - of_held_out) + spread(held_out, of_held_out)
-
-
-def spread(rows: Sequence[Any], count: int) -> list[Any]:
-    """Take up to `count` of some rows, evenly spread.
-
-    >>> spread("abcdef", 3)
-    ['a', 'c', 'e']
-    """
-    count = min(count, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def encode_requests(

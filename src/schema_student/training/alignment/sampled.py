@@ -15,21 +15,20 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import spread
 from schema_student.core.tally import Tally
 from schema_student.preference.open_requests import read_open_requests
 from schema_student.preference.requests import Request
 from schema_student.schema.compiling import compile_schema
 from schema_student.student import batching
-from schema_student.student.reading import Reading, read_answers
+from schema_student.student.ask import find_room
 from schema_student.student.tokens import encode_prompt
 from schema_student.training.alignment.objective import Alignment
-from schema_student.training.alignment.requests import encode_requests, spread
-from schema_student.training.batches import Batches, Row
-from schema_student.training.distributed import gather, own_share
+from schema_student.training.alignment.requests import encode_requests
+from schema_student.training.alignment.validation import read_rows_of
+from schema_student.training.batches import Row
 from schema_student.training.rl.groups import Prompt
 from schema_student.training.rl.rewards import Task
-
-READ_AT_ONCE = 32  # requests in a batch
 
 
 def select_prompts(alignment: Alignment) -> list[Row]:
@@ -90,8 +89,7 @@ def _encode_unknown(requests: Sequence[Request], tokenizer: Any, settings: Resol
     found = []
     for request in requests:
         ids = encode_prompt(tokenizer, request.prompt)
-        room = settings.length.max_seq_length - settings.generation.max_new_tokens
-        fault = "prompt leaves no room for an answer" if len(ids) > room else ""
+        fault = "prompt leaves no room for an answer" if len(ids) > find_room(settings) else ""
         if batching.keep_whole(fault, request.digest, tally, settings):
             name = {"name": request.digest, "key": request.row.schema_id}
             found.append({"prompt_ids": ids, "answers": [], **name, "request": request})
@@ -104,12 +102,3 @@ def make_prompt(row: Row) -> Prompt:
     ids = row["answers"][0].prompt_ids if row["answers"] else row["prompt_ids"]
     schema = compile_schema(request.row.schema, request.row.schema_id)
     return Prompt(request.prompt, ids, Task(schema, request.row.target, request.row.accepted))
-
-
-def read_rows_of(rows: Sequence[Row], batches: Batches) -> list[Reading]:
-    """Read the right answers of rows, each process its share of them."""
-    own = own_share(list(range(len(rows))))
-    how = READ_AT_ONCE, batches.batch_tokens, batches.trees, batches.autocast
-    readings = read_answers(batches.student, [rows[i]["answers"] for i in own], *how)
-    read = [(i, each.p_truth, each.least_logp, each.best) for i, each in zip(own, readings, strict=True)]
-    return [Reading(*each[1:]) for each in sorted(gather(read))]

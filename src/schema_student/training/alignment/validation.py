@@ -37,7 +37,7 @@ class Validation:
         """
         if not self.rows:
             return {}
-        now = [(reading.p_truth, reading.greedy) for reading in self._read()]
+        now = [(reading.p_truth, reading.greedy) for reading in read_rows_of(self.rows, self.batches)]
         self.start = self.start or now
         change, error = paired_change([p for p, _ in now], [p for p, _ in self.start])
         both = list(zip((greedy for _, greedy in now), (greedy for _, greedy in self.start), strict=True))
@@ -53,13 +53,6 @@ class Validation:
             "eval_broken": both.count((False, True)),
         }
 
-    def _read(self) -> list[Reading]:
-        own = own_share([row["answers"] for row in self.rows])
-        batches = self.batches
-        how = READ_AT_ONCE, batches.batch_tokens, batches.trees, batches.autocast
-        found = [(each.p_truth, each.least_logp, each.best) for each in read_answers(batches.student, own, *how)]
-        return [Reading(*each) for each in gather(found)]
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of it."""
         return {"start": self.start, "fallen": self.fallen}
@@ -67,3 +60,12 @@ class Validation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.start, self.fallen = [(p, greedy) for p, greedy in state["start"]], state["fallen"]
+
+
+def read_rows_of(rows: Sequence[Row], batches: Batches) -> list[Reading]:
+    """Read the right answers of rows, each process its share of them."""
+    own = own_share(list(range(len(rows))))
+    how = READ_AT_ONCE, batches.batch_tokens, batches.trees, batches.autocast
+    readings = read_answers(batches.student, [rows[i]["answers"] for i in own], *how)
+    read = [(i, each.p_truth, each.least_logp, each.best) for i, each in zip(own, readings, strict=True)]
+    return [Reading(*each[1:]) for each in sorted(gather(read))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder, open_to_write, remove_folder
+from schema_student.core.files import make_folder, open_to_write
 from schema_student.core.jsonl import Row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
@@ -18,13 +17,12 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.preference.requests import anchors_beside
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student, save_adapter, train_only
-from schema_student.training.alignment.link import publish
+from schema_student.student.loading import Student, attach_lora, load_student, train_only
+from schema_student.training.alignment.link import publish, save_start
 from schema_student.training.alignment.requests import encode_requests, validation_requests
 from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batches
 from schema_student.training.checkpoints import Origin, step_of, whole_checkpoints
-from schema_student.training.distributed import main_process_first
 from schema_student.training.dpo.beta import make_controller
 from schema_student.training.dpo.encoding import add_anchors, count_cut, encode_pairs
 from schema_student.training.dpo.metrics import TRACE
@@ -70,8 +68,7 @@ def align(
     write_json(run_dir / "run_config.json", facts)
     origin = origin_of(facts, adapter)
     if adapter is None:
-        adapter = run_dir / "start"
-        main_process_first(partial(_save_start, run_dir, loaded))  # kept where no checkpoint is better
+        adapter = save_start(run_dir, loaded)
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
     validation = Validation(batches, requests, settings.validation.align_stop if requests else 0.0)
     objective = DPO(batches, rows, validation, run_dir, share)
@@ -95,11 +92,6 @@ def _encode_validation(
 ) -> list[Row]:
     requests = validation_requests(read_rows(dataset, DatasetRow), settings)
     return encode_requests(requests, loaded.tokenizer, settings, tally, trees)
-
-
-def _save_start(run_dir: Path, loaded: Student) -> None:
-    remove_folder(run_dir, "start")
-    save_adapter(make_folder(run_dir / "start"), loaded)
 
 
 def _make_loop(
