@@ -5,6 +5,7 @@ Tensors and JSON are sent, never pickles. Each function does nothing further whe
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -33,6 +34,7 @@ def join_processes() -> torch.device:
         if on_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("nccl" if on_gpu else "gloo", **place)
+        atexit.register(local_workers.leave_processes)  # C++ aborts where a thread of gloo is left at the end
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 

@@ -197,7 +197,7 @@ def _workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[N
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # nobody else may enter it
         place = {MEETING_FILE: folder / "meeting", "GLOO_SOCKET_IFNAME": loopback_interface()}
         stack.enter_context(_environment(place))
-        stack.callback(_leave_processes)
+        stack.callback(leave_processes)
         workers: list[_Worker] = []
         for rank in range(1, count):
             words = folder / str(rank)
@@ -220,8 +220,8 @@ def _workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[N
             worker.wait()
 
 
-def _leave_processes() -> None:
-    """End this process's part in the group, so that a next stage of this process begins its own."""
+def leave_processes() -> None:
+    """End this process's part in the group: a next stage begins its own, and threads that exchange do not outlive it."""
     from torch import distributed
 
     if distributed.is_initialized():
