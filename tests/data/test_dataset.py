@@ -460,6 +460,65 @@ def test_real_requests_keep_their_alternatives_and_do_not_leak(tmp_path):
     assert not shapes["train"] & shapes["test_unseen"]
 
 
+def own_request(name, city, split=None, schema=None):
+    schema = schema or city_schema(f"city_{name}")
+    row = {"schema_id": name, "schema": schema, "query": f"{city}, two days of {name}"}
+    row |= {"answer": {next(iter(schema["properties"])): city, "days": 2}}
+    return row | ({"split": split} if split else {})
+
+
+def splits_of_own(made):
+    return {row["query"].partition(",")[0]: row["split"] for row in made if row["source"] == "user"}
+
+
+def test_a_split_that_a_row_names_is_kept(tmp_path, capsys):
+    named = {"Paris": "train", "Rome": "Training", "Oslo": "dev", "Bern": "test", "Turin": "val", "Lyon": "test_set"}
+    rows = [own_request("trips", city, split) for city, split in named.items()]
+    rows += [own_request("tours", city, "test") for city in ("Nice", "Metz", "Brest")]
+    same_shape = {**city_schema("city_trips"), "title": "in other words"}
+    rows += [own_request("walks", "Graz", "test", same_shape)]
+    rows += [own_request("stays", city, "validation") for city in ("Linz", "Wels")]
+    rows += [own_request("stays", "Enns", "test")]  # a schema that checkpoints are chosen by is not unseen
+    settings = small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows), train_queries=3)
+    made = read_jsonl(write_dataset(settings))
+    assert splits_of_own(made) == {
+        **dict.fromkeys(("Paris", "Rome"), "train"),
+        **dict.fromkeys(("Oslo", "Turin", "Linz", "Wels"), "validation"),
+        **dict.fromkeys(("Bern", "Lyon", "Graz", "Enns"), "test_seen"),
+        **dict.fromkeys(("Nice", "Metz", "Brest"), "test_unseen"),
+    }
+    assert {row["split"] for row in made if row["source"] == "teacher"} == {"train"}
+    assert "train 2, validation 4, test 7; without a split 0" in capsys.readouterr().out
+
+
+def test_rows_without_a_split_are_split_beside_those_with_one(tmp_path, capsys):
+    rows = [own_request("trips", f"City{i}", "test" if i < 3 else None) for i in range(23)]
+    settings = small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows), train_queries=1)
+    found = splits_of_own(read_jsonl(write_dataset(settings)))
+    assert [found[f"City{i}"] for i in range(3)] == ["test_seen"] * 3
+    assert Counter(found.values()) == {"train": 10, "validation": 2, "test_seen": 11}
+    assert "none of your requests is of split validation: checkpoints are chosen by" in capsys.readouterr().err
+
+
+def test_a_test_that_stands_in_training_too_is_a_test_alone(tmp_path):
+    rows = [own_request("trips", city, split) for city in ("Paris", "Rome", "Oslo") for split in ("train", "test")]
+    rows += [own_request("trips", city, "train") for city in ("Metz", "Nice")]
+    settings = small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows), train_queries=2)
+    made = read_jsonl(write_dataset(settings))
+    assert splits_of_own(made) == {
+        **dict.fromkeys(("Paris", "Rome", "Oslo"), "test_seen"),
+        **dict.fromkeys(("Metz", "Nice"), "train"),
+    }
+    rejected = read_jsonl(rejected_path(paths(settings).dataset))
+    assert Counter(row["error_type"] for row in rejected if row["source"] == "user") == {"duplicate": 3}
+
+
+def test_tests_alone_leave_nothing_to_train_on(tmp_path):
+    rows = [own_request("trips", "Paris", "test"), own_request("stays", "Rome", "validation")]
+    with pytest.raises(UserError, match="nothing is left to train on.*--eval-data"):
+        write_dataset(small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows)))
+
+
 def test_schemas_that_differ_in_words_only_stay_together(tmp_path):
     rows = []
     for i in range(12):

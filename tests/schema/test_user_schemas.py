@@ -76,6 +76,8 @@ def test_blank_lines_and_other_keys_are_passed_over(tmp_path):
         (row(accepted=[]), 'x.jsonl:2: "accepted" is not an object'),
         (row(current_date="soon"), 'x.jsonl:2: "current_date" is no day: "soon"; give it as YYYY-MM-DD'),
         (row(current_date=3), 'x.jsonl:2: "current_date" is no day: 3'),
+        (row(split="holdout"), 'x.jsonl:2: "split" is "holdout"; it is train, validation'),
+        (row(split=["test"]), 'x.jsonl:2: "split" is \\["test"\\]'),
         (row(accepted={"n": 3}), 'x.jsonl:2: accepted: "n" is not a list of alternatives'),
         (row(answer={"n": "3"}), "x.jsonl:2: the answer is not valid against its schema: /n: .* type"),
         (row({"type": "objet"}), "x.jsonl:2: not a JSON Schema: /type"),

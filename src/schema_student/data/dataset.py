@@ -44,7 +44,7 @@ from schema_student.data.quotas import (
     plan_quotas,
     size_dataset,
 )
-from schema_student.data.sources import Source, read_sources, schema_source
+from schema_student.data.sources import Source, read_sources, say_own_splits, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
 from schema_student.data.variants import exchange_values
 from schema_student.schema.compiling import compile_schema
@@ -98,6 +98,7 @@ def _make(
     grounding = settings.dataset.teacher_grounding and not choice.embedded
     collector = Collector(artifact, requests, written, check_grounding=grounding)
     own = split_own_queries(sources, splits, settings.run.seed)
+    say_own_splits(row for source in sources for row in source.own)
     quotas = plan_quotas(sources, splits, answered_splits(own, choice), settings)
     total = sum(quotas.values()) + sum(len(rows) for rows in own.values())
     with (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schema_student.core.settings import AnySettings, resolve_auto
+from schema_student.core.splits import TESTS
 from schema_student.data.sources import Source
 from schema_student.schema.user_schemas import SchemaRow
 from schema_student.student.choice import trains_gemma_on_cpu
@@ -69,6 +70,8 @@ def plan_quotas(
     Only where a split would stay empty, as with one request in all, the teacher fills it.
     """
     with_own, filled = {schema_id for schema_id, _ in answered}, {split for _, split in answered}
+    if filled & {*TESTS} and any("test" in source.given for source in sources):
+        filled |= {*TESTS}  # the user's tests are all that there are
     each, further = _rows_each(splits, settings)
     if any(split == "train" and schema_id not in with_own for schema_id, split in splits.items()):
         filled |= set(further)

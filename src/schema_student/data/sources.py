@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from schema_student.data.lengths import check_lengths
 from schema_student.schema.query_dsl import is_query_dsl
 from schema_student.schema.user_schemas import SchemaRow, load_schemas
 
+FILLED = {  # what makes a split that the user names none of
+    "train": "rows without a split are trained on, and requests of the teacher",
+    "validation": "checkpoints are chosen by rows without a split, or by requests of the teacher",
+    "test": "tests are rows without a split, or requests of the teacher",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -26,6 +33,7 @@ class Source:
     operators: list[Any]
     schema: dict[str, Any]
     own: tuple[SchemaRow, ...] = ()
+    given: frozenset[str | None] = frozenset()  # splits that the user's rows of this schema name, None of those without
 
     @property
     def is_dsl(self) -> bool:
@@ -51,7 +59,20 @@ def check_own_schemas(settings: AnySettings) -> None:
         own = settings.own_schemas
         rows = load_schemas(Path(settings.run.schemas), own.openapi_nullable, own.draft)
         log.info(f"  rows in it, each with a schema that can be used: {len(rows)}")
+        say_own_splits(rows)
         check_lengths({row.schema_id: row.schema for row in rows}, settings)
+
+
+def say_own_splits(rows: Iterable[SchemaRow]) -> None:
+    """Say how many of the user's requests name which split, and what fills one that none names."""
+    counts = Counter(row.split for row in rows if row.query)
+    if not any(counts[split] for split in FILLED):
+        return
+    named = ", ".join(f"{split} {counts[split]}" for split in FILLED)
+    log.info(f"your requests are kept in the splits that they name: {named}; without a split {counts[None]}")
+    for split in FILLED:
+        if not counts[split]:
+            log.warning(f"none of your requests is of split {split}: {FILLED[split]}")
 
 
 def read_built_schemas(path: Path) -> list[Source]:
@@ -74,6 +95,7 @@ def read_user_schemas(path: Path, openapi_nullable: bool = False, draft: str = "
             [],
             rows[0].schema,
             tuple(row for row in rows if row.query),
+            frozenset(row.split for row in rows),
         )
         for schema_id, rows in grouped.items()
     ]

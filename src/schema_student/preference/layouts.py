@@ -24,6 +24,7 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.records import Prompt, ReadBeside
+from schema_student.core.splits import read_split
 from schema_student.preference.held_out import prompt_digest, split_of
 from schema_student.preference.turns import (
     Malformed,
@@ -208,12 +209,10 @@ def _check_texts(texts: Any) -> None:
 def _read_split(fields: Fields) -> str | None:
     """The split that the row names (train, validation, and such as train_sft, valid2); raises Unusable for a test's."""
     named = fields.take("split")
-    name = named.lower() if isinstance(named, str) else ""
-    if name.startswith("test"):
+    split = read_split(named) if isinstance(named, str) else None
+    if split == "test":
         raise Unusable("of a test split, which is not trained on")
-    if name.startswith(("val", "dev", "eval")):
-        return "validation"
-    return "train" if name.startswith("train") else None
+    return split
 
 
 def _name_unused(fields: Fields, layout: str) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """Load a user's own schemas (--schemas): a directory of .json files, one .json file, or JSONL rows.
 
-A JSONL row is {schema_id, schema, query?, answer?, accepted?, current_date?}; other keys are ignored. All is checked
+A JSONL row is {schema_id, schema, query?, answer?, accepted?, current_date?, split?}; other keys are ignored. All is checked
 here, once: broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid. Envelopes are
 opened, the files of a folder are loaded together.
 """
@@ -19,6 +19,7 @@ import jsonschema_rs
 
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
+from schema_student.core.splits import read_split
 from schema_student.schema.bundling import bundle, list_parts
 from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.drafts import list_remarks, name_draft
@@ -30,14 +31,14 @@ from schema_student.schema.sizes import find_excess
 from schema_student.schema.structure import REFERRING
 from schema_student.schema.violations import show_value
 
-ROW = "{schema_id, schema, query?, answer?, accepted?, current_date?}"
+ROW = "{schema_id, schema, query?, answer?, accepted?, current_date?, split?}"
 MAX_REFERENCES = 500  # different ones; a chain of 1,600 overflows the stack of canonicalize, which ends the process
 FORMS = f"a directory of .json schemas, a .json schema, or a .jsonl file of {ROW}"
 
 
 @dataclass(frozen=True)
 class SchemaRow:
-    """One schema, perhaps with a request, its answer, the alternatives accepted for each argument, and its day."""
+    """One schema, perhaps with a request, its answer, the alternatives accepted for each argument, day and split."""
 
     schema_id: str
     schema: dict[str, Any]
@@ -46,6 +47,7 @@ class SchemaRow:
     accepted: dict[str, list[Any]] | None
     source: str  # file:line
     current_date: str | None = None  # on which the request is asked; None: any
+    split: str | None = None  # train, validation or test, where the user says so
 
 
 def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = "") -> list[SchemaRow]:
@@ -169,7 +171,8 @@ def _read_row(line: bytes, source: str) -> SchemaRow:
         if not isinstance(alternatives, list):
             raise UserError(f'{source}: accepted: "{key}" is not a list of alternatives')
     query, answer, accepted = (value.get(key) for key in ("query", "answer", "accepted"))
-    return SchemaRow(value["schema_id"], value["schema"], query, answer, accepted, source, _read_day(value, source))
+    day, split = _read_day(value, source), _read_split(value, source)
+    return SchemaRow(value["schema_id"], value["schema"], query, answer, accepted, source, day, split)
 
 
 def _read_day(row: dict[str, Any], source: str) -> str | None:
@@ -178,6 +181,15 @@ def _read_day(row: dict[str, Any], source: str) -> str | None:
         return None if day is None else date.fromisoformat(day).isoformat()
     except (TypeError, ValueError):
         raise UserError(f'{source}: "current_date" is no day: {show_value(day)}; give it as YYYY-MM-DD') from None
+
+
+def _read_split(row: dict[str, Any], source: str) -> str | None:
+    named = row.get("split")
+    split = read_split(named) if isinstance(named, str) else None
+    if named is not None and split is None:
+        words = "train, validation (val, valid, dev, eval) or test"
+        raise UserError(f'{source}: "split" is {show_value(named)}; it is {words}, or left out')
+    return split
 
 
 def _decode(raw: bytes, source: str) -> str:
