@@ -131,6 +131,7 @@ PLACE = (
     "adapter",
     "eval_student",
     "eval_extra",
+    "eval_data",
     "align",
     "dpo_rounds",
     "requests",
@@ -145,6 +146,7 @@ MANNER = (
     "hub_public",
     "ollama_create",
     *GROUPS["server"].model_fields,
+    *GROUPS["gate"].model_fields,
 )
 ALLOWANCE = ("beta_published",)  # allows values of others
 COUNTED = ("processes",)  # make_run stamps how many there are
@@ -155,6 +157,7 @@ BATCH = ("eval_batch_size",)  # an answer does not depend on what shares its bat
 ROOM = ("max_seq_length",)  # that the base is loaded with
 FITTING = ("base_model", "max_seq_length", "max_new_tokens")  # which prompts are said to be too long
 ENDPOINT = ("endpoint_kind", "endpoint_model")  # of an endpoint that is named
+OWN = (*GROUPS["own_schemas"].model_fields, "date_start", "date_end")  # how requests of --eval-data are read
 STUDENT = ("base_model", *GROUPS["loading"].model_fields, "max_new_tokens")
 CASES = {
     "domains": ("domains", {}, ()),
@@ -162,12 +165,13 @@ CASES = {
     "dataset": ("generate", {"pair_queries": 4}, ("pair_prompts", "schema_rendering", *FITTING)),  # "auto" pair_queries
     "corpus": ("corpus", {}, FITTING),
     "sft": ("train", {}, ()),
-    "evaluation": ("evaluate", {}, ENDPOINT),
-    "evaluation without a teacher": ("evaluate", {"judge_valid": False}, (*TEACHER, *ENDPOINT)),
+    "evaluation": ("evaluate", {}, (*ENDPOINT, *OWN)),
+    "evaluation of own requests": ("evaluate", {"eval_data": "mine.jsonl"}, ENDPOINT),
+    "evaluation without a teacher": ("evaluate", {"judge_valid": False}, (*TEACHER, *ENDPOINT, *OWN)),
     "evaluation of a served student": (
         "evaluate",
         {"endpoint": "here"},
-        ("base_model", "eval_batch_size", *GROUPS["loading"].model_fields),
+        ("base_model", "eval_batch_size", *GROUPS["loading"].model_fields, *OWN),
     ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
@@ -197,6 +201,7 @@ OTHERS = {"date_start": "2024-02-01", "date_end": "2026-11-30", "teacher_host": 
 OTHERS |= {
     "rl_least_p": 0.5,
     "label_smoothing": 0.1,
+    "fail_under": 50.0,
     "weights": [1.0, 2.0],
     "runs": ["a", "b"],
     "eval_splits": ["train"],

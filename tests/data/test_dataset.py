@@ -515,7 +515,7 @@ def test_a_test_that_stands_in_training_too_is_a_test_alone(tmp_path):
 
 def test_tests_alone_leave_nothing_to_train_on(tmp_path):
     rows = [own_request("trips", "Paris", "test"), own_request("stays", "Rome", "validation")]
-    with pytest.raises(UserError, match="nothing is left to train on.*--eval-data"):
+    with pytest.raises(UserError, match=r"nothing is left to train on.*--eval-data"):
         write_dataset(small_settings(tmp_path, schemas=write_own(tmp_path / "own.jsonl", rows)))
 
 

@@ -6,9 +6,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     training       train, train-sft; average, pretrain
     alignment      align, pairs, dpo, correct, rollouts, train-dpo, train-beta-dpo, replay-beta
     reward         train-reward, train-ppo
+    asked_student  which adapter a verb asks, and how
     evaluation     evaluate, pairwise, judge, report, compare, pretty
     deploy         export, parity
-    asked_student  which adapter a verb asks, and how
     serving        serve, smoke
     ask            ask: one request, or many
     chat           chat: a conversation at a terminal, or lines of a pipe

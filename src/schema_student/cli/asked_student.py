@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.flags import Own, parse_command
@@ -30,11 +31,22 @@ def read_asked_student(
     if not adapter and settings.run.run and not needs_none(settings, arguments):
         run_dir = paths(settings).run_dir
         raise UserError(f"{run_dir} has no trained adapter: train it, name an --adapter, or leave --run out")
+    decided = settings_as_trained(settings, adapter)
+    if not decided:
+        return settings, arguments
+    settings, arguments = parse_command(argv, description, verb, own, **decided)
+    return settings.changed(adapter=adapter), arguments
+
+
+def settings_as_trained(settings: Settings, adapter: str) -> dict[str, Any]:
+    """Find the settings that an adapter was trained with: its base, unless one is named, and how it reads prompts.
+
+    {} where there is no adapter: loading says what is missing.
+    """
     if not (Path(adapter) / "adapter_config.json").is_file():
-        return settings, arguments  # loading says what is missing
+        return {}
 
     from schema_student.student.loading import settings_of_adapter, settings_of_run
 
-    decided = settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))
-    settings, arguments = parse_command(argv, description, verb, own, **decided)
-    return settings.changed(adapter=adapter), arguments
+    named_base = settings.student.base_model != "auto"
+    return settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))

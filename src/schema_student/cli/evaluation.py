@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from schema_student.cli.asked_student import settings_as_trained
 from schema_student.core.artifacts import dry_run, make
+from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, load_settings, parse_command
 from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
-from schema_student.core.paths import evaluated, paths
+from schema_student.core.paths import evaluated, evaluated_requests, paths
 from schema_student.core.settings import Settings
 from schema_student.student.choice import resolve_student
 
+EVALUATE: Own = {
+    "--samples": {"metavar": "K", "type": int, "default": 0, "help": "draw K answers to each request as well"},
+    "--temperature": {"metavar": "T", "type": float, "help": "temperature of --samples, above 0 (default: 1)"},
+}
 JUDGE: Own = {
     "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema"},
     "answer": {"metavar": "ANSWER", "help": "the answer itself, a file that holds it, or - for standard input"},
@@ -38,22 +46,64 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --run mine --endpoint http://127.0.0.1:8000      # a served student, as RUN-endpoint-...
     schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
     schema-student evaluate --eval-student sft --eval-extra         # the requests of generate --extra-tests
+    schema-student evaluate --adapter CKPT --eval-data mine.jsonl   # requests of your own, no run needed
+    schema-student evaluate --eval-student sft --fail-under 80 --not-worse-than old     # for CI: ends with 1 else
+    schema-student evaluate --eval-student sft --samples 8 --temperature 0.7            # pass@k beside greedy
 
     Of each request the right answers are read first; what greedy decoding would write then for sure is not written.
     """
-    settings = load_settings(argv, evaluate.__doc__, "evaluate")
-    if settings.evaluated.eval_student != "aligned":
-        _evaluate_student(settings)
-        return
-    for name in resolve_student(settings)[1].align.align:
-        _evaluate_student(settings.changed(eval_student=name))
+    settings, arguments = _read_evaluated(argv)
+    students = [settings]
+    if settings.evaluated.eval_student == "aligned":
+        students = [settings.changed(eval_student=name) for name in resolve_student(settings)[1].align.align]
+    for each in students:
+        _evaluate_student(each, arguments)
+    if not all([_passes_gates(each) for each in students]):
+        raise SystemExit(1)
 
 
-def _evaluate_student(settings: Settings) -> None:
+def _read_evaluated(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
+    """Read the settings; on requests without a run an adapter is asked as it was trained."""
+    settings, arguments = parse_command(argv, evaluate.__doc__, "evaluate", EVALUATE)
+    _check_sampling(arguments.samples, arguments.temperature)
+    if not settings.evaluated.eval_data or settings.evaluated.eval_student == "aligned":
+        return settings, arguments
+    decided = settings_as_trained(settings, evaluated(settings)[1])
+    return parse_command(argv, evaluate.__doc__, "evaluate", EVALUATE, **decided)
+
+
+def _check_sampling(samples: int, temperature: float | None) -> None:
+    if not samples and temperature is not None:
+        raise SettingsError("--temperature is that of --samples: give both")
+    if samples < 0 or samples == 1 or (temperature is not None and temperature <= 0):
+        raise SettingsError(
+            "--samples takes 2 or more, and --temperature a number above 0 (the greedy answer is there)"
+        )
+
+
+def _passes_gates(settings: Settings) -> bool:
+    """Whether the evaluations of a student pass --fail-under and --not-worse-than; says each with its numbers."""
+    from schema_student.evaluation.gates import check_gates, find_reference
+
+    passed, both = True, settings.evaluated.decoding == "both"
+    for decoding in ("free", "constrained") if both else (settings.evaluated.decoding,):
+        each = settings.changed(decoding=decoding)
+        name, _ = evaluated(each)
+        if not settings.run.dry_run:
+            found = check_gates(each, name)
+            passed = passed and all(gate.passed for gate in found)
+            for gate in found:
+                log.log(logging.INFO if gate.passed else logging.ERROR, gate.said)
+        elif settings.gate.not_worse_than:
+            log.info(f"would hold {name} against {find_reference(each, name)}")
+    return passed
+
+
+def _evaluate_student(settings: Settings, arguments: argparse.Namespace) -> None:
     if settings.evaluated.decoding != "both":
-        _evaluate_one(settings)
+        _evaluate_one(settings, arguments)
         return
-    summaries = [_evaluate_one(settings.changed(decoding=decoding)) for decoding in ("free", "constrained")]
+    summaries = [_evaluate_one(settings.changed(decoding=decoding), arguments) for decoding in ("free", "constrained")]
     if all(summaries):
         from schema_student.evaluation.rates import describe_decodings
 
@@ -61,23 +111,27 @@ def _evaluate_student(settings: Settings) -> None:
             log.info(line)
 
 
-def _evaluate_one(settings: Settings) -> Path | None:
+def _evaluate_one(settings: Settings, arguments: argparse.Namespace) -> Path | None:
     """Evaluate by one kind of decoding; returns evaluation_summary.json, None for a dry run."""
     where = paths(settings)
     name, adapter = evaluated(settings)
-    dataset = where.extra_tests if settings.evaluated.eval_extra else where.dataset
-    reads = [dataset, *([Path(adapter)] if adapter else [])]
-    if not make(lambda: _evaluate(settings, name, adapter), settings, reads=reads, writes=[where.eval_dir(name)]):
+    reads = [evaluated_requests(settings), *([Path(adapter)] if adapter else [])]
+
+    def evaluate_all() -> None:
+        from schema_student.evaluation.evaluate import evaluate_student
+
+        evaluate_student(settings, name, adapter)
+        if arguments.samples:
+            from schema_student.evaluation.sampling import sample_student
+
+            temperature = 1.0 if arguments.temperature is None else arguments.temperature
+            sample_student(settings, name, adapter, arguments.samples, temperature)
+
+    if not make(evaluate_all, settings, reads=reads, writes=[where.eval_dir(name)]):
         return None
     summary = where.eval_dir(name) / "evaluation_summary.json"
     log.info(f"evaluation of {name}: {summary}")
     return summary
-
-
-def _evaluate(settings: Settings, name: str, adapter: str) -> None:
-    from schema_student.evaluation.evaluate import evaluate_student
-
-    evaluate_student(settings, name, adapter)
 
 
 def judge(argv: Sequence[str]) -> None:

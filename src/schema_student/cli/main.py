@@ -111,6 +111,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
+    "evaluate": evaluation.EVALUATE,
     "ask": asking.ASK,
     "chat": chatting.CHAT,
     "judge": evaluation.JUDGE,

@@ -49,6 +49,7 @@ PATHS = {
     "teacher_answers",
     "base_model",
     "adapter",
+    "eval_data",
     "reward_model",
     "system_schema",
 }

@@ -10,7 +10,7 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.files import refuse_link
 from schema_student.core.jsonl import read_object
 from schema_student.core.links import LINKS, OBJECTIVES, REWARD, split_link
-from schema_student.core.names import adapter_run, clean_name, resolve_run
+from schema_student.core.names import adapter_run, clean_name, file_name, resolve_run
 from schema_student.core.setting_groups import RUN_NAME
 from schema_student.core.settings import AnySettings
 
@@ -147,13 +147,36 @@ def _finished_at(checkpoint: Path) -> str:
 def evaluated(settings: AnySettings) -> tuple[str, str]:
     """Find name and adapter of the student that --eval-student and --adapter ask for; adapter "" is the base.
 
-    An evaluation by constrained decoding, and one of extra tests, has a name of its own: they may stand side by side.
+    An evaluation by constrained decoding, of extra tests, or of a person's own requests has a name of its own: they may
+    stand side by side.
     """
+    requests = _name_requests(settings)
     if settings.endpoint.endpoint:
-        return _name_endpoint(settings), ""
+        return f"{_name_endpoint(settings)}{requests}", ""
     name, adapter = _named_student(settings)
     constrained = "-constrained" if settings.evaluated.decoding == "constrained" else ""
-    return f"{name}{constrained}{EXTRA if settings.evaluated.eval_extra else ''}", adapter
+    return f"{name}{constrained}{requests}", adapter
+
+
+def _name_requests(settings: AnySettings) -> str:
+    """How the name of an evaluation ends, by the requests that it answers: nothing for those of the run's tests."""
+    asked = settings.evaluated
+    if not asked.eval_data:
+        return EXTRA if asked.eval_extra else ""
+    if asked.eval_extra:
+        raise SettingsError("--eval-data and --eval-extra are requests of their own: give one of them")
+    name = file_name(asked.eval_data)
+    if not re.fullmatch(RUN_NAME, name):
+        raise SettingsError(f"--eval-data {asked.eval_data} gives no name of an evaluation: rename the file")
+    return f"-on-{name}"
+
+
+def evaluated_requests(settings: AnySettings) -> Path:
+    """Locate the requests that an evaluation answers: of the run's tests, its extra tests, or a person's own."""
+    asked, where = settings.evaluated, paths(settings)
+    if asked.eval_data:
+        return Path(asked.eval_data)
+    return where.extra_tests if asked.eval_extra else where.dataset
 
 
 def _name_endpoint(settings: AnySettings) -> str:

@@ -284,8 +284,8 @@ class EvaluationRow(Record):
     target: Any = None
     accepted: dict[str, list[Any]] | None = None
     target_canonical: str | None = None
-    exact_match: bool = False
-    semantic_match_target: bool = False
+    exact_match: bool | None = False  # None, as the next: no right answer is known
+    semantic_match_target: bool | None = False
     teacher_verdict: bool | None = None
     teacher_reason: str | None = None
     teacher_error: str | None = None

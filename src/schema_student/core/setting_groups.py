@@ -342,11 +342,29 @@ class EvaluatedSettings(Group):
         "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align"
     )
     eval_extra: bool = setting("answer the requests of generate --extra-tests instead, as an evaluation NAME-extra")
+    eval_data: PathName = setting(
+        "JSONL file of requests to answer instead, no run needed: rows as --schemas takes them, with or without "
+        'answers, or a d_03 file, as an evaluation NAME-on-FILE; "" = none'
+    )
     answer_all: bool = setting(
         "write every answer, also those that reading the right ones shows to be written: the same verdicts, later"
     )
     decoding: Literal["free", "constrained", "both"] = setting(
         "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
+    )
+
+
+class GateSettings(Group):
+    """What an evaluation must reach, for a person's own CI: nothing here decides an answer."""
+
+    section = "gate"
+
+    fail_under: float = setting("end with 1 where fewer are right, percent (--fail-on); 0 = none", ge=0, le=100)
+    fail_on: Literal["as_asked", "valid"] = setting("what the gates count: answers valid and as asked, or valid ones")
+    not_worse_than: str = setting(
+        "name of a run, or of an evaluation, on the same prompts: end with 1 where this one is worse beyond chance "
+        '(exact McNemar test, P(truth)); "" = none',
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
     )
 
 

@@ -60,6 +60,7 @@ class AnySettings:
     sft: groups.SFTSettings
     optimizer: groups.OptimizerSettings
     evaluated: groups.EvaluatedSettings
+    gate: groups.GateSettings
     decoding: groups.DecodingSettings
     eval: groups.EvalSettings
     sampling: groups.SamplingSettings
@@ -210,6 +211,8 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
         )
     if settings.rl.rl_reward_valid + settings.rl.rl_reward_parts > 1:
         found.append(("rl_reward_parts", "rl_reward_valid + rl_reward_parts is above 1, the reward of what was asked"))
+    if 0 < settings.gate.fail_under <= 1:
+        found.append(("fail_under", f"{settings.gate.fail_under} is read as percent: 85 is meant by 0.85"))
     if len({*settings.align.align}) < len(settings.align.align) and settings.align.align != "auto":
         found.append(("align", "names an objective twice, and each has one folder"))
     days: dict[str, date] = {}

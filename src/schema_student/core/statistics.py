@@ -110,6 +110,17 @@ def _upper_tail(least: int, n: int, p: float) -> float:
     )
 
 
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Estimate the chance that one of k samples is right, from n samples of which some are (Chen et al. 2021, eq. 1).
+
+    Unbiased: 1 - C(n - right, k) / C(n, k), for k up to n (arXiv 2107.03374).
+
+    >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 3, 2)
+    (0.25, 0.5, 1.0)
+    """
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
 def holm(chances: Sequence[float]) -> list[float]:
     """Correct the p values of several tests (Holm 1979): those to hold against alpha, in the order given.
 

@@ -31,6 +31,7 @@ OBJECTIVES = (
     "further_sft",
     "hard",
 )  # groups of the objectives but DPO
+OWN_REQUESTS = ("own_schemas", "dataset.date_start", "dataset.date_end")  # how --eval-data is read
 EVALUATED = (*ANSWERED, "verdict", "eval", *ASKED)
 
 # The stages of a run from nothing to a report, each with its verb and what further flags it is given.
@@ -76,7 +77,7 @@ READS: dict[str, tuple[str, ...]] = {
     ),
     "corpus": (*NAMED, "prompt", *LENGTHS),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
-    "evaluate": (*NAMED, "align", "evaluated", "endpoint", *EVALUATED),
+    "evaluate": (*NAMED, *OWN_REQUESTS, "align", "evaluated", "gate", "endpoint", *EVALUATED),
     "align": (*NAMED, "align", "control", "asked_control", *ALIGNED, *PAIRED, "validation", *OBJECTIVES),
     "report": NAMED,
     "ask": (*ASKING, "student.adapter", "own_schemas", *ANSWERED, "verdict", "sampling.sample_temperature", *ASKED),

@@ -66,7 +66,7 @@ def split_own_queries(
     on a schema that is trained on, or that validation has shown, is test_seen.
     """
     own: dict[str, list[tuple[Source, SchemaRow]]] = defaultdict(list)
-    shuffled = []
+    shuffled: list[tuple[Source, SchemaRow]] = []
     for source in sources:
         for row in source.own:
             split = _keep_split(row.split, splits[source.schema_id])

@@ -99,8 +99,8 @@ def find_evaluation(source: Source, settings: AnySettings) -> Row | None:
     wanted = digest(source.weights)
     for summary in sorted(paths(settings).evals.glob("*/evaluation_summary.json")):
         meta = read_meta(summary.with_name("evaluation_results.jsonl")) or {}
-        if meta.get("inputs", {}).get(WEIGHTS) == wanted:
-            found: Row = read_json(summary)
+        found: Row = read_json(summary)
+        if meta.get("inputs", {}).get(WEIGHTS) == wanted and not found.get("eval_data"):
             return found
     log.info("these weights were not evaluated: the card has no rates (schema-student evaluate)")
     return None

@@ -64,16 +64,17 @@ def complete(
 ) -> list[Completion]:
     """Complete each request as greedy decoding does; held to its schema by constrained decoding.
 
-    With answer_all, and by constrained decoding, each answer is written.
+    With answer_all, and by constrained decoding, each answer is written; so is one whose right answer is not known.
     """
     prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
     room = find_room(settings)
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [i for i, length in enumerate(lengths) if length <= room]
-    read = dict(zip(short, read_right_answers(student, [(batch[i], prompts[i]) for i in short], settings), strict=True))
-    faults = {i: f"the prompt has {lengths[i]} tokens, of {room} that fit" for i in range(len(batch)) if i not in read}
+    known = [i for i in short if batch[i].ast_json is not None]
+    read = dict(zip(known, read_right_answers(student, [(batch[i], prompts[i]) for i in known], settings), strict=True))
+    faults = {i: f"the prompt has {lengths[i]} tokens, of {room} that fit" for i in {*range(len(batch))} - {*short}}
     found = {i: Completion(prompts[i], fault=fault) for i, fault in faults.items()}
-    found |= {i: _as_completion(prompts[i], read[i]) for i in short if _is_known(read[i], settings)}
+    found |= {i: _as_completion(prompts[i], read[i]) for i in known if _is_known(read[i], settings)}
     bar.update(len(found))
     open_ones = [i for i in short if i not in found]
     found |= _write(student, batch, prompts, open_ones, read, settings, bar)
@@ -153,7 +154,7 @@ def _write(
             round(answer.seconds, 4),
             truncated=not answer.finished,
             mask_changes=answer.mask_changes if constrained else None,
-            p_truth=read[i].p_truth,
+            p_truth=read[i].p_truth if i in read else None,
         )
         for i, (answer,) in zip(chosen, answers, strict=True)
     }

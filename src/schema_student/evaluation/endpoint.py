@@ -67,9 +67,12 @@ class Endpoint:
     model: str
     identity: dict[str, str]
 
-    def ask(self, prompts: Sequence[str], max_new_tokens: int, context: int) -> Iterator[Heard]:
-        """Ask each prompt as a user turn, greedily, several at once; raises UserError where the server fails."""
-        options = {"temperature": 0, "max_tokens": max_new_tokens, "num_predict": max_new_tokens, "num_ctx": context}
+    def ask(
+        self, prompts: Sequence[str], max_new_tokens: int, context: int, temperature: float = 0, seed: int | None = None
+    ) -> Iterator[Heard]:
+        """Ask each prompt as a user turn, several at once, greedily or sampled; raises UserError where it fails."""
+        options = {"temperature": temperature, "max_tokens": max_new_tokens, "num_predict": max_new_tokens}
+        options |= {"num_ctx": context, **({} if seed is None else {"seed": seed})}
         with ThreadPoolExecutor(IN_FLIGHT) as pool, _named_faults(self.url):
             yield from pool.map(partial(self._ask, options), prompts)
 

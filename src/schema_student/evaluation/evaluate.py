@@ -2,7 +2,7 @@
 
 Reads the test splits of d_03; writes student_runs/eval/NAME/: evaluation_results.jsonl and evaluation_summary.json.
 The same prompts, decoding (greedy) and judge for every student, so that base, SFT and each link stand side by side.
-With eval_extra the requests are those of d_03_extra_tests.jsonl.
+With eval_extra the requests are those of d_03_extra_tests.jsonl, with eval_data a person's own, which need no run.
 
     evaluate_student(settings, "student-sft", "outputs/student_runs/student/checkpoint-final")
 """
@@ -21,7 +21,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import dump_json, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
-from schema_student.core.paths import paths
+from schema_student.core.paths import evaluated_requests, paths
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
@@ -29,7 +29,9 @@ from schema_student.core.splits import spread
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.completions import Completion, complete, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
+from schema_student.evaluation.eval_data import describe_eval_data, read_eval_data, stamp_eval_data
 from schema_student.evaluation.rates import print_summary, summarize
+from schema_student.evaluation.samples import read_samples
 from schema_student.evaluation.verdicts import ask_teacher, grade_completion
 from schema_student.schema.prompts import warn_by_heart
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student, revision_facts
@@ -54,17 +56,16 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     summary = results.with_name("evaluation_summary.json")
-    dataset = where.extra_tests if settings.evaluated.eval_extra else where.dataset
-    inputs = [dataset]
+    inputs = [evaluated_requests(settings)]
     if adapter:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
     teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
-    stamp, student = _stamp(settings, choice, teacher)
+    stamp, student = stamp_evaluation(settings, choice, teacher)
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
-            requests = read_requests(dataset, settings.eval.eval_splits, settings.eval.eval_limit)
+            requests = find_requests(settings)
             warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
             again = settings.run.overwrite or settings.evaluated.answer_all or len(rows) == len(requests)
             same = None if again else _find_same(results, artifact.stamp)
@@ -86,18 +87,21 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             "schema_rendering": settings.prompt.schema_rendering,
             "decoding": settings.evaluated.decoding,
             "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
+            **describe_eval_data(settings, rows, teacher),
         }
         if not artifact.done:
             artifact.finish({"name": name, "adapter": adapter or None})
             print_summary(name, summarize(rows))
-        _write_summary(summary, {**facts, **summarize(rows)}, artifact.done)
+            if "without_answer" in facts:
+                log.info(str(facts["without_answer"]))
+        _write_summary(summary, {**facts, **summarize(rows), **read_samples(results.parent)}, artifact.done)
     return summary
 
 
-def _stamp(
+def stamp_evaluation(
     settings: ResolvedSettings, choice: StudentChoice, teacher: TeacherChoice | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What decides the answers, and what the summary says of the student: a local one, or one that is served."""
+    """Collect what decides the answers, and what a summary says of the student: a local one, or one that is served."""
     by_teacher = BY_TEACHER if teacher else ()
     if url := settings.endpoint.endpoint:
         served = identify_endpoint(settings.endpoint)
@@ -107,7 +111,7 @@ def _stamp(
         stamp = make_stamp(settings, *DECIDING, *by_teacher, base_digest=base_digest(choice.base))
         stamp |= revision_facts(choice.base)
         student = {"student": choice.name, "base": choice.base}
-    stamp["settings"]["decoding"] = settings.evaluated.decoding
+    stamp["settings"] |= {"decoding": settings.evaluated.decoding, **stamp_eval_data(settings)}
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     return stamp, student
 
@@ -129,6 +133,13 @@ def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:
         if meta and {**meta, **stamp, "versions": versions(), "digest": digest(other)} == meta:
             return other
     return None
+
+
+def find_requests(settings: AnySettings) -> list[DatasetRow]:
+    """Read the requests that are answered."""
+    if settings.evaluated.eval_data:
+        return read_eval_data(settings)
+    return read_requests(evaluated_requests(settings), settings.eval.eval_splits, settings.eval.eval_limit)
 
 
 def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[DatasetRow]:

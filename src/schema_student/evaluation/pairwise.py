@@ -52,7 +52,7 @@ def name_students(settings: AnySettings) -> tuple[AnySettings, list[tuple[str, s
     """
     if len(settings.pairwise.adapters) != 2:
         raise UserError("give --adapters two adapter folders, or base and one, with a comma between them")
-    settings = settings.changed(decoding="free")  # of an evaluation alone, which a shared file may hold
+    settings = settings.changed(decoding="free", eval_data="")  # of an evaluation alone, which a shared file may hold
     known = [adapter for adapter in settings.pairwise.adapters if adapter != "base"]
     run = settings.run.run or resolve_run(settings.changed(adapter=(known or [""])[0]))
     students = []

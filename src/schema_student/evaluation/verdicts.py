@@ -35,7 +35,8 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
     compiled = compile_schema(request.schema, request.schema_id)
     graded = _grade(written, compiled, request, strip_fences)
     verdict = graded.verdict
-    refused, should_refuse = _refusals(graded, request.target, compiled.schema)
+    has_answer, is_known = request.ast_json is not None, has_truth(request)
+    refused, should_refuse = _refusals(graded, request, compiled.schema)
     row = EvaluationRow(
         schema_id=request.schema_id,
         domain=request.domain,
@@ -54,10 +55,10 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         student_canonical=canonical(verdict.value, compiled.schema) if verdict.schema_valid else None,
         target=request.target,
         accepted=request.accepted,
-        target_canonical=canonical(request.target, compiled.schema),
-        exact_match=verdict.parsed and _same(verdict.value, request.target),
-        semantic_match_target=graded.right,
-        semantic_pass=graded.right,
+        target_canonical=canonical(request.target, compiled.schema) if has_answer else None,
+        exact_match=verdict.parsed and _same(verdict.value, request.target) if has_answer else None,
+        semantic_match_target=graded.right if is_known else None,
+        semantic_pass=graded.right if is_known or not verdict.schema_valid else None,
         refused=refused,
         should_refuse=should_refuse,
         fences_stripped=verdict.fences_stripped,
@@ -95,11 +96,17 @@ def _describe_parts(graded: Grade, request: DatasetRow, schema: Row) -> list[Row
     ]
 
 
-def _refusals(graded: Grade, target: Any, schema: Row) -> tuple[bool | None, bool | None]:
-    """(whether the student refused validly, whether it should have); None for schemas without refusals."""
+def has_truth(request: DatasetRow) -> bool:
+    """Return whether it is known which answers to a request are right, without asking anyone."""
+    return request.ast_json is not None or request.accepted is not None
+
+
+def _refusals(graded: Grade, request: DatasetRow, schema: Row) -> tuple[bool | None, bool | None]:
+    """(whether the student refused validly, whether it should have); None where schema or request do not say."""
     if not is_query_dsl(schema):
         return None, None
-    return graded.verdict.schema_valid and is_refusal(graded.verdict.value), is_refusal(target)
+    refused = graded.verdict.schema_valid and is_refusal(graded.verdict.value)
+    return refused, None if request.ast_json is None else is_refusal(request.target)
 
 
 def _same(value: Any, target: Any) -> bool:
@@ -108,8 +115,12 @@ def _same(value: Any, target: Any) -> bool:
 
 
 def ask_teacher(graded: Sequence[Graded], teacher: Teacher) -> list[Graded]:
-    """Ask the teacher for verdicts on valid answers. Where it fails to judge, semantic_pass is unknown."""
-    valid = [each for each in graded if each.row.schema_valid]
+    """Ask the teacher for verdicts on valid answers. Where it fails to judge, semantic_pass is unknown.
+
+    The embedded teacher judges by the known answer: without one it is not asked.
+    """
+    embedded = teacher.chat.choice.embedded
+    valid = [each for each in graded if each.row.schema_valid and (each.request.ast_json is not None or not embedded)]
     answers = teacher.ask_many([("judge", _question(each)) for each in valid])
     found = {id(each): answer for each, answer in zip(valid, answers, strict=True)}
     return [

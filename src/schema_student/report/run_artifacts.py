@@ -85,6 +85,8 @@ def read_students(where: Paths, run: str, links: Sequence[str] = (), extra: bool
         key = key.removesuffix(EXTRA)
         rows = read_rows(results, EvaluationRow)
         told = read_object(results.with_name("evaluation_summary.json")) | summarize(rows)
+        if told.get("eval_data"):
+            continue  # other requests than those of the run
         found.append({"key": key, "keys": [key], **_name_student(key), "rows": rows, "summary": told})
         found[-1]["failed"] = sum(row.rank != RIGHT for row in rows)
     found.sort(key=lambda student: _place(student["key"], links))

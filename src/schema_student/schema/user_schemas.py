@@ -1,8 +1,8 @@
 """Load a user's own schemas (--schemas): a directory of .json files, one .json file, or JSONL rows.
 
-A JSONL row is {schema_id, schema, query?, answer?, accepted?, current_date?, split?}; other keys are ignored. All is checked
-here, once: broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid. Envelopes are
-opened, the files of a folder are loaded together.
+A JSONL row is {schema_id, schema, query?, answer?, accepted?, current_date?, split?}; other keys are ignored. All is
+checked here, once: broken JSON, schemas that are none or that nothing can satisfy, answers that are not valid.
+Envelopes are opened, the files of a folder are loaded together.
 """
 
 from __future__ import annotations

@@ -221,10 +221,18 @@ def _choose(tries: Sequence[_Try], asking: Asking) -> _Try:
     valid = [each for each in tries if each.valid]
     if not asking.vote or not valid:
         return max(tries, key=_quality)
-    meanings = [canonical(each.verdict.value, each.compiled.schema) for each in valid]
-    agreeing = max(map(meanings.count, meanings))
-    winner = next(i for i, meaning in enumerate(meanings) if meanings.count(meaning) == agreeing)
+    winner, agreeing = find_majority([canonical(each.verdict.value, each.compiled.schema) for each in valid])
     return replace(valid[winner], votes=Votes(len(tries), len(valid), agreeing))
+
+
+def find_majority(meanings: Sequence[str]) -> tuple[int, int]:
+    """Find the first of the answers that most agree with in meaning, and how many agree.
+
+    >>> find_majority(["a", "b", "b"])
+    (1, 2)
+    """
+    agreeing = max(map(meanings.count, meanings))
+    return next(i for i, meaning in enumerate(meanings) if meanings.count(meaning) == agreeing), agreeing
 
 
 def _quality(tried: _Try) -> tuple[bool, int]:

@@ -221,7 +221,7 @@ def _workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[N
 
 
 def leave_processes() -> None:
-    """End this process's part in the group: a next stage begins its own, and threads that exchange do not outlive it."""
+    """End this process's part in the group: a next stage begins its own, and its threads do not outlive it."""
     from torch import distributed
 
     if distributed.is_initialized():

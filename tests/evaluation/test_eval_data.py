@@ -1,0 +1,161 @@
+"""A person's own requests are answered without a run: with or without answers, in every layout of --schemas."""
+
+import json
+from types import SimpleNamespace
+
+import exports
+import pytest
+import tiny
+from test_evaluate import FORM, dataset_row
+
+from schema_student.cli.main import VERBS
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.paths import evaluated, paths
+from schema_student.core.records import DatasetRow
+from schema_student.core.settings import default_settings
+from schema_student.data.dataset import draw_date
+from schema_student.evaluation.completions import Completion
+from schema_student.evaluation.eval_data import read_eval_data
+from schema_student.evaluation.verdicts import ask_teacher, grade_completion
+from schema_student.report.run_artifacts import read_students
+from schema_student.student import generation
+
+ANSWERS = {
+    "two nights in Lyon": '{"city":"Lyon","nights":2}',
+    "Paris for long": '{"city":"Lyon"}',
+    "somewhere nice": '{"city":"Paris"}',
+    "nowhere": '{"city":"Rome"}',
+}
+
+
+def own_row(query, answer=None, **more):
+    row = {"schema_id": "form", "schema": FORM, "query": query, "current_date": "2026-01-31", **more}
+    return row | ({"answer": answer} if answer is not None else {})
+
+
+OWN = [
+    own_row("two nights in Lyon", {"city": "Lyon", "nights": 2}),
+    own_row("Paris for long", {"city": "Paris", "nights": 30}),
+    own_row("somewhere nice"),
+    own_row("nowhere"),
+]
+
+
+@pytest.fixture
+def canned(monkeypatch):
+    """A student that writes ANSWERS, whatever its weights."""
+
+    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None):
+        texts = [next(text for query, text in ANSWERS.items() if f"Request: {query}" in prompt) for prompt in prompts]
+        return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
+
+    monkeypatch.setattr(generation, "generate", generate)
+
+
+def evaluate(tmp_path, *flags):
+    """Run the verb on the tiny base; the folder of its one evaluation."""
+    base = tiny.save_tiny(tmp_path / "base")
+    given = ["--base-model", str(base), "--dtype", "float32", "--max-new-tokens", "8", "--eval-batch-size", "2"]
+    given += ["--teacher-model", "embedded-teacher", "--output-dir", str(tmp_path)]
+    VERBS["evaluate"]([*given, *flags])
+    (folder,) = (tmp_path / "student_runs" / "eval").iterdir()
+    return folder
+
+
+def read(tmp_path, rows, **changes):
+    write_jsonl(tmp_path / "mine.jsonl", rows)
+    return read_eval_data(default_settings(eval_data=str(tmp_path / "mine.jsonl"), **changes))
+
+
+def test_requests_are_answered_without_a_run_and_those_without_an_answer_are_said_to_be(tmp_path, canned, capsys):
+    write_jsonl(tmp_path / "mine.jsonl", OWN)
+    folder = evaluate(tmp_path, "--eval-data", str(tmp_path / "mine.jsonl"))
+    assert folder.name == "student-base-on-mine"
+    rows = {row["query"]: row for row in read_jsonl(folder / "evaluation_results.jsonl")}
+    assert [rows[query]["semantic_pass"] for query in ANSWERS] == [True, False, None, False]
+    assert [rows[query]["schema_valid"] for query in ANSWERS] == [True, True, True, False]
+    assert [rows[query]["teacher_verdict"] for query in ANSWERS] == [True, False, None, None]
+    unknown = rows["somewhere nice"]
+    assert (unknown["exact_match"], unknown["target_canonical"], unknown["teacher_error"]) == (None, None, None)
+    assert unknown["p_truth"] is None and rows["two nights in Lyon"]["p_truth"] is not None
+    summary = read_json(folder / "evaluation_summary.json")
+    assert summary["eval_data"] == "mine.jsonl"
+    overall = summary["overall"]
+    assert (overall["semantic_pass_rate"]["k"], overall["semantic_pass_rate"]["n"]) == (1, 3)
+    assert (overall["schema_valid_rate"]["k"], overall["schema_valid_rate"]["n"]) == (3, 4)
+    assert overall["exact_match_rate"]["n"] == overall["semantic_match_target_rate"]["n"] == 2
+    assert summary["without_answer"] == "2 of 4 requests have no answer: validity alone is judged"
+    assert summary["without_answer"] in capsys.readouterr().out
+    where = paths(default_settings(output_dir=str(tmp_path)))
+    assert read_students(where, "student") == []  # a run's report is of the run's requests
+
+
+def test_a_language_model_judges_what_has_no_answer():
+    request = DatasetRow.from_json(dataset_row("somewhere nice", None, ast_json=None))
+    graded = grade_completion(request, Completion("p", ANSWERS["somewhere nice"]), False)
+    asked = []
+
+    def teacher(embedded):
+        def ask_many(asks):
+            asked.extend(asks)
+            return [{"is_good": True, "reason": "nice"} for _ in asks]
+
+        return SimpleNamespace(chat=SimpleNamespace(choice=SimpleNamespace(embedded=embedded)), ask_many=ask_many)
+
+    assert ask_teacher([graded], teacher(embedded=True))[0].row.semantic_pass is None and not asked
+    assert ask_teacher([graded], teacher(embedded=False))[0].row.semantic_pass is True
+    assert asked[0][1]["reference"] is None
+
+
+def test_rows_of_other_splits_are_left_out(tmp_path, capsys):
+    rows = [own_row(f"{split} {i}", split=split) for split in ("train", "dev", "test") for i in range(2)]
+    rows.append(own_row("of none"))
+    assert [row.query for row in read(tmp_path, rows)] == ["test 0", "test 1", "of none"]
+    assert "3 of 7 requests are of --eval-splits, or of no split" in capsys.readouterr().out
+    assert [row.query for row in read(tmp_path, rows, eval_splits=["train"])] == ["train 0", "train 1"]
+    with pytest.raises(UserError, match="of split train, validation: give --eval-splits"):
+        read(tmp_path, rows[:4])
+
+
+def test_a_limit_takes_some_and_what_stands_there_twice_is_taken_once(tmp_path, capsys):
+    rows = [own_row(f"request {i % 6}") for i in range(12)]
+    assert [row.query for row in read(tmp_path, rows, eval_limit=3)] == ["request 0", "request 2", "request 4"]
+    assert "6 requests stand there twice" in capsys.readouterr().err
+
+
+def test_rows_of_a_dataset_are_taken_as_they_are(tmp_path):
+    rows = [dataset_row(f"q {split}", {"city": "Lyon"}, split) for split in ("train", "test_seen", "test_unseen")]
+    rows.append(dataset_row("q wrong", {"city": "Lyon"}, is_valid=False))
+    assert [(row.query, row.split) for row in read(tmp_path, rows)] == [
+        ("q test_seen", "test_seen"),
+        ("q test_unseen", "test_unseen"),
+    ]
+
+
+def test_a_request_without_a_day_is_asked_on_the_day_that_a_run_would_draw(tmp_path):
+    row = own_row("two nights", {"city": "Lyon"})
+    del row["current_date"]
+    days = [read(tmp_path, [row], seed=seed)[0].current_date for seed in (1, 1, 2)]
+    assert days[0] == days[1] == draw_date(default_settings(seed=1), "form", "two nights") != days[2]
+
+
+def test_an_adapter_reads_prompts_as_it_was_trained(tmp_path):
+    run = exports.write_run(tmp_path / "run", schema_rendering="json")
+    write_jsonl(tmp_path / "mine.jsonl", [own_row("one", {"city": "Lyon"})])
+    flags = ["--adapter", str(paths(run).sft_checkpoint), "--eval-data", str(tmp_path / "mine.jsonl")]
+    VERBS["evaluate"]([*flags, "--no-judge-valid", "--output-dir", str(tmp_path / "elsewhere")])
+    (folder,) = (tmp_path / "elsewhere" / "student_runs" / "eval").iterdir()
+    (row,) = read_jsonl(folder / "evaluation_results.jsonl")
+    assert folder.name == "student-sft-on-mine" and json.dumps(FORM["required"]) in row["prompt_text"]
+
+
+def test_what_cannot_be_evaluated_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match=r"has no request to answer; it takes rows \{schema_id"):
+        read(tmp_path, [{"schema_id": "form", "schema": FORM}])
+    with pytest.raises(SettingsError, match="--eval-data and --eval-extra"):
+        evaluated(default_settings(eval_data="mine.jsonl", eval_extra=True))
+    with pytest.raises(SettingsError, match="gives no name of an evaluation: rename the file"):
+        evaluated(default_settings(eval_data="???.jsonl"))
+    there = default_settings(eval_data="a/mine.jsonl", endpoint="http://here:8000")
+    assert evaluated(there)[0] == "student-endpoint-here-8000-on-mine"
