@@ -1,6 +1,7 @@
 """A person's own requests are answered without a run: with or without answers, in every layout of --schemas."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import exports
@@ -92,7 +93,7 @@ def test_requests_are_answered_without_a_run_and_those_without_an_answer_are_sai
 
 
 def test_a_language_model_judges_what_has_no_answer():
-    request = DatasetRow.from_json(dataset_row("somewhere nice", None, ast_json=None))
+    request = replace(DatasetRow.from_json(dataset_row("somewhere nice", {})), ast_json=None)
     graded = grade_completion(request, Completion("p", ANSWERS["somewhere nice"]), False)
     asked = []
 

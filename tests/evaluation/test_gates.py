@@ -119,9 +119,9 @@ def test_the_evaluation_that_is_meant_is_found(tmp_path):
     finish(settings, "old-sft", rows_of("1"))
     assert find_reference(settings, "new-sft") == "old-sft"
     assert find_reference(settings.changed(not_worse_than="old-dpo-on-mine"), "new-sft") == "old-dpo-on-mine"
+    finish(settings, "new-sft", rows_of("1"))
     with pytest.raises(UserError, match="names this evaluation itself"):
         find_reference(settings.changed(not_worse_than="new-sft"), "new-sft")
-    finish(settings, "new-sft", rows_of("1"))
     with pytest.raises(UserError, match="names this evaluation itself"):
         check_gates(settings.changed(not_worse_than="new"), "new-sft")
 
