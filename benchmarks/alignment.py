@@ -11,13 +11,15 @@ Run again, it continues. Further flags are those of the verbs, given to each tha
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import Row
 from schema_student.core.paths import paths
@@ -45,7 +47,8 @@ def main() -> None:
 def run(verb: str, flags: Sequence[str]) -> None:
     """Run a verb with those of the flags that it reads, and say how long it took."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "schema_student", verb, *flags_for(verb, flags)], check=True)
+    command = [sys.executable, "-m", "schema_student", verb, *flags_for(verb, flags)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     print(f"-- {verb}: {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -44,6 +44,19 @@ def prepare_environment() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def reuse_freed_memory() -> None:
+    """Have glibc keep what this process frees, and take its next arrays from there.
+
+    By default each array above some MiB is mapped anew: the kernel clears its pages at every operation of a large
+    batch, which is a quarter of the computation of Gemma's layers on a CPU, for a tenth less memory at its peak.
+    """
+    mmap_max, trim_threshold, most = -4, -1, 2**31 - 1
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:  # musl has none
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, most)
+
+
 def watch_interrupts() -> None:
     """Let Ctrl-C end this process with one line and 130 where it comes while a module is imported.
 
@@ -76,6 +89,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     """
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     prepare_environment()
+    reuse_freed_memory()
     log_to_terminal()
     end_with_parent()
     if threading.current_thread() is threading.main_thread():
