@@ -18,8 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from schema_student.core.flags import flags_for
 from schema_student.core.jsonl import Row
 from schema_student.core.paths import paths
@@ -48,7 +47,7 @@ def run(verb: str, flags: Sequence[str]) -> None:
     """Run a verb with those of the flags that it reads, and say how long it took."""
     began = time.monotonic()
     command = [sys.executable, "-m", "schema_student", verb, *flags_for(verb, flags)]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": sys.path[0]})
     print(f"-- {verb}: {time.monotonic() - began:.0f} s", flush=True)
 
 

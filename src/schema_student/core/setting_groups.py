@@ -142,6 +142,9 @@ class AnswersSettings(Group):
 
     teacher_repairs: int = setting("times that an invalid answer is shown its violations to mend them", ge=0)
     teacher_num_ctx: int = setting("context of the teacher, tokens", ge=512)
+    teacher_num_predict: int = setting(
+        "most tokens of one answer, thoughts included: a runaway holds a server for minutes; 0 = no limit is sent", ge=0
+    )
     teacher_temperature: float = setting("temperature of the writing roles; the judge runs at 0", ge=0)
     teacher_think: Literal["", "low", "medium", "high", "true", "false"] = setting(
         'how long a reasoning teacher thinks, or whether it does; "" = not asked'

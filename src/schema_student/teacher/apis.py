@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -156,7 +156,7 @@ class OllamaServer:
                 raise MissingFault(error.what, f"{error.advice}; `ollama pull {model}` gets it") from None
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            cut = CutFault("the answer is cut off", f"raise --teacher-num-ctx above {options['num_ctx']}")
+            cut = CutFault("the answer is cut off", _lengthen(options, f"raise --teacher-num-ctx above {options['num_ctx']}"))
             cut.reply = reply
             raise cut
         return reply
@@ -199,6 +199,12 @@ def _without_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def _lengthen(options: Mapping[str, Any], otherwise: str) -> str:
+    """What lets an answer be longer: our own limit, where one was sent."""
+    limit = options.get("num_predict", options.get("max_tokens"))
+    return f"raise --teacher-num-predict above {limit}" if limit else otherwise
 
 
 def _check_prompt_was_read(reply: Reply, messages: Sequence[dict[str, str]], num_ctx: int) -> None:
@@ -293,7 +299,7 @@ class OpenAIServer:
             reply, end = self._read(answer), _text(answer["choices"][0].get("finish_reason"))
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            fault = CutFault("the answer is cut off", "raise the server's limit of tokens or its context")
+            fault = CutFault("the answer is cut off", _lengthen(options, "raise the server's limit of tokens or its context"))
             fault.reply = reply
             raise fault
         if not end:

@@ -58,7 +58,9 @@ def _options(question: Question, answers: AnswersSettings, info: dict[str, Any])
     num_ctx = answers.teacher_num_ctx
     if info["api"] == "openai" and info["context_length"]:
         num_ctx = min(num_ctx, info["context_length"])
+    limit = {"max_tokens" if info["api"] == "openai" else "num_predict": answers.teacher_num_predict}
     return {
+        **(limit if answers.teacher_num_predict else {}),
         "num_ctx": num_ctx,
         "temperature": answers.teacher_temperature if varied else 0.0,
         "seed": int(question.key[:8], 16) % 2**31 + question.tries,
