@@ -112,6 +112,15 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_came(tmp_path):
             assert t.ask(*ASK) == VERDICT and t.asked == 0
 
 
+def test_a_limit_of_tokens_is_sent_where_one_is_set(tmp_path):
+    with fake_ollama(after_probe(lambda body, n: VERDICT)) as fake:
+        for limit, sent in ((0, {}), (99, {"num_predict": 99})):
+            with open_teacher(fake_settings(fake, tmp_path / str(limit), teacher_num_predict=limit)) as t:
+                t.ask(*ASK)
+            options = fake.asked()[-1]["options"]
+            assert {name: value for name, value in options.items() if "predict" in name or "max" in name} == sent
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
