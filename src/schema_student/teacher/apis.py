@@ -156,7 +156,9 @@ class OllamaServer:
                 raise MissingFault(error.what, f"{error.advice}; `ollama pull {model}` gets it") from None
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            cut = CutFault("the answer is cut off", _lengthen(options, f"raise --teacher-num-ctx above {options['num_ctx']}"))
+            cut = CutFault(
+                "the answer is cut off", _lengthen(options, f"raise --teacher-num-ctx above {options['num_ctx']}")
+            )
             cut.reply = reply
             raise cut
         return reply
@@ -299,7 +301,9 @@ class OpenAIServer:
             reply, end = self._read(answer), _text(answer["choices"][0].get("finish_reason"))
         _check_prompt_was_read(reply, messages, int(options["num_ctx"]))
         if end == "length":
-            fault = CutFault("the answer is cut off", _lengthen(options, "raise the server's limit of tokens or its context"))
+            fault = CutFault(
+                "the answer is cut off", _lengthen(options, "raise the server's limit of tokens or its context")
+            )
             fault.reply = reply
             raise fault
         if not end:
