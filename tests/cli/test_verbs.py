@@ -261,12 +261,15 @@ def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_pat
     path.write_text(
         '{"type": "object", "properties": {"n": {"type": "integer", "minimum": 5, "exclusiveMinimum": true}}}'
     )
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"schema_id": "old", "schema": json.loads(path.read_text()), "query": "six"}))
     calls = {
         "judge": [str(path), '{"n": 6}'],
         "show-prompt": [str(path)],
         "ask": ["--schema", str(path), "six", "--base-model", "embedded"],
         "chat": ["--schema", str(path), "--base-model", "embedded"],
         "generate": ["--schemas", str(path), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
+        "evaluate": ["--eval-data", str(asked), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
     }
     assert set(calls) == set(verbs_that_read("draft"))
     for verb, argv in calls.items():

@@ -53,6 +53,10 @@ def evaluate(argv: Sequence[str]) -> None:
     Of each request the right answers are read first; what greedy decoding would write then for sure is not written.
     """
     settings, arguments = _read_evaluated(argv)
+    if settings.run.dry_run and settings.evaluated.eval_data:
+        from schema_student.evaluation.eval_data import read_eval_data
+
+        log.info(f"  requests of --eval-data: {len(read_eval_data(settings))}")
     students = [settings]
     if settings.evaluated.eval_student == "aligned":
         students = [settings.changed(eval_student=name) for name in resolve_student(settings)[1].align.align]

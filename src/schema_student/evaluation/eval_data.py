@@ -32,6 +32,8 @@ def read_eval_data(settings: AnySettings) -> list[DatasetRow]:
     Raises UserError where there are none, and for rows that --schemas would refuse.
     """
     path = Path(settings.evaluated.eval_data)
+    if not path.exists():
+        raise UserError(f"--eval-data {path} is not there; it takes {FORM}")
     rows = _read_dataset(path) if _is_dataset(path) else _read_own(path, settings)
     wanted = [row for row in rows if row.split in _wanted_splits(settings.eval.eval_splits)]
     if not wanted:

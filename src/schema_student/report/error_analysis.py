@@ -36,6 +36,8 @@ def find_failures(row: EvaluationRow) -> list[tuple[str, str]]:
         return [("cut off" if row.truncated else "not JSON", "")]
     if not row.schema_valid:
         return sorted({(v["keyword"], general_pointer(v["path"])) for v in row.violations})
+    if row.target_canonical is None:  # no right answer is known: it is the teacher's word, or nobody's
+        return [("not as asked", "")] if row.semantic_pass is False else []
     ours, target = (json.loads(str(text)) for text in (row.student_canonical, row.target_canonical))
     nearest = nearest_target(ours, target, row.accepted)
     paths = {general_pointer(path) for path in differing_paths(ours, nearest)} or {_wording(ours)}
