@@ -15,6 +15,8 @@ from schema_student.core.jsonl import write_json, write_jsonl
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import default_settings, resolve_auto
 from schema_student.data import questions
+from schema_student.evaluation import deferral
+from schema_student.evaluation.confidence import Calibration
 from schema_student.student import loading
 from schema_student.student.ask import Answer
 from schema_student.student.loading import attach_lora, load_student, save_adapter
@@ -191,3 +193,35 @@ def test_what_steers_a_terminal_is_escaped_and_the_json_says_the_same(run, taugh
     monkeypatch.setattr(questions, "ask_teacher", lambda *_, **__: [Answer(value, True, (), "", 0, 0.0)])
     _, out, _ = run(*INLINE, "x", "--teacher-model", "m:1")
     assert out.strip().isprintable() and json.loads(out) == value
+
+
+@pytest.fixture
+def calibrated(monkeypatch):
+    """A student that is calibrated, and a teacher that answers Paris."""
+    monkeypatch.setattr(deferral, "read_calibration", lambda settings, adapter: Calibration(0.0, 1.0))
+    teachers = Answer({"city": "Paris"}, True, (), '{"city":"Paris"}', 0, 0.0)
+    monkeypatch.setattr(deferral, "ask_teacher", lambda questions, settings: [teachers for _ in questions])
+
+
+def test_who_answered_a_request_is_said_on_standard_error_and_in_each_row(run, calibrated):
+    code, out, err = run(*INLINE, "to Oslo", "--defer-to", "gpt-oss:120b", "--below", "1")
+    told = json.loads(err.splitlines()[-1])
+    assert code == 0 and json.loads(out) == {"city": "Paris"} and "deferred 1 of 1" in err
+    assert told["by"] == "gpt-oss:120b" and 0 < told["confidence"] < 1
+    code, out, err = run(*INLINE, "to Oslo", "--defer-to", "gpt-oss:120b", "--below", "0.001")
+    told = json.loads(err.splitlines()[-1])
+    assert json.loads(out) == {"city": "Oslo"} and told["by"] == "student" and "sureness" not in told
+    _, out, _ = run(*INLINE, "--defer-to", "x", "--below", "1", lines='{"query": "to Oslo"}\n{"query": "to Rome"}')
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["by"], row["value"]["city"], row["query"]) for row in rows] == [
+        ("x", "Paris", "to Oslo"),
+        ("x", "Paris", "to Rome"),
+    ]
+
+
+def test_deferral_needs_a_calibration_and_both_of_its_flags(run, tmp_path):
+    with pytest.raises(UserError, match="not calibrated"):
+        run(*INLINE, "to Oslo", "--defer-to", "x", "--below", "0.5")
+    for words in (["--defer-to", "x"], ["--below", "0.5"], ["--defer-to", "x", "--below", "0.5", "--both"]):
+        with pytest.raises(SettingsError, match="--defer-to"):
+            run(*INLINE, "to Oslo", *words)

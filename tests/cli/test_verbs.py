@@ -16,6 +16,7 @@ from schema_student.cli.another_run import another_run
 from schema_student.cli.main import ARGUMENTS, VERBS, dispatch
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import flags_for, load_settings, parse_command, refuse_unread
+from schema_student.core.jsonl import write_json
 from schema_student.core.paths import paths
 from schema_student.core.resources import CONFIG_DIR, EMBEDDED_STUDENT
 from schema_student.core.settings import (
@@ -497,6 +498,17 @@ def test_the_end_of_a_run_names_what_is_there_and_a_command_that_exists(verbs, r
     for line in found:
         verb, *words = line.split()
         parse_command(words, "", verb, ARGUMENTS.get(verb, {}))
+
+
+def test_the_end_of_a_run_says_what_the_first_screen_of_its_report_says(tmp_path, capsys):
+    settings = default_settings(output_dir=str(tmp_path), run="mine")
+    facts = paths(settings).report_dir / "report.json"
+    facts.parent.mkdir(parents=True)
+    write_json(facts, {"headline": "It answers 80%.", "alignment": {"title": "Alignment helped", "text": "So much."}})
+    say_end(settings, ["train"], 1.0)
+    assert "80%" not in capsys.readouterr().out  # the report is of another day
+    say_end(settings, ["train", "report"], 1.0)
+    assert "It answers 80%.\nAlignment helped. So much.\n" in capsys.readouterr().out
 
 
 def test_run_says_at_its_end_where_its_results_are(tmp_path, monkeypatch, capfd):

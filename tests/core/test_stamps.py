@@ -142,6 +142,8 @@ MANNER = (
     "dry_run",
     "report_to",
     "answer_all",
+    "robustness",  # of robustness_results.jsonl, likewise
+    "calibration_requests",  # of confidence.json, beside the answers, whose own stamp has it
     "push_to_hub",
     "hub_public",
     "ollama_create",

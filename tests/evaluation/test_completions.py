@@ -13,7 +13,7 @@ from schema_student.evaluation.evaluate import evaluate_student
 from schema_student.student import batching, reading
 from schema_student.student.loading import load_student
 
-APART = ("read", "tokens", "seconds")  # what writing an answer takes
+APART = ("read", "tokens", "seconds", "log_p", "least_sure")  # what writing an answer takes, and rounding
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,20 @@ def test_the_likelihood_of_right_answers_is_that_of_each_alone(evaluated):
 
     assert row["accepted"] == {"n": [8, 7]} and p(ANSWER) > 0.3
     assert row["p_truth"] == pytest.approx(p(ANSWER) + p('{"n":8}'), abs=1e-5)
+
+
+def test_the_probability_of_an_answer_and_of_its_least_sure_tokens_is_the_same_read_or_written(evaluated):
+    _, read, written = evaluated
+    for mine, theirs in zip(read, written, strict=True):
+        assert mine["log_p"] == pytest.approx(theirs["log_p"], abs=5e-3) and mine["log_p"] < 0
+        assert len(mine["least_sure"]) == min(3, len(mine["least_sure"])) > 0
+        least = [each["probability"] for each in mine["least_sure"]]
+        assert least == pytest.approx([each["probability"] for each in theirs["least_sure"]], abs=5e-3)
+        assert least == sorted(least) and math.exp(mine["log_p"]) <= least[0] + 1e-4
+        for each in mine["least_sure"]:
+            assert 0 <= each["place"] < mine["tokens"] and each["token"] in mine["raw_output"] + "<end_of_turn>"
+    unsure = [each for row in written for each in row["least_sure"] if each["probability"] < 0.9]
+    assert unsure and all(each["other"] and each["other"] != each["token"] for each in unsure)
 
 
 def test_the_summary_has_the_mean_likelihood_and_counts_what_was_read(evaluated):

@@ -41,7 +41,13 @@ def test_a_served_student_gets_the_rows_that_it_gets_here(run, student):
         name, summary, rows = rows_of(there)
         assert name == f"student-endpoint-{address.split('//')[1].replace(':', '-')}"
         assert summary["student"] == f"student at {address}" and summary["adapter"] is summary["base"] is None
-        known_here = {"seconds": 0, "read": False, "p_truth": None}  # no server tells how likely an answer is
+        known_here = {
+            "seconds": 0,
+            "read": False,
+            "p_truth": None,
+            "log_p": None,
+            "least_sure": [],
+        }  # no server tells these
         assert rows and [{**row, **known_here} for row in rows] == [{**row, **known_here} for row in here]
         rows_of(there)  # done already
         with pytest.raises(UserError, match="--overwrite"):

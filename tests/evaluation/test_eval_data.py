@@ -47,7 +47,7 @@ OWN = [
 def canned(monkeypatch):
     """A student that writes ANSWERS, whatever its weights."""
 
-    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None):
+    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None, others_below=None):
         texts = [next(text for query, text in ANSWERS.items() if f"Request: {query}" in prompt) for prompt in prompts]
         return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
 

@@ -86,7 +86,7 @@ def canned(monkeypatch):
     """A student that knows what to write: {query: text}."""
     answers = dict(ANSWERS)
 
-    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None):
+    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None, others_below=None):
         texts = [next(text for query, text in answers.items() if f"Request: {query}" in prompt) for prompt in prompts]
         progress.update(len(prompts))
         return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
@@ -275,7 +275,7 @@ def test_a_killed_evaluation_continues_to_the_same_rows(settings, monkeypatch):
     def without_seconds(name):
         return [{**row, "seconds": None} for row in results(settings, name)]
 
-    monkeypatch.setattr("schema_student.evaluation.evaluate._find_same", lambda *_: None)
+    monkeypatch.setattr("schema_student.evaluation.evaluate.find_same_answers", lambda *_: None)
     monkeypatch.setattr("schema_student.evaluation.evaluate.BATCHES", 1)
     evaluate_student(settings, "undisturbed")
     decode = generation.decode

@@ -105,6 +105,7 @@ def test_the_keyboard_opens_goes_on_and_comes_back(seen):
     used = seen["use"]
     assert (used["place"], used["next"], used["focus"]) == ("2 of 208", "3 of 208", "2")
     assert "Asked for" in used["dialog"] and "after DPO" in used["dialog"]
+    assert 'Least sure of: "price" 61% at token 8 (else "city" 30%).' in used["dialog"]
 
 
 def test_a_fault_of_the_table_of_faults_filters_the_answers(seen, facts):

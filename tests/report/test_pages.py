@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 import shlex
 import shutil
@@ -362,6 +363,31 @@ def test_the_headline_on_alignment_is_honest():
     few = judge_alignment({**line(3, 1, 0.6), "smallest": None}, None)
     assert "too few of the 100 prompts" in few["text"]
     assert judge_alignment(line(0, 0, 1.0), None)["title"] == "Alignment changed no verdict"
+
+
+def reading(change, error, n=400):
+    z = change / error
+    found = {"n": n, "before": 0.7, "after": 0.7 + change, "change": change, "error": error, "z": z}
+    return found | {"low": change - 1.96 * error, "high": change + 1.96 * error, "p": math.erfc(abs(z) / math.sqrt(2))}
+
+
+def test_the_yardstick_of_alignment_is_the_likelihood_of_right_answers_with_greedy_ones_beside_it():
+    found = judge_alignment(line(7, 3, 0.34), None, reading=reading(0.021, 0.004))
+    assert found["tone"] == "good" and found["title"] == "Alignment helped: right answers became likelier"
+    assert "P(truth)" in found["text"] and "+2.1 points (95% interval +1.3 to +2.9); p < 0.001" in found["text"]
+    assert "fixed 7, and it broke 3" in found["text"] and "p = 0.340" in found["text"]
+    assert found["reading"]["change"] == 0.021 and found["greedy"]["fixed"] == 7
+    assert judge_alignment(line(3, 1, 0.6), None, reading=reading(-0.02, 0.004))["tone"] == "bad"
+    assert judge_alignment(line(0, 0, 1.0), None, reading=reading(0.02, 0.004))["tone"] == "good"
+    chance = judge_alignment(line(3, 1, 0.6), None, reading=reading(0.004, 0.004))
+    assert chance["title"] == "Alignment made no difference beyond chance"
+    against = judge_alignment(line(0, 9, 0.004), None, reading=reading(0.02, 0.004))
+    assert against["tone"] == "neutral" and "fewer greedy answers" in against["title"]
+
+
+def test_of_two_tests_of_an_alignment_neither_counts_by_itself():
+    assert judge_alignment(line(9, 2, 0.04), None)["tone"] == "good"
+    assert judge_alignment(line(9, 2, 0.04), None, reading=reading(0.0001, 0.01))["tone"] == "neutral"
 
 
 def test_a_student_that_answers_by_heart_is_called_so():

@@ -216,6 +216,11 @@ def verdict_row(key, split, i):
         "too_long": False,
         "tokens": 60,
         "seconds": 0.03,
+        "log_p": round(-luck, 4),
+        "least_sure": [
+            {"place": 7, "token": "price", "probability": 0.61, "other": "city", "other_probability": 0.3},
+            {"place": 9, "token": '":', "probability": 0.97, "other": None, "other_probability": None},
+        ],
     }
 
 

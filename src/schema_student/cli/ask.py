@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ from schema_student.core.log import log, messages_beside_data
 from schema_student.core.settings import Settings
 
 if TYPE_CHECKING:
+    from schema_student.evaluation.deferral import Deferral
     from schema_student.student.ask import Answer, Question
 
+Asker = Callable[[Sequence["Question"]], list["Answer"]]
+KEPT_AT_0 = "confidence"  # which says something where it is 0
 CHUNK = 256  # requests of standard input that are asked together; their answers are written before the next are read
 
 ASK: Own = {
@@ -49,6 +52,12 @@ ASK: Own = {
         "action": "store_true",
         "help": 'ask the teacher as well: {"student": ..., "teacher": ..., "agree": ...}',
     },
+    "--defer-to": {
+        "metavar": "TEACHER",
+        "default": "",
+        "help": "let this teacher answer where the student's confidence is below --below; who answered is said",
+    },
+    "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
 }
 
 
@@ -60,6 +69,7 @@ def ask(argv: Sequence[str]) -> None:
     schema-student ask --schema '{"properties": {"city": {"type": "string"}}}' "to Oslo" --samples 8 --vote
     schema-student ask --schema my_schema.json "a table for two" --constrained --repair 1
     schema-student ask --run mine --both "to Oslo"                   # what would the teacher say?
+    schema-student ask --run mine --defer-to gpt-oss:120b --below 0.7 "to Oslo"    # who answers what it is not sure of
     schema-student ask --run mine < requests.jsonl > answers.jsonl   # {"query": ..., "schema_id": ...} a line
 
     Asked is the adapter that the run ends with: DPO's, else SFT's; --adapter names another, --base-model without --run
@@ -98,7 +108,7 @@ def _ask_one(settings: Settings, arguments: argparse.Namespace) -> bool:
     answers = {name: asker([question])[0] for name, asker in _open_askers(settings, arguments).items()}
     for name, answer in answers.items():
         error = {} if answer.valid else {"error": answer.problem or "not valid against its schema"}
-        if error or (arguments.explain and answer.sureness):
+        if error or (arguments.explain and answer.sureness) or answer.by:
             _write(sys.stderr, {**error, "by": name, **_describe(answer)})
     if arguments.both:
         _write(sys.stdout, _side_by_side(question, answers))
@@ -133,14 +143,26 @@ def _read(reader: Any, number: int, line: bytes) -> Question | Row:
         return {"query": None, "value": None, "valid": False, "problem": str(error)}
 
 
-def _open_askers(
-    settings: Settings, arguments: argparse.Namespace
-) -> dict[str, Callable[[Sequence[Question]], list[Answer]]]:
+def _open_deferral(settings: Settings, arguments: argparse.Namespace) -> Deferral | None:
+    """Who answers what the student is not sure of; None where nobody is named."""
+    if not (arguments.defer_to or arguments.below):
+        return None
+    if arguments.both or _asks_only_teacher(settings, arguments):
+        raise SettingsError("--defer-to asks the teacher only where it must: leave --both and --teacher-model out")
+
+    from schema_student.evaluation.deferral import open_deferral
+
+    return open_deferral(settings, settings.student.adapter, arguments.defer_to, arguments.below)
+
+
+def _open_askers(settings: Settings, arguments: argparse.Namespace) -> dict[str, Asker]:
     """Who is asked, by name: the student, which is loaded and said here, the teacher, or both."""
     from schema_student.data.questions import ask_teacher
     from schema_student.student.ask import Asking, ask_student
 
-    asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.constrained, arguments.explain)
+    deferral = _open_deferral(settings, arguments)
+    explain = arguments.explain or deferral is not None
+    asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.constrained, explain)
     teacher = partial(ask_teacher, settings=settings)
     if _asks_only_teacher(settings, arguments):
         return {"teacher": teacher}
@@ -151,8 +173,16 @@ def _open_askers(
     log.info(
         f"student: {student.choice.name} ({student.choice.reason}), {student.adapter or 'no adapter: the base alone'}"
     )
-    own = partial(ask_student, student, settings=student.settings, asking=asking)
+    own: Asker = partial(ask_student, student, settings=student.settings, asking=asking)
+    if deferral:
+        return {"student": partial(_defer, own, deferral, arguments.explain)}
     return {"student": own, "teacher": teacher} if arguments.both else {"student": own}
+
+
+def _defer(own: Asker, deferral: Deferral, explain: bool, questions: Sequence[Question]) -> list[Answer]:
+    """The student's answers, and a teacher's where it is not sure; its least sure tokens only where asked for."""
+    settled = deferral.settle(questions, own(questions))
+    return settled if explain else [replace(each, sureness=None) for each in settled]
 
 
 def _row(question: Question, answers: dict[str, Answer]) -> Row:
@@ -164,8 +194,9 @@ def _row(question: Question, answers: dict[str, Answer]) -> Row:
 def _describe(answer: Answer) -> Row:
     """What is known of an answer beside its value: the verdict, and what of the rest there is."""
     verdict = {"valid": answer.valid, "violations": [asdict(each) for each in answer.violations]}
-    rest = {name: value for name, value in asdict(answer).items() if name not in ("value", *verdict) and value}
-    return verdict | rest
+    known = asdict(answer).items()
+    rest = {name: value for name, value in known if name not in ("value", *verdict) and (value or name == KEPT_AT_0)}
+    return verdict | {name: value for name, value in rest.items() if value is not None}
 
 
 def _side_by_side(question: Question, answers: dict[str, Answer]) -> Row:

@@ -130,12 +130,28 @@ def _evaluate_one(settings: Settings, arguments: argparse.Namespace) -> Path | N
 
             temperature = 1.0 if arguments.temperature is None else arguments.temperature
             sample_student(settings, name, adapter, arguments.samples, temperature)
+        _evaluate_further(settings, name, adapter)
 
     if not make(evaluate_all, settings, reads=reads, writes=[where.eval_dir(name)]):
         return None
     summary = where.eval_dir(name) / "evaluation_summary.json"
     log.info(f"evaluation of {name}: {summary}")
     return summary
+
+
+def _evaluate_further(settings: Settings, name: str, adapter: str) -> None:
+    """Ask a student what its evaluation alone does not say: requests said otherwise, and when to trust it."""
+    asked = settings.evaluated
+    if settings.robustness.robustness:
+        from schema_student.evaluation.robustness import measure_robustness, say_robustness
+
+        for line in say_robustness(read_object(measure_robustness(settings, name, adapter))):
+            log.info(line)
+    plain = asked.decoding == "free" and not asked.eval_extra and not asked.eval_data
+    if adapter and plain and settings.confidence.calibration_requests:
+        from schema_student.evaluation.confidence_calibration import calibrate_student
+
+        calibrate_student(settings, name, adapter)
 
 
 def judge(argv: Sequence[str]) -> None:
@@ -191,7 +207,7 @@ def show_prompt(argv: Sequence[str]) -> None:
 
 
 def pairwise(argv: Sequence[str]) -> None:
-    """Have two adapters' answers to the test prompts compared -> duels/A-vs-B/duel_summary.json.
+    """Have two adapters' answers to the test prompts compared -> duels/A-vs-B/duel_summary.json, duel.html.
 
     schema-student pairwise --adapters outputs/student_runs/student-dpo/checkpoint-final,base
     schema-student pairwise --adapters A,B --teacher-model gpt-oss:120b --eval-limit 100
@@ -203,7 +219,10 @@ def pairwise(argv: Sequence[str]) -> None:
 
     summary = pairwise_dir(settings) / "duel_summary.json"
     if not dry_run(settings, reads=[paths(name_students(settings)[0]).dataset], writes=[summary]):
+        from schema_student.report.pairwise_page import write_pairwise_page
+
         log.info(f"duel: {judge_adapters(settings)}")
+        log.info(f"as a page: {write_pairwise_page(summary.parent)}")
 
 
 def report(argv: Sequence[str]) -> None:

@@ -301,6 +301,10 @@ class EvaluationRow(Record):
     mask_changes: int | None = field(default=None, metadata=OPTIONAL)  # tokens, of constrained decoding
     read: bool = False  # the answer is known by reading, and was not written
     p_truth: float | None = None  # likelihood of all right answers
+    log_p: float | None = None  # nats, of the answer with its end of turn, without constraints
+    perturbed: str | None = field(default=None, metadata=OPTIONAL)  # how the request was said otherwise
+    original_query: str | None = field(default=None, metadata=OPTIONAL)  # what it was before
+    least_sure: list[Row] = field(default_factory=list)  # tokens: place, token, probability, other, other_probability
 
 
 def prompt_key(row: DatasetRow | EvaluationRow) -> tuple[str, str, str, str]:

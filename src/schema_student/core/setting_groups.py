@@ -389,6 +389,28 @@ class EvalSettings(Group):
     judge_valid: bool = setting("ask the teacher whether a valid answer is what was asked")
 
 
+class ConfidenceSettings(Group):
+    """By which requests it is learnt how far a trained student's answers can be trusted."""
+
+    section = "eval"
+
+    calibration_requests: int = setting(
+        "validation requests that a trained student answers, by which its confidence is calibrated; 0 = none", ge=0
+    )
+
+
+class RobustnessSettings(Group):
+    """Whether requests that are said otherwise are answered as well."""
+
+    section = "eval"
+
+    robustness: int = setting(
+        "test requests that are asked again with typos, in other case, with other forms of numbers and dates, and with "
+        "an instruction slipped in; 0 = none",
+        ge=0,
+    )
+
+
 class SamplingSettings(Group):
     """How many answers to how many prompts are sampled."""
 

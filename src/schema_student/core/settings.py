@@ -63,6 +63,8 @@ class AnySettings:
     gate: groups.GateSettings
     decoding: groups.DecodingSettings
     eval: groups.EvalSettings
+    confidence: groups.ConfidenceSettings
+    robustness: groups.RobustnessSettings
     sampling: groups.SamplingSettings
     pairs: groups.PairsSettings
     mutations: groups.MutationsSettings

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 Split = Literal["train", "validation", "alignment", "test_seen", "test_unseen"]
 SPLITS: tuple[str, ...] = get_args(Split)
 TRAINED = ("train", "validation")  # in the corpus; validation chooses the checkpoint
+VALIDATION = "validation"
 TESTS = ("test_seen", "test_unseen")
 WORDS = {"train": ("train",), "validation": ("val", "dev", "eval"), "test": ("test",)}  # how names of splits begin
 

@@ -12,5 +12,10 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     evaluate      a student answers the test prompts, each answer is judged
     sampling      answers sampled beside the greedy ones
     gates         does an evaluation reach what it must?
+    confidence    how likely an answer is right; what may be answered without help
+    confidence_calibration  validation requests -> confidence.json of a trained student
+    perturbations  requests said otherwise, meaning the same
+    robustness    a student answers them, beside the plain ones
+    deferral      a teacher answers what the student is not sure of
     pairwise      two adapters, prompt by prompt, compared by the teacher or a reward model
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow
@@ -21,6 +21,7 @@ from schema_student.schema.compiling import compile_schema
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.student.ask import find_room
 from schema_student.student.loading import Student
+from schema_student.student.sureness import Chance, Sureness, summarize_chances
 from schema_student.student.tokens import encode_prompt
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SURE = math.log(0.6)  # log p of every token of an answer above which greedy decoding is known to write it
 BATCH_TOKENS = 16384  # of a batch that is read
+NAMED = 3  # least sure tokens of an answer
+OTHERS_BELOW = 0.9  # probability of a token below which the likeliest other one is named: of few, so that it is cheap
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Completion:
     """What a student wrote to a prompt; `fault` where the prompt was too long to be answered.
 
     `read`: its text is known by reading, and was not written. `p_truth`: the likelihood of the right answers.
+    `sureness` is known of an answer of a student that is loaded here.
     """
 
     prompt: str
@@ -47,6 +51,7 @@ class Completion:
     mask_changes: int | None = None
     read: bool = False
     p_truth: float | None = None
+    sureness: Sureness | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class ReadAnswer:
     tokens: int
     least_logp: float
     p_truth: float
+    sureness: Sureness
 
 
 def complete(
@@ -110,13 +116,15 @@ def read_right_answers(
     trees = batching.supports_prompt_trees(student.model) if answers else False
     size = int(settings.decoding.eval_batch_size)
     read = reading.read_answers(student, [answers[i] for i in order], size, BATCH_TOKENS, trees, None)
-    found = {i: _likeliest(texts[i], answers[i], each) for i, each in zip(order, read, strict=True)}
+    tokenizer = student.tokenizer
+    found = {i: _likeliest(tokenizer, texts[i], answers[i], each) for i, each in zip(order, read, strict=True)}
     return [found[i] for i in range(len(requests))]
 
 
-def _likeliest(texts: Sequence[str], answers: Sequence[Ids], read: Reading) -> ReadAnswer:
-    tokens = len(answers[read.best].completion_ids)
-    return ReadAnswer(texts[read.best], tokens, read.least_logp, round(read.p_truth, 6))
+def _likeliest(tokenizer: Any, texts: Sequence[str], answers: Sequence[Ids], read: Reading) -> ReadAnswer:
+    ids = answers[read.best].completion_ids
+    sureness = summarize_chances(tokenizer, ids, [*map(Chance, read.logps)], NAMED)
+    return ReadAnswer(texts[read.best], len(ids), read.least_logp, round(read.p_truth, 6), sureness)
 
 
 def _is_known(read: ReadAnswer, settings: ResolvedSettings) -> bool:
@@ -127,7 +135,7 @@ def _is_known(read: ReadAnswer, settings: ResolvedSettings) -> bool:
 
 
 def _as_completion(prompt: str, read: ReadAnswer) -> Completion:
-    return Completion(prompt, read.text, read.tokens, read=True, p_truth=read.p_truth)
+    return Completion(prompt, read.text, read.tokens, read=True, p_truth=read.p_truth, sureness=read.sureness)
 
 
 def _write(
@@ -145,7 +153,8 @@ def _write(
     constrained = settings.evaluated.decoding == "constrained"
     schemas = [batch[i].schema for i in chosen] if constrained else None
     size, budget = int(settings.decoding.eval_batch_size), settings.generation.max_new_tokens
-    answers = generate(student, [prompts[i] for i in chosen], budget, size, progress=bar, schemas=schemas)
+    asked = [prompts[i] for i in chosen]
+    answers = generate(student, asked, budget, size, progress=bar, schemas=schemas, others_below=OTHERS_BELOW)
     return {
         i: Completion(
             prompts[i],
@@ -155,6 +164,9 @@ def _write(
             truncated=not answer.finished,
             mask_changes=answer.mask_changes if constrained else None,
             p_truth=read[i].p_truth if i in read else None,
+            sureness=summarize_chances(student.tokenizer, answer.ids, answer.chances, NAMED)
+            if answer.chances
+            else None,
         )
         for i, (answer,) in zip(chosen, answers, strict=True)
     }

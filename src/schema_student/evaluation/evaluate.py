@@ -68,14 +68,14 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             requests = find_requests(settings)
             warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
             again = settings.run.overwrite or settings.evaluated.answer_all or len(rows) == len(requests)
-            same = None if again else _find_same(results, artifact.stamp)
+            same = None if again else find_same_answers(results, artifact.stamp)
             further: Iterable[EvaluationRow] = ()
             if same:
                 log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
                 further = read_rows(same, EvaluationRow)[len(rows) :]
             elif len(rows) < len(requests):
                 log.info(f"evaluation of {name}: {student['student']}, {adapter or 'no adapter'}")
-                further = _answer(requests, len(rows), settings, adapter, teacher)
+                further = answer_requests(requests, len(rows), settings, adapter, teacher)
             for row in further:
                 artifact.append(row.as_json())
                 rows.append(row)
@@ -99,10 +99,13 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
 
 
 def stamp_evaluation(
-    settings: ResolvedSettings, choice: StudentChoice, teacher: TeacherChoice | None
+    settings: ResolvedSettings, choice: StudentChoice, teacher: TeacherChoice | None, *more: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Collect what decides the answers, and what a summary says of the student: a local one, or one that is served."""
-    by_teacher = BY_TEACHER if teacher else ()
+    """Collect what decides the answers, and what a summary says of the student: a local one, or one that is served.
+
+    `more` are further groups of settings that decide.
+    """
+    by_teacher = (*BY_TEACHER, *more) if teacher else more
     if url := settings.endpoint.endpoint:
         served = identify_endpoint(settings.endpoint)
         stamp = make_stamp(settings, *SERVED, *by_teacher, endpoint=served)
@@ -126,8 +129,8 @@ def _write_summary(path: Path, found: dict[str, Any], was_done: bool) -> None:
     write_json(path, found)
 
 
-def _find_same(results: Path, stamp: dict[str, Any]) -> Path | None:
-    """Finished answers of the same weights to the same requests: where DPO kept the SFT student, there are some."""
+def find_same_answers(results: Path, stamp: dict[str, Any]) -> Path | None:
+    """Find finished answers of the same weights to the same requests: DPO that kept the SFT student has some."""
     for other in sorted(results.parent.parent.glob(f"*/{results.name}")):
         meta = read_meta(other) if other != results else None
         if meta and {**meta, **stamp, "versions": versions(), "digest": digest(other)} == meta:
@@ -178,10 +181,10 @@ def _open_student(settings: ResolvedSettings, adapter: str, requests: Sequence[D
     yield partial(complete, student)
 
 
-def _answer(
+def answer_requests(
     requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, adapter: str, choice: TeacherChoice | None
 ) -> Iterator[EvaluationRow]:
-    """Rows of the requests after the first `done`.
+    """Let a student answer the requests after the first `done`: their rows.
 
     What a kill cuts is decoded again from its first row on: the same company, the same rounding, the same rows.
     """

@@ -13,6 +13,7 @@ duel_results.jsonl, duel_summary.json.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,7 +191,8 @@ def decide_by_scores(first: float | None, second: float | None, tie: float) -> s
 
 
 def _describe_pair(ours: EvaluationRow, theirs: EvaluationRow) -> Row:
-    told = {key: getattr(ours, key) for key in ("split", "schema_id", "query", "current_date")}
+    told = {key: getattr(ours, key) for key in ("split", "schema_id", "query", "current_date", "kind", "language")}
+    told |= {"valid": [ours.schema_valid, theirs.schema_valid], "right": [ours.semantic_pass, theirs.semantic_pass]}
     texts = ours.raw_output, theirs.raw_output
     return {**told, "first": texts[0], "second": texts[1], "same": texts[0] == texts[1]}
 
@@ -226,22 +228,71 @@ def decide(straight: Any, swapped: Any) -> Row:
 
 
 def summarize(rows: Sequence[Row]) -> Row:
-    """Compute the shares of win, tie and loss with Wilson intervals, over all and by split; p is the sign test's."""
-    splits = dict.fromkeys(row["split"] for row in rows)
-    by_split = {split: _shares([row for row in rows if row["split"] == split]) for split in splits}
-    return {"overall": _shares(rows), "splits": by_split}
+    """Compute the shares of win, tie and loss with Wilson intervals, over all and by split; p is the sign test's.
+
+    Beside them by kind of request and by length; the judge's preference for a place; outcomes against validity.
+    """
+    by_split = _shares_by(rows, [row["split"] for row in rows])
+    kinds = _shares_by(rows, [row.get("kind") for row in rows])
+    longer = [max(len(row.get("first", "")), len(row.get("second", ""))) for row in rows]
+    lengths = _shares_by(rows, name_lengths(longer))
+    found = {"overall": shares(rows), "splits": by_split, "kinds": kinds, "lengths": lengths}
+    return {**found, "places": count_places(rows), "validity": tabulate_validity(rows)}
 
 
-def _shares(rows: Sequence[Row]) -> Row:
+def _shares_by(rows: Sequence[Row], names: Sequence[str | None]) -> dict[str, Row]:
+    """The shares of the rows of each name."""
+    grouped: dict[str, list[Row]] = {}
+    for name, row in zip(names, rows, strict=True):
+        if name:
+            grouped.setdefault(str(name), []).append(row)
+    return {name: shares(some) for name, some in grouped.items()}
+
+
+def name_lengths(lengths: Sequence[int]) -> list[str]:
+    """Name for each of some lengths the quarter of all that it lies in, shortest first.
+
+    >>> name_lengths([10, 20, 30, 40])
+    ['up to 10 characters', 'up to 20 characters', 'up to 30 characters', 'up to 40 characters']
+    """
+    ordered = sorted(lengths)
+    ends = sorted({ordered[max(0, len(ordered) * k // 4 - 1)] for k in (1, 2, 3, 4)}) if ordered else []
+    return [f"up to {ends[bisect_left(ends, length)]} characters" for length in lengths]
+
+
+def count_places(rows: Sequence[Row]) -> Row:
+    """Count how often a judge that saw both orders preferred a place; p: would a judge without a preference do so?
+
+    `first` and `second` are prompts whose two verdicts together favor that place, `answer` those decided by the answer.
+    """
+    points = [sum(POINTS[verdict] for verdict in row["verdicts"]) for row in rows if row.get("verdicts")]
+    first, second = sum(point > 0 for point in points), sum(point < 0 for point in points)
+    found = {"asked": len(points), "first": first, "second": second, "answer": len(points) - first - second}
+    return {**found, "p": sign_test(first, second)}
+
+
+def tabulate_validity(rows: Sequence[Row]) -> list[Row]:
+    """Tabulate outcomes by which of the two answers is valid: {first, second, win, tie, loss, unknown}."""
+    known = [row for row in rows if isinstance(row.get("valid"), list) and len(row["valid"]) == 2]
+    found = []
+    for first, second in ((True, True), (True, False), (False, True), (False, False)):
+        some = [row["outcome"] for row in known if row["valid"] == [first, second]]
+        counts = {outcome: some.count(outcome) for outcome in OUTCOMES}
+        found.append({"first": first, "second": second, **counts, "unknown": some.count(None)})
+    return found
+
+
+def shares(rows: Sequence[Row]) -> Row:
+    """Compute the shares of win, tie and loss of some rows, and what is odd among them."""
     known = [row["outcome"] for row in rows if row["outcome"]]
-    shares = {outcome: wilson(known.count(outcome), len(known)) for outcome in OUTCOMES}
+    found = {outcome: wilson(known.count(outcome), len(known)) for outcome in OUTCOMES}
     counts = {
         "prompts": len(rows),
         "same": sum(row["same"] for row in rows),
         "swayed": sum(row["swayed"] for row in rows),
         "errors": sum(row["outcome"] is None for row in rows),
     }
-    return {**counts, **shares, "p": sign_test(known.count("win"), known.count("loss"))}
+    return {**counts, **found, "p": sign_test(known.count("win"), known.count("loss"))}
 
 
 def print_summary(summary: Row) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from schema_student.core.flags import parse_runner
+from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import final_adapter, paths
@@ -32,6 +33,8 @@ def main() -> None:
 def say_end(settings: AnySettings, verbs: Collection[str], seconds: float) -> None:
     """Say where the results of these verbs are, how long they took, and what to do next."""
     log.info(f"\ndone in {say_duration(seconds)}")
+    for line in list_findings(settings, verbs):
+        log.info(line)
     for line in list_results(settings, verbs):
         log.info(line)
     for line in list_next(settings, verbs):
@@ -48,6 +51,16 @@ def say_duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {left} s" if minutes else f"{left} s"
+
+
+def list_findings(settings: AnySettings, verbs: Collection[str]) -> Iterator[str]:
+    """List what the first screen of the report says: the run in a sentence, and whether alignment helped."""
+    facts = paths(settings).report_dir / "report.json"
+    if "report" in verbs and facts.exists():
+        found = read_object(facts)
+        yield str(found.get("headline", ""))
+        if isinstance(alignment := found.get("alignment"), dict):
+            yield f"{alignment.get('title')}. {alignment.get('text')}"
 
 
 def list_results(settings: AnySettings, verbs: Collection[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     changes         what one student changed of another's answers, in words; extra tests
     charts          plots as data, and the tables of their numbers
     figures         what each plot shows
+    trust           how far an answer's confidence can be trusted, and what may be answered without help
     plotting        charts -> PNG
     svg             charts -> SVG
     rendering       templates and their filters
@@ -18,5 +19,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     answers         every answer, for the table of the page
     machine         report.json
     pages           report.html, report.md, report.json
+    pairwise_page   two students, prompt by prompt: who wins, where, and can the judge be trusted?
     compare_runs    several runs of DPO side by side
 """

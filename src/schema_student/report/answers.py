@@ -18,6 +18,7 @@ from schema_student.report.error_analysis import describe_faults, find_failures
 from schema_student.schema.ranks import RANK_NAMES
 
 LONGEST = 4000  # characters of one text that the page holds
+SURE = 90  # percent of a token from which on it is not named
 
 
 def gather_answers(students: Sequence[Row], dataset: Sequence[DatasetRow], compared: tuple[Row, Row] | None) -> Row:
@@ -25,7 +26,7 @@ def gather_answers(students: Sequence[Row], dataset: Sequence[DatasetRow], compa
 
     A line: q request, s schema_id, p split, d date, k kind, l language, t target, x what else is accepted, c fixed or
     broken between the two students compared, a an answer a student: o its text or the place of the student that wrote
-    the same, r rank, f faults, w why, u least sure tokens; null where a student was not asked.
+    the same, r rank, f faults, w why, g log p, u least sure tokens; null where a student was not asked.
     """
     asked: dict[Any, EvaluationRow] = {}
     for student in students:
@@ -72,10 +73,25 @@ def _write_answer(row: EvaluationRow | None, written: list[str]) -> Row | None:
         return None
     answer: Row = {"o": text if place is None else place, "r": row.rank}
     faults = [f"{keyword} {path}".strip() for keyword, path in find_failures(row)]
-    optional = {"f": faults, "w": [_cut(why) for why in describe_faults(row)], "u": row.extra.get("least_sure")}
+    optional = {"f": faults, "w": [_cut(why) for why in describe_faults(row)], "g": row.log_p, "u": _list_unsure(row)}
     if row.semantic_pass is None:
         optional["n"] = 1  # not known whether it is right
     return answer | {name: value for name, value in optional.items() if value}
+
+
+def _list_unsure(row: EvaluationRow) -> list[list[Any]]:
+    """The tokens that a student was not sure of: place, token, percent, and what was the likeliest instead of it."""
+    found = []
+    for each in row.least_sure:
+        if _percent(each.get("probability")) < SURE:
+            token = [each.get("place"), _cut(str(each.get("token"))), _percent(each.get("probability"))]
+            other = [_cut(str(each["other"])), _percent(each.get("other_probability"))] if each.get("other") else []
+            found.append([*token, *other])
+    return found
+
+
+def _percent(share: Any) -> int:
+    return round(100 * share) if isinstance(share, (int, float)) else 0
 
 
 def _find_schemas(rows: Sequence[EvaluationRow], dataset: Sequence[DatasetRow]) -> dict[str, str]:

@@ -5,12 +5,13 @@ Pure functions over rows of evaluation_results.jsonl.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
 from schema_student.core.records import EvaluationRow, prompt_key
-from schema_student.core.statistics import paired_change, sign_test, z_of
+from schema_student.core.statistics import Z, bootstrap_clusters, paired_change, sign_test, z_of
 from schema_student.report.comparisons import find_transitions
 from schema_student.report.error_analysis import find_failures
 
@@ -19,16 +20,38 @@ MOST = 4  # kinds of errors that are named, of those that went and of those that
 
 
 def compare_readings(before: Rows, after: Rows) -> Row | None:
-    """Compute the paired change of P(truth) with its standard error and z; None where right answers were not read."""
+    """Compute the paired change of P(truth) with its 95% interval, standard error, z and p; None where it is not known.
+
+    `by_schema` bounds the change where whole schemas are drawn.
+    """
     later = {prompt_key(row): row.p_truth for row in after}
-    pairs = [(row.p_truth, later.get(prompt_key(row))) for row in before]
-    known = [(then, now) for then, now in pairs if then is not None and now is not None]
+    pairs = [(row.schema_id, row.p_truth, later.get(prompt_key(row))) for row in before]
+    known = [(name, then, now) for name, then, now in pairs if then is not None and now is not None]
     if not known:
         return None
-    then, now = zip(*known, strict=True)
+    _, then, now = zip(*known, strict=True)
     change, error = paired_change(now, then)
-    found = {"n": len(known), "before": sum(then) / len(known), "after": sum(now) / len(known)}
-    return {**found, "change": change, "error": error, "z": z_of(change, error)}
+    z = z_of(change, error)
+    return {
+        "n": len(known),
+        "before": sum(then) / len(known),
+        "after": sum(now) / len(known),
+        "change": change,
+        "error": error,
+        "low": change - Z * error,
+        "high": change + Z * error,
+        "z": z,
+        "p": math.erfc(abs(z) / math.sqrt(2)),
+        "by_schema": _by_schema(known),
+    }
+
+
+def _by_schema(known: Sequence[tuple[str, float, float]]) -> Row:
+    gains: dict[str, list[float]] = defaultdict(list)
+    for name, then, now in known:
+        gains[name].append(now - then)
+    low, high = bootstrap_clusters([*map(math.fsum, gains.values())], [*map(len, gains.values())]) or (None, None)
+    return {"low": low, "high": high, "schemas": len(gains)}
 
 
 def count_fault_changes(before: Rows, after: Rows) -> list[tuple[str, int, int]]:
@@ -47,7 +70,8 @@ def say_changes(before: Rows, after: Rows) -> list[str]:
         found.append(
             f"The likelihood of right answers, P(truth), went from {read['before']:.1%} to {read['after']:.1%}: "
             f"{100 * read['change']:+.2f} points, standard error {100 * read['error']:.2f}, z = {read['z']:.1f}, over "
-            f"{read['n']} prompts. It is the expected share of samples at temperature 1 that are right."
+            f"{read['n']} prompts{_say_by_schema(read['by_schema'])}. "
+            "It is the expected share of samples at temperature 1 that are right."
         )
     changes = count_fault_changes(before, after)
     for verb, kept in (("went", [c for c in changes if c[1] > c[2]]), ("came", [c for c in changes if c[1] < c[2]])):
@@ -56,6 +80,13 @@ def say_changes(before: Rows, after: Rows) -> list[str]:
             more = f"; and {len(kept) - MOST} kinds more" if len(kept) > MOST else ""
             found.append(f"Errors that {verb}: {named}{more}.")
     return found
+
+
+def _say_by_schema(found: Row) -> str:
+    """The interval of a change over schemas, where there are several."""
+    if found["low"] is None:
+        return ""
+    return f" (95% interval over {found['schemas']} schemas: {100 * found['low']:+.2f} to {100 * found['high']:+.2f})"
 
 
 def compare_extra(students: Sequence[Row]) -> list[Row]:

@@ -28,6 +28,7 @@ PALETTE = {
     "rank5": ("#1f7a5c", "#2b9372"),
 }
 STUDENT_COLORS = ("blue", "vermillion", "green", "pink", "orange", "sky")
+STEP = "optimizer step"
 MOST_ROWS = 24  # of a table of steps; the logs have them all
 
 
@@ -45,7 +46,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Series over optimizer steps; `across` are (value, name) of level lines, `ring` the point that was chosen."""
+    """Series over optimizer steps, or over shares that are named.
+
+    `across` are (value, name) of level lines, `ring` the point that was chosen, `x` what is drawn over, `shares`
+    whether that is a share.
+    """
 
     title: str
     unit: str
@@ -54,6 +59,8 @@ class Lines:
     from_zero: bool = False
     across: Sequence[tuple[float, str]] = ()
     ring: tuple[float, float] | None = None
+    x: str = STEP
+    shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,12 +140,13 @@ def _list_steps(panel: Lines) -> Table:
     every = math.ceil(len(steps) / MOST_ROWS)
     kept = {*steps[::every], *steps[-1:], *(_few_steps(panel.series))} if steps else set()
     write = (lambda value: f"{value:.1%}") if panel.percent else (lambda value: f"{value:.4g}")
+    say_x = "{:.1%}" if panel.shares else "{:g}"
     rows = [
-        [f"{step:g}", *(write(column[step]) if step in column else "" for column in columns)] for step in sorted(kept)
+        [say_x.format(step), *(write(column[step]) if step in column else "" for column in columns)]
+        for step in sorted(kept)
     ]
-    return Table(
-        f"{panel.title}, {panel.unit}" if panel.unit else panel.title, ["step", *(s.name for s in panel.series)], rows
-    )
+    title = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
+    return Table(title, ["step" if panel.x == STEP else panel.x, *(s.name for s in panel.series)], rows)
 
 
 def _few_steps(series: Iterable[Series]) -> set[float]:

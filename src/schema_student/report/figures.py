@@ -26,6 +26,11 @@ def say(name: str) -> str:
     return shorten(name.replace("_", " "), LONGEST_NAME)
 
 
+def capital(text: str) -> str:
+    """Begin a text with a capital."""
+    return text[:1].upper() + text[1:]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Evaluations
 

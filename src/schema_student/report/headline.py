@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
+from schema_student.core.statistics import holm
 from schema_student.report.comparisons import SIGNIFICANT
-from schema_student.report.rendering import capital, chance, points
+from schema_student.report.figures import capital
+from schema_student.report.rendering import chance, points
 
 BY_HEART = " Its prompts do not show the schema, which it knows by heart."
 
@@ -37,38 +39,76 @@ def _when(student: Row) -> str:
     return "before any training" if student["key"] == "base" else str(student["label"])
 
 
-def judge_alignment(line: Row, choice: Row | None, name: str = "DPO") -> Row:
-    """Judge whether an alignment helped, by the prompts whose verdict changed: {tone, title, text}.
+VERDICTS = {  # by what P(truth) shows and what greedy answers show: 1 better, -1 worse, 0 no difference beyond chance
+    (1, 1): ("good", "Alignment helped"),
+    (1, 0): ("good", "Alignment helped: right answers became likelier"),
+    (0, 1): ("good", "Alignment helped: more greedy answers are right"),
+    (0, 0): ("neutral", "Alignment made no difference beyond chance"),
+    (1, -1): ("neutral", "Alignment made right answers likelier, but fewer greedy answers are right"),
+    (-1, 1): ("neutral", "Alignment made right answers less likely, but more greedy answers are right"),
+    (-1, 0): ("bad", "Alignment did harm: right answers became less likely"),
+    (0, -1): ("bad", "Alignment did harm: fewer greedy answers are right"),
+    (-1, -1): ("bad", "Alignment did harm"),
+}
 
-    `line` is that of all prompts, from count_transitions. Chance is called chance, with what a test so small can show.
+
+def judge_alignment(line: Row, choice: Row | None, name: str = "DPO", reading: Row | None = None) -> Row:
+    """Judge whether an alignment helped, on the same prompts before and after: {tone, title, text, reading, greedy}.
+
+    `reading` is the paired change of P(truth) (compare_readings), which shows far smaller differences than verdicts of
+    greedy answers do; `line` is that of all prompts, from count_transitions. Where both are known their two p values
+    are corrected by Holm. Chance is called chance, with what a test so small can show.
     """
+    known = reading and {name: value for name, value in reading.items() if name != "z"}  # which may be infinite
+    numbers = {"reading": known, "greedy": line}
     if choice and choice["sft_was_better"]:
-        return {
-            "tone": "neutral",
-            "title": "Alignment did not help: no checkpoint beat SFT on validation",
-            "text": f"The SFT student was kept ({choice['why']}).",
-        }
-    fixed, broken, failures = line["fixed"], line["broken"], line["failures"]
-    counts = f"Of the {failures} answers that SFT got wrong {name} fixed {fixed}, and it broke {broken} that were right"
-    test = f"exact McNemar test: p {'= ' if line['p'] >= 0.001 else ''}{chance(line['p'])}"
+        title = "Alignment did not help: no checkpoint beat SFT on validation"
+        return {"tone": "neutral", "title": title, "text": f"The SFT student was kept ({choice['why']}).", **numbers}
+    if line["fixed"] == line["broken"] == 0 and not (reading and reading["change"]):
+        title, text = "Alignment changed no verdict", "Every test answer is as right as it was."
+        return {"tone": "neutral", "title": title, "text": text, **numbers}
+    if reading is None:
+        tone, title = VERDICTS[(0, 0) if line["p"] >= SIGNIFICANT else (_sign(line["fixed"] - line["broken"]),) * 2]
+        return {"tone": tone, "title": title, "text": _say_greedy(line, name, line["p"]), **numbers}
+    p_read, p_greedy = holm([reading["p"], line["p"]])
+    shown = (
+        _sign(reading["change"]) if p_read < SIGNIFICANT else 0,
+        _sign(line["fixed"] - line["broken"]) if p_greedy < SIGNIFICANT else 0,
+    )
+    tone, title = VERDICTS[shown]
+    text = f"{_say_reading(reading)} {_say_greedy(line, name, p_greedy)}"
+    return {"tone": tone, "title": title, "text": text, **numbers}
+
+
+def _sign(number: float) -> int:
+    return (number > 0) - (number < 0)
+
+
+def _say_p(p: float) -> str:
+    return f"p {'= ' if p >= 0.001 else ''}{chance(p)}"
+
+
+def _say_reading(reading: Row) -> str:
+    change = points({**reading, "difference": reading["change"]})
+    return (
+        f"P(truth), the likelihood of right answers to {reading['n']} test requests, went from "
+        f"{reading['before']:.1%} to {reading['after']:.1%}: {change}; {_say_p(reading['p'])}."
+    )
+
+
+def _say_greedy(line: Row, name: str, p: float) -> str:
+    """What became of greedy answers; `p` decides whether that is more than chance."""
+    fixed, broken = line["fixed"], line["broken"]
     if fixed == broken == 0:
-        return {
-            "tone": "neutral",
-            "title": "Alignment changed no verdict",
-            "text": "Every test answer is as right as it was.",
-        }
-    change = f"{points(line['difference'])}; {test}"
-    if line["p"] >= SIGNIFICANT:
-        title = "Alignment made no difference beyond chance"
-        return {"tone": "neutral", "title": title, "text": f"{counts}: {change}. {_say_smallest(line)}"}
-    helped = fixed > broken
-    title = "Alignment helped" if helped else "Alignment did harm"
-    gone = f", {line['gone']:.0%} of the failures gone" if helped else ""
-    return {"tone": "good" if helped else "bad", "title": title, "text": f"{counts}{gone}: {change}."}
+        return "No verdict on a greedy answer changed."
+    told = f"Of the {line['failures']} answers that SFT got wrong {name} fixed {fixed}, and it broke {broken} that were"
+    gone = f", {line['gone']:.0%} of the failures gone" if p < SIGNIFICANT and fixed > broken else ""
+    told += f" right{gone}: {points(line['difference'])}; exact McNemar test: {_say_p(line['p'])}."
+    return told if p < SIGNIFICANT else f"{told} {_say_smallest(line)}"
 
 
 def _say_smallest(line: Row) -> str:
     if line["smallest"] is None:
         return f"Verdicts of too few of the {line['n']} prompts changed to show any difference."
     shown = f"{100 * line['smallest']:.1f} points"
-    return f"So many prompts show a difference of {shown} or more, four times of five."
+    return f"Verdicts on so many prompts show a difference of {shown} or more, four times of five."

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from schema_student.core.jsonl import Row
 from schema_student.report.charts import list_numbers
 
-STUDENT = ("key", "keys", "label", "stage", "failed", "summary")
+STUDENT = ("key", "keys", "label", "stage", "failed", "summary", "robustness")
 
 
 def write_facts(facts: Row) -> Row:
@@ -22,6 +22,7 @@ def write_facts(facts: Row) -> Row:
         "missing": facts["missing"],
         "students": [{name: student[name] for name in STUDENT} for student in facts["students"]],
         "comparisons": facts["comparisons"],
+        "trust": facts["trust"] and {name: value for name, value in facts["trust"].items() if name != "risk"},
         "failures": facts["failures"],
         "weakest": facts["weakest"],
         "checkpoints": facts["choices"],

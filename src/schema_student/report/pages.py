@@ -19,7 +19,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.report import figures
 from schema_student.report.advice import advise
 from schema_student.report.answers import gather_answers
-from schema_student.report.changes import compare_extra, say_changes
+from schema_student.report.changes import compare_extra, compare_readings, say_changes
 from schema_student.report.charts import Figure
 from schema_student.report.comparisons import KINDS, compare_students, find_transitions
 from schema_student.report.error_analysis import (
@@ -47,6 +47,7 @@ from schema_student.report.run_artifacts import (
     read_students,
     say_stage,
 )
+from schema_student.report.trust import describe_trust, show_trust
 
 SHOWN_RATES = {
     "semantic_pass_rate": "valid and as asked",
@@ -95,6 +96,7 @@ def collect(settings: AnySettings) -> Row:
     facts: Row = {"run": run, "students": students, "stages": stages, "links": links, "choices": choices}
     facts |= _describe_students(students)
     facts |= _describe_run(where, stages, students)
+    facts["trust"] = describe_trust(where, students)
     facts["extra"] = compare_extra(read_students(where, run, links, extra=True))
     facts["alignment"] = _judge_alignment(students, facts["comparisons"], choices)
     compared = _find_compared(students, facts["comparisons"])
@@ -163,7 +165,8 @@ def _judge_alignment(students: Sequence[Row], comparisons: Sequence[Row], choice
         line = (
             compare_students([by_key["sft"], by_key[last]], [])[0]["lines"][-1] if not same else _nothing(by_key["sft"])
         )
-    return judge_alignment(line, choice, " and ".join(say_stage(key) for key in links if key in by_key))
+    reading = None if same else compare_readings(by_key["sft"]["rows"], by_key[last]["rows"])
+    return judge_alignment(line, choice, " and ".join(say_stage(key) for key in links if key in by_key), reading)
 
 
 def _nothing(student: Row) -> Row:
@@ -195,6 +198,7 @@ def _list_figures(facts: Row) -> list[Figure | None]:
     found = [
         figures.show_rates(facts["students"], facts["splits"]),
         figures.show_outcomes(facts["students"]),
+        show_trust(facts["trust"]),
         figures.show_balance(statistics.get("balance", {})),
         figures.show_sft(sft.get("metrics", [])),
     ]

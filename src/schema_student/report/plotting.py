@@ -97,7 +97,9 @@ def _draw_lines(axes: Any, panel: Lines) -> None:
     ticks = [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
     axes.set_yticks(ticks, say_ticks(ticks, panel.percent))
     axes.set_ylabel(panel.unit)
-    axes.set_xlabel("optimizer step")
+    if panel.shares:
+        axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel(panel.x)
     axes.legend(frameon=False, fontsize=9)
 
 

@@ -16,8 +16,9 @@ from schema_student.core.places import hide_places
 from schema_student.core.templates import open_templates
 from schema_student.data.likeness import say_far
 from schema_student.report.charts import PALETTE, list_numbers
-from schema_student.report.figures import say
+from schema_student.report.figures import capital, say
 from schema_student.report.svg import draw_svg
+from schema_student.report.trust import say_trust
 
 
 def render(template: str, facts: Row) -> str:
@@ -29,6 +30,7 @@ def render(template: str, facts: Row) -> str:
         say=say, say_far=say_far, capital=capital, chance=chance, embed=embed, numbers=list_numbers
     )
     environment.filters["number"] = lambda value: "-" if value is None else f"{value:.3g}"
+    environment.filters["say_trust"] = say_trust
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["svg"] = lambda panel: Markup(draw_svg(panel))
     texts = {"style": _read(folder, "page.css"), "script": _read(folder, "page.js")} if is_html else {}
@@ -106,8 +108,3 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
-def capital(text: str) -> str:
-    """Begin a text with a capital."""
-    return text[:1].upper() + text[1:]

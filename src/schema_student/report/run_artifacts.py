@@ -89,8 +89,14 @@ def read_students(where: Paths, run: str, links: Sequence[str] = (), extra: bool
             continue  # other requests than those of the run
         found.append({"key": key, "keys": [key], **_name_student(key), "rows": rows, "summary": told})
         found[-1]["failed"] = sum(row.rank != RIGHT for row in rows)
+        found[-1]["robustness"] = _read_robustness(results.with_name("robustness_summary.json"))
     found.sort(key=lambda student: _place(student["key"], links))
     return _color(found)
+
+
+def _read_robustness(path: Path) -> Row:
+    """What requests that are said otherwise did to a student, kind by kind; {} where none were asked."""
+    return dict(read_object(path, kinds=dict).get("kinds") or {}) if path.exists() else {}
 
 
 def _name_student(key: str) -> Row:

@@ -51,7 +51,7 @@ class _Frame:
     def __init__(self, panel: Lines) -> None:
         steps, values = _ranges(panel)
         self.steps, self.values = steps, values
-        self.x_ticks = [tick for tick in pick_ticks(*steps) if tick == int(tick)]
+        self.x_ticks = [tick for tick in pick_ticks(*steps) if panel.shares or tick == int(tick)]
         self.y_ticks = pick_ticks(*values)
 
     def x(self, step: float) -> float:
@@ -85,9 +85,9 @@ def _draw_lines(panel: Lines) -> Iterator[str]:
     for tick, said in zip(frame.y_ticks, say_ticks(frame.y_ticks, panel.percent), strict=True):
         yield _line(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick), "grid")
         yield _text(LEFT - 6, frame.y(tick) + 4, said, "end")
-    for tick in frame.x_ticks:
-        yield _text(frame.x(tick), HEIGHT - BOTTOM + 15, f"{tick:,.0f}", "middle")
-    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "optimizer step", "middle")
+    for tick, said in zip(frame.x_ticks, say_ticks(frame.x_ticks, panel.shares), strict=True):
+        yield _text(min(frame.x(tick), WIDTH - RIGHT - 6), HEIGHT - BOTTOM + 15, said, "middle")
+    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, panel.x, "middle")
     for value, name in panel.across:
         yield _line(LEFT, frame.y(value), WIDTH - RIGHT, frame.y(value), "level")
         yield _text(WIDTH - RIGHT, frame.y(value) - 4, name, "end")

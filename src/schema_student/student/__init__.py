@@ -13,9 +13,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     constraints     what a schema allows next: its grammar, masks, and what the grammar does not hold
     key_values      keys and values of prompts, and of the rows that are being written
     kept_prompts    prompts whose keys and values are kept for later ones that begin alike
+    sureness        how sure a student was of an answer
     decoding        rows written together, each making room for the next
     generation      answers to prompts, greedy or sampled
-    sureness        how sure a student was of an answer
     ask             requests -> answers, each with its verdict
     loading         base and adapter -> Student
     reading         how likely a student finds right answers, and whether greedy decoding writes one

@@ -21,7 +21,7 @@ from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
 from schema_student.schema.prompts import render_prompt, render_repair
 from schema_student.schema.violations import Violation
-from schema_student.student.sureness import Sureness, measure_sureness
+from schema_student.student.sureness import Sureness, summarize_chances
 from schema_student.student.tokens import Turns, encode_prompt
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class Answer:
     votes: Votes | None = None
     mask_changes: int = 0
     sureness: Sureness | None = field(default=None, repr=False)
+    confidence: float | None = None  # that the student's answer is right, where it was calibrated
+    by: str | None = None  # who gave the answer, where a teacher stood behind the student
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def _write(
         samples=samples or 1,
         seed=settings.run.seed,
         schemas=[compiled.schema for _, compiled, _ in prepared] if asking.constrained else None,
+        others_below=1.0 if asking.explain else None,
     )
     strip = settings.verdict.strip_fences
     return [
@@ -249,7 +253,7 @@ def _show_violations(tried: _Try) -> Turns:
 
 def _as_answer(student: TextGenerator, tried: _Try, asking: Asking) -> Answer:
     written, verdict = tried.written, tried.verdict
-    sureness = measure_sureness(student, tried.prompt, written.ids) if asking.explain else None
+    sureness = summarize_chances(student.tokenizer, written.ids, written.chances) if asking.explain else None
     return Answer(
         verdict.value,
         tried.valid,

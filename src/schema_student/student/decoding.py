@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from schema_student.student.attention import use_attention
 from schema_student.student.constraints import Constraint, Guide
 from schema_student.student.kept_prompts import KeptPrompts
 from schema_student.student.key_values import Prompts, Slots, cut_reading, read_prompts
+from schema_student.student.sureness import Chance, measure_chances
 
 COMPACT_BELOW = 0.75  # where no row waits, empty slots are dropped once fewer than this share of them are full
 TOGETHER = 32  # tokens that a pass computes in about the time of one: its time is that of reading the weights
@@ -51,6 +52,7 @@ class Written:
     draws: random.Random
     guide: Guide | None = None
     has_ended: bool = False
+    chances: list[Chance] = field(default_factory=list)  # of the ids, where they are measured
 
 
 def decode(
@@ -61,13 +63,15 @@ def decode(
     batch_size: int,
     temperature: float = 0.0,
     bar: Any = None,
+    others_below: float | None = None,
 ) -> list[Written]:
     """Continue each row until a stop id or the limit; neighbors that share a prefix share its work.
 
-    `batch_size` rows are written at once: a row that has ended makes room for the next.
+    `batch_size` rows are written at once: a row that has ended makes room for the next. With `others_below` the
+    probability of each token is measured (measure_chances).
     """
     with ready_to_decode(model):
-        decoder = Decoder(model, stop_ids, max_new_tokens, batch_size, temperature, bar)
+        decoder = Decoder(model, stop_ids, max_new_tokens, batch_size, temperature, bar, others_below=others_below)
         written = [decoder.add(row) for row in rows]
         while decoder.is_busy:
             decoder.step()
@@ -122,8 +126,9 @@ class Decoder:
         temperature: float = 0.0,
         bar: Any = None,
         kept: KeptPrompts | None = None,
+        others_below: float | None = None,
     ) -> None:
-        self.model, self.bar, self.batch_size, self.kept = model, bar, batch_size, kept
+        self.model, self.bar, self.batch_size, self.kept, self.others_below = model, bar, batch_size, kept, others_below
         self.stop_ids, self.max_new_tokens, self.temperature = stop_ids, max_new_tokens, temperature
         self.waiting: deque[_Writing] = deque()
         self.read: deque[tuple[_Writing, Prompts, int]] = deque()  # rows, and where their prompts were read
@@ -227,6 +232,8 @@ class Decoder:
                 rows, _choose_all(rows, logits_NTV), guesses, logits_NTV, strict=True
             )
         ]
+        if self.others_below is not None:
+            _measure(rows, counts, logits_NTV, self.others_below)
         seconds = (time.monotonic() - started) / len(rows)
         for row in rows:
             row.written.seconds += seconds
@@ -254,6 +261,16 @@ class Decoder:
         if self.slots and not waits and len(kept) <= COMPACT_BELOW * len(self.live):
             self.slots.keep(kept)
             self.live = [self.live[slot] for slot in kept]
+
+
+def _measure(rows: Sequence[_Writing], counts: Sequence[int], logits_NTV: torch.Tensor, others_below: float) -> None:
+    """Note the probabilities of the tokens that were just added, `counts` of each row."""
+    whole = all(count == 1 for count in counts)
+    added_MV = logits_NTV[:, 0] if whole else torch.cat([logits_NTV[i, :n] for i, n in enumerate(counts)])
+    tokens = [token for row, n in zip(rows, counts, strict=True) for token in row.written.ids[-n:]]
+    chances = iter(measure_chances(added_MV, tokens, others_below))
+    for row, n in zip(rows, counts, strict=True):
+        row.written.chances += [next(chances) for _ in range(n)]
 
 
 def _choose_all(rows: Sequence[_Writing], logits_NTV: torch.Tensor) -> list[list[int]]:

@@ -12,6 +12,7 @@ from schema_student.core.log import log
 from schema_student.core.progress import Progress
 from schema_student.student.constraints import Constraint, compile_constraint, open_engine
 from schema_student.student.decoding import Row, Written, decode
+from schema_student.student.sureness import Chance
 from schema_student.student.tokens import Turns, encode_completion, encode_prompt
 
 
@@ -32,6 +33,7 @@ class Generation:
     seconds: float
     ids: tuple[int, ...] = ()  # the stop id included
     mask_changes: int = 0  # tokens that a constraint refused, and another one was written
+    chances: tuple[Chance, ...] = ()  # of the ids, where they were measured
 
 
 def generate(
@@ -44,12 +46,13 @@ def generate(
     seed: int = 0,
     progress: str | Progress = "",
     schemas: Sequence[dict[str, Any]] | None = None,
+    others_below: float | None = None,
 ) -> list[list[Generation]]:
     """Generate `samples` answers to each prompt, in the order given; temperature 0 is greedy.
 
     A sample depends on (seed, prompt, number of the sample), never on what shares its batch.
     `progress` names a new progress bar, or is one that counts answers. `schemas`, one a prompt, constrain the answers:
-    raises UnenforceableError for one that cannot.
+    raises UnenforceableError for one that cannot. With `others_below` the probability of each token is measured.
     """
     prompt_ids = [encode_prompt(student.tokenizer, prompt) for prompt in prompts]
     constraints = constrain(student, schemas) if schemas is not None else [None] * len(prompts)
@@ -70,7 +73,7 @@ def generate(
     was_training = student.model.training
     student.model.eval()
     ordered = [rows[i] for i in order]
-    written = decode(ordered, student.model, stop_ids, max_new_tokens, batch_size, temperature, bar)
+    written = decode(ordered, student.model, stop_ids, max_new_tokens, batch_size, temperature, bar, others_below)
     for i, each in zip(order, written, strict=True):
         answers[i] = _answer(each, stop_ids, student.tokenizer)
     if isinstance(progress, str):
@@ -110,4 +113,6 @@ def _answer(written: Written, stop_ids: frozenset[int], tokenizer: Any) -> Gener
     finished = bool(written.ids) and written.ids[-1] in stop_ids
     text = tokenizer.decode(written.ids[:-1] if finished else written.ids, skip_special_tokens=True)
     changes = written.guide.changed if written.guide else 0
-    return Generation(text, len(written.ids), finished, written.seconds, tuple(written.ids), changes)
+    return Generation(
+        text, len(written.ids), finished, written.seconds, tuple(written.ids), changes, tuple(written.chances)
+    )

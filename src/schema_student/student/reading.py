@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import send_to_device
@@ -27,12 +27,14 @@ class Reading:
     """What a student thinks of the right answers to a request.
 
     `p_truth` is the sum of their likelihoods, each of the whole text and the end of its turn. `least_logp` is the log p
-    (nats) of the least likely token of the answer whose least likely token is the likeliest, the `best` of them.
+    (nats) of the least likely token of the answer whose least likely token is the likeliest, the `best` of them, of
+    which `logps` are those of its tokens.
     """
 
     p_truth: float
     least_logp: float
     best: int
+    logps: tuple[float, ...] = ()
 
     @property
     def greedy(self) -> bool:
@@ -61,7 +63,9 @@ def read_answers(
         begin = 0
         for i in batch:
             end = begin + len(answers[i])
-            found.append(summarize_answers(whole[begin:end], least[begin:end]))
+            read = summarize_answers(whole[begin:end], least[begin:end])
+            tokens = len(answers[i][read.best].completion_ids)
+            found.append(replace(read, logps=tuple(logps_BC[begin + read.best, :tokens].tolist())))
             begin = end
     return found
 
@@ -70,7 +74,7 @@ def summarize_answers(logps: Sequence[float], least: Sequence[float]) -> Reading
     """Summarize log p of each answer, and of its least likely token.
 
     >>> summarize_answers([math.log(0.5), math.log(0.25)], [math.log(0.6), math.log(0.3)])
-    Reading(p_truth=0.75, least_logp=-0.5108256237659907, best=0)
+    Reading(p_truth=0.75, least_logp=-0.5108256237659907, best=0, logps=())
     """
     best = max(range(len(least)), key=least.__getitem__)
     return Reading(math.fsum(map(math.exp, logps)), least[best], best)

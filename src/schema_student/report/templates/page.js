@@ -149,10 +149,18 @@ const start = () => {
     told.set(text, students[i].label);
     parts.push(answer.r === RIGHT || line.t === undefined ? element("pre", "", pretty(text)) : drawDiff(line.t, text));
     for (const why of answer.w || []) parts.push(element("p", "small", why));
-    if (answer.u) parts.push(element("p", "small quiet", `Least sure of: ${answer.u.map((each) => `${JSON.stringify(each.token)} ${(100 * each.probability).toFixed(0)}% (else ${JSON.stringify(each.other)})`).join(", ")}`));
+    if (answer.g !== undefined || answer.u) parts.push(element("p", "small quiet", describeSureness(answer)));
     return parts;
   }
 
+  function describeSureness(answer) {
+    const p = answer.g === undefined ? "" : `Probability of the whole answer: ${percent(100 * Math.exp(answer.g))} (log p ${answer.g.toFixed(2)}). `;
+    const named = (answer.u || []).map(([place, token, share, other, otherShare]) =>
+      `${JSON.stringify(token)} ${share}% at token ${place + 1}${other === undefined ? "" : ` (else ${JSON.stringify(other)} ${otherShare}%)`}`);
+    return p + (named.length ? `Least sure of: ${named.join(", ")}.` : "Every token above 90%.");
+  }
+
+  const percent = (value) => (value >= 0.1 ? `${value.toFixed(1)}%` : "under 0.1%");
   const parse = (text) => { try { return [JSON.parse(text)]; } catch { return null; } };
   const pretty = (text) => { const found = parse(text); return found ? JSON.stringify(found[0], null, 1) : text; };
   const sorted = (value) => Array.isArray(value) ? value.map(sorted)

@@ -1,0 +1,133 @@
+"""Confidence is fitted to validation requests: calibrated, ordered, honest about what may be answered without help."""
+
+import math
+import random
+
+import pytest
+from alignment_runs import ANSWER, settings_with_requests
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.records import EvaluationRow
+from schema_student.evaluation import confidence as c
+from schema_student.evaluation import confidence_calibration as calibrated
+
+
+def answers(n, seed, distort=lambda p: p):
+    """Answers of a student that gives them p, of which distort(p) are right."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(n):
+        p = rng.betavariate(3, 1)
+        found.append((math.log(p), rng.random() < distort(p)))
+    return found
+
+
+def test_a_student_that_is_calibrated_already_is_left_as_it_is():
+    found = c.fit_calibration(answers(4000, 1))
+    assert found.intercept == pytest.approx(0, abs=0.15) and found.slope == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("distort", [lambda p: p**3, lambda p: p**0.3], ids=["too sure", "not sure enough"])
+def test_one_that_is_too_sure_or_not_sure_enough_is_put_right_on_other_answers(distort):
+    raw = [(math.exp(log_p), right) for log_p, right in answers(2000, 2, distort)]
+    found = c.fit_calibration(answers(2000, 3, distort))
+    fitted = [(found.confidence(log_p), right) for log_p, right in answers(2000, 2, distort)]
+    assert c.measure_ece(fitted) < 0.05 and 2 * c.measure_ece(fitted) < c.measure_ece(raw)
+    assert c.measure_brier(fitted) < c.measure_brier(raw)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_is_right_or_nothing_the_fit_is_finite_and_leaves_a_doubt(right):
+    found = c.fit_calibration([(-0.1 * i, right) for i in range(1, 31)] + [(-0.5, right)])
+    assert 0 < found.confidence(-0.5) < 1 and (found.confidence(-0.5) > 0.9) == right
+    separable = c.fit_calibration([(-0.01, True)] * 20 + [(-5.0, False)] * 20)
+    assert math.isfinite(separable.slope) and separable.confidence(-0.01) > 0.9 > 0.1 > separable.confidence(-5.0)
+    assert math.isfinite(c.fit_calibration([(-0.5, True), (-0.5, False)] * 15).slope)  # of one log p nothing is learnt
+    assert 0 <= found.confidence(0.0) <= 1 and 0 <= found.confidence(-1e6) <= 1
+
+
+def test_the_area_under_the_risk_curve_is_that_of_every_order_of_ties():
+    points = [(0.9, True), (0.5, True), (0.5, False), (0.2, False)]
+    orders = [[True, True, False, False], [True, False, True, False]]
+    risks = [sum(order[: k + 1].count(False) / (k + 1) for k in range(4)) / 4 for order in orders]
+    assert c.measure_aurc(points) == pytest.approx(sum(risks) / 2, abs=1e-6)
+    assert c.measure_aurc([(1.0, True)] * 3) == 0 and c.measure_aurc([]) is None
+
+
+def test_a_threshold_is_the_lowest_that_keeps_to_the_errors_that_are_allowed():
+    points = [(0.9, True)] * 8 + [(0.6, True), (0.6, False), (0.4, True), (0.3, False), (0.0, False)]
+    assert c.find_threshold(points, 0.1) == 0.4 and c.find_threshold(points, 0.0) == 0.9
+    assert c.find_threshold([(0.5, False)], 0.1) is None
+    assert c.find_threshold([(0.0, False), (0.0, True)], 0.9) is None  # not valid: never let through
+    cut = c.cut_at(points, 0.4)
+    assert (cut["coverage"]["k"], cut["coverage"]["n"], cut["errors"]["k"]) == (11, 13, 1)
+
+
+def test_an_answer_that_is_not_valid_has_no_confidence_and_one_that_nobody_judged_is_no_point():
+    row = {"schema_id": "s", "query": "q", "split": "validation", "current_date": "", "raw_output": "", "rank": 0}
+    rows = [EvaluationRow(**row, schema_valid=valid, log_p=log_p, semantic_pass=right) for valid, log_p, right in CASES]
+    assert c.list_points(rows, c.Calibration(0.0, 1.0)) == [(0.0, False), (0.5, True)]
+
+
+CASES = [(False, -0.1, False), (True, math.log(0.5), True), (True, None, True), (True, -0.1, None)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A student whose validation requests it answers right, but for every third one."""
+    settings = settings_with_requests(tmp_path_factory.mktemp("confidence"), judge_valid=False, sft_max_steps=60)
+    settings = settings.changed(calibration_requests=24)
+    where = paths(settings)
+    rows = [row for row in read_jsonl(where.dataset) if row["split"] != "validation"]
+    like = {**rows[0], "split": "validation"}
+    asked = [
+        {**like, "query": f"number {300 + i}", "ast_json": ANSWER if i % 3 else '{"n":8}', "is_valid": True}
+        for i in range(36)
+    ]
+    write_jsonl(where.dataset, [*rows, *asked])
+    adapter = str(where.sft_checkpoint)
+    return settings, adapter, calibrated.calibrate_student(settings, "student-sft", adapter)
+
+
+def test_a_student_is_calibrated_on_validation_requests_alone(made):
+    settings, adapter, path = made
+    found = read_json(path)
+    rows = read_jsonl(path.with_name("calibration_results.jsonl"))
+    assert {row["split"] for row in rows} == {"validation"} and len(rows) == found["requests"] == 24
+    assert found["right"] == sum(row["semantic_pass"] for row in rows) == 12
+    assert all(row["log_p"] < 0 for row in rows)
+    read = calibrated.read_calibration(settings, adapter)
+    assert (read.intercept, read.slope) == (found["intercept"], found["slope"])
+    mean = sum(read.confidence(row["log_p"]) for row in rows) / 24
+    assert mean == pytest.approx(12 / 24, abs=0.05)
+
+
+def test_answers_are_not_written_twice_and_other_requests_are_refused(made):
+    settings, adapter, path = made
+    before = path.with_name("calibration_results.jsonl").stat().st_mtime_ns
+    assert calibrated.calibrate_student(settings, "student-sft", adapter) == path
+    assert path.with_name("calibration_results.jsonl").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="calibration_requests"):
+        calibrated.calibrate_student(settings.changed(calibration_requests=22), "student-sft", adapter)
+
+
+def test_too_few_requests_are_no_calibration(made, capsys):
+    settings, adapter, _ = made
+    assert calibrated.calibrate_student(settings.changed(calibration_requests=19), "student-few", adapter) is None
+    assert "too few" in capsys.readouterr().out
+    with pytest.raises(UserError, match="not calibrated"):
+        calibrated.read_calibration(settings.changed(run="another"), adapter="")
+
+
+def test_a_calibration_of_other_weights_is_refused(made):
+    settings, adapter, path = made
+    found = read_json(path)
+    write_json(path, {**found, "adapter_digest": "0" * 64})
+    with pytest.raises(UserError, match="other weights"):
+        calibrated.read_calibration(settings, adapter)
+    write_json(path, {name: value for name, value in found.items() if name != "slope"})
+    with pytest.raises(UserError, match="holds no calibration"):
+        calibrated.read_calibration(settings, adapter)
+    write_json(path, found)

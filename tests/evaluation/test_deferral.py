@@ -1,0 +1,77 @@
+"""What the student is not sure of a teacher answers: counted, marked, and never lost where the teacher fails."""
+
+import math
+
+import pytest
+from schema_examples import CITY
+
+from schema_student.core.errors import SettingsError
+from schema_student.core.settings import default_settings
+from schema_student.evaluation import deferral
+from schema_student.evaluation.confidence import Calibration
+from schema_student.student.ask import Answer, Question
+from schema_student.student.sureness import Sureness
+from schema_student.teacher.faults import TeacherError
+
+
+def answer(city, p, valid=True):
+    return Answer({"city": city}, valid, (), "", 0, 0.0, sureness=Sureness(math.log(p), ()))
+
+
+QUESTIONS = [Question(CITY, text) for text in ("sure", "unsure", "broken")]
+ANSWERS = [answer("Oslo", 0.9), answer("Rome", 0.4), answer("Bonn", 0.99, valid=False)]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """A deferral below 0.7, and the questions that reach its teacher, which answers Paris, or fails by `fails`."""
+    asked, fails = [], {}
+
+    def ask(questions, settings):
+        asked.extend(each.request for each in questions)
+        if "all" in fails:
+            raise TeacherError("nobody answers")
+        return [Answer({"city": "Paris"}, each.request not in fails, (), "", 0, 0.0) for each in questions]
+
+    monkeypatch.setattr(deferral, "ask_teacher", ask)
+    settings = default_settings(teacher_model="embedded-teacher")
+    return deferral.Deferral(settings, 0.7, Calibration(0.0, 1.0)), asked, fails
+
+
+def test_only_what_is_below_the_bound_or_not_valid_reaches_the_teacher(made, capsys):
+    settle, asked, _ = made
+    found = settle.settle(QUESTIONS, ANSWERS)
+    assert asked == ["unsure", "broken"]
+    assert [each.value["city"] for each in found] == ["Oslo", "Paris", "Paris"]
+    assert [each.by for each in found] == ["student", "embedded-teacher", "embedded-teacher"]
+    assert [each.confidence for each in found] == pytest.approx([0.9, 0.4, 0.0])
+    assert "deferred 2 of 3 requests to embedded-teacher" in capsys.readouterr().out
+
+
+def test_where_the_teacher_fails_the_students_answer_stands_with_a_warning(made, capsys):
+    settle, _, fails = made
+    fails["unsure"] = True
+    found = settle.settle(QUESTIONS, ANSWERS)
+    assert [each.value["city"] for each in found] == ["Oslo", "Rome", "Paris"] and found[1].by == "student"
+    assert "gave no valid answer" in found[1].warning and found[0].warning is None
+    assert "to 1 of them it gave no valid answer" in capsys.readouterr().out
+
+
+def test_a_teacher_that_cannot_be_asked_loses_no_answer(made):
+    settle, _, fails = made
+    fails["all"] = True
+    found = settle.settle(QUESTIONS, ANSWERS)
+    assert [each.value for each in found] == [each.value for each in ANSWERS] and not found[2].valid
+    assert "nobody answers" in found[1].warning and "nobody answers" in found[2].warning
+
+
+def test_where_all_are_sure_no_teacher_is_opened(made):
+    settle, asked, _ = made
+    settle.settle(QUESTIONS[:1], ANSWERS[:1])
+    assert asked == []
+
+
+@pytest.mark.parametrize(("teacher", "below"), [("", 0.5), ("x", 0.0), ("x", 1.5), ("x", -0.1)])
+def test_a_bound_without_a_teacher_or_out_of_range_is_refused(teacher, below):
+    with pytest.raises(SettingsError, match="--below"):
+        deferral.open_deferral(default_settings(), "", teacher, below)

@@ -1,0 +1,108 @@
+"""Requests that are said otherwise mean the same, and are answered beside the plain ones with paired tests."""
+
+import json
+import random
+import re
+
+import pytest
+from alignment_runs import settings_with_requests
+
+from schema_student.core.jsonl import read_json, read_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.records import EvaluationRow
+from schema_student.evaluation import perturbations, robustness
+from schema_student.evaluation.evaluate import evaluate_student
+from schema_student.evaluation.perturbations import KINDS, perturb
+
+QUERY = (
+    "Bookings with arrival date since 2022-10-18, at least 3 guests, price above 12500, named 'Grand Hotel', in Oslo"
+)
+TARGET = {
+    "steps": [{"value": "2022-10-18"}, {"value": 3}, {"value": 12500}, {"value": "Grand Hotel"}, {"city": "oslo"}]
+}
+OTHERWISE = QUERY.replace("2022-10-18", "18 October 2022").replace("3 g", "three g").replace("12500", "12,500")
+
+
+def test_typos_leave_figures_quotes_and_values_as_they_are():
+    for seed in range(50):
+        found = perturb(QUERY, "typos", TARGET, "en", seed)
+        assert found != QUERY and "'Grand Hotel'" in found and "Oslo" in found
+        assert re.findall(r"\d+", found) == re.findall(r"\d+", QUERY)
+        before, after = QUERY.split(), found.split()
+        changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+        assert 1 <= len(changed) <= 3 and all(a[0] == b[0] and abs(len(a) - len(b)) <= 1 for a, b in changed)
+
+
+def test_case_changes_all_but_what_the_answer_repeats():
+    found = {perturb(QUERY, "case", TARGET, "en", seed) for seed in range(20)}
+    assert len(found) == 2 and all("'Grand Hotel'" in each and "Oslo" in each for each in found)
+    assert {each.casefold() for each in found} == {QUERY.casefold()}
+
+
+@pytest.mark.parametrize(
+    ("query", "target", "language", "expected"),
+    [
+        (QUERY, TARGET, "en", OTHERWISE),
+        ("plus de 5 kg avant 2024-08-01", {}, "fr", "plus de cinq kilogrammes avant 1 ao\u00fbt 2024"),
+        ("more than 12500", {}, "fr", "more than 12 500"),
+        ("since 1999, room 007, at 10:30, 2.5 stars, A-4, v2", {}, "en", None),  # a year, codes, a time, a fraction
+        ("room 7", {"room": "7"}, "en", None),  # a text, not a number
+        ("called '3 kg'", {}, "en", None),
+        ("by 2024-13-01", {}, "en", None),
+    ],
+)  # fmt: skip
+def test_numbers_units_and_dates_have_other_forms(query, target, language, expected):
+    assert perturb(query, "forms", target, language, 1) == expected
+
+
+def test_an_instruction_is_slipped_in_behind_the_whole_request():
+    found = {perturb(QUERY, "instruction", TARGET, language, seed) for language in ("en", "fr") for seed in range(20)}
+    assert len(found) > 4 and all(each.startswith(f"{QUERY} ") for each in found)
+
+
+def test_the_same_seed_makes_the_same_requests_and_odd_ones_break_nothing():
+    rng = random.Random(1)
+    odd = ["", "a", "12", "''", "\u202e\u0000", "2024-02-30", "'unbalanced", "\U0001f600" * 9, "\u00e9t\u00e9s longs"]
+    odd += ["".join(rng.choice("ab1 '\"-,.") for _ in range(40)) for _ in range(50)]
+    for query in odd:
+        for kind in KINDS:
+            made = perturb(query, kind, {"v": query}, None, 7)
+            assert made != query and made == perturb(query, kind, {"v": query}, None, 7)
+
+
+def row(query, right, perturbed=None, original=None):
+    told = {"schema_id": "s", "split": "test_seen", "current_date": "", "raw_output": "", "rank": 5 if right else 4}
+    return EvaluationRow(
+        **told, query=query, schema_valid=True, semantic_pass=right, perturbed=perturbed, original_query=original
+    )
+
+
+def test_rates_are_of_the_same_requests_and_their_difference_is_paired():
+    plain = [row(f"q{i}", i < 8) for i in range(10)]
+    otherwise = [row(f"Q{i}", i < 2, "case", f"q{i}") for i in range(9)]
+    otherwise += [row(f"q{i} x", i < 8, "instruction", f"q{i}") for i in range(10)]
+    otherwise.append(row("unknown", None, "instruction", "q1"))
+    found = robustness.summarize_robustness(plain, otherwise)["kinds"]
+    case = found["case"]
+    assert (case["plain"]["k"], case["plain"]["n"], case["perturbed"]["k"]) == (8, 9, 2)
+    assert (case["fixed"], case["broken"]) == (0, 6) and case["p"] == pytest.approx(2**-5)
+    assert case["corrected"] == pytest.approx(2**-4) and found["instruction"]["p"] == 1.0
+    lines = list(robustness.say_robustness({"kinds": found}))
+    assert len(lines) == 3 and "88.9%" in lines[1] and "22.2%" in lines[1]
+
+
+def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
+    settings = settings_with_requests(tmp_path, judge_valid=False, sft_max_steps=60)
+    settings = settings.changed(robustness=3)
+    adapter = str(paths(settings).sft_checkpoint)
+    evaluate_student(settings, "student-sft", adapter)
+    summary = robustness.measure_robustness(settings, "student-sft", adapter)
+    rows = read_jsonl(summary.with_name("robustness_results.jsonl"))
+    assert {each["perturbed"] for each in rows} == {"typos", "case", "instruction"}  # "number 200" has no other form
+    assert all(each["original_query"] in each["prompt_text"] for each in rows if each["perturbed"] == "instruction")
+    assert all(json.loads(json.dumps(each["target"])) == {"n": 7} for each in rows)
+    found = read_json(summary)["kinds"]
+    assert {kind: each["plain"]["n"] for kind, each in found.items()} == {"typos": 3, "case": 3, "instruction": 3}
+    monkeypatch.setattr(robustness, "answer_requests", None)  # nothing is asked twice
+    assert robustness.measure_robustness(settings, "student-sft", adapter) == summary
+    assert perturbations.KINDS.keys() >= found.keys()
