@@ -32,6 +32,7 @@ from schema_student.core.settings import (
 from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
 from schema_student.operate.ending import say_end
 from schema_student.operate.resolved import resolve_settings
+from schema_student.operate.runner_flags import refuse_endpoint
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -518,3 +519,11 @@ def test_run_says_at_its_end_where_its_results_are(tmp_path, monkeypatch, capfd)
     monkeypatch.setattr(pipeline.sys, "executable", str(fake))
     VERBS["run"](["--output-dir", str(tmp_path), "--until", "schemas"])
     assert "done in 0 s" in capfd.readouterr().out
+
+
+def test_a_run_refuses_an_endpoint_before_its_first_stage(tmp_path):
+    given = ["--endpoint", "http://127.0.0.1:9", "--output-dir", str(tmp_path)]
+    with pytest.raises(SettingsError, match="--endpoint: evaluate_base asks the run's own student"):
+        VERBS["run"](given)
+    assert not list(tmp_path.iterdir())
+    refuse_endpoint(default_settings(endpoint="http://127.0.0.1:9"), ["evaluate", "report"])  # runEvals.sh's

@@ -141,7 +141,6 @@ MANNER = (
     "overwrite",
     "dry_run",
     "report_to",
-    "answer_all",
     "robustness",  # of robustness_results.jsonl, likewise
     "calibration_requests",  # of confidence.json, beside the answers, whose own stamp has it
     "push_to_hub",
@@ -173,7 +172,7 @@ CASES = {
     "evaluation of a served student": (
         "evaluate",
         {"endpoint": "here"},
-        ("base_model", "eval_batch_size", *GROUPS["loading"].model_fields, *OWN),
+        ("base_model", "eval_batch_size", "answer_all", *GROUPS["loading"].model_fields, *OWN),
     ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape

@@ -148,7 +148,8 @@ def test_a_body_that_is_no_request_is_refused(address, right, name):
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("POST", "/", 405),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("GET", "/v1/models/x", 404),

@@ -6,6 +6,7 @@ import math
 import pytest
 from alignment_runs import ANSWER, settings_with_requests
 
+from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.evaluation import completions
@@ -39,6 +40,14 @@ def test_verdicts_are_those_of_every_answer_written(evaluated):
     assert [row["semantic_pass"] for row in written] == [True] * 4 + [False] * 4 + [True] * 4
     for mine, theirs in zip(read, written, strict=True):
         assert {**mine, **dict.fromkeys(APART)} == {**theirs, **dict.fromkeys(APART)}
+
+
+def test_what_was_begun_by_reading_is_not_gone_on_with_by_writing(evaluated):
+    settings, adapter = evaluated[0], str(paths(evaluated[0]).sft_checkpoint)
+    with pytest.raises(UserError, match="answer_all"):
+        evaluate_student(settings.changed(answer_all=True), "student-read", adapter)
+    with pytest.raises(UserError, match="answer_all"):
+        evaluate_student(settings, "student-written", adapter)
 
 
 def test_the_likelihood_of_right_answers_is_that_of_each_alone(evaluated):

@@ -16,7 +16,7 @@ from schema_student.core.records import DatasetRow, Pair, read_rows
 from schema_student.preference import corrections
 from schema_student.preference.corrections import Answered, correct, is_corrected, make_pair
 from schema_student.preference.requests import Request
-from schema_student.student.generation import Generation
+from schema_student.student.generated import Generation
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
 

@@ -23,7 +23,7 @@ from schema_student.preference.requests import Request, draw_requests
 from schema_student.preference.samples import _least_logps, list_sure, pick_failing, read_answers
 from schema_student.schema.rendering import completion_text
 from schema_student.student import batching
-from schema_student.student.generation import Generation
+from schema_student.student.generated import Generation
 from schema_student.student.loading import load_student
 from schema_student.training import sft
 

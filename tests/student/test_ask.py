@@ -13,7 +13,7 @@ from schema_student.schema.compiling import SchemaError
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.student import ask, generation
-from schema_student.student.generation import Generation
+from schema_student.student.generated import Generation
 from schema_student.student.tokens import encode_prompt
 
 DAY = "2026-01-31"

@@ -21,7 +21,7 @@ from schema_student.core.settings import Settings
 
 if TYPE_CHECKING:
     from schema_student.evaluation.deferral import Deferral
-    from schema_student.student.ask import Answer, Question
+    from schema_student.student.ask import Answer, Asking, Question
 
 Asker = Callable[[Sequence["Question"]], list["Answer"]]
 KEPT_AT_0 = "confidence"  # which says something where it is 0
@@ -58,6 +58,10 @@ ASK: Own = {
         "help": "let this teacher answer where the student's confidence is below --below; who answered is said",
     },
     "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
+    "--load": {
+        "action": "store_true",
+        "help": "load the student even where `schema-student serve` runs, which would answer at once",
+    },
 }
 
 
@@ -73,7 +77,8 @@ def ask(argv: Sequence[str]) -> None:
     schema-student ask --run mine < requests.jsonl > answers.jsonl   # {"query": ..., "schema_id": ...} a line
 
     Asked is the adapter that the run ends with: DPO's, else SFT's; --adapter names another, --base-model without --run
-    a base alone. It reads prompts as its run did. --teacher-model MODEL asks that teacher instead.
+    a base alone. It reads prompts as its run did. Where `schema-student serve` serves it here, it is asked there
+    instead of being loaded (--load loads it). --teacher-model MODEL asks that teacher instead.
 
     Ends with 0 where the answer is valid; with 1 where it is not, and then what is wrong stands on standard error as
     one JSON object. Of many requests each has a line with its verdict, in their order.
@@ -156,9 +161,9 @@ def _open_deferral(settings: Settings, arguments: argparse.Namespace) -> Deferra
 
 
 def _open_askers(settings: Settings, arguments: argparse.Namespace) -> dict[str, Asker]:
-    """Who is asked, by name: the student, which is loaded and said here, the teacher, or both."""
+    """Who is asked, by name: the student, the teacher, or both."""
     from schema_student.data.questions import ask_teacher
-    from schema_student.student.ask import Asking, ask_student
+    from schema_student.student.ask import Asking
 
     deferral = _open_deferral(settings, arguments)
     explain = arguments.explain or deferral is not None
@@ -166,17 +171,37 @@ def _open_askers(settings: Settings, arguments: argparse.Namespace) -> dict[str,
     teacher = partial(ask_teacher, settings=settings)
     if _asks_only_teacher(settings, arguments):
         return {"teacher": teacher}
+    own = (None if arguments.load else _open_served(settings, asking)) or _open_loaded(settings, asking)
+    if deferral:
+        return {"student": partial(_defer, own, deferral, arguments.explain)}
+    return {"student": own, "teacher": teacher} if arguments.both else {"student": own}
 
+
+def _open_served(settings: Settings, asking: Asking) -> Asker | None:
+    """The student of a server that runs here, where there is one; which that is, is said."""
+    from schema_student.deploy.serving.client import ask_served, find_obstacle
+    from schema_student.deploy.serving.running import find_running
+
+    running = find_running(settings, asking.constrained)
+    if running is None:
+        return None
+    if obstacle := find_obstacle(asking, settings):
+        log.info(f"{running.url} is passed over: {obstacle}")
+        return None
+    log.info(f"student: served at {running.url} as {running.model} (process {running.pid})")
+    return partial(ask_served, running, settings=settings, asking=asking)
+
+
+def _open_loaded(settings: Settings, asking: Asking) -> Asker:
+    """The student, which is loaded here; which that is, is said."""
+    from schema_student.student.ask import ask_student
     from schema_student.student.loading import load_student
 
     student = load_student(settings, adapter=settings.student.adapter or None)
     log.info(
         f"student: {student.choice.name} ({student.choice.reason}), {student.adapter or 'no adapter: the base alone'}"
     )
-    own: Asker = partial(ask_student, student, settings=student.settings, asking=asking)
-    if deferral:
-        return {"student": partial(_defer, own, deferral, arguments.explain)}
-    return {"student": own, "teacher": teacher} if arguments.both else {"student": own}
+    return partial(ask_student, student, settings=student.settings, asking=asking)
 
 
 def _defer(own: Asker, deferral: Deferral, explain: bool, questions: Sequence[Question]) -> list[Answer]:

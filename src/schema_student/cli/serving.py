@@ -36,15 +36,16 @@ SERVE: Own = {
 
 
 def serve(argv: Sequence[str]) -> None:
-    """Serve a student behind OpenAI's chat API, until Ctrl-C (extra serve).
+    """Serve a student behind OpenAI's API and Ollama's, until Ctrl-C (extra serve).
 
     schema-student serve --run mine
     schema-student serve --adapter outputs/student_runs/mine/checkpoint-final --port 8100 --constrained
     SECRET=... schema-student serve --run mine --host 0.0.0.0 --api-key-env SECRET
 
-    /v1/chat/completions with response_format json_schema, tools and streams; /v1/models; /health. Requests that come
-    while others are answered join them (--eval-batch-size at once), and those of one schema share its reading.
-    Without --host only this machine is answered, and no page of a browser. SIGTERM ends it once all are answered.
+    /v1/chat/completions with response_format json_schema, tools and streams; /v1/models; /health; Ollama's /api/chat,
+    /api/generate, /api/tags and /api/show. Requests that come while others are answered join them (--eval-batch-size at
+    once), and those of one schema share its reading. `schema-student ask` of this student asks it here. Without --host
+    only this machine is answered, and no page of a browser. SIGTERM ends it once all are answered.
     """
     settings, arguments = read_asked_student(argv, serve.__doc__, "serve", SERVE)
     key = _find_key(arguments.api_key_env, arguments.host)
@@ -70,7 +71,7 @@ def serve(argv: Sequence[str]) -> None:
         arguments.max_requests,
         arguments.max_seconds,
     )
-    serve_student(student, serving, taken, Path(settings.run.output_dir))
+    serve_student(student, serving, taken, settings)
 
 
 def smoke(argv: Sequence[str]) -> None:

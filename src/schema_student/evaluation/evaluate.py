@@ -113,6 +113,7 @@ def stamp_evaluation(
     else:
         stamp = make_stamp(settings, *DECIDING, *by_teacher, base_digest=base_digest(choice.base))
         stamp |= revision_facts(choice.base)
+        stamp["settings"]["answer_all"] = settings.evaluated.answer_all or settings.evaluated.decoding != "free"
         student = {"student": choice.name, "base": choice.base}
     stamp["settings"] |= {"decoding": settings.evaluated.decoding, **stamp_eval_data(settings)}
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None

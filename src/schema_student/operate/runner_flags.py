@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, ResolveRequest, parse_runner
 from schema_student.core.log import log
 from schema_student.core.processes import run_script
+from schema_student.core.settings import AnySettings
+from schema_student.core.verbs import STAGES
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def main() -> None:
     end = sys.argv.index("--")
     runner, stages, *verbs = sys.argv[1:end]
     with answer_resolve_request():
-        parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split()))
+        refuse_endpoint(parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split())), stages.split())
 
 
 @contextmanager
@@ -44,6 +47,14 @@ def stage_flags(stages: list[str]) -> Own:
         "--from": {"dest": "first", "metavar": "STAGE", "default": stages[0], "help": text.format("first")},
         "--until": {"dest": "last", "metavar": "STAGE", "default": stages[-1], "help": text.format("last")},
     }
+
+
+def refuse_endpoint(settings: AnySettings, stages: Iterable[str]) -> None:
+    """Raise SettingsError for --endpoint where one of these stages evaluates a student of the run's own."""
+    own = [stage for stage in stages if "--eval-student" in STAGES.get(stage, ())]
+    if settings.endpoint.endpoint and own:
+        advice = "leave it out, and evaluate the served student by schema-student evaluate --endpoint"
+        raise SettingsError(f"--endpoint: {own[0]} asks the run's own student; {advice}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from schema_student.student.sureness import LIKELY
 
 if TYPE_CHECKING:
     from schema_student.student.batching import Ids
-    from schema_student.student.generation import Generation
+    from schema_student.student.generated import Generation
 
 # Groups of settings that decide the answers' likelihoods, and the sampled answers.
 READ = ("loading", "batching", "decoding", "prompt")

@@ -15,6 +15,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     kept_prompts    prompts whose keys and values are kept for later ones that begin alike
     sureness        how sure a student was of an answer
     decoding        rows written together, each making room for the next
+    generated       one generated answer
     generation      answers to prompts, greedy or sampled
     ask             requests -> answers, each with its verdict
     loading         base and adapter -> Student

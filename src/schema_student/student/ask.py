@@ -12,20 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.settings import ResolvedSettings
+from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.judging import Verdict, judge
 from schema_student.schema.prompts import render_prompt, render_repair
 from schema_student.schema.violations import Violation
+from schema_student.student.generated import Generation
 from schema_student.student.sureness import Sureness, summarize_chances
 from schema_student.student.tokens import Turns, encode_prompt
 
 if TYPE_CHECKING:
-    from schema_student.student.generation import Generation, TextGenerator
+    from schema_student.student.generation import TextGenerator
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,19 @@ class _Try:
         return None if self.verdict.parsed else f"not JSON: {self.verdict.parse_error}"
 
 
+Prepared = tuple[Question, CompiledSchema, str | Turns]  # with the prompt, or the turns of a repair
+
+
+class AnswerWriter(Protocol):
+    """Who writes answers to prompts: a student that is loaded here, or one that is served."""
+
+    def write(self, prepared: Sequence[Prepared], samples: int) -> Sequence[Sequence[Generation] | str]:
+        """Write the greedy answer to each prompt (samples = 0), or samples; a text says why there is none."""
+
+    def sureness(self, written: Generation) -> Sureness | None:
+        """Say how sure the student was of an answer, where that is asked for."""
+
+
 def ask_student(
     student: TextGenerator, questions: Sequence[Question], settings: ResolvedSettings, asking: Asking | None = None
 ) -> list[Answer]:
@@ -127,10 +141,17 @@ def ask_student(
     alone. Raises SchemaError for a schema that cannot be used.
     """
     asking = asking or Asking()
-    found = [_prepare(student, question, settings, asking) for question in questions]
+    return answer_questions(LoadedWriter(student, settings, asking), questions, settings, asking)
+
+
+def answer_questions(
+    writer: AnswerWriter, questions: Sequence[Question], settings: AnySettings, asking: Asking
+) -> list[Answer]:
+    """Answer questions by what a writer writes to their prompts, in their order; raises SchemaError."""
+    found = [_prepare(question, settings) for question in questions]
     open_questions = [each for each in found if not isinstance(each, Answer)]
-    tries = iter(_answer_all(student, open_questions, settings, asking))
-    return [each if isinstance(each, Answer) else _as_answer(student, next(tries), asking) for each in found]
+    answered = iter(_answer_all(writer, open_questions, settings, asking))
+    return [each if isinstance(each, Answer) else next(answered) for each in found]
 
 
 def find_room(settings: ResolvedSettings) -> int:
@@ -138,30 +159,18 @@ def find_room(settings: ResolvedSettings) -> int:
     return settings.length.max_seq_length - settings.generation.max_new_tokens
 
 
-Prepared = tuple[Question, CompiledSchema, str | Turns]
-
-
-def _prepare(
-    student: TextGenerator, question: Question, settings: ResolvedSettings, asking: Asking
-) -> Prepared | Answer:
-    """The prompt of a question, or the answer that it has no room for one, or a schema that cannot constrain it."""
+def _prepare(question: Question, settings: AnySettings) -> Prepared | Answer:
+    """The prompt of a question, or the answer that the question is no text."""
     schema = question.schema
     compiled = schema if isinstance(schema, CompiledSchema) else compile_schema(schema)
     if not _is_unicode(question.request):
-        return Answer(None, False, (), "", 0, 0.0, "the request is no text: it holds bytes that are not UTF-8")
+        return _no_answer("the request is no text: it holds bytes that are not UTF-8")
     prompt = render_prompt(compiled.schema, question.request, question.day, settings.prompt.schema_rendering)
-    length, room = len(encode_prompt(student.tokenizer, prompt)), find_room(settings)
-    if length > room:
-        problem = f"the prompt has {length} tokens, of {room} that fit; give a smaller schema or request"
-        return Answer(None, False, (), "", 0, 0.0, problem)
-    if asking.constrained:
-        from schema_student.student.generation import constrain
-
-        try:
-            constrain(student, [compiled.schema])
-        except UserError as error:
-            return Answer(None, False, (), "", 0, 0.0, str(error))
     return question, compiled, prompt
+
+
+def _no_answer(problem: str) -> Answer:
+    return Answer(None, False, (), "", 0, 0.0, problem)
 
 
 def _is_unicode(text: str) -> bool:
@@ -173,50 +182,86 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class LoadedWriter:
+    """A student that is loaded here."""
+
+    student: TextGenerator
+    settings: ResolvedSettings
+    asking: Asking
+
+    def write(self, prepared: Sequence[Prepared], samples: int) -> list[list[Generation] | str]:
+        """Write answers to the prompts that leave room for one, to schemas that can constrain them."""
+        problems = [self._find_problem(compiled, prompt) for _, compiled, prompt in prepared]
+        fitting = [each for each, problem in zip(prepared, problems, strict=True) if not problem]
+        written = iter(self._generate(fitting, samples))
+        return [problem or next(written) for problem in problems]
+
+    def sureness(self, written: Generation) -> Sureness | None:
+        """Say how sure the student was of an answer, where that is asked for."""
+        return summarize_chances(self.student.tokenizer, written.ids, written.chances) if self.asking.explain else None
+
+    def _find_problem(self, compiled: CompiledSchema, prompt: str | Turns) -> str:
+        length, room = len(encode_prompt(self.student.tokenizer, prompt)), find_room(self.settings)
+        if length > room:
+            return f"the prompt has {length} tokens, of {room} that fit; give a smaller schema or request"
+        if not self.asking.constrained:
+            return ""
+        from schema_student.student.generation import constrain
+
+        try:
+            constrain(self.student, [compiled.schema])
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def _generate(self, prepared: Sequence[Prepared], samples: int) -> list[list[Generation]]:
+        from schema_student.student.generation import generate
+
+        settings = self.settings
+        return generate(
+            self.student,
+            [prompt for *_, prompt in prepared],
+            settings.generation.max_new_tokens,
+            batch_size=settings.decoding.eval_batch_size,
+            temperature=settings.sampling.sample_temperature if samples else 0.0,
+            samples=samples or 1,
+            seed=settings.run.seed,
+            schemas=[compiled.schema for _, compiled, _ in prepared] if self.asking.constrained else None,
+            others_below=1.0 if self.asking.explain else None,
+        )
+
+
 def _answer_all(
-    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, asking: Asking
-) -> list[_Try]:
-    chosen = [_choose(tries, asking) for tries in _write(student, prepared, settings, asking, asking.samples)]
-    return _repair(student, chosen, settings, asking)
+    writer: AnswerWriter, prepared: Sequence[Prepared], settings: AnySettings, asking: Asking
+) -> list[Answer]:
+    written = _write(writer, prepared, settings, asking.samples)
+    chosen = [_choose(tries, asking) for tries in written if not isinstance(tries, str)]
+    best = iter(_repair(writer, chosen, settings, asking))
+    return [_no_answer(tries) if isinstance(tries, str) else _as_answer(writer, next(best)) for tries in written]
 
 
-def _repair(student: TextGenerator, tries: Sequence[_Try], settings: ResolvedSettings, asking: Asking) -> list[_Try]:
+def _repair(writer: AnswerWriter, tries: Sequence[_Try], settings: AnySettings, asking: Asking) -> list[_Try]:
     """Show invalid answers their violations, each its latest one, and keep the best; what does not fit is left."""
     best, latest = list(tries), list(tries)
     for number in range(1, asking.repairs + 1):
-        again = {i: _show_violations(latest[i]) for i, each in enumerate(best) if not each.valid}
-        fitting = {
-            i: (latest[i].question, latest[i].compiled, prompt)
-            for i, prompt in again.items()
-            if len(encode_prompt(student.tokenizer, prompt)) <= find_room(settings)
-        }
-        for i, (each,) in zip(fitting, _write(student, list(fitting.values()), settings, asking), strict=True):
-            latest[i] = replace(each, repairs=number, votes=tries[i].votes)
-            best[i] = max(best[i], latest[i], key=_quality)
+        again = [i for i, each in enumerate(best) if not each.valid]
+        prepared = [(latest[i].question, latest[i].compiled, _show_violations(latest[i])) for i in again]
+        for i, found in zip(again, _write(writer, prepared, settings), strict=True):
+            if not isinstance(found, str):
+                latest[i] = replace(found[0], repairs=number, votes=tries[i].votes)
+                best[i] = max(best[i], latest[i], key=_quality)
     return best
 
 
 def _write(
-    student: TextGenerator, prepared: Sequence[Prepared], settings: ResolvedSettings, asking: Asking, samples: int = 0
-) -> list[list[_Try]]:
-    """Write and judge the greedy answer to each prompt, or samples."""
-    from schema_student.student.generation import generate
-
-    written = generate(
-        student,
-        [prompt for *_, prompt in prepared],
-        settings.generation.max_new_tokens,
-        batch_size=settings.decoding.eval_batch_size,
-        temperature=settings.sampling.sample_temperature if samples else 0.0,
-        samples=samples or 1,
-        seed=settings.run.seed,
-        schemas=[compiled.schema for _, compiled, _ in prepared] if asking.constrained else None,
-        others_below=1.0 if asking.explain else None,
-    )
+    writer: AnswerWriter, prepared: Sequence[Prepared], settings: AnySettings, samples: int = 0
+) -> list[list[_Try] | str]:
+    """Let answers be written, and judge them."""
     strip = settings.verdict.strip_fences
     return [
-        [_Try(question, compiled, prompt, each, judge(each.text, compiled, strip)) for each in texts]
-        for (question, compiled, prompt), texts in zip(prepared, written, strict=True)
+        some if isinstance(some, str) else [_Try(*asked, each, judge(each.text, asked[1], strip)) for each in some]
+        for asked, some in zip(prepared, writer.write(prepared, samples), strict=True)
     ]
 
 
@@ -251,9 +296,8 @@ def _show_violations(tried: _Try) -> Turns:
     return [*asked, answered, {"role": "user", "content": render_repair(problems or [str(tried.problem)])}]
 
 
-def _as_answer(student: TextGenerator, tried: _Try, asking: Asking) -> Answer:
+def _as_answer(writer: AnswerWriter, tried: _Try) -> Answer:
     written, verdict = tried.written, tried.verdict
-    sureness = summarize_chances(student.tokenizer, written.ids, written.chances) if asking.explain else None
     return Answer(
         verdict.value,
         tried.valid,
@@ -265,5 +309,5 @@ def _as_answer(student: TextGenerator, tried: _Try, asking: Asking) -> Answer:
         tried.repairs,
         tried.votes,
         written.mask_changes,
-        sureness,
+        writer.sureness(written),
     )

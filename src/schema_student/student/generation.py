@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from schema_student.core.log import log
 from schema_student.core.progress import Progress
 from schema_student.student.constraints import Constraint, compile_constraint, open_engine
 from schema_student.student.decoding import Row, Written, decode
-from schema_student.student.sureness import Chance
+from schema_student.student.generated import Generation
 from schema_student.student.tokens import Turns, encode_completion, encode_prompt
 
 
@@ -21,19 +20,6 @@ class TextGenerator(Protocol):
 
     model: Any
     tokenizer: Any
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One answer: its text without the end of turn, whether it ended by itself, and its share of its batch's time."""
-
-    text: str
-    tokens: int
-    finished: bool
-    seconds: float
-    ids: tuple[int, ...] = ()  # the stop id included
-    mask_changes: int = 0  # tokens that a constraint refused, and another one was written
-    chances: tuple[Chance, ...] = ()  # of the ids, where they were measured
 
 
 def generate(
@@ -57,7 +43,7 @@ def generate(
     prompt_ids = [encode_prompt(student.tokenizer, prompt) for prompt in prompts]
     constraints = constrain(student, schemas) if schemas is not None else [None] * len(prompts)
     rows = [
-        Row(ids, _row_seed(seed, ids, sample), constraint)
+        Row(ids, row_seed(seed, ids, sample), constraint)
         for ids, constraint in zip(prompt_ids, constraints, strict=True)
         for sample in range(samples)
     ]
@@ -105,7 +91,8 @@ def find_stop_ids(student: TextGenerator) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _row_seed(seed: int, prompt_ids: list[int], sample: int) -> int:
+def row_seed(seed: int, prompt_ids: list[int], sample: int) -> int:
+    """Find the seed of the draws of a sample, by its number, whatever shares its batch."""
     return int.from_bytes(hashlib.sha256(repr((seed, sample, prompt_ids)).encode()).digest()[:8], "big")
 
 

@@ -1,4 +1,4 @@
-"""Name what is wrong with a request, or with its answering, in the words of OpenAI's API."""
+"""Name what is wrong with a request, or with its answering, in the words of OpenAI's API and of Ollama's."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ class ApiFault(Exception):
     def as_json(self) -> dict[str, Any]:
         """Return the body of the answer."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def fault_body(fault: ApiFault, path: str) -> dict[str, Any]:
+    """Return the body of the answer to a request of a path: of Ollama's a message alone."""
+    return {"error": fault.message} if path.startswith("/api/") else fault.as_json()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from schema_student.deploy.serving.faults import BUSY, KEY, OURS, ApiFault
+from schema_student.deploy.serving.faults import BUSY, KEY, OURS, ApiFault, fault_body
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BODY_BYTES = 4 * 2**20
@@ -73,7 +73,8 @@ class Guard:
             if begun:
                 raise ConnectionAbortedError("too slow, in mid-answer") from None  # the connection is closed
             late = ApiFault(504, f"there was no answer in {self.bounds.seconds:g} s", OURS, code="timeout")
-            await _refusal(error if isinstance(error, ApiFault) else late)(scope, receive, send)
+            refusal = _refusal(error if isinstance(error, ApiFault) else late, scope["path"])
+            await refusal(scope, receive, send)
         finally:
             self._requests, self._bytes = self._requests - 1, self._bytes - length
 
@@ -83,11 +84,8 @@ class Guard:
             raise ApiFault(429, said, BUSY, code="busy")
 
 
-def _refusal(fault: ApiFault) -> JSONResponse:
-    headers = (
-        {"Retry-After": "1"} if fault.status == 429 else {"WWW-Authenticate": "Bearer"} if fault.status == 401 else {}
-    )
-    return JSONResponse(fault.as_json(), fault.status, headers)
+def _refusal(fault: ApiFault, path: str) -> JSONResponse:
+    return JSONResponse(fault_body(fault, path), fault.status, ADVICE.get(fault.status))
 
 
 def check_caller(request: Request, bounds: Bounds) -> None:

@@ -1,6 +1,7 @@
 """Write an answer as OpenAI's objects: a chat completion, or the chunks of a stream.
 
-Beside what OpenAI's API has, an answer to a schema says its verdict: "verdict": {"valid": ..., "violations": [...]}.
+Beside what OpenAI's API has, an answer to a schema says its verdict, "verdict": {"valid": ..., "violations": [...]},
+and how many of its tokens the schema's grammar has changed: "mask_changes".
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Reply:
     reason: str
     verdict: Verdict | None
     usage: Row
+    mask_changes: int = 0
+    seconds: float = 0.0
 
     @property
     def valid(self) -> bool:
@@ -47,7 +50,8 @@ class Reply:
         if self.verdict is None:
             return {}
         violations = [asdict(violation) for violation in self.verdict.violations]
-        return {"verdict": {"valid": self.valid, "parse_error": self.verdict.parse_error, "violations": violations}}
+        verdict = {"valid": self.valid, "parse_error": self.verdict.parse_error, "violations": violations}
+        return {"verdict": verdict, "mask_changes": self.mask_changes}
 
 
 def make_reply(asked: Asked, done: Done, strip_fences: bool) -> Reply:
@@ -57,7 +61,7 @@ def make_reply(asked: Asked, done: Done, strip_fences: bool) -> Reply:
     reason = "length" if not done.finished else "tool_calls" if call else "stop"
     read = len(asked.prompt_ids)
     usage = {"prompt_tokens": read, "completion_tokens": done.tokens, "total_tokens": read + done.tokens}
-    return Reply(done.text, call, reason, verdict, usage)
+    return Reply(done.text, call, reason, verdict, usage, done.mask_changes, done.seconds)
 
 
 def _find_call(tools: tuple[str, ...], value: Any) -> Row | None:

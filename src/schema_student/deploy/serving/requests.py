@@ -14,11 +14,12 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from schema_student.core.errors import UserError
+from schema_student.core.jsonl import Row
 from schema_student.deploy.serving.faults import ApiFault
 from schema_student.schema.compiling import CompiledSchema, compile_schema
 from schema_student.schema.parsing import parse_strict
@@ -26,12 +27,14 @@ from schema_student.schema.prompts import render_prompt
 from schema_student.schema.tool_choice import NO_ARGUMENTS
 from schema_student.schema.user_schemas import open_schema
 from schema_student.student.constraints import Constraint
-from schema_student.student.generation import constrain
+from schema_student.student.generation import constrain, row_seed
 from schema_student.student.loading import Student
 from schema_student.student.tokens import encode_prompt
 
 STOPS, STOP_CHARS = 4, 200  # texts that end an answer, and how long each may be
+B = TypeVar("B", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=STOP_CHARS)]
 
 
 class Part(BaseModel):
@@ -132,9 +135,10 @@ class StreamOptions(BaseModel):
 
 
 class Metadata(BaseModel):
-    """Of what a person may say beside a request: the day that it is asked on."""
+    """Of what a person may say beside a request: the day that it is asked on, and which of several samples it is."""
 
     current_date: date | None = None
+    sample: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class Chat(BaseModel):
@@ -150,7 +154,7 @@ class Chat(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     metadata: Metadata | None = None
     # What is not done here, and would be missed where it is asked for.
@@ -169,21 +173,28 @@ class Chat(BaseModel):
 
 def read_chat(body: bytes) -> Chat:
     """Read a body; raises ApiFault that names the first parameter that is wrong."""
+    return read_as(Chat, parse_body(body))
+
+
+def parse_body(body: bytes) -> Row:
+    """Parse a body as a JSON object; raises ApiFault."""
     try:
         value, problem = parse_strict(body.decode())
     except UnicodeDecodeError as error:
         value, problem = None, f"not UTF-8 at byte {error.start}"
     if problem or not isinstance(value, dict):
         raise ApiFault(400, f"the body is not JSON: {problem}" if problem else "the body must be a JSON object")
+    return value
+
+
+def read_as(kind: type[B], value: Row) -> B:
+    """Read an object as a kind of body; raises ApiFault that names the first parameter that is wrong."""
     try:
-        chat = Chat.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = ".".join(map(str, first["loc"]))
         raise ApiFault(400, f"{param}: {first['msg']}", param=param) from None
-    if any(len(stop) > STOP_CHARS for stop in chat.stops):
-        raise ApiFault(400, f"stop: a text of it has more than {STOP_CHARS} characters", param="stop")
-    return chat
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,34 +235,43 @@ class ChatReader:
     def read(self, chat: Chat) -> Asked:
         """Read a request; raises ApiFault for a schema or a prompt that cannot be used."""
         schema = _find_schema(chat, self.constrained)
-        day = str((chat.metadata and chat.metadata.current_date) or date.today())
+        metadata = chat.metadata or Metadata()
+        day = str(metadata.current_date or date.today())
         turns = [turn.as_turn() for turn in chat.messages]
         place = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
         if place is None:
             raise ApiFault(400, "messages: none of them is of the user", param="messages")
         query = turns[place]["content"]
         if schema:
-            turns[place] = {**turns[place], "content": self._render(schema.compiled, query, day)}
+            query, day = self._find_request(schema.compiled, query, day)
+            rendering = self.settings.prompt.schema_rendering
+            turns[place] = {
+                **turns[place],
+                "content": render_prompt(schema.compiled.schema, query, day, rendering),
+            }
         longest = self.settings.generation.max_new_tokens
         limit = min(chat.max_completion_tokens or chat.max_tokens or longest, longest)
+        prompt_ids = self._encode(turns, self.settings.length.max_seq_length - limit)
+        seed = self.settings.run.seed if chat.seed is None else chat.seed
         return Asked(
-            prompt_ids=self._encode(turns, self.settings.length.max_seq_length - limit),
+            prompt_ids=prompt_ids,
             schema=schema,
-            constraint=self._constrain(schema),
+            constraint=self._constrain(schema) if schema else self._constrain_to_json(chat),
             max_new_tokens=limit,
             temperature=chat.temperature or 0.0,
-            seed=self.settings.run.seed if chat.seed is None else chat.seed,
+            seed=row_seed(seed, prompt_ids, metadata.sample),
             stops=tuple(chat.stops),
             streams=bool(chat.stream),
             query=query,
             day=day,
         )
 
-    def _render(self, compiled: CompiledSchema, query: str, day: str) -> str:
-        """The prompt of a request; one that a program has rendered before, for this schema, stays as it is."""
-        rendering = self.settings.prompt.schema_rendering
-        before, _, _ = render_prompt(compiled.schema, "", "", rendering).rpartition("\nDate: ")
-        return query if query.startswith(f"{before}\nDate: ") else render_prompt(compiled.schema, query, day, rendering)
+    def _find_request(self, compiled: CompiledSchema, text: str, day: str) -> tuple[str, str]:
+        """The request and the day of a prompt that a program has rendered before, for this schema; else as given."""
+        before = render_prompt(compiled.schema, "", "", self.settings.prompt.schema_rendering).rpartition("Date: ")[0]
+        rendered, (said, found, request) = text.removeprefix(before), text.removeprefix(before).partition("\nRequest: ")
+        is_rendered = rendered != text and found and said.startswith("Date: ") and "\n" not in said
+        return (request, said.removeprefix("Date: ")) if is_rendered else (text, day)
 
     def _encode(self, turns: list[dict[str, Any]], room: int) -> list[int]:
         alone = len(turns) == 1 and turns[0]["role"] == "user"
@@ -264,8 +284,13 @@ class ChatReader:
             raise ApiFault(400, said, param="messages", code="context_length_exceeded")
         return ids
 
-    def _constrain(self, schema: Schema | None) -> Constraint | None:
-        if schema is None or not schema.strict:
+    def _constrain_to_json(self, chat: Chat) -> Constraint | None:
+        """The constraint of an answer that is some JSON object, whatever its properties."""
+        wants_json = chat.response_format is not None and chat.response_format.type == "json_object"
+        return constrain(self.student, [{"type": "object"}])[0] if wants_json else None
+
+    def _constrain(self, schema: Schema) -> Constraint | None:
+        if not schema.strict:
             return None
         try:
             return constrain(self.student, [schema.compiled.schema])[0]

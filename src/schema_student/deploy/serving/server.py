@@ -14,17 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import uvicorn
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
+from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
-from schema_student.deploy.serving.app import Api, build_app
+from schema_student.deploy.serving.answering import Answering
+from schema_student.deploy.serving.app import build_app
 from schema_student.deploy.serving.guarding import HEAD_BYTES, HEAD_SECONDS, Bounds, ImpatientProtocol
+from schema_student.deploy.serving.ollama_routes import OllamaRoutes
+from schema_student.deploy.serving.openai_routes import OpenAIRoutes
 from schema_student.deploy.serving.request_log import RequestLog
 from schema_student.deploy.serving.requests import ChatReader
-from schema_student.deploy.serving.running import note_running
+from schema_student.deploy.serving.running import list_files, note_running
 from schema_student.deploy.serving.writer import Writer
 from schema_student.student.loading import WEIGHTS, Student
 
@@ -57,11 +62,13 @@ def bind(host: str, port: int) -> socket.socket:
         raise UserError(f"{host}:{port} cannot be served on: {reason}; give another --port or --host") from None
 
 
-def serve_student(student: Student, serving: Serving, taken: socket.socket, output_dir: Path) -> None:
-    """Serve on a port that was taken until SIGINT or SIGTERM, and note it in the output folder."""
+def serve_student(student: Student, serving: Serving, taken: socket.socket, given: AnySettings) -> None:
+    """Serve on a port that was taken until SIGINT or SIGTERM, and note it in the output folder.
+
+    `given` are the settings that the student was loaded by.
+    """
     address = address_of(taken)
-    facts = {"url": address, "model": serving.name, "adapter": student.adapter, **describe_student(student)}
-    noted = note_running(output_dir, taken.getsockname()[1], facts)
+    noted = note_running(given, taken.getsockname()[1], describe_serving(student, serving, address))
     with open_server(student, serving, taken) as server, _signals_end_it(), noted:
         log.info(f"{serving.name} is served at {address} until Ctrl-C. In another terminal:")
         log.info(f"  schema-student smoke --endpoint {address}")
@@ -74,8 +81,10 @@ def open_server(student: Student, serving: Serving, taken: socket.socket) -> Ite
     """Make the server of a socket, its writer's thread running; the socket is closed at the end."""
     bounds = Bounds(serving.host, taken.getsockname()[1], serving.key, serving.requests, serving.seconds)
     with Writer(student, serving.slots) as writer, taken:
-        reader, requests = ChatReader(student, serving.constrained), RequestLog(serving.log_requests)
-        app = build_app(Api(serving.name, describe_student(student), reader, writer, requests), bounds)
+        requests = RequestLog(serving.log_requests)
+        answering = Answering(ChatReader(student, serving.constrained), writer, requests)
+        openai = OpenAIRoutes(serving.name, describe_student(student), answering)
+        app = build_app(answering, openai, OllamaRoutes(serving.name, describe_weights(student), answering), bounds)
         config = uvicorn.Config(
             app,
             http=ImpatientProtocol,
@@ -97,6 +106,24 @@ def describe_student(student: Student) -> Row:
     adapter = digest(Path(student.adapter) / WEIGHTS) if student.adapter else None
     weights = {"base_digest": student.digest, "adapter_digest": adapter}
     return {"max_model_len": student.settings.length.max_seq_length, "meta": weights}
+
+
+def describe_weights(student: Student) -> Row:
+    """Describe a student as Ollama does: its size in bytes, its digest, how many weights there are of which kind."""
+    weights = list(student.model.parameters())
+    count, family = sum(map(torch.numel, weights)), student.model.config.model_type
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    details = {"parent_model": "", "format": "safetensors", "family": family, "families": [family]}
+    details |= {"parameter_size": f"{count / 1e6:.1f}M", "quantization_level": str(student.model.dtype).split(".")[-1]}
+    return {"size": size, "digest": digest(describe_student(student)), "details": details}
+
+
+def describe_serving(student: Student, serving: Serving, address: str) -> Row:
+    """Describe a server for those who want to ask it here: where it is, its key, whom it serves and how."""
+    base = student.choice.base
+    facts: Row = {"url": address, "key": serving.key, "model": serving.name, "constrained": serving.constrained}
+    facts |= {"adapter": student.adapter, "base": base, "base_files": list_files(base)}
+    return facts | describe_student(student)
 
 
 def address_of(taken: socket.socket) -> str:

@@ -34,12 +34,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Done:
-    """The whole answer; `finished`: it ended by itself, or at a text of `stop`, not at the limit."""
+    """The whole answer; `finished`: it ended by itself, or at a text of `stop`, not at the limit.
+
+    `mask_changes` counts the tokens that a constraint refused, and another one was written.
+    """
 
     text: str
     tokens: int
     finished: bool
     seconds: float
+    mask_changes: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,11 @@ class Writer:
 
     def _end(self, job: Job, text: str, stopped: bool) -> None:
         assert job.written is not None
-        ids = job.written.ids
+        ids, guide = job.written.ids, job.written.guide
         if job.asked.streams:
             _send(job, text)
-        job.emit(Done(text, len(ids), stopped or ids[-1] in self._stop_ids, job.written.seconds))
+        finished = stopped or ids[-1] in self._stop_ids
+        job.emit(Done(text, len(ids), finished, job.written.seconds, guide.changed if guide else 0))
 
 
 def _start(job: Job, decoder: Decoder) -> None:

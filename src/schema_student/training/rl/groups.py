@@ -14,7 +14,8 @@ from typing import Any
 from schema_student.core.settings import ResolvedSettings
 from schema_student.schema.rendering import completion_text
 from schema_student.student.batching import Ids
-from schema_student.student.generation import Generation, generate
+from schema_student.student.generated import Generation
+from schema_student.student.generation import generate
 from schema_student.student.loading import Student
 from schema_student.student.tokens import encode_completion
 from schema_student.training.rl.rewards import Reward, RewardScale, Task, reward_text
