@@ -94,7 +94,7 @@ def collect(settings: AnySettings) -> Row:
             f"run {run} has neither a training nor an evaluation in {settings.run.output_dir}; ./runAll.sh makes them"
         )
     facts: Row = {"run": run, "students": students, "stages": stages, "links": links, "choices": choices}
-    facts |= _describe_students(students)
+    facts |= describe_students(students)
     facts |= _describe_run(where, stages, students)
     facts["trust"] = describe_trust(where, students)
     facts["extra"] = compare_extra(read_students(where, run, links, extra=True))
@@ -107,7 +107,8 @@ def collect(settings: AnySettings) -> Row:
     return facts
 
 
-def _describe_students(students: Sequence[Row]) -> Row:
+def describe_students(students: Sequence[Row]) -> Row:
+    """Describe students side by side: rates, comparisons, where answers fail."""
     splits = list(dict.fromkeys(split for student in students for split in student["summary"]["splits"]))
     return {
         "splits": splits,

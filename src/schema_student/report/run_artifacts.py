@@ -91,7 +91,7 @@ def read_students(where: Paths, run: str, links: Sequence[str] = (), extra: bool
         found[-1]["failed"] = sum(row.rank != RIGHT for row in rows)
         found[-1]["robustness"] = _read_robustness(results.with_name("robustness_summary.json"))
     found.sort(key=lambda student: _place(student["key"], links))
-    return _color(found)
+    return color_students(found)
 
 
 def _read_robustness(path: Path) -> Row:
@@ -132,8 +132,8 @@ def _place(key: str, links: Sequence[str]) -> tuple[int, int, float, str]:
     return order, int(bool(rest) and not step.isdigit()), int(step) if step.isdigit() else math.inf, key
 
 
-def _color(students: list[Row]) -> list[Row]:
-    """A color a student: that of the base is gray, SFT's and DPO's are always the same."""
+def color_students(students: list[Row]) -> list[Row]:
+    """Give each student a color: that of the base is gray, SFT's and DPO's are always the same."""
     known = {"base": "gray", "sft": "blue", "dpo": "vermillion"}
     others = itertools.cycle(STUDENT_COLORS[2:])
     return [{**student, "color": known.get(student["key"]) or next(others)} for student in students]
@@ -307,7 +307,7 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     auto = read_auto(kind) if (CONFIG_DIR / f"auto_{kind}.json").is_file() else {}
     auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
-    shown = {name: _show_setting(name, value) for name, value in settings.items()}
+    shown = {name: show_setting(name, value) for name, value in settings.items()}
     student = config.get("student") or {"name": students[-1]["summary"].get("student", "?") if students else "?"}
     return {
         "student": {
@@ -330,10 +330,10 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     }
 
 
-def _show_setting(name: str, value: Any) -> Any:
-    """A setting as a page shows it: a path without the folders of this machine."""
+def show_setting(name: str, value: Any) -> Any:
+    """Return a setting as a page shows it: a path without the folders of this machine."""
     if isinstance(value, list):
-        return [_show_setting(name, each) for each in value]
+        return [show_setting(name, each) for each in value]
     return shown_place(value) if name in (*PATHS, "adapters") and isinstance(value, str) and value else value
 
 
