@@ -1,4 +1,4 @@
-"""Put the DPO runs of several names side by side -> reports/A-vs-B/compare.html, compare.md, compare.png.
+"""Put runs and evaluations side by side, each two tested -> reports/A-vs-B/compare.html, compare.md, compare.json.
 
 python scripts/compare_runs.py --runs fixed,calibrated,beta_dpo
 """

@@ -241,18 +241,18 @@ def report(argv: Sequence[str]) -> None:
 
 
 def compare(argv: Sequence[str]) -> None:
-    """Put the DPO runs of several names side by side -> reports/A-vs-B/compare.html, compare.md, compare.png.
+    """Put runs and evaluations side by side, each two tested -> reports/A-vs-B/compare.html, compare.md, compare.json.
 
-    schema-student compare --runs fixed,calibrated,beta_dpo
-    schema-student compare --runs short,long --output-dir elsewhere
+    schema-student compare --runs fixed,calibrated,beta_dpo           # of each run the student that it ends with
+    schema-student compare --runs mine-base,mine-sft,mine-endpoint-q8 # names of evaluations do as well
     """
     settings = load_settings(argv, compare.__doc__, "compare")
 
-    from schema_student.report.compare_runs import compare_runs, page_dir
+    from schema_student.report.compare_runs import compare_runs, list_sources, page_dir
 
     page = page_dir(settings) / "compare.html"
-    logs = [paths(settings.changed(run=name)).dpo_dir / "training_metrics.jsonl" for name in settings.compare.runs]
-    if not dry_run(settings, reads=logs, writes=[page]):
+    sources = list_sources(settings)
+    if not dry_run(settings, reads=sources, writes=[page]):
         log.info(f"side by side: {compare_runs(settings)}")
 
 

@@ -789,7 +789,7 @@ class CompareSettings(Group):
 
     section = "report"
 
-    runs: list[RunName] = setting("names of runs to put side by side (compare_runs.py)")
+    runs: list[RunName] = setting("names of runs, or of evaluations, to put side by side (compare_runs.py)")
 
 
 class ExportSettings(Group):

@@ -46,6 +46,15 @@ def z_of(change: float, error: float) -> float:
     return 0.0 if change == 0 else change / error if error else math.copysign(math.inf, change)
 
 
+def normal_test(z: float) -> float:
+    """Compute the chance of a standard normal deviate at least this far from 0, to either side.
+
+    >>> round(normal_test(1.959964), 6)
+    0.05
+    """
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
 def wilson(k: int, n: int) -> Row:
     """Compute a share and its 95% interval (Wilson 1927), which holds for few rows and at 0 and 1; null for no rows.
 

@@ -22,7 +22,7 @@ from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, final_adapter, paths
 from schema_student.core.records import EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings
-from schema_student.core.statistics import holm, paired_change, sign_test, wilson, z_of
+from schema_student.core.statistics import holm, normal_test, paired_change, sign_test, wilson, z_of
 
 RESULTS = "evaluation_results.jsonl"
 SIGNIFICANT = 0.05
@@ -86,7 +86,7 @@ def check_against(
     )
     tests = [(p, broken > fixed)]
     if counted == "as_asked" and (reading := _compare_p_truth(pairs)):
-        tests.append((reading.p, reading.z < 0))
+        tests.append((normal_test(reading.z), reading.z < 0))
         said += f"; P(truth) {reading.now:.1%} against {reading.then:.1%} (z {reading.z:+.1f})"
     corrected = holm([chance for chance, _ in tests])
     worse = any(each and chance < SIGNIFICANT for chance, (_, each) in zip(corrected, tests, strict=True))
@@ -105,11 +105,6 @@ class PTruth:
     then: float
     now: float
     z: float
-
-    @property
-    def p(self) -> float:
-        """Return the chance of a z at least this far from 0."""
-        return math.erfc(abs(self.z) / math.sqrt(2))
 
 
 def _compare_p_truth(pairs: Sequence[tuple[EvaluationRow, EvaluationRow]]) -> PTruth | None:

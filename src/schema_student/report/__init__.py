@@ -20,5 +20,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     machine         report.json
     pages           report.html, report.md, report.json
     pairwise_page   two students, prompt by prompt: who wins, where, and can the judge be trusted?
-    compare_runs    several runs of DPO side by side
+    compare_runs    several runs and evaluations side by side
 """

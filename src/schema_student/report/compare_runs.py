@@ -24,7 +24,7 @@ from schema_student.core.paths import Paths, paths
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
-from schema_student.core.statistics import holm
+from schema_student.core.statistics import holm, normal_test
 from schema_student.evaluation.rates import summarize
 from schema_student.report import figures
 from schema_student.report.answers import gather_answers
@@ -40,7 +40,7 @@ from schema_student.schema.ranks import RIGHT
 LAST = 10  # steps that the means of a log are of
 NAMED = 4  # runs in the name of the page's folder
 NOWHERE = ("run", "output_dir", "data_dir", "adapter", "overwrite", "report_to")  # settings that say where, not what
-FACTS = {"student": "student", "base": "base", "judged_by": "judged by", "eval_data": "requests"}  # of summaries
+FACTS = {"student": "student", "base": "base", "judged_by": "judged by", "eval_data": "eval_data"}  # of summaries
 ABSENT: Row = {  # what a report has of one run
     **dict.fromkeys(("alignment", "setup", "changes", "exports", "data", "pairs", "trust"), None),
     **dict.fromkeys(("advice", "missing", "extra", "links", "imports", "examples", "weakest", "comparisons"), ()),
@@ -72,30 +72,39 @@ def page_dir(settings: AnySettings) -> Path:
     return Path(settings.run.output_dir) / "reports" / f"{'-vs-'.join(runs[:NAMED])}{more}"
 
 
+def list_sources(settings: AnySettings) -> list[Path]:
+    """List what a page would be made of: of each name its evaluations, else the log of DPO that there should be."""
+    found = []
+    for name in settings.compare.runs:
+        evals = paths(settings).evals
+        evaluations = [evals / name] if (evals / name).is_dir() else sorted(evals.glob(f"{name}-*"))
+        log = evals.parent / f"{name}-dpo" / "training_metrics.jsonl"
+        found += evaluations or [log]
+    return found
+
+
 def collect(settings: AnySettings) -> Row:
     """Collect every fact of the page."""
     names = settings.compare.runs
     found = {name: find_student(settings, name) for name in names}
     logs = [log for name in names if (log := read_dpo_run(settings, name)) is not None]
-    known = [student for student in found.values() if student]
     for name in names:
-        if not found[name] and name not in (log["name"] for log in logs):
-            where = paths(settings).evals
+        if not found[name] and name not in [log["name"] for log in logs]:
             raise UserError(
-                f"{name} is neither a finished evaluation ({where / name}) nor a run that has one, or a log of DPO: "
-                f"schema-student evaluate --run {name} --eval-student sft makes one"
+                f"{name} is neither a finished evaluation (in {paths(settings).evals}) nor a run with one, or with a "
+                f"log of DPO: schema-student evaluate --run {name} --eval-student sft makes one"
             )
-    students = color_all(align_splits(known))
+    students = color_all(align_splits([student for student in found.values() if student]))
     pairs = compare_all(students)
     facts = ABSENT | describe_students(students) | {"students": students, "comparisons": (), "weakest": ()}
-    facts |= {"run": " against ".join(names), "title": " against ".join(names), "headline": write_headline(students, pairs)}
+    facts |= {"run": " against ".join(names), "headline": write_headline(students, pairs)}
     facts["compared"] = {
         "pairs": pairs,
         "settings": list_differences(students),
         "logs": logs,
         "last": LAST,
-        "missing": [name for name in names if not found[name]],
     }
+    facts["missing"] = [f"an evaluation of {name}" for name in names if not found[name]]
     facts["answers"] = gather_answers(students, _read_datasets(settings, names), None)
     shown = [figures.show_rates(students, facts["splits"]), figures.show_outcomes(students)]
     shown += [figures.show_compared_runs(logs)] if logs else []
@@ -105,8 +114,13 @@ def collect(settings: AnySettings) -> Row:
 
 def _write_facts(facts: Row) -> Row:
     """The figures of the page for machines."""
-    students = [{name: student[name] for name in ("key", "label", "failed", "summary")} for student in facts["students"]]
-    logs = [{name: log[name] for name in log if name not in ("metrics", "margins", "trace")} for log in facts["compared"]["logs"]]
+    students = [
+        {name: student[name] for name in ("key", "label", "failed", "summary")} for student in facts["students"]
+    ]
+    logs = [
+        {name: log[name] for name in log if name not in ("metrics", "margins", "trace")}
+        for log in facts["compared"]["logs"]
+    ]
     return {
         "headline": facts["headline"],
         "students": students,
@@ -130,7 +144,7 @@ def _paths_of(settings: AnySettings, run: str) -> Paths:
 
 
 def find_student(settings: AnySettings, name: str) -> Row:
-    """Find the evaluation that a name means: that of this name, else of the student that the run ends with; {} for none."""
+    """Find the evaluation that a name means: of this name, else of the student that the run ends with; {} for none."""
     results = paths(settings).evals / name / "evaluation_results.jsonl"
     if results.is_file() and read_meta(results) is not None:
         return _read_student(name, name, results)
@@ -150,14 +164,15 @@ def _read_student(name: str, label: str, results: Path) -> Row:
     rows, meta = read_rows(results, EvaluationRow), read_meta(results) or {}
     told = read_object(results.with_name("evaluation_summary.json"))
     student: Row = {"key": name, "keys": [name], "label": label, "who": label, "stage": None, "rows": rows}
-    student |= {"summary": told, "settings": _read_settings(told, meta), "robustness": {}}
+    student |= {"summary": told, "settings": _read_settings(results, told, meta), "robustness": {}}
     return student | {"failed": sum(row.rank != RIGHT for row in rows)}
 
 
-def _read_settings(summary: Row, meta: Row) -> Row:
+def _read_settings(results: Path, summary: Row, meta: Row) -> Row:
     """The settings that a student was trained with, where its adapter's run says so, and those of its evaluation."""
-    config = Path(summary.get("adapter") or "") / ".." / "run_config.json"
-    trained = read_object(config).get("settings", {}) if summary.get("adapter") and config.is_file() else {}
+    run = Path(summary.get("adapter") or "none/none").parent
+    configs = [results.parents[2] / run.name / "run_config.json", run / "run_config.json"]
+    trained = next((read_object(config).get("settings", {}) for config in configs if config.is_file()), {})
     return {**trained, **meta.get("settings", {}), "seed": meta.get("seed")}
 
 
@@ -178,7 +193,9 @@ def align_splits(students: Sequence[Row]) -> list[Row]:
 
 def color_all(students: Sequence[Row]) -> list[Row]:
     """Give the students the colors in turn."""
-    return [{**student, "color": color} for student, color in zip(students, itertools.cycle(STUDENT_COLORS), strict=False)]
+    return [
+        {**student, "color": color} for student, color in zip(students, itertools.cycle(STUDENT_COLORS), strict=False)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -189,7 +206,7 @@ def compare_all(students: Sequence[Row]) -> list[Row]:
     """Compare each student with each later one over the requests that both were asked; p values by Holm's correction.
 
     A pair has the figures of a line of count_transitions, `shared`, the number of these requests, and `reading`, the
-    paired change of P(truth), null where one of the two was not read.
+    paired change of P(truth) with the corrected p of its z, null where one of the two was not read.
     """
     found = []
     for before, after in itertools.combinations(students, 2):
@@ -199,6 +216,9 @@ def compare_all(students: Sequence[Row]) -> list[Row]:
         found.append({**names, "shared": len(ours), **line, "reading": compare_readings(ours, theirs)})
     for pair, p in zip(found, holm([each["p"] for each in found]), strict=True):
         pair["corrected"] = p
+    read = [pair["reading"] for pair in found if pair["reading"]]
+    for reading, p in zip(read, holm([normal_test(reading["z"]) for reading in read]), strict=True):
+        reading["corrected"] = p
     return found
 
 
@@ -217,12 +237,19 @@ def _name_request(row: EvaluationRow) -> tuple[str, str, str]:
 
 
 def list_differences(students: Sequence[Row]) -> list[Row]:
-    """List what the students' settings differ in, and who they are: {name, values}, None where one has no such setting."""
-    facts = [{said: student["summary"].get(name) for name, said in FACTS.items()} for student in students]
-    told = [fact | student["settings"] for fact, student in zip(facts, students, strict=True)]
-    names = [name for name in dict.fromkeys(name for each in told for name in each) if name not in NOWHERE]
-    found = [{"name": name, "values": [show_setting(name, each.get(name)) for each in told]} for name in names]
-    return [each for each in found if any(value != each["values"][0] for value in each["values"])]
+    """List what the students differ in: {name, values}, None where one has no such setting, as a base without training.
+
+    A setting is listed where two that have it differ in it.
+    """
+    told = [{said: student["summary"].get(name) for name, said in FACTS.items()} for student in students]
+    told = [student["settings"] | facts for facts, student in zip(told, students, strict=True)]
+    names = [*FACTS.values(), *(name for each in told for name in each)]
+    found = []
+    for name in dict.fromkeys(name for name in names if name not in NOWHERE):
+        known = [each[name] for each in told if name in each]
+        if any(value != known[0] for value in known):
+            found.append({"name": name, "values": [show_setting(name, each.get(name)) for each in told]})
+    return found
 
 
 def write_headline(students: Sequence[Row], pairs: Sequence[Row]) -> str:
@@ -235,13 +262,23 @@ def write_headline(students: Sequence[Row], pairs: Sequence[Row]) -> str:
     shared = [pair for pair in pairs if pair["n"]]
     if not shared:
         return f"{said} No two of them were asked the same requests."
-    sure = [_say_pair(pair) for pair in shared if pair["corrected"] < SIGNIFICANT]
-    return f"{said} {'; '.join(sure)}." if sure else f"{said} No difference of two on the same requests is beyond chance."
+    sure = [sentence for pair in shared if (sentence := _say_pair(pair))]
+    return (
+        f"{said} {'; '.join(sure)}." if sure else f"{said} No difference of two on the same requests is beyond chance."
+    )
 
 
 def _say_pair(pair: Row) -> str:
-    better, worse = (pair["after"], pair["before"]) if pair["fixed"] > pair["broken"] else (pair["before"], pair["after"])
-    return f"{better} is better than {worse} beyond chance (p {chance(pair['corrected'])}, {pair['n']} requests)"
+    """Say which of two is better beyond chance: by verdicts, else by P(truth), which tells smaller differences."""
+    names, reading = (pair["before"], pair["after"]), pair["reading"]
+    if pair["corrected"] < SIGNIFICANT:
+        worse, better = names if pair["fixed"] > pair["broken"] else names[::-1]
+        return f"{better} is better than {worse} beyond chance (p {chance(pair['corrected'])}, {pair['n']} requests)"
+    if reading and reading["corrected"] < SIGNIFICANT:
+        worse, better = names if reading["change"] > 0 else names[::-1]
+        points = f"{100 * abs(reading['change']):.1f} points, z {abs(reading['z']):.1f}"
+        return f"right answers are likelier to {better} than to {worse} (P(truth), {points})"
+    return ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -93,7 +93,14 @@ def collect(settings: AnySettings) -> Row:
         raise UserError(
             f"run {run} has neither a training nor an evaluation in {settings.run.output_dir}; ./runAll.sh makes them"
         )
-    facts: Row = {"run": run, "students": students, "stages": stages, "links": links, "choices": choices}
+    facts: Row = {
+        "run": run,
+        "compared": None,
+        "students": students,
+        "stages": stages,
+        "links": links,
+        "choices": choices,
+    }
     facts |= describe_students(students)
     facts |= _describe_run(where, stages, students)
     facts["trust"] = describe_trust(where, students)
