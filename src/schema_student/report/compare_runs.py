@@ -172,7 +172,7 @@ def _read_settings(results: Path, summary: Row, meta: Row) -> Row:
     """The settings that a student was trained with, where its adapter's run says so, and those of its evaluation."""
     run = Path(summary.get("adapter") or "none/none").parent
     configs = [results.parents[2] / run.name / "run_config.json", run / "run_config.json"]
-    trained = next((read_object(config).get("settings", {}) for config in configs if config.is_file()), {})
+    trained: Row = next((read_object(config).get("settings", {}) for config in configs if config.is_file()), {})
     return {**trained, **meta.get("settings", {}), "seed": meta.get("seed")}
 
 
