@@ -2,12 +2,13 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
+    preview        --preview of corpus, train and train-sft
     data           domains, schemas, generate, corpus; export-answers, import-answers
     training       train, train-sft; average, pretrain
     alignment      align, pairs, dpo, correct, rollouts, train-dpo, train-beta-dpo, replay-beta
     reward         train-reward, train-ppo
     asked_student  which adapter a verb asks, and how
-    evaluation     evaluate, pairwise, judge, report, compare, pretty
+    evaluation     evaluate, perplexity, pairwise, judge, report, compare, pretty
     deploy         export, parity
     serving        serve, smoke
     ask            ask: one request, or many

@@ -12,6 +12,7 @@ from schema_student.core.flags import Own, parse_command
 from schema_student.core.paths import final_adapter, paths
 from schema_student.core.settings import Settings
 
+BASE = "base"  # in --adapters: the base without an adapter
 NeedsNone = Callable[[Settings, argparse.Namespace], bool]  # whether what is asked needs no student
 
 
@@ -50,3 +51,20 @@ def settings_as_trained(settings: Settings, adapter: str) -> dict[str, Any]:
 
     named_base = settings.student.base_model != "auto"
     return settings_of_run(Path(adapter).parent) if named_base else settings_of_adapter(Path(adapter))
+
+
+def read_named_model(argv: Sequence[str], description: str | None, verb: str, own: Own, name: str) -> Settings:
+    """Read the settings of one of several models: "base", an adapter's folder, or the name of a run.
+
+    "base" is that of --base-model, else of the adapter that the run ends with, whose prompts it reads. Raises UserError
+    where there is no such adapter.
+    """
+    settings, _ = parse_command(argv, description, verb, own)
+    final = paths(settings).run_dir.with_name(name) / "checkpoint-final"
+    known = [folder for folder in (Path(name), final) if (folder / "adapter_config.json").is_file()]
+    if name != BASE and not known:
+        raise UserError(f"--adapters: there is no adapter in {name}, nor a run of that name ({final})")
+    adapter = str(known[0]) if name != BASE else final_adapter(settings)
+    decided = settings_as_trained(settings, adapter)
+    settings, _ = parse_command(argv, description, verb, own, **decided)
+    return settings.changed(adapter="" if name == BASE else adapter)

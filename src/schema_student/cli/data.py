@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from schema_student.cli.preview import PREVIEW, show_rows
 from schema_student.core.artifacts import dry_run, make
 from schema_student.core.flags import Own, load_settings, parse_command
 from schema_student.core.log import log
@@ -81,10 +82,16 @@ def corpus(argv: Sequence[str]) -> None:
 
     schema-student corpus
     schema-student corpus --schema-rendering compact --run short
+    schema-student corpus --preview 3     # rows as the model sees them, and the lengths of all; nothing is written
     """
-    settings = load_settings(argv, corpus.__doc__, "corpus")
+    settings, arguments = parse_command(argv, corpus.__doc__, "corpus", PREVIEW)
     where = paths(settings)
-    if make(lambda: _write_corpus(settings), settings, reads=[where.dataset], writes=[where.corpus]):
+    if arguments.preview:
+        from schema_student.core.records import name_rows
+        from schema_student.data.corpus import draft_rows
+
+        show_rows(name_rows(draft_rows(where.dataset, settings)[0], where.corpus), settings, arguments)
+    elif make(lambda: _write_corpus(settings), settings, reads=[where.dataset], writes=[where.corpus]):
         log.info(f"corpus: {where.corpus}")
 
 

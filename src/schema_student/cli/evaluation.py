@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from schema_student.cli.asked_student import settings_as_trained
+from schema_student.cli.asked_student import BASE, read_named_model, settings_as_trained
+from schema_student.cli.preview import read_count
 from schema_student.core.artifacts import dry_run, make
 from schema_student.core.errors import SettingsError
-from schema_student.core.flags import Own, load_settings, parse_command
-from schema_student.core.jsonl import read_object
+from schema_student.core.flags import Own, load_settings, parse_command, path_of
+from schema_student.core.jsonl import Row, read_object, write_json
 from schema_student.core.log import log
-from schema_student.core.paths import evaluated, evaluated_requests, paths
+from schema_student.core.paths import evaluated, evaluated_requests, final_adapter, paths
 from schema_student.core.settings import Settings
 from schema_student.student.choice import resolve_student
 
@@ -34,6 +35,17 @@ JUDGE: Own = {
 SHOW_PROMPT: Own = {
     "schema": {"metavar": "SCHEMA", "help": "file with a JSON Schema, or with what holds one (docs/own_schemas.md)"},
     "request": {"metavar": "REQUEST", "nargs": "?", "default": "", "help": "a request to show with it"},
+}
+
+
+PERPLEXITY: Own = {
+    "--answers": {
+        "metavar": "N",
+        "type": read_count,
+        "default": 0,
+        "help": "let each model answer N of the rows, to see how varied its answers are (default: none)",
+    },
+    "--out": {"metavar": "FILE", "type": path_of, "default": None, "help": "write what was measured as JSON as well"},
 }
 
 
@@ -225,6 +237,51 @@ def pairwise(argv: Sequence[str]) -> None:
         log.info(f"as a page: {write_pairwise_page(summary.parent)}")
 
 
+def perplexity(argv: Sequence[str]) -> None:
+    """Measure how likely models find reference answers: perplexity, diversity, lengths, and their size.
+
+    schema-student perplexity                                       # the run's base, and the adapter that it ends with
+    schema-student perplexity --adapters base,student,student-dpo   # folders, names of runs, or base
+    schema-student perplexity --data-set answers.jsonl --base-model gemma --adapters base
+
+    Rows are the requests of --eval-splits with their right answers, or those of --data-set in any layout of train-sft.
+    Each model reads prompts as its run does. --answers N lets each answer N of them, to see how varied that is.
+    """
+    settings, arguments = parse_command(argv, perplexity.__doc__, "perplexity", PERPLEXITY)
+    where = paths(settings)
+    reads = [Path(settings.data.data_set)] if settings.data.data_set else [where.dataset]
+    if dry_run(settings, reads=reads, writes=[arguments.out] if arguments.out else []):
+        return
+
+    from schema_student.evaluation.perplexity import list_lines
+
+    final = final_adapter(settings)
+    names = settings.pairwise.adapters or [BASE, *([final] if final else [])]
+    measured = {name: _measure(argv, name, where.dataset, arguments) for name in names}
+    for line in list_lines(measured):
+        log.info(line)
+    if arguments.out:
+        write_json(arguments.out, measured)
+        log.info(f"perplexity: {arguments.out}")
+
+
+def _measure(argv: Sequence[str], name: str, dataset: Path, arguments: argparse.Namespace) -> Row:
+    """Measure one model, which reads prompts as its own run does, on rows that are the same for all."""
+    settings = read_named_model(argv, perplexity.__doc__, "perplexity", PERPLEXITY, name)
+
+    from schema_student.evaluation import perplexity as measuring
+    from schema_student.student.loading import load_student
+
+    student = load_student(settings, adapter=settings.student.adapter or None)
+    rows = measuring.read_reference_rows(student.settings, dataset)
+    found = measuring.measure_perplexity(student, rows, student.settings)
+    found["parameters"] = measuring.count_parameters(student.model)
+    found["references"] = measuring.describe_texts([row.completion for row in rows], student.tokenizer)
+    if arguments.answers:
+        found["answers"] = measuring.describe_answers(student, rows, arguments.answers, student.settings)
+    return found
+
+
 def report(argv: Sequence[str]) -> None:
     """Put all artifacts of a run on one page -> reports/RUN/report.md, report.html and plots; only reads.
 
@@ -234,9 +291,11 @@ def report(argv: Sequence[str]) -> None:
     settings = load_settings(argv, report.__doc__, "report")
     where = paths(settings)
     if not dry_run(settings, reads=[where.evals], writes=[where.report_dir]):
+        from schema_student.report.manifest import write_manifest
         from schema_student.report.pages import write_report
 
         write_report(settings)
+        write_manifest(settings)
         log.info(f"report: {where.report_dir / 'report.html'}")
 
 

@@ -21,6 +21,7 @@ from schema_student.cli import alignment, data, deploy, evaluation, pipeline, re
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli.another_run import another_run
+from schema_student.cli.preview import PREVIEW
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import Own, build_parser, parse_command
@@ -88,6 +89,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "correct": alignment.correct,
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
+    "perplexity": evaluation.perplexity,
     "average": training.average,
     "compare": evaluation.compare,
     "export": deploy.export,
@@ -111,11 +113,15 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
+    "corpus": PREVIEW,
+    "train": PREVIEW,
+    "train-sft": PREVIEW,
     "evaluate": evaluation.EVALUATE,
     "ask": asking.ASK,
     "chat": chatting.CHAT,
     "judge": evaluation.JUDGE,
     "show-prompt": evaluation.SHOW_PROMPT,
+    "perplexity": evaluation.PERPLEXITY,
     "serve": serving.SERVE,
     "fetch-base": training.FETCH,
     "serve-teacher": data.SERVE,

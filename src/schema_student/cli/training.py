@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from schema_student.cli.preview import PREVIEW, show_rows
 from schema_student.core.artifacts import dry_run, make
 from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, load_settings, parse_command, path_of
@@ -34,6 +35,7 @@ SFT = f"""Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkp
 
   train-sft --data-set answers.jsonl --base-model models/mine
   train-sft --data-set Anthropic/hh-rlhf --data-limit 20000 --run hh --sft-epochs 1
+  train-sft --data-set answers.jsonl --preview 3     rows as the model sees them; nothing is trained
 
 {ROWS}SFT also takes {{"prompt": ..., "completion": ...}}, {{"messages": [...]}}, Alpaca's {{"instruction", "input",
 "output"}} and ShareGPT's {{"conversations"}}; of preferences it learns chosen, of KTO's rows those with label true.
@@ -66,9 +68,15 @@ def train(argv: Sequence[str]) -> None:
 
     schema-student train --sft-epochs 2
     schema-student train --base-model embedded --processes 2 --run small
+    schema-student train --preview 3     # rows as the model sees them, and the lengths of all; nothing is trained
     """
-    settings = load_settings(argv, train.__doc__, "train")
+    settings, arguments = parse_command(argv, train.__doc__, "train", PREVIEW)
     where = paths(settings)
+    if arguments.preview:
+        from schema_student.core.records import CorpusRow, name_rows, read_rows
+
+        show_rows(name_rows(read_rows(where.corpus, CorpusRow), where.corpus), settings, arguments)
+        return
     stage = partial(train_in_workers, _train_sft, settings, where.run_dir, *SFT_STEP)
     if make(stage, settings, reads=[where.corpus], writes=[where.run_dir]):
         log.info(f"SFT student: {where.run_dir / 'checkpoint-final'}")
@@ -76,9 +84,15 @@ def train(argv: Sequence[str]) -> None:
 
 def train_on_any_data(argv: Sequence[str]) -> None:
     """Fine-tune a LoRA on any prompts and answers -> student_runs/RUN/checkpoint-final."""
-    settings = load_settings(argv, SFT, "train-sft")
+    settings, arguments = parse_command(argv, SFT, "train-sft", PREVIEW)
     require_data_set(settings)
     where = paths(settings)
+    if arguments.preview:
+        from schema_student.core.records import name_rows
+        from schema_student.preference.imports import read_corpus
+
+        show_rows(name_rows(read_corpus(settings), where.corpus), settings, arguments)
+        return
     stage = partial(train_in_workers, _import_and_train, settings, where.run_dir, *SFT_STEP)
     if not make(stage, settings, reads=[], writes=[where.corpus, where.run_dir]):
         from schema_student.preference.imports import check_corpus

@@ -20,6 +20,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     records         rows that cross stages, a type each
     paths           where each artifact of a run lies
     stamps          what made an artifact: digests, settings, versions
+    times           fields that say when and how long, and artifacts without them
+    machine         what a run ran on
     integrity       digests of files; what is missing or changed, and copies of it
     replacing       the old artifact stands until the new one is whole
     locks           one writer an artifact

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -61,6 +62,7 @@ class Artifact:
         self.rows: list[Row] = []
         self._companions: list[str] = []
         self._file: IO[Any] | None = None
+        self._begun = time.monotonic()
 
     def append(self, row: Row) -> None:
         """Write one row; it survives a kill from here on."""
@@ -86,6 +88,7 @@ class Artifact:
         assert self.work.exists(), f"{self.work} was finished but not written"
         facts: dict[str, Any] = {"versions": versions(), "git_commit": git_commit()}
         facts["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        facts["seconds"] = round(time.monotonic() - self._begun, 1)  # of the process that finished it
         if self.work.is_file():
             flush(self.work)
             facts["digest"] = digest(self.work)

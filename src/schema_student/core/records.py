@@ -118,6 +118,11 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
     return found
 
 
+def name_rows(rows: Sequence[R], path: Path) -> dict[str, R]:
+    """Name each row by its origin where it was imported, else by file and line."""
+    return {getattr(row, "origin", None) or f"{path.name}:{number}": row for number, row in enumerate(rows, start=1)}
+
+
 def write_rows(path: Path, rows: Iterable[Record]) -> None:
     """Write the rows of a JSONL file; atomic."""
     write_jsonl(path, (row.as_json() for row in rows))

@@ -311,8 +311,18 @@ class SFTSettings(Group):
     gradient_accumulation: int = setting("batches in an optimizer step of SFT", auto=True, ge=1)
     eval_every: int = setting("steps between validation losses", auto=True, ge=1)
     save_every: int = setting("steps between checkpoints", auto=True, ge=1)
-    sft_checkpoint: Literal["least-loss", "last"] = setting(
-        "which checkpoint is the final one: that of the least validation loss, or the last", auto=True
+    sft_checkpoint: Literal["least-loss", "answers", "last"] = setting(
+        "which checkpoint is the final one: that of the least validation loss, that of most validation requests "
+        "answered as asked, or the last",
+        auto=True,
+    )
+    sft_eval_answers: int = setting(
+        "validation requests that are answered at each validation, greedily; 0 = none", auto=True, ge=0
+    )
+    sft_patience: int = setting(
+        "validations in a row without a better one, by loss or as --sft-checkpoint says by answers, after which "
+        "training stops; 0 = never",
+        ge=0,
     )
     sft_average: int = setting(
         "the mean of this many last checkpoints, saved every --save-every steps, is the final one instead; 0 = none",

@@ -4,6 +4,9 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     domains             d_01 and d_02: domain specifications and their schemas
     lengths             which schemas give prompts longer than the student reads
+    examples            a row of d_03 as a prompt and its completion
+    row_lengths         rows by length, and which are too long to be trained on
+    preview             rows as the model sees them
     sources             the schemas that rows are made for: d_02, or the user's own
     splits              which split a schema and a request belong to
     dedup               is a request new: no repetition, no overlap with tests

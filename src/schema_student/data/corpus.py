@@ -16,18 +16,17 @@ from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.records import CorpusRow, DatasetRow, read_rows
+from schema_student.core.records import CorpusRow, DatasetRow, name_rows, read_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
-from schema_student.data.lengths import check_lengths
-from schema_student.schema.prompts import render_row_prompt, warn_by_heart
-from schema_student.schema.rendering import completion_text
+from schema_student.data.examples import make_example
+from schema_student.data.row_lengths import check_rows
+from schema_student.schema.prompts import warn_by_heart
 from schema_student.schema.structure import shape
 
 DECIDING = ("prompt",)  # groups of settings
-KEPT = ("query", "current_date", "kind", "language", "accepted", "source", "teacher_model")
 
 
 def write_corpus(settings: AnySettings) -> Path:
@@ -37,23 +36,25 @@ def write_corpus(settings: AnySettings) -> Path:
         where.corpus, make_stamp(settings, *DECIDING), [where.dataset], settings.run.overwrite
     ) as artifact:
         if not artifact.done:
-            dataset = read_rows(where.dataset, DatasetRow)
-            check_leaks(dataset, where.dataset)
-            check_lengths(
-                {row.schema_id: row.schema for row in {row.schema_id: row for row in dataset}.values()}, settings
-            )
-            warn_by_heart((row.schema_json for row in dataset), settings.prompt.schema_rendering)
-            rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
-            if not any(row.split == "train" for row in rows):
-                raise UserError(
-                    f"{where.dataset} has no valid training row; make it again with generate_dataset.py --overwrite"
-                )
+            rows, dropped = draft_rows(where.dataset, settings)
             for row in rows[len(artifact.rows) :]:
                 artifact.append(row.as_json())
             counts = Counter(row.split for row in rows)
             log.info("corpus: " + ", ".join(f"{counts[split]} {split}" for split in TRAINED) + f" ({_said(dropped)})")
+            check_rows(name_rows(rows, where.corpus), settings, table=True)
             artifact.finish({"counts": dict(counts), "dropped": dict(dropped)})
     return where.corpus
+
+
+def draft_rows(path: Path, settings: AnySettings) -> tuple[list[CorpusRow], Counter[str]]:
+    """Read the dataset and build the corpus rows of it, as write_corpus writes them; raises UserError as it does."""
+    dataset = read_rows(path, DatasetRow)
+    check_leaks(dataset, path)
+    warn_by_heart((row.schema_json for row in dataset), settings.prompt.schema_rendering)
+    rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
+    if not any(row.split == "train" for row in rows):
+        raise UserError(f"{path} has no valid training row; make it again with generate_dataset.py --overwrite")
+    return rows, dropped
 
 
 def build_rows(dataset: Sequence[DatasetRow], rendering: str) -> tuple[list[CorpusRow], Counter[str]]:
@@ -63,27 +64,15 @@ def build_rows(dataset: Sequence[DatasetRow], rendering: str) -> tuple[list[Corp
     for row in dataset:
         if row.split not in TRAINED:
             continue
-        prompt = render_row_prompt(row, rendering)
-        completion = completion_text(row.target)
+        example = make_example(row, rendering)
+        prompt = str(example.prompt)
         if not row.is_valid:
             dropped["invalid"] += 1
         elif known := kept.get(prompt):
-            dropped["repeated" if known.completion == completion else "contradictory"] += 1
+            dropped["repeated" if known.completion == example.completion else "contradictory"] += 1
         else:
-            kept[prompt] = _corpus_row(row, prompt, completion)
+            kept[prompt] = example
     return list(kept.values()), dropped
-
-
-def _corpus_row(row: DatasetRow, prompt: str, completion: str) -> CorpusRow:
-    return CorpusRow(
-        schema_id=row.schema_id,
-        domain=row.domain,
-        prompt=prompt,
-        completion=completion,
-        is_valid=row.is_valid,
-        split=row.split,
-        extra={name: getattr(row, name) for name in KEPT},
-    )
 
 
 def check_leaks(dataset: Sequence[DatasetRow], path: Path) -> None:

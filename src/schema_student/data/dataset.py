@@ -26,12 +26,13 @@ from schema_student.core.jsonl import write_jsonl
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.progress import Progress
-from schema_student.core.records import DatasetRow, write_rows
+from schema_student.core.records import DatasetRow, name_rows, write_rows
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import SPLITS, TRAINED
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.collector import Candidate, Collector, agree
 from schema_student.data.dedup import RequestIndex
+from schema_student.data.examples import make_example
 from schema_student.data.grounding import leave_out_unsaid
 from schema_student.data.lengths import check_lengths
 from schema_student.data.likeness import compare_with_own, say_far
@@ -44,6 +45,7 @@ from schema_student.data.quotas import (
     plan_quotas,
     size_dataset,
 )
+from schema_student.data.row_lengths import check_rows
 from schema_student.data.sources import Source, read_sources, say_own_splits, schema_source
 from schema_student.data.splits import split_own_queries, split_schemas
 from schema_student.data.variants import exchange_values
@@ -121,6 +123,8 @@ def _make(
     log.info(usage_line(usage, len(collector.rows)))
     for sentence in say_far(compare_with_own(collector.rows)):
         log.warning(sentence)
+    examples = [make_example(row, settings.prompt.schema_rendering) for row in collector.rows]
+    check_rows(name_rows(examples, artifact.path), settings)
     artifact.finish({**facts, "teacher_usage": usage, "counts": counts, "rejected": collector.reasons()})
 
 

@@ -78,12 +78,13 @@ def _diversity(rows: Sequence[DatasetRow]) -> Row:
         "requests": len(rows),
         "median_words": statistics.median(map(len, texts)) if texts else 0,
         "vocabulary": len({word for words in texts for word in words}),
-        **{f"distinct_{n}": _distinct(texts, n) for n in (1, 2, 3)},
+        **{f"distinct_{n}": compute_distinct(texts, n) for n in (1, 2, 3)},
         "fields": {"asked": len(asked & there), "there": len(there)},
     }
 
 
-def _distinct(texts: Iterable[list[str]], n: int) -> float:
+def compute_distinct(texts: Iterable[list[str]], n: int) -> float:
+    """Compute the share of n-grams of all texts that are distinct (Li et al. 2016, arXiv 1510.03055); 0 for none."""
     grams = [tuple(words[i : i + n]) for words in texts for i in range(len(words) - n + 1)]
     return round(len(set(grams)) / len(grams), 4) if grams else 0.0
 

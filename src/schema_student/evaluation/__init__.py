@@ -17,5 +17,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     perturbations  requests said otherwise, meaning the same
     robustness    a student answers them, beside the plain ones
     deferral      a teacher answers what the student is not sure of
+    perplexity    how likely a student finds reference answers; its size
     pairwise      two adapters, prompt by prompt, compared by the teacher or a reward model
 """

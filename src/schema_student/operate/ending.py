@@ -19,6 +19,7 @@ from schema_student.core.paths import final_adapter, paths
 from schema_student.core.processes import run_script
 from schema_student.core.settings import AnySettings
 from schema_student.core.verbs import SCRIPTS
+from schema_student.report.manifest import write_manifest
 
 
 def main() -> None:
@@ -37,6 +38,8 @@ def say_end(settings: AnySettings, verbs: Collection[str], seconds: float) -> No
         log.info(line)
     for line in list_results(settings, verbs):
         log.info(line)
+    if "report" not in verbs and (manifest := write_manifest(settings)):  # the report writes it itself
+        log.info(f"  manifest: {manifest}")
     for line in list_next(settings, verbs):
         log.info(line)
 

@@ -98,6 +98,12 @@ def check_corpus(settings: AnySettings) -> None:
     _check(settings, read_examples)
 
 
+def read_corpus(settings: AnySettings) -> list[CorpusRow]:
+    """Read --data-set as import_corpus does, and write nothing; raises UserError as it does."""
+    found, _ = read_data_set(settings, read_examples)
+    return [row for row in found if isinstance(row, CorpusRow)]
+
+
 def _check(settings: AnySettings, read: Read) -> None:
     source = _require_data_set(settings)
     if find_data_files(source):

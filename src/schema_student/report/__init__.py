@@ -13,6 +13,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     svg             charts -> SVG
     rendering       templates and their filters
     run_artifacts   what a run has made
+    manifest        what a run was made of: manifest.json
     exports         how a run's exports compare with their adapter
     headline        the run in a few sentences
     advice          what to do next, as commands

@@ -141,6 +141,10 @@ def show_sft(metrics: Sequence[Row], key: str = "sft", title: str = "SFT") -> Fi
     if held_out := find_points(metrics, "eval_loss"):
         series.append(Series("validation", "green", held_out, dots=True))
     panels: list[Panel] = [Lines("Loss", "nats a completion token", series, from_zero=True)]
+    shares = (("valid", "eval_valid", "gray"), ("valid and as asked", "eval_as_asked", "green"))
+    found = [(name, color, find_points(metrics, key)) for name, key, color in shares]
+    if answered := [Series(name, color, points, dots=True) for name, color, points in found if points]:
+        panels.append(Lines("Answers to validation requests", "share of requests", answered, percent=True))
     if rate := find_points(metrics, "learning_rate"):
         panels.append(Lines("Learning rate", "", [Series("learning rate", "gray", rate)], from_zero=True))
     return Figure(key, f"{title}: loss of training and validation, learning rate", panels)

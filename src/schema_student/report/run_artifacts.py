@@ -37,6 +37,8 @@ DRAWN = {
     "epoch",
     "loss",
     "eval_loss",
+    "eval_valid",
+    "eval_as_asked",
     "learning_rate",
     "eval_p_truth",
     "eval_greedy",

@@ -21,7 +21,7 @@ from schema_student.core.log import log
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.student import prompt_tree
-from schema_student.student.tokens import encode_completion, encode_prompt
+from schema_student.student.tokens import encode_completion, encode_prompt, find_length_fault
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,7 @@ def encode(tokenizer: Any, prompt: str | list[dict[str, Any]], completion: str, 
 
 def find_fault(sequence: Ids, settings: ResolvedSettings) -> str:
     """Say why a sequence cannot be trained on whole; "" where it can."""
-    if not sequence.completion_ids:
-        return "no supervised token"
-    if len(sequence.completion_ids) > settings.generation.max_new_tokens:
-        return "completion longer than max_new_tokens"
-    if len(sequence) > settings.length.max_seq_length:
-        return "longer than max_seq_length"
-    return "longer than batch_tokens" if len(sequence) > settings.batching.batch_tokens else ""
+    return find_length_fault(len(sequence.prompt_ids), len(sequence.completion_ids), settings)
 
 
 def keep_whole(fault: str, where: str, tally: Tally, settings: ResolvedSettings) -> bool:

@@ -53,12 +53,7 @@ def read_answers(
     """Read the right answers to each request, one or more; `batch_size` requests share a batch. No gradient."""
     found: list[Reading] = []
     for batch in batching.cut_batches(answers, range(len(answers)), batch_size, batch_tokens, trees):
-        sequences = [ids for i in batch for ids in answers[i]]
-        collated = batching.collate(sequences, student.tokenizer.pad_token_id, trees)
-        with torch.no_grad():
-            logps_BC = batching.completion_logps(
-                student.model, send_to_device(collated, student.model.device), autocast
-            )
+        logps_BC = _read_batch(student, [ids for i in batch for ids in answers[i]], trees, autocast)
         whole, least = logps_BC.double().sum(-1).tolist(), logps_BC.amin(-1).tolist()  # 0 where padded
         begin = 0
         for i in batch:
@@ -68,6 +63,31 @@ def read_answers(
             found.append(replace(read, logps=tuple(logps_BC[begin + read.best, :tokens].tolist())))
             begin = end
     return found
+
+
+def read_logps(
+    student: Student,
+    sequences: Sequence[Ids],
+    batch_size: int,
+    batch_tokens: int,
+    trees: bool,
+    autocast: torch.dtype | None,
+) -> list[float]:
+    """Read log p (nats) of each completion with the end of its turn, `batch_size` of them in a batch. No gradient."""
+    order = sorted(range(len(sequences)), key=lambda i: (sequences[i].prompt_ids, i))  # neighbors share prefixes
+    found = [0.0] * len(sequences)
+    for batch in batching.cut_batches([[ids] for ids in sequences], order, batch_size, batch_tokens, trees):
+        logps_BC = _read_batch(student, [sequences[i] for i in batch], trees, autocast)
+        for i, logp in zip(batch, logps_BC.double().sum(-1).tolist(), strict=True):
+            found[i] = logp
+    return found
+
+
+def _read_batch(student: Student, sequences: Sequence[Ids], trees: bool, autocast: torch.dtype | None) -> torch.Tensor:
+    """Log p of each completion token (B, C), 0 where padded."""
+    collated = batching.collate(sequences, student.tokenizer.pad_token_id, trees)
+    with torch.no_grad():
+        return batching.completion_logps(student.model, send_to_device(collated, student.model.device), autocast)
 
 
 def summarize_answers(logps: Sequence[float], least: Sequence[float]) -> Reading:

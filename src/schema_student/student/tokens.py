@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from schema_student.core.errors import UserError
+from schema_student.core.settings import ResolvedSettings
 
 END_OF_TURN = "<end_of_turn>"
 
@@ -165,6 +166,17 @@ def write_transcript(turns: Turns) -> str:
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
     """Encode the model's turn: the text and the end-of-turn token, which teaches it to stop."""
     return [*_encode(tokenizer, completion, add_special_tokens=False), end_of_turn_id(tokenizer)]
+
+
+def find_length_fault(prompt: int, completion: int, settings: ResolvedSettings) -> str:
+    """Say why a sequence of so many tokens cannot be trained on whole; "" where it can."""
+    if not completion:
+        return "no supervised token"
+    if completion > settings.generation.max_new_tokens:
+        return "completion longer than max_new_tokens"
+    if prompt + completion > settings.length.max_seq_length:
+        return "longer than max_seq_length"
+    return "longer than batch_tokens" if prompt + completion > settings.batching.batch_tokens else ""
 
 
 def encode_until(tokenizer: Any, completion: str, end: int) -> list[int]:

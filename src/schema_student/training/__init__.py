@@ -15,6 +15,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     trl_limits     what trl's trainers cannot do
     stage          the lock of a run's folder, run_config.json
     averaging      adapters -> their mean
+    validation_answers  validation requests answered while training
+    stopping       the best validation so far, and when to stop
     fine_tuning    what SFT does: rows, loss, choice of the checkpoint
     sft            corpus -> adapter
     rl             rewards, advantages and losses of policy gradients

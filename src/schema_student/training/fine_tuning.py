@@ -15,10 +15,11 @@ from schema_student.core.files import make_folder
 from schema_student.core.jsonl import read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
-from schema_student.core.records import CorpusRow, read_rows
+from schema_student.core.records import CorpusRow, name_rows, read_rows
 from schema_student.core.setting_groups import PromptSettings
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
+from schema_student.data.row_lengths import find_row_fault
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student
 from schema_student.student.tokens import TurnsRefused
@@ -31,6 +32,8 @@ from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
 from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
+from schema_student.training.stopping import ANSWERS, Score, explain_stop, score_validation
+from schema_student.training.validation_answers import AskedRow, draw_asked_rows, measure_answers
 
 ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
@@ -40,8 +43,11 @@ def sft_loss(logps_BC: Any, tokens: Any) -> Any:
     return -logps_BC.sum() / tokens
 
 
-def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[str, Any]:
-    """Train the adapter into the run's folder; returns which checkpoint is the final one."""
+def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: Path | None = None) -> dict[str, Any]:
+    """Train the adapter into the run's folder; returns which checkpoint is the final one.
+
+    `dataset` is what the corpus was made of: it has the schemas by which answers to validation requests are judged.
+    """
     rows = read_rows(corpus, CorpusRow)
     loaded = attach_lora(load_student(settings), settings)
     trees = batching.takes_trees(loaded.model, settings)
@@ -56,6 +62,9 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     if not train:
         advice = batching.explain_nothing(tally, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
+    named = name_rows(rows, corpus)
+    asked = draw_asked_rows([named[row["name"]] for row in validation], dataset, settings)
+    check_validation(settings, len(validation), len(asked))
     share = share_step(settings)
     schedule = plan_sft(share, train, trees)
     log.info(f"  {len(train)} rows, {len(validation)} for validation, {schedule.steps} steps of {schedule.batch_size}")
@@ -66,10 +75,12 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path) -> dict[s
     facts |= {"left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts)
-    _make_loop(SFT(batches, train, validation), batches, run_dir, share, schedule, origin).run()
+    objective = SFT(batches, train, validation, asked, settings)
+    _make_loop(objective, batches, run_dir, share, schedule, origin).run()
     if not is_first_process():
         return {}
     saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
+    facts |= {"stopped": objective.stop_reason() if saved[-1] < schedule.steps else ""}
     if settings.sft.sft_average:
         facts |= average_last(run_dir, saved[-settings.sft.sft_average :], loaded)
     else:
@@ -92,6 +103,15 @@ def _make_loop(
     return TrlLoop(objective, batches, run_dir, settings, schedule, origin, trl_sft())
 
 
+def check_validation(settings: ResolvedSettings, rows: int, asked: int) -> None:
+    """Raise UserError where a checkpoint or a stop is to be decided by validations that there cannot be."""
+    if settings.sft.sft_checkpoint == ANSWERS and not (rows and asked):
+        advice = "give --sft-eval-answers a number above 0, and a corpus that d_03_dataset.jsonl was made into"
+        raise UserError(f"--sft-checkpoint answers: no validation request is answered; {advice}, or take least-loss")
+    if settings.sft.sft_patience and not rows:
+        raise UserError("--sft-patience: there is no validation row to stop by; give some, or leave it at 0")
+
+
 def encode_rows(
     rows: Sequence[CorpusRow],
     split: str,
@@ -102,16 +122,15 @@ def encode_rows(
 ) -> list[Row]:
     """Encode the valid rows of a split as {ids, name, key}; rows with nothing to supervise or no room are counted."""
     found = []
-    for number, row in enumerate(rows, start=1):
+    for name, row in name_rows(rows, corpus).items():
         if row.split != split or not row.is_valid:
             continue
-        name = row.origin or f"{corpus.name}:{number}"
         try:
             ids = batching.encode(tokenizer, row.prompt, row.completion, **row.context)
         except TurnsRefused as refused:
             tally.add(str(refused), name)
             continue
-        fault = "no supervised token" if not row.completion else batching.find_fault(ids, settings)
+        fault = find_row_fault(row, (len(ids.prompt_ids), len(ids.completion_ids)), settings)
         if batching.keep_whole(fault, name, tally, settings):
             found.append({"ids": ids, "name": name, "key": row.schema_id})
     return found
@@ -136,10 +155,18 @@ class SFT:
     rows_per_key = ROWS_PER_KEY
     logs: Sequence[str] = ()
 
-    def __init__(self, batches: Batches, train: Sequence[Row], validation: Sequence[Row]) -> None:
-        self.batches = batches
+    def __init__(
+        self,
+        batches: Batches,
+        train: Sequence[Row],
+        validation: Sequence[Row],
+        asked: Sequence[AskedRow],
+        settings: ResolvedSettings,
+    ) -> None:
+        self.batches, self.settings, self.asked = batches, settings, asked
         self.rows: Sequence[Row] = train
         self.validation = sorted(validation, key=lambda row: (row["key"], len(row["ids"])))
+        self.scores: list[Score] = []  # of the validations so far
 
     def sequences(self, row: Row) -> list[batching.Ids]:
         """The one sequence of a row."""
@@ -163,31 +190,40 @@ class SFT:
         return {}
 
     def validate(self) -> dict[str, Any]:
-        """Compute eval_loss: the mean over all supervised tokens of the validation rows."""
+        """Compute eval_loss, and what comes of the requests that are answered."""
         if not self.validation:
             return {}
+        found = {"eval_loss": self._validation_loss()}
+        if self.asked:
+            found |= measure_answers(self.batches.student, self.asked, self.settings.generation.max_new_tokens)
+        self.scores.append(score_validation(found, self.settings.sft.sft_checkpoint))
+        return found
+
+    def _validation_loss(self) -> float:
+        """The mean over all supervised tokens of the validation rows."""
         total, tokens = 0.0, 0
         for rows in self.batches.own_batches(self.validation, list(map(self.sequences, self.validation))):
             batch = self.collate(rows)
             total -= float(self.batches.completion_logps(batch).sum())
             tokens += self.loss_denominator(batch)
         totals, counts = zip(*gather([(total, tokens)]), strict=True)
-        return {"eval_loss": sum(totals) / sum(counts)}
+        return float(sum(totals) / sum(counts))
 
     def stop_reason(self) -> str:
-        """Nothing stops it before its last step."""
-        return ""
+        """Say that validations have not become better for as long as --sft-patience allows."""
+        return explain_stop(self.scores, self.settings.sft.sft_patience)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing beyond what the loop keeps."""
-        return {}
+        """Return the scores of the validations so far."""
+        return {"scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to put back."""
+        """Put back what `state_dict` gave."""
+        self.scores = [tuple(score) for score in state["scores"]]
 
 
 def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool, which: str) -> dict[str, str]:
-    """Choose of the saved steps that with the least validation loss, or the last one.
+    """Choose of the saved steps that with the least validation loss, that of the best answers, or the last one.
 
     The last one where `which` says so (--sft-checkpoint) or there is no validation: a large student that sees few real
     rows several times gives better answers to the end, while its loss on others rises with its sureness.
@@ -196,8 +232,11 @@ def choose_checkpoint(run_dir: Path, saved: Sequence[int], has_validation: bool,
         why = "as --sft-checkpoint says" if has_validation else "there are no validation rows"
         return {"checkpoint": f"checkpoint-{max(saved)}", "why": f"the last one: {why}"}
     rows = [row for row in read_jsonl(run_dir / METRICS) if "eval_loss" in row and row["step"] in saved]
-    best = min(rows, key=lambda row: row["eval_loss"])
+    best = max(rows, key=lambda row: score_validation(row, which))
     why = f"least validation loss, {best['eval_loss']:.4f}, of {len(rows)} checkpoints"
+    if which == ANSWERS:
+        share = f"{best['eval_as_asked']:.1%} of {best['eval_answers']} validation requests answered as asked"
+        why = f"the most, {share}, of {len(rows)} checkpoints"
     return {"checkpoint": f"checkpoint-{best['step']}", "why": why}
 
 

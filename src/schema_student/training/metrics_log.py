@@ -16,7 +16,7 @@ METRICS = "training_metrics.jsonl"
 EVERY = 10  # steps between two lines for people
 SHOWN = (
     *("loss", "eval_loss", "p_truth", "eval_p_truth", "eval_accuracy", "learning_rate"),
-    *("rewards/accuracies", "beta/effective", "accuracy"),
+    *("rewards/accuracies", "beta/effective", "accuracy", "eval_valid", "eval_as_asked"),
 )
 
 

@@ -1,7 +1,8 @@
 """Fine-tune a student: the training corpus -> a LoRA adapter that writes what the teacher wrote.
 
-Reads d_04_training_corpus.jsonl; writes student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation),
-training_metrics.jsonl, run_config.json. Killed and run again, it continues after the last checkpoint.
+Reads d_04_training_corpus.jsonl, and d_03_dataset.jsonl where validation requests are answered; writes
+student_runs/<run>/: checkpoint-N/, checkpoint-final/ (the best on validation), training_metrics.jsonl, run_config.json.
+Killed and run again, it continues after the last checkpoint.
 Under torchrun the processes share each step's batch.
 """
 
@@ -27,11 +28,13 @@ def train_sft(given: AnySettings) -> Path:
     choice, settings = resolve_student(given)
     check_trl(settings)
     where = paths(settings)
+    asks = settings.sft.sft_eval_answers and not settings.data.data_set and where.dataset.exists()
+    inputs = [where.corpus, where.dataset] if asks else [where.corpus]
     stamp = make_stamp(settings, *DECIDING, base_digest=base_digest(choice.base), **revision_facts(choice.base))
 
     def train(run_dir: Path) -> dict[str, Any]:
         from schema_student.training.fine_tuning import fine_tune  # loads torch, which a finished run does not need
 
-        return fine_tune(settings, where.corpus, run_dir)
+        return fine_tune(settings, where.corpus, run_dir, where.dataset if asks else None)
 
-    return make_run(where.run_dir, stamp, [where.corpus], settings.run.overwrite, train)
+    return make_run(where.run_dir, stamp, inputs, settings.run.overwrite, train)

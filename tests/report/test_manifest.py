@@ -1,0 +1,81 @@
+"""manifest.json says what a run was made of: the same for the same run at another time, another for other artifacts."""
+
+import pytest
+from report_run import write_run
+
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.settings import default_settings
+from schema_student.core.stamps import beside
+from schema_student.core.times import take_out_times
+from schema_student.report.manifest import collect_manifest, write_manifest
+
+
+@pytest.fixture
+def settings(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path), base_model="embedded")
+    write_run(settings, prompts=4)
+    return settings
+
+
+def manifest_of(settings):
+    return take_out_times(collect_manifest(paths(settings), "student"))
+
+
+def test_it_names_what_ran_and_each_artifact_with_its_digest(settings):
+    found = read_json(write_manifest(settings))
+    assert found["run"] == "student" and found["commit"] == "0" * 40 and found["versions"]["torch"]
+    assert found["base"]["digest"] == "f3a9" * 16 and found["teacher"]["model_digest"] == "7eac" * 16
+    assert found["machine"]["cores"] >= 1 and found["machine"]["processor"] and found["machine"]["system"]
+    assert list(found["artifacts"]) == [
+        *("d_03_dataset.jsonl", "student", "alignment/dpo_pairs.jsonl", "student-dpo"),
+        *(f"eval/student-{who}/evaluation_results.jsonl" for who in ("base", "sft", "dpo")),
+    ]
+    assert all(len(each["digest"]) == 64 and each["seed"] == 13 for each in found["artifacts"].values())
+
+
+def change_rows(path, **changes):
+    write_jsonl(path, [row | {name: each for name, each in changes.items() if name in row} for row in read_jsonl(path)])
+
+
+def test_it_is_the_same_where_only_times_differ(settings):
+    before, where = manifest_of(settings), paths(settings)
+    change_rows(where.run_dir / "training_metrics.jsonl", eval_runtime=99)
+    results = where.eval_dir("student-sft") / "evaluation_results.jsonl"
+    change_rows(results, seconds=99.5)
+    meta = beside(results, "meta")
+    write_json(meta, {**read_json(meta), "finished_at": "2026-11-21T10:00:00+00:00", "digest": "0" * 64})
+    assert manifest_of(settings) == before
+
+
+@pytest.mark.parametrize("change", ["rows", "adapter", "setting"])
+def test_it_is_another_where_anything_else_does(settings, change):
+    before, where = manifest_of(settings), paths(settings)
+    if change == "rows":
+        change_rows(where.eval_dir("student-sft") / "evaluation_results.jsonl", rank=0)
+    elif change == "adapter":
+        (where.run_dir / "checkpoint-final" / "adapter_model.safetensors").write_text("other weights")
+    else:
+        meta = beside(where.run_dir, "meta")
+        write_json(meta, {**read_json(meta), "settings": {"lora_r": 99}})
+    after = manifest_of(settings)
+    assert [name for name in before["artifacts"] if before["artifacts"][name] != after["artifacts"][name]] == [
+        "eval/student-sft/evaluation_results.jsonl" if change == "rows" else "student"
+    ]
+
+
+def test_inputs_are_what_the_run_did_not_make_itself(settings):
+    where = paths(settings)
+    for path, inputs in (
+        (where.dataset, {"mine.jsonl": "ab" * 32}),
+        (where.run_dir, {"d_03_dataset.jsonl": "cd" * 32}),
+        (where.dpo_dir, {"adapter_model.safetensors": "ef" * 32}),
+    ):
+        meta = beside(path, "meta")
+        write_json(meta, {**read_json(meta), "inputs": inputs})
+    assert manifest_of(settings)["inputs"] == {"mine.jsonl": "ab" * 32}
+
+
+def test_nothing_is_written_of_a_run_that_has_finished_nothing(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    assert write_manifest(settings) is None and not paths(settings).report_dir.exists()
