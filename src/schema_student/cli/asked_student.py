@@ -60,7 +60,7 @@ def read_named_model(argv: Sequence[str], description: str | None, verb: str, ow
     where there is no such adapter.
     """
     settings, _ = parse_command(argv, description, verb, own)
-    final = paths(settings).run_dir.with_name(name) / "checkpoint-final"
+    final = paths(settings).run_dir.parent / name / "checkpoint-final"
     known = [folder for folder in (Path(name), final) if (folder / "adapter_config.json").is_file()]
     if name != BASE and not known:
         raise UserError(f"--adapters: there is no adapter in {name}, nor a run of that name ({final})")
