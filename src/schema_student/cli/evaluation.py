@@ -18,6 +18,7 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, load_settings, parse_command, path_of
 from schema_student.core.jsonl import Row, read_object, write_json
 from schema_student.core.log import log
+from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, evaluated_requests, final_adapter, paths
 from schema_student.core.settings import Settings
 from schema_student.student.choice import resolve_student
@@ -244,12 +245,12 @@ def perplexity(argv: Sequence[str]) -> None:
     schema-student perplexity --adapters base,student,student-dpo   # folders, names of runs, or base
     schema-student perplexity --data-set answers.jsonl --base-model gemma --adapters base
 
-    Rows are the requests of --eval-splits with their right answers, or those of --data-set in any layout of train-sft.
+    Rows are the requests of --eval-splits with their right answers, those of --eval-data, or those of --data-set in
+    any layout of train-sft.
     Each model reads prompts as its run does. --answers N lets each answer N of them, to see how varied that is.
     """
     settings, arguments = parse_command(argv, perplexity.__doc__, "perplexity", PERPLEXITY)
-    where = paths(settings)
-    reads = [Path(settings.data.data_set)] if settings.data.data_set else [where.dataset]
+    reads = [Path(settings.data.data_set)] if settings.data.data_set else [evaluated_requests(settings)]
     if dry_run(settings, reads=reads, writes=[arguments.out] if arguments.out else []):
         return
 
@@ -257,7 +258,7 @@ def perplexity(argv: Sequence[str]) -> None:
 
     final = final_adapter(settings)
     names = settings.pairwise.adapters or [BASE, *([final] if final else [])]
-    measured = {name: _measure(argv, name, where.dataset, arguments) for name in names}
+    measured = {name: _measure(argv, name, resolve_run(settings), arguments) for name in names}
     for line in list_lines(measured):
         log.info(line)
     if arguments.out:
@@ -265,15 +266,15 @@ def perplexity(argv: Sequence[str]) -> None:
         log.info(f"perplexity: {arguments.out}")
 
 
-def _measure(argv: Sequence[str], name: str, dataset: Path, arguments: argparse.Namespace) -> Row:
-    """Measure one model, which reads prompts as its own run does, on rows that are the same for all."""
+def _measure(argv: Sequence[str], name: str, run: str, arguments: argparse.Namespace) -> Row:
+    """Measure one model, which reads prompts as its own run does, on the rows of one run for all."""
     settings = read_named_model(argv, perplexity.__doc__, "perplexity", PERPLEXITY, name)
 
     from schema_student.evaluation import perplexity as measuring
     from schema_student.student.loading import load_student
 
     student = load_student(settings, adapter=settings.student.adapter or None)
-    rows = measuring.read_reference_rows(student.settings, dataset)
+    rows = measuring.read_reference_rows(student.settings.changed(run=run))
     found = measuring.measure_perplexity(student, rows, student.settings)
     found["parameters"] = measuring.count_parameters(student.model)
     found["references"] = measuring.describe_texts([row.completion for row in rows], student.tokenizer)

@@ -99,7 +99,10 @@ READS: dict[str, tuple[str, ...]] = {
     "correct": (*NAMED, *ANSWERED, "verdict", "open_requests", "corrections", *ASKED),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", "scoring.reward_model", *EVALUATED),
-    "perplexity": (*NAMED, "data", "pairwise.adapters", "decoding", *ANSWERED, "eval.eval_splits", "eval.eval_limit"),
+    "perplexity": (
+        *(*NAMED, *OWN_REQUESTS, "data", "pairwise.adapters", "evaluated.eval_data", *ANSWERED),
+        *("eval.eval_splits", "eval.eval_limit"),
+    ),
     "average": ("run", "pairwise.adapters", "averaging"),
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export", "push"),

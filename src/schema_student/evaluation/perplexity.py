@@ -3,7 +3,7 @@
 Perplexity is exp(-sum log p / N), log p in nats of the completions with the end of their turn, N their tokens; by
 character N counts the characters of the completions, which makes models of different tokenizers comparable.
 
-    rows = read_reference_rows(settings, paths(settings).dataset)
+    rows = read_reference_rows(settings)
     measure_perplexity(load_student(settings), rows, settings)["overall"]["perplexity_a_token"]
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schema_student.core.jsonl import Row
@@ -23,7 +22,7 @@ from schema_student.data.dataset_statistics import compute_distinct
 from schema_student.data.dedup import WORD
 from schema_student.data.examples import make_example
 from schema_student.data.row_lengths import PERCENTILES, find_percentiles
-from schema_student.evaluation.evaluate import read_requests
+from schema_student.evaluation.evaluate import find_requests
 from schema_student.preference.imports import read_corpus
 from schema_student.student.loading import Student
 from schema_student.student.tokens import TurnsRefused
@@ -44,11 +43,11 @@ SHOWN = {  # of what is measured -> what it is called, and how it is written
 }
 
 
-def read_reference_rows(settings: ResolvedSettings, dataset: Path) -> list[CorpusRow]:
-    """Read the rows to measure on: those of --data-set, else the dataset's of --eval-splits with their answers."""
+def read_reference_rows(settings: ResolvedSettings) -> list[CorpusRow]:
+    """Read the rows to measure on: of --data-set, else of --eval-data or the run's --eval-splits those with answers."""
     if settings.data.data_set:
         return read_corpus(settings)
-    requests = read_requests(dataset, settings.eval.eval_splits, settings.eval.eval_limit)
+    requests = find_requests(settings)
     return [make_example(row, settings.prompt.schema_rendering) for row in requests if row.target is not None]
 
 
