@@ -74,8 +74,9 @@ READS: dict[str, tuple[str, ...]] = {
         "push",
         "prompt",
         *LENGTHS,
+        "batching",
     ),
-    "corpus": (*NAMED, "prompt", *LENGTHS),
+    "corpus": (*NAMED, "prompt", *LENGTHS, "batching"),
     "train": (*NAMED, *TRAINED, "tracker", "lora", "sft"),
     "evaluate": (
         *NAMED,
