@@ -16,6 +16,8 @@ def test_a_time_field_is_taken_out_at_any_depth(name):
 def test_the_digest_of_a_file_with_time_fields_is_one_of_them(name):
     stamp = {"files": {name: "ab12", "margins.jsonl": "cd34"}, "inputs": {f"sft/{name}": "ef56"}}
     assert take_out_times(stamp) == {"files": {"margins.jsonl": "cd34"}, "inputs": {}}
+    named = [{"name": f"sft/{name}", "digest": "ab12"}, {"name": "d_03_dataset.jsonl", "digest": "cd34"}]
+    assert take_out_times(named) == [{"name": f"sft/{name}"}, named[1]]
 
 
 def test_what_is_no_time_stays():

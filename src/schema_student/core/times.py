@@ -15,7 +15,7 @@ from schema_student.core.stamps import digest
 
 TIMES = (
     *("finished_at", "written_at", "at", "seconds", "eval_runtime", "tokens_per_second"),
-    *("seconds_percentiles", "tokens_per_second_percentiles"),
+    *("seconds_percentiles", "tokens_per_second_percentiles", "teacher_cost"),
 )
 TIMED = (  # files with such fields, whose digests stand in stamps
     *("training_metrics.jsonl", "evaluation_results.jsonl", "evaluation_summary.json"),
@@ -29,11 +29,16 @@ def take_out_times(value: Any) -> Any:
         return [take_out_times(item) for item in value]
     if not isinstance(value, dict):
         return value
+    of_timed = _is_timed(value.get("name"))  # {name: a file with such fields, digest: ...}
     return {
         name: take_out_times(each)
         for name, each in value.items()
-        if name not in TIMES and not (isinstance(each, str) and name.rpartition("/")[-1] in TIMED)
+        if name not in TIMES and not (isinstance(each, str) and (_is_timed(name) or (of_timed and name == "digest")))
     }
+
+
+def _is_timed(name: Any) -> bool:
+    return isinstance(name, str) and name.rpartition("/")[-1] in TIMED
 
 
 def read_timeless(path: Path) -> bytes:
