@@ -3,13 +3,14 @@
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from alignment_runs import settings_with_requests
 
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.records import EvaluationRow
+from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.evaluation import perturbations, robustness
 from schema_student.evaluation.evaluate import evaluate_student
 from schema_student.evaluation.perturbations import KINDS, perturb
@@ -68,6 +69,20 @@ def test_the_same_seed_makes_the_same_requests_and_odd_ones_break_nothing():
         for kind in KINDS:
             made = perturb(query, kind, {"v": query}, None, 7)
             assert made != query and made == perturb(query, kind, {"v": query}, None, 7)
+
+
+def test_an_answer_that_echoes_its_request_echoes_it_as_it_is_said_now():
+    target = {"prompt": QUERY, "steps": [{"city": "Oslo"}], "also": [QUERY]}
+    assert perturb(QUERY, "typos", target, "en", 1) != QUERY  # the echo does not hold every word fast
+    request = DatasetRow(
+        schema_id="s", schema_json="{}", query=QUERY, current_date="", ast_json=json.dumps(target), is_valid=True,
+        split="test_seen", accepted={"/prompt": [QUERY, "x"]},
+    )  # fmt: skip
+    for kind, original, otherwise in robustness.perturb_all([request], seed=1):
+        assert original is request and otherwise.query != QUERY and kind in KINDS
+        echoed = {"prompt": otherwise.query, "steps": [{"city": "Oslo"}], "also": [otherwise.query]}
+        assert otherwise.target == echoed and otherwise.accepted == {"/prompt": [otherwise.query, "x"]}
+    assert next(robustness.perturb_all([replace(request, ast_json=None)], seed=1))[2].target is None
 
 
 def row(query, right, perturbed=None, original=None):

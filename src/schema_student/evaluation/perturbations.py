@@ -135,10 +135,10 @@ def find_quoted(query: str) -> list[Span]:
 
 
 def find_repeated(query: str, target: Any) -> list[Span]:
-    """Find the texts and figures of an answer that its request says."""
+    """Find the texts and figures of an answer that its request says; the whole request, which it may echo, is none."""
     said = {str(value) for value in _list_values(target) if value not in ("", None) and not isinstance(value, bool)}
     found = []
-    for text in said:
+    for text in said - {query}:
         pattern = rf"(?<!\w){re.escape(text)}(?!\w)"
         found += [match.span() for match in re.finditer(pattern, query, re.IGNORECASE)]
     return found
@@ -154,6 +154,15 @@ def _list_values(value: Any) -> Iterator[Any]:
             yield from _list_values(child)
     else:
         yield value
+
+
+def echo_otherwise(value: Any, query: str, otherwise: str) -> Any:
+    """Put a request that is said otherwise where an answer echoes it."""
+    if isinstance(value, dict):
+        return {name: echo_otherwise(child, query, otherwise) for name, child in value.items()}
+    if isinstance(value, list):
+        return [echo_otherwise(child, query, otherwise) for child in value]
+    return otherwise if value == query else value
 
 
 def _touches(span: Span, others: list[Span]) -> bool:

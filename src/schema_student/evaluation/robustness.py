@@ -8,6 +8,7 @@ with perturbed and original_query) and robustness_summary.json, rates beside the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.core.splits import spread
 from schema_student.core.statistics import holm, paired_difference, sign_test, wilson
 from schema_student.evaluation.evaluate import answer_requests, find_requests, stamp_evaluation
-from schema_student.evaluation.perturbations import KINDS, perturb
+from schema_student.evaluation.perturbations import KINDS, echo_otherwise, perturb
 from schema_student.student.choice import resolve_student
 from schema_student.teacher.choice import resolve_teacher
 
@@ -60,7 +61,15 @@ def perturb_all(requests: Sequence[DatasetRow], seed: int) -> Iterator[Perturbed
     for kind in KINDS:
         for request in requests:
             if query := perturb(request.query, kind, request.target, request.language, seed):
-                yield kind, request, replace(request, query=query)
+                yield kind, request, _say_otherwise(request, query)
+
+
+def _say_otherwise(request: DatasetRow, query: str) -> DatasetRow:
+    """The request with another text, which its answer echoes where it echoed the first."""
+    echoed = replace(request, query=query, accepted=echo_otherwise(request.accepted, request.query, query))
+    if request.target is None:
+        return echoed
+    return replace(echoed, ast_json=json.dumps(echo_otherwise(request.target, request.query, query)))
 
 
 def summarize_robustness(plain: Sequence[EvaluationRow], perturbed: Sequence[EvaluationRow]) -> Row:
