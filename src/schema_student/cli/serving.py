@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schema_student.cli.asked_student import read_asked_student
 from schema_student.core.artifacts import dry_run
@@ -14,6 +15,9 @@ from schema_student.core.flags import Own, load_settings
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.settings import Settings
+
+if TYPE_CHECKING:
+    from schema_student.evaluation.deferral import Deferral
 
 SERVE: Own = {
     "--host": {"metavar": "HOST", "default": "127.0.0.1", "help": "where to listen (default: %(default)s)"},
@@ -31,6 +35,12 @@ SERVE: Own = {
         "help": "append each request to FILE, as rows that --schemas takes; the answers stand beside, and are no truth",
     },
     "--max-requests": {"metavar": "N", "type": int, "default": 2048, "help": "most at once (default: %(default)s)"},
+    "--defer-to": {
+        "metavar": "TEACHER",
+        "default": "",
+        "help": "let this teacher answer where the student's confidence is below --below; each answer says who gave it",
+    },
+    "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
     "--max-seconds": {"metavar": "S", "type": float, "default": 300.0, "help": "most of one (default: %(default)s)"},
 }
 
@@ -40,6 +50,7 @@ def serve(argv: Sequence[str]) -> None:
 
     schema-student serve --run mine
     schema-student serve --adapter outputs/student_runs/mine/checkpoint-final --port 8100 --constrained
+    schema-student serve --run mine --defer-to gpt-oss:120b --below 0.7
     SECRET=... schema-student serve --run mine --host 0.0.0.0 --api-key-env SECRET
 
     /v1/chat/completions with response_format json_schema, tools and streams; /v1/models; /health; Ollama's /api/chat,
@@ -58,6 +69,7 @@ def serve(argv: Sequence[str]) -> None:
     from schema_student.deploy.serving.server import Serving, bind, serve_student
     from schema_student.student.loading import load_student
 
+    deferral = _open_deferral(settings, arguments.defer_to, arguments.below)
     taken = bind(arguments.host, arguments.port)  # before the model is loaded
     student = load_student(settings, adapter=settings.student.adapter or None)
     log.info(f"student: {student.choice.name} ({student.choice.reason}), {student.adapter or 'the base alone'}")
@@ -70,6 +82,7 @@ def serve(argv: Sequence[str]) -> None:
         arguments.log_requests,
         arguments.max_requests,
         arguments.max_seconds,
+        deferral,
     )
     serve_student(student, serving, taken, settings)
 
@@ -95,6 +108,13 @@ def smoke(argv: Sequence[str]) -> None:
         log.info(line)
     if not tried.healthy:
         raise SystemExit(1)
+
+
+def _open_deferral(settings: Settings, teacher: str, below: float) -> Deferral | None:
+    """Who answers what the student is not sure of; None where nobody is named."""
+    from schema_student.evaluation.deferral import open_deferral
+
+    return open_deferral(settings, settings.student.adapter, teacher, below) if teacher or below else None
 
 
 def _find_key(variable: str, host: str) -> str:

@@ -108,7 +108,7 @@ READS: dict[str, tuple[str, ...]] = {
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export", "push"),
     "parity": (*NAMED, "student.base_model", "parity", "endpoint"),
-    "serve": (*ASKING, "student.adapter", *ANSWERED, "verdict"),
+    "serve": (*ASKING, "student.adapter", *ANSWERED, "verdict", "teacher.teacher_api", *SERVER, "answers"),
     "smoke": ("run.dry_run", "prompt.schema_rendering", "endpoint"),
     "train-sft": (*NAMED, "data", *TRAINED, "tracker", "lora", "sft"),
     "train-dpo": (*NAMED, "data", "pairs", *ALIGNED),

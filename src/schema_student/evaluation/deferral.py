@@ -45,27 +45,31 @@ class Deferral:
         """Say the confidence of a student's answers, and put the teacher's in place of those below the bound."""
         own = [replace(each, confidence=self.confidence(each.valid, each.sureness), by=STUDENT) for each in answers]
         unsure = [i for i, each in enumerate(own) if (each.confidence or 0.0) < self.below]
-        for i, answer in zip(unsure, self._ask([questions[i] for i in unsure]), strict=True):
-            own[i] = self.choose(own[i], answer)
+        for i, answer in zip(unsure, self.ask([questions[i] for i in unsure]), strict=True):
+            own[i] = self._choose(own[i], answer)
         if unsure:
             kept = sum(own[i].by == STUDENT for i in unsure)
             failed = f"; to {kept} of them it gave no valid answer, and the student's stand" if kept else ""
             log.info(f"deferred {len(unsure)} of {len(own)} requests to {self.teacher}{failed}")
         return own
 
-    def _ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """The teacher's answers; one that cannot be asked is a problem of each."""
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Ask the teacher; one that cannot be asked is a problem of each answer."""
         try:
             return ask_teacher(questions, self.settings) if questions else []
         except (TeacherError, UserError) as error:
             return [Answer(None, False, (), "", 0, 0.0, str(error)) for _ in questions]
 
-    def choose(self, own: Answer, teachers: Answer) -> Answer:
-        """Choose the teacher's answer where it is valid, else the student's with a warning."""
+    def _choose(self, own: Answer, teachers: Answer) -> Answer:
+        """The teacher's answer where it is valid, else the student's with a warning."""
         if teachers.valid:
             return replace(teachers, confidence=own.confidence, by=self.teacher)
+        return replace(own, warning=self.warn(teachers))
+
+    def warn(self, teachers: Answer) -> str:
+        """Say why a student's answer stands though its confidence is too low."""
         reason = teachers.problem or "its answer is not valid"
-        return replace(own, warning=f"below {self.below:g}, but {self.teacher} gave no valid answer: {reason}")
+        return f"below {self.below:g}, but {self.teacher} gave no valid answer: {reason}"
 
 
 def open_deferral(settings: AnySettings, adapter: str, teacher: str, below: float) -> Deferral:

@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     replies          an answer -> OpenAI's objects, whole or in parts
     request_log      the requests as rows that --schemas takes
     guarding         who may ask, with how much, for how long
+    deferring        what the student is not sure of, a teacher answers
     answering        a request from its reading to the judged answer
     openai_routes    OpenAI's routes
     ollama_routes    Ollama's routes

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from schema_student.deploy.serving.deferring import Deferring
 from schema_student.deploy.serving.faults import OURS, ApiFault
 from schema_student.deploy.serving.replies import Reply, make_reply
 from schema_student.deploy.serving.request_log import RequestLog
@@ -41,8 +42,10 @@ class Begun:
 class Answering:
     """One student, which answers the requests of all routes."""
 
-    def __init__(self, reader: ChatReader, writer: Writer, requests: RequestLog) -> None:
-        self.reader, self.writer, self.requests = reader, writer, requests
+    def __init__(
+        self, reader: ChatReader, writer: Writer, requests: RequestLog, deferring: Deferring | None = None
+    ) -> None:
+        self.reader, self.writer, self.requests, self.deferring = reader, writer, requests, deferring
         self._thread = ThreadPoolExecutor(1, "prompts")  # a tokenizer is no two threads' at once
 
     async def in_thread(self, function: Callable[..., T], *given: Any) -> T:
@@ -65,7 +68,7 @@ class Answering:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise ClientDisconnect
-            return await self.in_thread(self._judge, begun.asked, answer.result())
+            return await self._settle(begun.asked, answer.result())
         finally:
             begun.job.is_unwanted = True
             answer.cancel(), gone.cancel()
@@ -73,19 +76,25 @@ class Answering:
     async def pieces(self, begun: Begun) -> AsyncGenerator[str | Reply, None]:
         """Give an answer as it is written, and at its end the whole of it, judged; raises ApiFault.
 
-        Of what may be the call of a tool there is nothing before its end.
+        Of what may be the call of a tool, or a teacher's answer, there is nothing before its end.
         """
-        is_call = bool(begun.asked.schema and begun.asked.schema.tools)
+        schema = begun.asked.schema
+        held = schema is not None and (bool(schema.tools) or self.deferring is not None)
         try:
             while isinstance(event := await begun.events.get(), Piece):
-                if not is_call:
+                if not held:
                     yield event.text
-            reply = await self.in_thread(self._judge, begun.asked, _done(event))
-            if is_call and reply.call is None:
+            reply = await self._settle(begun.asked, _done(event))
+            if held and reply.call is None:
                 yield reply.text
             yield reply
         finally:
             begun.job.is_unwanted = True
+
+    async def _settle(self, asked: Asked, done: Done) -> Reply:
+        """Judge an answer; where a teacher stands behind the student, let it answer what that is not sure of."""
+        reply = await self.in_thread(self._judge, asked, done)
+        return await self.deferring.settle(asked, done, reply) if self.deferring else reply
 
     def _judge(self, asked: Asked, done: Done) -> Reply:
         reply = make_reply(asked, done, self.reader.settings.verdict.strip_fences)

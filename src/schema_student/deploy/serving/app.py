@@ -23,7 +23,8 @@ def build_app(answering: Answering, openai: OpenAIRoutes, ollama: OllamaRoutes, 
 
     async def health(request: Request) -> Response:
         alive = answering.writer.is_alive
-        return JSONResponse({"status": "ok" if alive else "the writer has ended"}, 200 if alive else 503)
+        counts = answering.deferring.counts if answering.deferring else {}
+        return JSONResponse({"status": "ok" if alive else "the writer has ended", **counts}, 200 if alive else 503)
 
     routes = [Route("/health", health), *openai.routes(), *ollama.routes()]
     handlers: dict[Any, Any] = {ApiFault: _tell, HTTPException: _tell_http, ClientDisconnect: _tell_nobody}

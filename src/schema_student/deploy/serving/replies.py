@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from schema_student.core.jsonl import Row
@@ -33,6 +33,7 @@ class Reply:
     usage: Row
     mask_changes: int = 0
     seconds: float = 0.0
+    told: Row = field(default_factory=dict)  # who answered, and how sure the student was, where a teacher stands behind
 
     @property
     def valid(self) -> bool:
@@ -51,7 +52,7 @@ class Reply:
             return {}
         violations = [asdict(violation) for violation in self.verdict.violations]
         verdict = {"valid": self.valid, "parse_error": self.verdict.parse_error, "violations": violations}
-        return {"verdict": verdict, "mask_changes": self.mask_changes}
+        return {"verdict": verdict, "mask_changes": self.mask_changes, **self.told}
 
 
 def make_reply(asked: Asked, done: Done, strip_fences: bool) -> Reply:

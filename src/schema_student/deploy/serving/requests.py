@@ -224,6 +224,7 @@ class Asked:
     streams: bool
     query: str
     day: str
+    is_alone: bool  # the request is the only turn
 
 
 class ChatReader:
@@ -264,6 +265,7 @@ class ChatReader:
             streams=bool(chat.stream),
             query=query,
             day=day,
+            is_alone=len(turns) == 1,
         )
 
     def _find_request(self, compiled: CompiledSchema, text: str, day: str) -> tuple[str, str]:

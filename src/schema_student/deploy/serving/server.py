@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
 from schema_student.deploy.serving.answering import Answering
 from schema_student.deploy.serving.app import build_app
+from schema_student.deploy.serving.deferring import Deferring
 from schema_student.deploy.serving.guarding import HEAD_BYTES, HEAD_SECONDS, Bounds, ImpatientProtocol
 from schema_student.deploy.serving.ollama_routes import OllamaRoutes
 from schema_student.deploy.serving.openai_routes import OpenAIRoutes
@@ -31,6 +32,7 @@ from schema_student.deploy.serving.request_log import RequestLog
 from schema_student.deploy.serving.requests import ChatReader
 from schema_student.deploy.serving.running import list_files, note_running
 from schema_student.deploy.serving.writer import Writer
+from schema_student.evaluation.deferral import Deferral
 from schema_student.student.loading import WEIGHTS, Student
 
 BACKLOG = 2048  # connections that wait to be taken
@@ -49,6 +51,7 @@ class Serving:
     log_requests: str = ""
     requests: int = 2048
     seconds: float = 300.0
+    deferral: Deferral | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -68,7 +71,9 @@ def serve_student(student: Student, serving: Serving, taken: socket.socket, give
     `given` are the settings that the student was loaded by.
     """
     address = address_of(taken)
-    noted = note_running(given, taken.getsockname()[1], describe_serving(student, serving, address))
+    facts = describe_serving(student, serving, address)
+    # Where a teacher stands behind it, it is not noted: who asks the student alone would not see who answers.
+    noted = nullcontext() if serving.deferral else note_running(given, taken.getsockname()[1], facts)
     with open_server(student, serving, taken) as server, _signals_end_it(), noted:
         log.info(f"{serving.name} is served at {address} until Ctrl-C. In another terminal:")
         log.info(f"  schema-student smoke --endpoint {address}")
@@ -80,9 +85,10 @@ def serve_student(student: Student, serving: Serving, taken: socket.socket, give
 def open_server(student: Student, serving: Serving, taken: socket.socket) -> Iterator[uvicorn.Server]:
     """Make the server of a socket, its writer's thread running; the socket is closed at the end."""
     bounds = Bounds(serving.host, taken.getsockname()[1], serving.key, serving.requests, serving.seconds)
-    with Writer(student, serving.slots) as writer, taken:
+    deferring = Deferring(serving.deferral) if serving.deferral else None
+    with Writer(student, serving.slots, deferring is not None) as writer, deferring or nullcontext(), taken:
         requests = RequestLog(serving.log_requests)
-        answering = Answering(ChatReader(student, serving.constrained), writer, requests)
+        answering = Answering(ChatReader(student, serving.constrained), writer, requests, deferring)
         openai = OpenAIRoutes(serving.name, describe_student(student), answering)
         app = build_app(answering, openai, OllamaRoutes(serving.name, describe_weights(student), answering), bounds)
         config = uvicorn.Config(

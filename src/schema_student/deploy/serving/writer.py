@@ -9,6 +9,7 @@ it is found which one that is.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,7 @@ class Done:
     finished: bool
     seconds: float
     mask_changes: int = 0
+    log_p: float | None = None  # nats, of all that was written; None where it is not measured
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class Job:
 class Writer:
     """The thread, and the requests that wait for it."""
 
-    def __init__(self, student: Student, slots: int) -> None:
+    def __init__(self, student: Student, slots: int, measures: bool = False) -> None:
         self.student, self.slots = student, slots
+        self._others_below = 0.0 if measures else None  # of the probabilities that are measured no other is looked for
         self._stop_ids = find_stop_ids(student)
         self._kept = KeptPrompts()
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -131,7 +134,9 @@ class Writer:
 
     def _decoder(self) -> Decoder:
         longest = self.student.settings.generation.max_new_tokens
-        return Decoder(self.student.model, self._stop_ids, longest, self.slots, kept=self._kept)
+        return Decoder(
+            self.student.model, self._stop_ids, longest, self.slots, 0.0, None, self._kept, self._others_below
+        )
 
     def _write_apart(self, jobs: list[Job], error: Exception) -> None:
         """Answer the one request that failed with its fault; begin several again, one by one."""
@@ -174,7 +179,9 @@ class Writer:
         if job.asked.streams:
             _send(job, text)
         finished = stopped or ids[-1] in self._stop_ids
-        job.emit(Done(text, len(ids), finished, job.written.seconds, guide.changed if guide else 0))
+        chances, changed = job.written.chances, guide.changed if guide else 0
+        log_p = math.fsum(chance.logp for chance in chances) if chances else None
+        job.emit(Done(text, len(ids), finished, job.written.seconds, changed, log_p))
 
 
 def _start(job: Job, decoder: Decoder) -> None:
