@@ -46,6 +46,8 @@ TRIANGLE = {
         ("around New York", {"city": "NY"}),
         ("in Denver, Colorado", {"city": "Denver, CO"}),
         ("a right angled one", {"kind": "right_angled"}),
+        ("the area under 3x^2 + 2", {"kind": "3x**2 + 2"}),
+        ("integrate x squared", {"kind": "x^2"}),
     ],
 )
 def test_what_a_request_gives_is_grounded(request_text, answer):
@@ -66,6 +68,8 @@ def test_what_a_request_gives_is_grounded(request_text, answer):
         ("a triangle", {"kind": "isosceles"}, "/kind"),
         ("sides of 3, 4", {"base": [3, 4, 8.5]}, "/base/2"),
         ("for Mary", {"owner": {"name": "John"}}, "/owner/name"),
+        ("the area under the curve from 0 to 1", {"kind": "x^2"}, "/kind"),
+        ("the area under 2y^2 from 0 to 1", {"kind": "2x**2"}, "/kind"),
     ],
 )
 def test_what_nobody_gave_is_found(request_text, answer, path):

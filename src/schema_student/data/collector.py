@@ -17,6 +17,7 @@ from schema_student.data.sources import Source
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
+from schema_student.schema.parsing import parse_strict
 from schema_student.schema.query_dsl import is_refusal, names_a_field
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import in_schema_order
@@ -148,7 +149,7 @@ class Collector:
         for query in map(str.strip, queries):
             if not normalized(query) or len(kept) == most:
                 continue
-            if problem := self.requests.find_problem(query, quota.split):
+            if problem := _not_words(query) or self.requests.find_problem(query, quota.split):
                 self.reject(Candidate(quota, query, current_date), *problem)
             else:
                 self.requests.add(query, quota.split)
@@ -168,6 +169,13 @@ class Collector:
     def reasons(self) -> dict[str, int]:
         """Count the rejected by reason, the commonest first."""
         return dict(Counter(str(row.error_type) for row in self.rejected).most_common())
+
+
+def _not_words(query: str) -> Problem | None:
+    """A request that is a JSON object or array: a writer of few parameters takes the answer for the request."""
+    if query[:1] not in ("{", "["):
+        return None
+    return None if parse_strict(query)[1] else ("not_words", "the request is JSON instead of plain words")
 
 
 def _in_form(candidate: Candidate) -> Candidate:

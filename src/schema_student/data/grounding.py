@@ -49,6 +49,8 @@ DIGITS = re.compile(r"(?<![\w.^#*/-])\d(?:[\d,]*\d)?(?:\.\d+)?(?![\w:/-]|\.\d)")
 QUOTED = re.compile(r"""(?<!\w)(?:'([^']+)'|"([^"]+)"|\u201c([^\u201d]+)\u201d)(?!\w)""")
 AFTERNOON = re.compile(r"\d ?p\.?m\b", re.IGNORECASE)
 CODE = re.compile(r"\b[A-Z]{2,3}\b")
+LETTER = "(?<![a-z]){}(?![a-z])"
+POWER, VARIABLE = re.compile(r"\^|\*\*"), re.compile(LETTER.format("[a-z]"))  # of formulas: x^2, x**2
 DATED = re.compile(r"\d{4}-\d\d")
 STOP = set("a an the of in on at to for and or with by from de la le les des du et en un une pour avec sur".split())
 
@@ -211,6 +213,10 @@ class _Request:
 
     def _gives_text(self, value: str) -> bool:
         text = _plain(value)
+        if POWER.search(text) and not all(
+            re.search(LETTER.format(letter), self.text) for letter in VARIABLE.findall(text)
+        ):
+            return False
         squeezed = re.sub(r"[\W_]+", "", text)
         if not squeezed or (squeezed in self.squeezed if len(squeezed) > 3 else squeezed in self.words):
             return True
