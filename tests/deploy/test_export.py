@@ -7,6 +7,7 @@ import shutil
 import exports
 import gguf_files
 import pytest
+import report_run
 import tiny
 import torch
 from safetensors.torch import load_file
@@ -225,17 +226,18 @@ def test_the_card_says_base_licence_data_and_how_it_was_tried(made):
 def test_the_card_says_what_the_base_was_dequantized_from_and_the_evaluation_s_rates(run, tmp_path):
     base = exports.save_base(tmp_path / "base")
     write_record(base, BaseRecord("gemma3:270m", "0" * 64, "Q4_K_M", "gemma3", "Gemma Terms of Use\n---\nx: 1"))
+    report_run.write_evaluation(run, "sft", 5, 1)
     folder = paths(run).eval_dir("student-sft")
-    rate = {"rate": 0.5, "low": 0.25, "high": 0.75, "n": 10, "k": 5}
-    write_json(folder / "evaluation_summary.json", {"total": 10, "judged_by": "me", "overall": {"right_rate": rate}})
+    rate = read_json(folder / "evaluation_summary.json")["overall"]["schema_valid_rate"]
     inputs = {"adapter_model.safetensors": digest(paths(run).sft_checkpoint / "adapter_model.safetensors")}
     write_json(folder / "evaluation_results.jsonl.meta.json", {"inputs": inputs})
     export_student(run.changed(base_model=str(base)))
     front, text = front_matter(run)
     assert front["license"] == "gemma"
     assert "| base | gemma3:270m, dequantized from Q4_K_M |" in text
-    assert "| right rate | 50.0% (25.0 to 75.0, n = 10) |" in text
-    assert read_json(merged_folder(run) / "export.json")["evaluation"] == {"right_rate": rate}
+    said = f"{100 * rate['rate']:.1f}% ({100 * rate['low']:.1f} to {100 * rate['high']:.1f}, n = 10)"
+    assert f"| schema valid rate | {said} |" in text and "by schema" not in text
+    assert read_json(merged_folder(run) / "export.json")["evaluation"]["schema_valid_rate"] == rate
 
 
 def test_every_kind_has_its_deciding_settings():
