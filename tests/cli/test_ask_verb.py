@@ -225,3 +225,42 @@ def test_deferral_needs_a_calibration_and_both_of_its_flags(run, tmp_path):
     for words in (["--defer-to", "x"], ["--below", "0.5"], ["--defer-to", "x", "--below", "0.5", "--both"]):
         with pytest.raises(SettingsError, match="--defer-to"):
             run(*INLINE, "to Oslo", *words)
+
+
+# ---- requests of a file, models side by side
+
+
+def test_each_line_of_a_file_is_a_request_as_words_or_as_a_row(run, tmp_path):
+    rows = b'\xef\xbb\xbfto Oslo\n\n{"query": "to Rome", "current_date": "2026-01-01"}\n  to Lima  '
+    (tmp_path / "asked.txt").write_bytes(rows)
+    _, out, _ = run("--base-model", "embedded", *INLINE, "--prompts", "asked.txt")
+    assert [json.loads(line)["query"] for line in out.splitlines()] == ["to Oslo", "to Rome", "to Lima"]
+    with pytest.raises(UserError, match=r"--prompts none\.txt cannot be read"):
+        run("--base-model", "embedded", *INLINE, "--prompts", "none.txt")
+    with pytest.raises(SettingsError, match="--prompts holds the requests: leave REQUEST out"):
+        run("--base-model", "embedded", *INLINE, "--prompts", "asked.txt", "to Oslo")
+
+
+def test_models_stand_side_by_side_each_asked_as_it_was_trained(run, trained, tmp_path):
+    sft = str(trained[0].relative_to(tmp_path))
+    (tmp_path / "asked.txt").write_text("to Oslo\nto Rome\n")
+    code, out, err = run("--run", "mine", *INLINE, "--prompts", "asked.txt", "--adapters", f"base,{sft}")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [list(row) for row in rows] == [["query", "base", sft, "agree", "valid"]] * 2
+    assert rows[0]["base"]["text"] == rows[0][sft]["text"]  # an adapter that was not trained changes nothing
+    assert all(row["agree"] == row["valid"] == row["base"]["valid"] for row in rows)
+    assert code == (0 if all(row["valid"] for row in rows) else 1)
+    assert f"they agree on {sum(row['agree'] for row in rows)} of 2" in err and f"{sft}: " in err
+    assert [adapter for _, adapter in run.asked[-2:]] == [None, sft]
+    assert {settings.prompt.schema_rendering for settings, _ in run.asked[-2:]} == {"json"}
+
+
+@pytest.mark.parametrize("flags", [["--both"], ["--defer-to", "t"], ["--teacher-model", "embedded-teacher"]])
+def test_models_side_by_side_exclude_the_teacher(run, trained, flags):
+    with pytest.raises(SettingsError, match="--adapters asks these students alone"):
+        run("--run", "mine", *INLINE, "to Oslo", "--adapters", "base,mine", *flags)
+
+
+def test_a_model_that_is_not_there_is_refused(run, trained):
+    with pytest.raises(UserError, match="there is no adapter in nobody, nor a run of that name"):
+        run("--run", "mine", *INLINE, "to Oslo", "--adapters", "base,nobody")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schema_student.cli.asked_student import read_asked_student
+from schema_student.cli.asked_student import read_asked_student, read_named_model
 from schema_student.core.artifacts import dry_run
 from schema_student.core.cleaning import escape_unprintable
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import Own
+from schema_student.core.flags import Own, path_of
 from schema_student.core.jsonl import Row, dump_row
 from schema_student.core.log import log, messages_beside_data
 from schema_student.core.settings import Settings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from schema_student.student.ask import Answer, Asking, Question
 
 Asker = Callable[[Sequence["Question"]], list["Answer"]]
+Models = Mapping[str, Settings]  # those that --adapters names, with the settings that each is asked by
 KEPT_AT_0 = "confidence"  # which says something where it is 0
 CHUNK = 256  # requests of standard input that are asked together; their answers are written before the next are read
 
@@ -33,6 +35,12 @@ ASK: Own = {
         "nargs": "?",
         "default": "-",
         "help": "the request; - or none: JSONL rows {query, schema? or schema_id?, current_date?} of standard input",
+    },
+    "--prompts": {
+        "metavar": "FILE",
+        "type": path_of,
+        "default": None,
+        "help": "ask what stands in a file: a request a line, or rows of JSONL as on standard input",
     },
     "--schema": {"metavar": "SCHEMA", "default": "", "help": "the JSON Schema: a file, or the JSON itself"},
     "--schema-id": {"metavar": "ID", "default": "", "help": "the schema of this id of the run (--run)"},
@@ -74,6 +82,7 @@ def ask(argv: Sequence[str]) -> None:
     schema-student ask --schema my_schema.json "a table for two" --constrained --repair 1
     schema-student ask --run mine --both "to Oslo"                   # what would the teacher say?
     schema-student ask --run mine --defer-to gpt-oss:120b --below 0.7 "to Oslo"    # who answers what it is not sure of
+    schema-student ask --run mine --prompts requests.txt --adapters base,mine      # two models side by side
     schema-student ask --run mine < requests.jsonl > answers.jsonl   # {"query": ..., "schema_id": ...} a line
 
     Asked is the adapter that the run ends with: DPO's, else SFT's; --adapter names another, --base-model without --run
@@ -83,16 +92,33 @@ def ask(argv: Sequence[str]) -> None:
     Ends with 0 where the answer is valid; with 1 where it is not, and then what is wrong stands on standard error as
     one JSON object. Of many requests each has a line with its verdict, in their order.
     """
-    settings, arguments = read_asked_student(argv, ask.__doc__, "ask", ASK, _asks_only_teacher)
-    if arguments.request == "-" and not settings.run.dry_run and sys.stdin.isatty():
-        raise SettingsError("no request: give one, or rows of JSONL on standard input (see --help)")
-    reads = [Path(path) for path in (settings.student.adapter, _schema_file(arguments.schema)) if path]
+    settings, arguments = read_asked_student(argv, ask.__doc__, "ask", ASK, _needs_no_student)
+    models = {name: read_named_model(argv, ask.__doc__, "ask", ASK, name) for name in settings.pairwise.adapters}
+    _check_request(settings, arguments)
+    adapters = [model.student.adapter for model in models.values()] or [settings.student.adapter]
+    reads = [Path(path) for path in (*adapters, _schema_file(arguments.schema), arguments.prompts) if path]
     if dry_run(settings, reads=reads, writes=[]):
         return
     with messages_beside_data():
-        all_valid = _ask_many(settings, arguments) if arguments.request == "-" else _ask_one(settings, arguments)
+        ask_all = _ask_many if arguments.request == "-" else _ask_one
+        all_valid = ask_all(settings, arguments, models)
     if not all_valid:
         raise SystemExit(1)
+
+
+def _check_request(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Refuse a call without a request, and flags that exclude each other."""
+    if arguments.prompts and arguments.request != "-":
+        raise SettingsError("--prompts holds the requests: leave REQUEST out")
+    if arguments.request == "-" and not arguments.prompts and not settings.run.dry_run and sys.stdin.isatty():
+        raise SettingsError("no request: give one, or rows of JSONL on standard input (see --help)")
+    if settings.pairwise.adapters and (arguments.both or arguments.defer_to or _asks_only_teacher(settings, arguments)):
+        raise SettingsError("--adapters asks these students alone: leave --both, --defer-to and --teacher-model out")
+
+
+def _needs_no_student(settings: Settings, arguments: argparse.Namespace) -> bool:
+    """Whether the adapter that the run ends with is not asked."""
+    return bool(settings.pairwise.adapters) or _asks_only_teacher(settings, arguments)
 
 
 def _schema_file(schema: str) -> str:
@@ -103,41 +129,70 @@ def _asks_only_teacher(settings: Settings, arguments: argparse.Namespace) -> boo
     return settings.teacher.teacher_model != "auto" and not arguments.both
 
 
-def _ask_one(settings: Settings, arguments: argparse.Namespace) -> bool:
+def _ask_one(settings: Settings, arguments: argparse.Namespace, models: Models) -> bool:
     """Print the answer's value, or what is wrong with it; returns whether it is valid."""
     from schema_student.data.questions import QuestionReader, read_day
     from schema_student.student.ask import Question
 
     schema = QuestionReader(settings, arguments.schema, arguments.schema_id).schema()
     question = Question(schema, arguments.request, read_day(arguments.date))
-    answers = {name: asker([question])[0] for name, asker in _open_askers(settings, arguments).items()}
+    answers = {name: asker([question])[0] for name, asker in _open_askers(settings, arguments, models).items()}
     for name, answer in answers.items():
         error = {} if answer.valid else {"error": answer.problem or "not valid against its schema"}
         if error or (arguments.explain and answer.sureness) or answer.by:
             _write(sys.stderr, {**error, "by": name, **_describe(answer)})
-    if arguments.both:
+    if arguments.both or models:
         _write(sys.stdout, _side_by_side(question, answers))
     elif all(answer.valid for answer in answers.values()):
         _write(sys.stdout, *(answer.value for answer in answers.values()))
     return all(answer.valid for answer in answers.values())
 
 
-def _ask_many(settings: Settings, arguments: argparse.Namespace) -> bool:
-    """Print a row for each row of standard input, in their order; returns whether all answers are valid."""
+def _ask_many(settings: Settings, arguments: argparse.Namespace, models: Models) -> bool:
+    """Print a row for each request of many, in their order; returns whether all answers are valid."""
     from schema_student.data.questions import QuestionReader
 
     reader = QuestionReader(settings, arguments.schema, arguments.schema_id)
-    askers, all_valid = _open_askers(settings, arguments), True
-    lines = [(number, line) for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
+    lines = _read_lines(arguments.prompts)
+    askers, rows = _open_askers(settings, arguments, models), []
+    write_row = partial(_compare, list(models)) if models else _row
     for begin in range(0, len(lines), CHUNK):
         read = [_read(reader, number, line) for number, line in lines[begin : begin + CHUNK]]
         questions = [each for each in read if not isinstance(each, dict)]
         answered = {name: iter(asker(questions)) for name, asker in askers.items()}
         for each in read:
-            row = each if isinstance(each, dict) else _row(each, {name: next(some) for name, some in answered.items()})
-            all_valid &= row["valid"]
+            answers = {} if isinstance(each, dict) else {name: next(some) for name, some in answered.items()}
+            row = each if isinstance(each, dict) else write_row(each, answers)
+            rows.append(row)
             _write(sys.stdout, row)
-    return all_valid
+    for line in _sum_up(rows, list(models)):
+        log.info(line)
+    return all(row["valid"] for row in rows)
+
+
+def _read_lines(prompts: Path | None) -> list[tuple[int, bytes]]:
+    """The lines of a file of requests, or of standard input, with their numbers; a line of words is a request."""
+    if prompts is None:
+        return [(number, line) for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
+    try:
+        lines = prompts.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+    except OSError as error:
+        raise UserError(f"--prompts {prompts} cannot be read ({error.strerror}); give an existing file") from None
+    named = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, line if line[:1] == b"{" else _as_row(line)) for number, line in named]
+
+
+def _as_row(words: bytes) -> bytes:
+    return dump_row({"query": words.decode(errors="replace")}).encode()
+
+
+def _sum_up(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+    """How many answers of each of several models are valid, and how many requests they agree on."""
+    answered = [row for row in rows if "agree" in row]
+    for name in names:
+        yield f"{name}: {sum(row[name]['valid'] for row in answered)} of {len(rows)} answers are valid"
+    if names:
+        yield f"they agree on {sum(row['agree'] for row in answered)} of {len(rows)}"
 
 
 def _read(reader: Any, number: int, line: bytes) -> Question | Row:
@@ -160,14 +215,16 @@ def _open_deferral(settings: Settings, arguments: argparse.Namespace) -> Deferra
     return open_deferral(settings, settings.student.adapter, arguments.defer_to, arguments.below)
 
 
-def _open_askers(settings: Settings, arguments: argparse.Namespace) -> dict[str, Asker]:
-    """Who is asked, by name: the student, the teacher, or both."""
+def _open_askers(settings: Settings, arguments: argparse.Namespace, models: Models) -> dict[str, Asker]:
+    """Who is asked, by name: the student, the teacher, both, or the models that --adapters names."""
     from schema_student.data.questions import ask_teacher
     from schema_student.student.ask import Asking
 
     deferral = _open_deferral(settings, arguments)
     explain = arguments.explain or deferral is not None
     asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.constrained, explain)
+    if models:
+        return {name: _open_loaded(model, asking) for name, model in models.items()}
     teacher = partial(ask_teacher, settings=settings)
     if _asks_only_teacher(settings, arguments):
         return {"teacher": teacher}
@@ -214,6 +271,13 @@ def _row(question: Question, answers: dict[str, Answer]) -> Row:
     """The line of an answer; of two, the student's with the teacher's in it."""
     first, *others = [{"value": answer.value, **_describe(answer)} for answer in answers.values()]
     return {"query": question.request, **first} | dict(zip(list(answers)[1:], others, strict=True))
+
+
+def _compare(names: Sequence[str], question: Question, answers: dict[str, Answer]) -> Row:
+    """The line of several models' answers to a request; valid where all are."""
+    told = {name: {"value": answers[name].value, **_describe(answers[name])} for name in names}
+    agree = _side_by_side(question, answers)["agree"]
+    return {"query": question.request, **told, "agree": agree, "valid": all(each.valid for each in answers.values())}
 
 
 def _describe(answer: Answer) -> Row:
