@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     reward         train-reward, train-ppo
     asked_student  which adapter a verb asks, and how
     evaluation     evaluate, perplexity, pairwise, judge, report, compare, pretty
+    learning_curve  learning-curve: would more data help?
     deploy         export, parity
     serving        serve, smoke
     ask            ask: one request, or many

@@ -20,6 +20,7 @@ from schema_student import __version__
 from schema_student.cli import alignment, data, deploy, evaluation, pipeline, reward, serving, training
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
+from schema_student.cli import learning_curve as curving
 from schema_student.cli.another_run import another_run
 from schema_student.cli.preview import PREVIEW
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
@@ -89,6 +90,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "correct": alignment.correct,
     "rollouts": alignment.rollouts,
     "pairwise": evaluation.pairwise,
+    "learning-curve": curving.learning_curve,
     "perplexity": evaluation.perplexity,
     "average": training.average,
     "compare": evaluation.compare,
@@ -121,6 +123,7 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "chat": chatting.CHAT,
     "judge": evaluation.JUDGE,
     "show-prompt": evaluation.SHOW_PROMPT,
+    "learning-curve": curving.LEARNING_CURVE,
     "perplexity": evaluation.PERPLEXITY,
     "serve": serving.SERVE,
     "fetch-base": training.FETCH,

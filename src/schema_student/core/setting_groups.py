@@ -307,6 +307,11 @@ class SFTSettings(Group):
     sft_learning_rate: float = setting("peak learning rate", auto=True, gt=0)
     sft_epochs: float = setting("passes over the corpus", auto=True, gt=0)
     sft_max_steps: int = setting("optimizer steps; 0 = by epochs", ge=0)
+    sft_share: float = setting(
+        "share of the training rows to learn from, drawn by the seed; a larger share holds the rows of a smaller one",
+        gt=0,
+        le=1,
+    )
     sft_batch_size: int = setting("sequences in a batch of a device", auto=True, ge=1)
     gradient_accumulation: int = setting("batches in an optimizer step of SFT", auto=True, ge=1)
     eval_every: int = setting("steps between validation losses", auto=True, ge=1)

@@ -109,6 +109,7 @@ READS: dict[str, tuple[str, ...]] = {
     "correct": (*NAMED, *ANSWERED, "verdict", "open_requests", "corrections", *ASKED),
     "rollouts": (*NAMED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "data.data_set", "pairwise", "scoring.reward_model", *EVALUATED),
+    "learning-curve": (*NAMED, *TRAINED, "tracker", "lora", "sft", *EVALUATED),
     "perplexity": (
         *(*NAMED, *OWN_REQUESTS, "data", "pairwise.adapters", "evaluated.eval_data", *ANSWERED),
         *("eval.eval_splits", "eval.eval_limit"),

@@ -17,6 +17,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     perturbations  requests said otherwise, meaning the same
     robustness    a student answers them, beside the plain ones
     deferral      a teacher answers what the student is not sure of
+    learning_curve  a run trained on shares of its rows, on the same tests
     perplexity    how likely a student finds reference answers; its size
     pairwise      two adapters, prompt by prompt, compared by the teacher or a reward model
 """

@@ -150,6 +150,24 @@ def show_sft(metrics: Sequence[Row], key: str = "sft", title: str = "SFT") -> Fi
     return Figure(key, f"{title}: loss of training and validation, learning rate", panels)
 
 
+def show_learning_curve(curve: Row | None) -> Figure | None:
+    """Show what a run answers that was trained on shares of its rows: rates with their 95% intervals."""
+    if not curve:
+        return None
+    named = (("valid", "valid", "gray"), ("valid and as asked", "as_asked", "green"))
+    found = {key: [(point["rows"], point[key]) for point in curve["points"]] for _, key, _ in named}
+    series = [_curve(name, color, found[key]) for name, key, color in named]
+    panel = Lines("Answers to the tests", "share of prompts", series, percent=True, x="training rows")
+    return Figure("learning_curve", "Students trained on shares of the rows, on the same tests", (panel,))
+
+
+def _curve(name: str, color: str, found: Sequence[tuple[int, Row]]) -> Series:
+    """A rate over numbers of rows, with its interval."""
+    known = [(rows, rate) for rows, rate in found if rate["rate"] is not None]
+    points = [(rows, rate["rate"]) for rows, rate in known]
+    return Series(name, color, points, [(rows, rate["low"], rate["high"]) for rows, rate in known], dots=True)
+
+
 def show_margins(margins: Sequence[Row], key: str = "margins", title: str = "DPO") -> Figure | None:
     """Show the margins, free of beta: how far the policy has moved chosen and rejected answers apart."""
     if not margins:

@@ -16,6 +16,7 @@ from schema_student.core.jsonl import Row, dump_json
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import Paths, paths
 from schema_student.core.settings import AnySettings
+from schema_student.evaluation.learning_curve import read_curve
 from schema_student.report import figures
 from schema_student.report.advice import advise
 from schema_student.report.answers import gather_answers
@@ -103,6 +104,7 @@ def collect(settings: AnySettings) -> Row:
     }
     facts |= describe_students(students)
     facts |= _describe_run(where, stages, students)
+    facts["learning_curve"] = read_curve(where)
     facts["trust"] = describe_trust(where, students)
     facts["extra"] = compare_extra(read_students(where, run, links, extra=True))
     facts["alignment"] = _judge_alignment(students, facts["comparisons"], choices)
@@ -209,6 +211,7 @@ def _list_figures(facts: Row) -> list[Figure | None]:
         show_trust(facts["trust"]),
         figures.show_balance(statistics.get("balance", {})),
         figures.show_sft(sft.get("metrics", [])),
+        figures.show_learning_curve(facts["learning_curve"]),
     ]
     for key in facts["links"]:
         if stages[key]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
     if not train:
         advice = batching.explain_nothing(tally, "generate more queries (--train-queries) or schemas")
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
+    train = take_share(train, settings)
     named = name_rows(rows, corpus)
     asked = draw_asked_rows([named[row["name"]] for row in validation], dataset, settings)
     check_validation(settings, len(validation), len(asked))
@@ -101,6 +103,13 @@ def _make_loop(
     from schema_student.training.trl_trainers import TrlLoop, trl_sft  # loads transformers' Trainer
 
     return TrlLoop(objective, batches, run_dir, settings, schedule, origin, trl_sft())
+
+
+def take_share(rows: list[Row], settings: ResolvedSettings) -> list[Row]:
+    """Take --sft-share of the training rows, drawn by the seed, in their order; larger shares hold smaller ones."""
+    count = max(1, round(settings.sft.sft_share * len(rows)))
+    drawn = random.Random(f"share of rows {settings.run.seed}").sample(range(len(rows)), len(rows))
+    return [rows[i] for i in sorted(drawn[:count])]
 
 
 def check_validation(settings: ResolvedSettings, rows: int, asked: int) -> None:

@@ -1,0 +1,135 @@
+"""A learning curve: nested shares of the rows, each a run of its own, on the same tests; the run is the whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from training_runs import SCHEMA
+
+from schema_student.cli import learning_curve as verb
+from schema_student.cli.main import dispatch
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
+from schema_student.core.paths import paths
+from schema_student.core.records import DatasetRow, read_rows, write_rows
+from schema_student.core.settings import default_settings
+from schema_student.data.corpus import build_rows
+from schema_student.evaluation.learning_curve import list_lines, list_parts, read_curve
+from schema_student.report.figures import show_learning_curve
+from schema_student.student.choice import resolve_student
+from schema_student.training.fine_tuning import take_share
+
+SMALL = {
+    **{"sft-epochs": 1, "sft-batch-size": 2, "sft-eval-answers": 0, "max-new-tokens": 8, "lora-r": 2, "eval-limit": 2},
+    **{"teacher-model": "embedded-teacher", "dtype": "float32"},
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A curve of 25, 50 and 100% of eight rows, drawn twice: (settings, flags, what the second time said)."""
+    folder = tmp_path_factory.mktemp("curve")
+    base = tiny.save_tiny(folder / "base")
+    settings = default_settings(output_dir=str(folder / "outputs"), base_model=str(base))
+    head = {"schema_id": "s", "domain": "d", "schema_json": json.dumps(SCHEMA), "current_date": "2026-01-31"}
+    splits = {"train": range(8), "validation": range(20, 22), "test_seen": range(30, 32), "test_unseen": range(40, 42)}
+    rows = [
+        {**head, "query": f"number {i}", "ast_json": json.dumps({"n": i}), "is_valid": True, "split": split}
+        for split, numbers in splits.items()
+        for i in numbers
+    ]
+    write_jsonl(paths(settings).dataset, rows)
+    write_rows(paths(settings).corpus, build_rows(read_rows(paths(settings).dataset, DatasetRow), "compact")[0])
+    flags = ["--output-dir", settings.run.output_dir, "--base-model", str(base)]
+    flags += [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "run_apart", lambda stage, settings: stage(settings))
+        dispatch(["learning-curve", *flags])
+        before = times_of(settings)
+        dispatch(["learning-curve", *flags])
+    return settings, before
+
+
+def times_of(settings):
+    return {path: path.stat().st_mtime_ns for path in paths(settings).run_dir.parent.rglob("*.safetensors")}
+
+
+def test_each_share_is_a_run_of_its_own_that_is_passed_over_when_it_is_done(drawn):
+    settings, before = drawn
+    runs = {path.parent.parent.name for path in before if path.parent.name == "checkpoint-final"}
+    assert runs == {"student", "student-25", "student-50"} and times_of(settings) == before
+
+
+def test_the_curve_holds_rows_rates_and_what_the_last_rows_changed(drawn):
+    settings, _ = drawn
+    curve = read_curve(paths(settings))
+    assert [(point["percent"], point["run"], point["rows"]) for point in curve["points"]] == [
+        *((25, "student-25", 2), (50, "student-50", 4), (100, "student", 8)),
+    ]
+    assert [point["steps"] for point in curve["points"]] == [1, 2, 4]
+    assert all(point["as_asked"]["n"] == 4 for point in curve["points"])  # the same tests
+    assert [(gain["from"], gain["to"]) for gain in curve["gains"]] == [(25, 50), (50, 100)]
+    assert list_lines(curve)[1].split()[:3] == ["25%", "2", "1"]
+
+
+def test_the_parts_learn_from_the_run_s_own_data(drawn):
+    settings, _ = drawn
+    parts = list_parts(settings, [25, 100])
+    assert parts[100].run.run == "" and parts[25].sft.sft_share == 0.25
+    assert paths(parts[25]).corpus == paths(settings).corpus and paths(parts[25]).dataset == paths(settings).dataset
+
+
+def test_larger_shares_hold_smaller_ones_and_the_whole_is_all_rows():
+    resolved = resolve_student(default_settings(base_model="embedded"))[1]
+    rows = [{"name": i} for i in range(40)]
+    shares = [take_share(rows, resolved.changed(sft_share=share)) for share in (0.01, 0.25, 0.5, 1.0)]
+    assert [len(share) for share in shares] == [1, 10, 20, 40] and shares[3] == rows
+    names = [[row["name"] for row in share] for share in shares]
+    assert all(set(names[i]) < set(names[i + 1]) and names[i] == sorted(names[i]) for i in range(3))
+    other = take_share(rows, resolved.changed(sft_share=0.25, seed=99))
+    assert [row["name"] for row in other] != names[1]
+
+
+def test_the_report_draws_it_with_intervals(drawn):
+    figure = show_learning_curve(read_curve(paths(drawn[0])))
+    (panel,) = figure.panels
+    assert panel.x == "training rows" and [x for x, _ in panel.series[0].points] == [2, 4, 8]
+    for series in panel.series:
+        assert all(band[1] <= point[1] <= band[2] for point, band in zip(series.points, series.band, strict=True))
+    assert show_learning_curve(None) is None
+
+
+def test_gains_are_counted_on_the_same_prompts(drawn, tmp_path):
+    from schema_student.evaluation import learning_curve
+
+    settings, _ = drawn
+    parts = list_parts(settings, [50, 100])
+    for percent, right in ((50, [True, False, True, None]), (100, [True, True, False, True])):
+        results = paths(parts[percent]).eval_dir(f"{['student-50', 'student'][percent == 100]}-sft")
+        rows = read_jsonl(results / "evaluation_results.jsonl")
+        copies = [{**row, "semantic_pass": passed} for row, passed in zip(rows, right, strict=True)]
+        write_jsonl(tmp_path / f"{percent}.jsonl", copies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curve, "_results_of", lambda part: tmp_path / f"{50 if part.run.run else 100}.jsonl")
+        (gain,) = learning_curve._list_gains(parts)
+    assert (gain["fixed"], gain["broken"], gain["p"]) == (2, 1, 1.0)
+
+
+@pytest.mark.parametrize("text", ["0", "25,101", "a", "25,,50", ""])
+def test_percents_that_are_none_are_refused(text):
+    with pytest.raises(SettingsError, match="--percents"):
+        dispatch(["learning-curve", f"--percents={text}"])
+
+
+def test_a_run_of_a_share_has_no_curve(tmp_path):
+    with pytest.raises(SettingsError, match="--sft-share: a learning curve takes its own shares"):
+        dispatch(["learning-curve", "--output-dir", str(tmp_path), "--sft-share", "0.5"])
+
+
+def test_a_curve_that_holds_no_points_is_refused(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    write_json(paths(settings).report_dir / "learning_curve.json", {"points": 3})
+    with pytest.raises(UserError, match="points"):
+        read_curve(paths(settings))
