@@ -272,6 +272,7 @@ def test_every_verb_that_reads_own_schemas_reads_them_by_the_named_draft(tmp_pat
         "chat": ["--schema", str(path), "--base-model", "embedded"],
         "generate": ["--schemas", str(path), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
         "evaluate": ["--eval-data", str(asked), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
+        "calibrate-judge": ["--eval-data", str(asked), "--output-dir", str(tmp_path / "outputs"), "--dry-run"],
     }
     assert set(calls) == set(verbs_that_read("draft")) - {"perplexity"}  # which reads them as evaluate does
     for verb, argv in calls.items():

@@ -283,6 +283,21 @@ def _measure(argv: Sequence[str], name: str, run: str, arguments: argparse.Names
     return found
 
 
+def calibrate_judge(argv: Sequence[str]) -> None:
+    """Hold the teacher's verdicts against known truth: agreement, kappa, false accepts and rejects -> judge/RUN-by-T/.
+
+    schema-student calibrate-judge --run mine --teacher-model gpt-oss:120b
+    schema-student calibrate-judge --eval-data mine.jsonl --eval-limit 100
+    """
+    settings = load_settings(argv, calibrate_judge.__doc__, "calibrate-judge")
+
+    from schema_student.evaluation.judge_calibration import calibrate, calibration_dir
+
+    requests, folder = evaluated_requests(settings), calibration_dir(settings)
+    if make(lambda: calibrate(settings), settings, reads=[requests], writes=[folder]):
+        log.info(f"the judge's verdicts: {folder / 'judge_summary.json'}")
+
+
 def report(argv: Sequence[str]) -> None:
     """Put all artifacts of a run on one page -> reports/RUN/report.md, report.html and plots; only reads.
 

@@ -92,6 +92,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pairwise": evaluation.pairwise,
     "learning-curve": curving.learning_curve,
     "perplexity": evaluation.perplexity,
+    "calibrate-judge": evaluation.calibrate_judge,
     "average": training.average,
     "compare": evaluation.compare,
     "export": deploy.export,

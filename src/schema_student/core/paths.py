@@ -38,6 +38,7 @@ class Paths:
     rollouts: Path
     corrections: Path
     pairwise: Path
+    judge: Path
     report_dir: Path
     exports: Path
     chat: Path
@@ -101,6 +102,7 @@ def paths(settings: AnySettings) -> Paths:
         rollouts=out / "rollouts" / run,
         corrections=out / "corrections" / run,
         pairwise=out / "duels",
+        judge=out / "judge",
         report_dir=out / "reports" / run,
         exports=out / "exports" / run,
         chat=out / "chat" / f"{run}.jsonl",
@@ -191,6 +193,10 @@ def _name_endpoint(settings: AnySettings) -> str:
 
 def _named_student(settings: AnySettings) -> tuple[str, str]:
     run, where, asked = resolve_run(settings), paths(settings), settings.evaluated.eval_student
+    if asked == "teacher":
+        if settings.evaluated.decoding != "free":
+            raise SettingsError("--eval-student teacher: it decodes as its server does; leave --decoding out")
+        return f"{run}-teacher", ""
     assert asked != "aligned", "an evaluation is of one link"
     if asked == "base" or (asked == "auto" and not settings.student.adapter):
         return f"{run}-base", ""

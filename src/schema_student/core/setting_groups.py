@@ -356,8 +356,9 @@ class EvaluatedSettings(Group):
 
     section = "eval"
 
-    eval_student: Literal["auto", "base", "sft", "aligned", Objective, "control"] = setting(
-        "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align"
+    eval_student: Literal["auto", "base", "sft", "aligned", Objective, "control", "teacher"] = setting(
+        "who is evaluated; auto = --adapter where named, else the base; aligned = each link of --align; teacher = what "
+        "the student is distilled from, by its own answers"
     )
     eval_extra: bool = setting("answer the requests of generate --extra-tests instead, as an evaluation NAME-extra")
     eval_data: PathName = setting(

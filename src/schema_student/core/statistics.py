@@ -119,6 +119,20 @@ def _upper_tail(least: int, n: int, p: float) -> float:
     )
 
 
+def cohen_kappa(both: int, first_only: int, second_only: int, neither: int) -> float | None:
+    """Compute how far two raters' yes and no agree beyond chance (Cohen 1960); None where chance alone would agree.
+
+    >>> cohen_kappa(20, 5, 10, 15)
+    0.4
+    """
+    n = both + first_only + second_only + neither
+    if n == 0:
+        return None
+    yes = (both + first_only) * (both + second_only) / n**2
+    no = (second_only + neither) * (first_only + neither) / n**2
+    return round(((both + neither) / n - yes - no) / (1 - yes - no), 6) if yes + no < 1 else None
+
+
 def pass_at_k(n: int, right: int, k: int) -> float:
     """Estimate the chance that one of k samples is right, from n samples of which some are (Chen et al. 2021, eq. 1).
 

@@ -114,6 +114,7 @@ READS: dict[str, tuple[str, ...]] = {
         *(*NAMED, *OWN_REQUESTS, "data", "pairwise.adapters", "evaluated.eval_data", *ANSWERED),
         *("eval.eval_splits", "eval.eval_limit"),
     ),
+    "calibrate-judge": (*NAMED, *OWN_REQUESTS, "evaluated.eval_data", "eval.eval_splits", "eval.eval_limit", *ASKED),
     "average": ("run", "pairwise.adapters", "averaging"),
     "compare": ("run", "compare"),
     "export": (*NAMED, "student.base_model", "export", "push"),

@@ -19,5 +19,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     deferral      a teacher answers what the student is not sure of
     learning_curve  a run trained on shares of its rows, on the same tests
     perplexity    how likely a student finds reference answers; its size
+    judge_calibration  the teacher's verdicts against known truth
     pairwise      two adapters, prompt by prompt, compared by the teacher or a reward model
 """

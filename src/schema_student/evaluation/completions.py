@@ -19,10 +19,13 @@ from schema_student.evaluation.endpoint import Endpoint
 from schema_student.schema.answers import list_right_answers
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.prompts import render_row_prompt
+from schema_student.schema.rendering import completion_text
 from schema_student.student.ask import find_room
 from schema_student.student.loading import Student
 from schema_student.student.sureness import Chance, Sureness, summarize_chances
 from schema_student.student.tokens import encode_prompt
+from schema_student.teacher.client import Teacher
+from schema_student.teacher.faults import TeacherFailure
 
 if TYPE_CHECKING:
     from schema_student.student.batching import Ids
@@ -97,6 +100,25 @@ def complete_there(
     for prompt, each in zip(prompts, heard, strict=True):
         reply, seconds = each.reply, round(each.seconds, 4)
         written.append(Completion(prompt, reply.content, reply.answer_tokens, seconds, each.cut, each.fault))
+        bar.update()
+    return written
+
+
+def complete_by_teacher(
+    teacher: Teacher, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
+) -> list[Completion]:
+    """Complete each request by the teacher's answer to it, which is kept with all of its answers."""
+    asks = []
+    for row in batch:
+        question = {"schema": row.schema, "query": row.query, "current_date": row.current_date}
+        asks.append(("answer", question | {"language": row.language or "en", "batch": 0}))  # as the data set asks
+    written = []
+    for row, found in zip(batch, teacher.ask_many(asks), strict=True):
+        prompt = render_row_prompt(row, settings.prompt.schema_rendering)
+        failed = isinstance(found, TeacherFailure)
+        text = "" if failed else completion_text(found)
+        fault = f"the teacher gave no usable answer: {found.reason}" if failed else None
+        written.append(Completion(prompt, text, fault=fault))
         bar.update()
     return written
 

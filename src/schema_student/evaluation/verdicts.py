@@ -123,7 +123,7 @@ def ask_teacher(graded: Sequence[Graded], teacher: Teacher) -> list[Graded]:
     """
     embedded = teacher.chat.choice.embedded
     valid = [each for each in graded if each.row.schema_valid and (each.request.ast_json is not None or not embedded)]
-    answers = teacher.ask_many([("judge", _question(each)) for each in valid])
+    answers = teacher.ask_many([("judge", judge_question(each.request, each.value)) for each in valid])
     found = {id(each): answer for each, answer in zip(valid, answers, strict=True)}
     return [
         replace(each, row=_with_verdict(each.row, found[id(each)])) if id(each) in found else each for each in graded
@@ -138,13 +138,13 @@ def _with_verdict(row: EvaluationRow, answer: Any) -> EvaluationRow:
     return replace(row, teacher_verdict=good, teacher_reason=answer["reason"], semantic_pass=good, rank=rank)
 
 
-def _question(graded: Graded) -> Row:
-    request = graded.request
+def judge_question(request: DatasetRow, answer: Any, blind: bool = False) -> Row:
+    """Write the question that a judge is asked about an answer's value; `blind`: without the known answer."""
     return {
         "schema": request.schema,
         "query": request.query,
         "current_date": request.current_date,
-        "answer": graded.value,
-        "reference": request.target,
-        "accepted": request.accepted,
+        "answer": answer,
+        "reference": None if blind else request.target,
+        "accepted": None if blind else request.accepted,
     }
