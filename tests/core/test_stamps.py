@@ -168,6 +168,11 @@ CASES = {
     "sft": ("train", {}, ()),
     "evaluation": ("evaluate", {}, (*ENDPOINT, *OWN)),
     "evaluation of own requests": ("evaluate", {"eval_data": "mine.jsonl"}, ENDPOINT),
+    "evaluation of the teacher": (
+        "evaluate",
+        {"eval_student": "teacher"},
+        (*STUDENT, *ROOM, *ENDPOINT, *OWN, "eval_batch_size", "answer_all"),
+    ),
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, (*TEACHER, *ENDPOINT, *OWN)),
     "evaluation of a served student": (
         "evaluate",

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import exports
 import pytest
 import tiny
+from fake_ollama import after_probe, fake_ollama
 from test_evaluate import FORM, dataset_row
 
 from schema_student.cli.main import VERBS
@@ -160,3 +161,31 @@ def test_what_cannot_be_evaluated_is_refused_by_name(tmp_path):
         evaluated(default_settings(eval_data="???.jsonl"))
     there = default_settings(eval_data="a/mine.jsonl", endpoint="http://here:8000")
     assert evaluated(there)[0] == "student-endpoint-here-8000-on-mine"
+
+
+def test_the_teacher_answers_as_a_student_of_its_own(tmp_path, capsys):
+    """It answers one request right, one wrong, one not at all; what it answered before it is not asked again."""
+
+    def chat(body, number):
+        payload = body["messages"][-1]["content"]
+        if "is_good" in json.dumps(body["format"]):
+            return {"is_good": "two nights" in payload, "reason": "so"}
+        return {"city": "Lyon", "nights": 2} if "Paris for long" in payload or "two nights" in payload else "no JSON"
+
+    write_jsonl(tmp_path / "mine.jsonl", OWN[:3])
+    with fake_ollama(after_probe(chat)) as fake:
+        flags = ["--eval-data", str(tmp_path / "mine.jsonl"), "--teacher-model", "m:1", "--teacher-host", fake.host]
+        flags += ["--output-dir", str(tmp_path), "--teacher-retries", "0", "--eval-student", "teacher"]
+        VERBS["evaluate"](flags)
+        asked = len(fake.bodies)
+        VERBS["evaluate"]([*flags, "--overwrite"])
+        again = [body for body in fake.bodies[asked:] if "somewhere nice" not in json.dumps(body["messages"])]
+        assert again == []
+        with pytest.raises(SettingsError, match="--samples are drawn from a student"):
+            VERBS["evaluate"]([*flags, "--samples", "4"])
+    (folder,) = (tmp_path / "student_runs" / "eval").iterdir()
+    rows = read_jsonl(folder / "evaluation_results.jsonl")
+    assert folder.name == "student-teacher-on-mine"
+    assert [row["semantic_pass"] for row in rows] == [True, False, False]
+    assert rows[2]["parse_error"].startswith("the teacher gave no usable answer") and not rows[2]["too_long"]
+    assert read_json(folder / "evaluation_summary.json")["student"].startswith("m:1")

@@ -61,6 +61,7 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student sft --eval-extra         # the requests of generate --extra-tests
     schema-student evaluate --adapter CKPT --eval-data mine.jsonl   # requests of your own, no run needed
     schema-student evaluate --eval-student sft --fail-under 80 --not-worse-than old     # for CI: ends with 1 else
+    schema-student evaluate --eval-student teacher                  # what the student is distilled from: RUN-teacher
     schema-student evaluate --eval-student sft --samples 8 --temperature 0.7            # pass@k beside greedy
 
     Of each request the right answers are read first; what greedy decoding would write then for sure is not written.
@@ -83,6 +84,8 @@ def _read_evaluated(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
     """Read the settings; on requests without a run an adapter is asked as it was trained."""
     settings, arguments = parse_command(argv, evaluate.__doc__, "evaluate", EVALUATE)
     _check_sampling(arguments.samples, arguments.temperature)
+    if arguments.samples and settings.evaluated.eval_student == "teacher":
+        raise SettingsError("--samples are drawn from a student: leave --eval-student teacher out")
     if not settings.evaluated.eval_data or settings.evaluated.eval_student == "aligned":
         return settings, arguments
     decided = settings_as_trained(settings, evaluated(settings)[1])

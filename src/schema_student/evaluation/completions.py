@@ -39,7 +39,7 @@ OTHERS_BELOW = 0.9  # probability of a token below which the likeliest other one
 
 @dataclass(frozen=True)
 class Completion:
-    """What a student wrote to a prompt; `fault` where the prompt was too long to be answered.
+    """What a student wrote to a prompt; `fault` where the prompt was too long to be answered, or else `failed`.
 
     `read`: its text is known by reading, and was not written. `p_truth`: the likelihood of the right answers.
     `sureness` is known of an answer of a student that is loaded here.
@@ -51,6 +51,7 @@ class Completion:
     seconds: float = 0.0
     truncated: bool = False
     fault: str | None = None
+    failed: bool = False  # the fault is that of a teacher that gave no usable answer
     mask_changes: int | None = None
     read: bool = False
     p_truth: float | None = None
@@ -118,7 +119,7 @@ def complete_by_teacher(
         failed = isinstance(found, TeacherFailure)
         text = "" if failed else completion_text(found)
         fault = f"the teacher gave no usable answer: {found.reason}" if failed else None
-        written.append(Completion(prompt, text, fault=fault))
+        written.append(Completion(prompt, text, fault=fault, failed=failed))
         bar.update()
     return written
 

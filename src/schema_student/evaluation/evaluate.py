@@ -27,7 +27,7 @@ from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.splits import spread
 from schema_student.core.stamps import digest, make_stamp, versions
-from schema_student.evaluation.completions import Completion, complete, complete_there
+from schema_student.evaluation.completions import Completion, complete, complete_by_teacher, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
 from schema_student.evaluation.eval_data import describe_eval_data, read_eval_data, stamp_eval_data
 from schema_student.evaluation.rates import print_summary, summarize
@@ -41,6 +41,7 @@ from schema_student.teacher.client import open_teacher
 
 DECIDING = ("prompt", "verdict", "loading", "length", "generation", "decoding", "eval")  # groups of settings
 SERVED = ("prompt", "verdict", "length", "generation", "eval")  # and of a served student
+TAUGHT = ("prompt", "verdict", "eval", "answers")  # and of the teacher as a student
 BY_TEACHER = ("answers",)  # and further ones where the teacher judges
 Complete = Callable[[Sequence[DatasetRow], ResolvedSettings, Progress], list[Completion]]
 BATCHES = 8  # whose rows are written at once, each making room for the next: what a kill can cost
@@ -110,6 +111,10 @@ def stamp_evaluation(
         served = identify_endpoint(settings.endpoint)
         stamp = make_stamp(settings, *SERVED, *by_teacher, endpoint=served)
         student = {"student": f"{served['model']} at {url}", "base": None}
+    elif settings.evaluated.eval_student == "teacher":
+        answered_by = resolve_teacher(settings)
+        stamp = make_stamp(settings, *TAUGHT, *more, answered_by=answered_by.stamp)
+        student = {"student": answered_by.display_name, "base": None}
     else:
         stamp = make_stamp(settings, *DECIDING, *by_teacher, base_digest=base_digest(choice.base))
         stamp |= revision_facts(choice.base)
@@ -171,10 +176,14 @@ def _check_constraints(student: Student, requests: Sequence[DatasetRow]) -> None
 
 @contextmanager
 def _open_student(settings: ResolvedSettings, adapter: str, requests: Sequence[DatasetRow]) -> Iterator[Complete]:
-    """Open who answers: a student that is loaded here, or one that is served."""
+    """Open who answers: a student that is loaded here, one that is served, or the teacher."""
     if settings.endpoint.endpoint:
         with open_endpoint(settings.endpoint) as endpoint:
             yield partial(complete_there, endpoint)
+        return
+    if settings.evaluated.eval_student == "teacher":
+        with open_teacher(settings) as teacher:
+            yield partial(complete_by_teacher, teacher)
         return
     student = load_student(settings, adapter=adapter or None)
     if settings.evaluated.decoding == "constrained":

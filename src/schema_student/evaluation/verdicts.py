@@ -63,7 +63,7 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         should_refuse=should_refuse,
         fences_stripped=verdict.fences_stripped,
         truncated=written.truncated,
-        too_long=written.fault is not None,
+        too_long=written.fault is not None and not written.failed,
         parts=_describe_parts(graded, request, compiled.schema),
         tokens=written.tokens,
         seconds=written.seconds,

@@ -104,6 +104,8 @@ def _read_robustness(path: Path) -> Row:
 def _name_student(key: str) -> Row:
     """What a student is called, and its stage in the flow; None of a checkpoint, an export or a foreign adapter."""
     stage, rest = _split_key(key)
+    if key == "teacher":
+        return {"label": "the teacher", "who": "the teacher", "stage": None}
     if stage == "":
         return {
             "label": key.replace(SERVED, "endpoint: ", 1) if key.startswith(SERVED) else key,
