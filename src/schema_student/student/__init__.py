@@ -13,6 +13,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     constraints     what a schema allows next: its grammar, masks, and what the grammar does not hold
     key_values      keys and values of prompts, and of the rows that are being written
     kept_prompts    prompts whose keys and values are kept for later ones that begin alike
+    fused           what a small Gemma 3 writes next, in few operations
     sureness        how sure a student was of an answer
     decoding        rows written together, each making room for the next
     generated       one generated answer

@@ -22,13 +22,14 @@ import torch
 
 from schema_student.student.attention import use_attention
 from schema_student.student.constraints import Constraint, Guide
+from schema_student.student.fused import fuse
 from schema_student.student.kept_prompts import KeptPrompts
 from schema_student.student.key_values import Prompts, Slots, cut_reading, read_prompts
 from schema_student.student.sureness import Chance, measure_chances
 
 COMPACT_BELOW = 0.75  # where no row waits, empty slots are dropped once fewer than this share of them are full
 TOGETHER = 32  # tokens that a pass computes in about the time of one: its time is that of reading the weights
-GUESSED = 15  # tokens of a guess, at most
+GUESSED, TRUSTED = 15, 3  # tokens of a guess, at most and at first
 FAMILIAR = 3  # tokens that must have stood before for what followed them to be a guess
 
 
@@ -101,14 +102,62 @@ def _adapter_as_base(model: Any) -> Iterator[None]:
             weight.data = data
 
 
+class Repetitions:
+    """Ids of a row, and where each FAMILIAR ones in a row stood last, to guess what follows the last ones.
+
+    A guess that reaches the end of the ids goes on as they would by repeating themselves.
+
+    >>> Repetitions([7, 1, 2, 3, 9, 1, 2, 3]).guess(6)
+    [9, 1, 2, 3, 9, 1]
+    """
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self._ends: dict[tuple[int, ...], int] = {}
+        self._noted = FAMILIAR  # places up to which is noted what stands before them
+
+    def guess(self, count: int) -> list[int]:
+        """Guess the next `count` ids by what followed the last FAMILIAR ones before; [] where nothing did."""
+        ids, length = self.ids, len(self.ids)
+        for end in range(self._noted, length):
+            self._ends[tuple(ids[end - FAMILIAR : end])] = end
+        self._noted = max(self._noted, length)
+        end = self._ends.get(tuple(ids[-FAMILIAR:]))
+        return [] if end is None else [ids[end + i % (length - end)] for i in range(count)]
+
+
 @dataclass(eq=False)
 class _Writing:
-    """A row while it is written, with its own limit and temperature."""
+    """A row while it is written, with its own limit and temperature.
+
+    `trusted` tokens are guessed at once: one where the last guess was wrong from its first token on, more where it was
+    right for longer, as a token of a pass that is guessed wrong has cost its time.
+    """
 
     prompt_ids: list[int]
     written: Written
     max_new_tokens: int
     temperature: float
+    trusted: int = TRUSTED
+    has_guess: bool = False
+    repetitions: Repetitions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.repetitions = Repetitions(self.prompt_ids)
+
+    def guess(self, count: int) -> list[int]:
+        """Guess its next tokens; [] where nothing says what they are, and for a sample."""
+        known = self.repetitions
+        if not self.temperature:
+            known.ids += self.written.ids[len(known.ids) - len(self.prompt_ids) :]
+        guess = [] if self.temperature else known.guess(count)
+        self.has_guess = bool(guess)
+        return guess
+
+    def learn(self, right: int) -> None:
+        """Note how many tokens of the last guess were right."""
+        if self.has_guess:
+            self.trusted = min(GUESSED, 2 * right + 1)
 
 
 class Decoder:
@@ -134,6 +183,7 @@ class Decoder:
         self.read: deque[tuple[_Writing, Prompts, int]] = deque()  # rows, and where their prompts were read
         self.live: list[_Writing | None] = []  # the row in each slot; None: it has ended
         self.slots: Slots | None = None
+        self.fused = fuse(model)
 
     def add(self, row: Row) -> Written:
         """Let a row wait for its turn; returns what will be written to it."""
@@ -173,7 +223,7 @@ class Decoder:
             if row is None and self._read_more():
                 row, prompts, number = self.read.popleft()
                 if self.slots is None:
-                    self.slots = Slots(self.model, len(self.live), prompts)
+                    self.slots = Slots(self.model, len(self.live), prompts, self.fused)
                 self.slots.put(slot, prompts, number)
                 self.live[slot] = row
 
@@ -215,11 +265,11 @@ class Decoder:
 
     def _guess(self) -> list[list[int]]:
         """Guess what follows in each slot, as many tokens in all; none where a pass is full, and for samples."""
-        count = min(GUESSED, TOGETHER // len(self.live) - 1)
+        trusted = max((row.trusted for row in self.live if row and not row.temperature), default=0)
+        count = min(trusted, GUESSED, TOGETHER // len(self.live) - 1)
         if count < 1:
             return [[]] * len(self.live)
-        ids = [[] if row is None or row.temperature else [*row.prompt_ids, *row.written.ids] for row in self.live]
-        found = [guess_next(each, count) for each in ids]
+        found = [row.guess(count) if row else [] for row in self.live]
         return [guess or [0] * count for guess in found] if any(found) else found
 
     def _add_tokens(
@@ -252,6 +302,7 @@ class Decoder:
             written.has_ended = token in self.stop_ids or len(written.ids) >= row.max_new_tokens
             if written.has_ended or token != (guess[i] if i < len(guess) else None):
                 break
+        row.learn(len(written.ids) - begun - 1)
         return len(written.ids) - begun
 
     def _drop_empty_slots(self) -> None:
@@ -291,22 +342,6 @@ def _choose(row: _Writing, logits_V: torch.Tensor) -> int:
     if not row.temperature:
         return int(logits_V.argmax())
     return _sample(logits_V[None], row.temperature, [row.written.draws])[0]
-
-
-def guess_next(ids: Sequence[int], count: int) -> list[int]:
-    """Guess the next `count` tokens by what followed the last FAMILIAR ones where they stood last; [] where nowhere.
-
-    A guess that reaches the end of the ids goes on as they would by repeating themselves.
-
-    >>> guess_next([7, 1, 2, 3, 9, 1, 2, 3], 6)
-    [9, 1, 2, 3, 9, 1]
-    """
-    last = ids[-FAMILIAR:]
-    for begin in range(len(ids) - FAMILIAR - 1, -1, -1):
-        if ids[begin : begin + FAMILIAR] == last:
-            period = len(ids) - FAMILIAR - begin
-            return [ids[len(ids) - period + i % period] for i in range(count)]
-    return []
 
 
 def _sample(logits_NV: torch.Tensor, temperature: float | torch.Tensor, draws: list[random.Random]) -> list[int]:

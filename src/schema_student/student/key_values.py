@@ -127,10 +127,13 @@ def by_kind_of_layer(config: Any, mask: Callable[[int | None], Any]) -> Any:
 
 
 class Slots:
-    """Rows that are being written: a slot holds the keys and values of one; its token at position p is in column p."""
+    """Rows that are being written: a slot holds the keys and values of one; its token at position p is in column p.
 
-    def __init__(self, model: Any, count: int, prompts: Prompts):
-        self.model, self.config = model, text_model(model).config.get_text_config()
+    `fused` computes what the model would, with the ids, their positions, the masks and the layers of the cache.
+    """
+
+    def __init__(self, model: Any, count: int, prompts: Prompts, fused: Callable[..., torch.Tensor] | None = None):
+        self.model, self.fused, self.config = model, fused, text_model(model).config.get_text_config()
         self.lengths_B = torch.zeros(count, dtype=torch.long)
         layers = [_SlotLayer(count, *kinds) for kinds in zip(prompts.keys, prompts.values, strict=True)]
         self.cache = Cache(layers=layers)
@@ -171,9 +174,12 @@ class Slots:
             seen_BTL = (distance_BTL >= 0) & (distance_BTL < (window or width))
             return seen_BTL[:, None].to(device)
 
+        masks = by_kind_of_layer(self.config, mask)
+        if self.fused:
+            return self.fused(ids_BT, position_BT, masks, self.cache.layers)
         output = self.model(
             input_ids=ids_BT.to(device),
-            attention_mask=by_kind_of_layer(self.config, mask),
+            attention_mask=masks,
             position_ids=position_BT.to(device),
             past_key_values=self.cache,
             use_cache=True,

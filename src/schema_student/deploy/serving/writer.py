@@ -101,6 +101,7 @@ class Writer:
 
     def _run(self) -> None:
         with ready_to_decode(self.student.model):
+            self._decoder = self._make_decoder()
             while not self._stopping:
                 self._write_together(self._take(block=True))
 
@@ -116,7 +117,7 @@ class Writer:
 
     def _write_together(self, jobs: list[Job], joined: bool = True) -> None:
         """Write to the end of these requests and, where they may be `joined`, of all that come meanwhile."""
-        decoder, jobs = self._decoder(), list(jobs)
+        decoder, jobs = self._decoder, list(jobs)
         try:
             for job in jobs:
                 _start(job, decoder)
@@ -132,7 +133,7 @@ class Writer:
         except Exception as error:  # of the model, or of a grammar: whoever asked is told
             self._write_apart(jobs, error)
 
-    def _decoder(self) -> Decoder:
+    def _make_decoder(self) -> Decoder:
         longest = self.student.settings.generation.max_new_tokens
         return Decoder(
             self.student.model, self._stop_ids, longest, self.slots, 0.0, None, self._kept, self._others_below
@@ -141,6 +142,7 @@ class Writer:
     def _write_apart(self, jobs: list[Job], error: Exception) -> None:
         """Answer the one request that failed with its fault; begin several again, one by one."""
         self._kept = KeptPrompts()
+        self._decoder = self._make_decoder()
         if len(jobs) == 1:
             log.warning(f"a request failed: {type(error).__name__}: {error}")
             jobs[0].emit(Failed(f"{type(error).__name__}: {error}"))
