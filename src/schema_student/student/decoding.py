@@ -122,8 +122,8 @@ class Repetitions:
         for end in range(self._noted, length):
             self._ends[tuple(ids[end - FAMILIAR : end])] = end
         self._noted = max(self._noted, length)
-        end = self._ends.get(tuple(ids[-FAMILIAR:]))
-        return [] if end is None else [ids[end + i % (length - end)] for i in range(count)]
+        begin = self._ends.get(tuple(ids[-FAMILIAR:]))
+        return [] if begin is None else [ids[begin + i % (length - begin)] for i in range(count)]
 
 
 @dataclass(eq=False)

@@ -97,7 +97,7 @@ def _find_weight(module: Any) -> Any:
     """The weight of a linear module with that of its LoRA; None for a module that computes something else as well."""
     if type(module) is torch.nn.Linear:
         return module.weight if module.bias is None else None
-    base = getattr(module, "base_layer", None)
+    base: Any = getattr(module, "base_layer", None)
     is_lora = type(base) is torch.nn.Linear and base.bias is None and hasattr(module, "get_delta_weight")
     if not is_lora or getattr(module, "lora_variant", None) or any(getattr(module, "lora_bias", {}).values()):
         return None
@@ -155,9 +155,9 @@ class FusedGemma3:
         queries, keys, values = projected.split((heads, shared, shared), dim=2)
         queries, keys = self._norm(queries, layer.of_queries), self._norm(keys, layer.of_keys)
         queries, keys = (x * cos + x.roll(size // 2, -1) * sin for x in (queries, keys))
-        known = cache.update(keys.transpose(1, 2), values.transpose(1, 2))
+        keys, values = cache.update(keys.transpose(1, 2), values.transpose(1, 2))
         folded = queries.transpose(1, 2).reshape(B, shared, heads // shared * T, size)
-        made = F.scaled_dot_product_attention(folded, *known, mask, scale=self._scale)
+        made = F.scaled_dot_product_attention(folded, keys, values, mask, scale=self._scale)
         made = made.reshape(B, heads, T, size).transpose(1, 2).reshape(B, T, heads * size)
         return self._norm(F.linear(made, layer.out), layer.after_attention)
 
