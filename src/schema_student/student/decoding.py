@@ -154,10 +154,21 @@ class _Writing:
         self.has_guess = bool(guess)
         return guess
 
-    def learn(self, right: int) -> None:
-        """Note how many tokens of the last guess were right."""
+    def add(self, chosen: list[int], guess: list[int], logits_TV: torch.Tensor, stop_ids: frozenset[int]) -> int:
+        """Add what was chosen up to the first token that was guessed otherwise, or to the end; returns how many."""
+        written = self.written
+        begun = len(written.ids)
+        for i, token in enumerate(chosen):
+            if written.guide:
+                token = written.guide.take(token, logits_TV[i], partial(_choose, self))
+            written.ids.append(token)
+            written.has_ended = token in stop_ids or len(written.ids) >= self.max_new_tokens
+            if written.has_ended or token != (guess[i] if i < len(guess) else None):
+                break
+        added = len(written.ids) - begun
         if self.has_guess:
-            self.trusted = min(GUESSED, 2 * right + 1)
+            self.trusted = min(GUESSED, 2 * (added - 1) + 1)
+        return added
 
 
 class Decoder:
@@ -277,7 +288,7 @@ class Decoder:
     ) -> list[int]:
         """Add each row's next token, and those after it as long as the guess was right; returns how many."""
         counts = [
-            self._add_right(row, chosen, guess, logits_TV)
+            row.add(chosen, guess, logits_TV, self.stop_ids)
             for row, chosen, guess, logits_TV in zip(
                 rows, _choose_all(rows, logits_NTV), guesses, logits_NTV, strict=True
             )
@@ -290,20 +301,6 @@ class Decoder:
         if self.bar is not None:
             self.bar.update(sum(row.written.has_ended for row in rows))
         return counts
-
-    def _add_right(self, row: _Writing, chosen: list[int], guess: list[int], logits_TV: torch.Tensor) -> int:
-        """Add what was chosen up to the first token that was guessed otherwise, or to the end; returns how many."""
-        written = row.written
-        begun = len(written.ids)
-        for i, token in enumerate(chosen):
-            if written.guide:
-                token = written.guide.take(token, logits_TV[i], partial(_choose, row))
-            written.ids.append(token)
-            written.has_ended = token in self.stop_ids or len(written.ids) >= row.max_new_tokens
-            if written.has_ended or token != (guess[i] if i < len(guess) else None):
-                break
-        row.learn(len(written.ids) - begun - 1)
-        return len(written.ids) - begun
 
     def _drop_empty_slots(self) -> None:
         """Compute no slots for nothing, once no row waits for them: they are dropped a quarter at a time."""
