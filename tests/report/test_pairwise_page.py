@@ -74,8 +74,8 @@ def test_there_are_prompts_of_each_kind_to_read(summary):
     assert {name: kind["count"] for name, kind in samples.items()} == {
         "mine-dpo wins": 13,
         "mine-sft wins": 1,
-        "the place decided, not the answer": 3,
-        "the judge gave no verdict": 1,
+        "The place decided, not the answer": 3,
+        "The judge gave no verdict": 1,
     }
     assert len(samples["mine-dpo wins"]["prompts"]) == 5
 

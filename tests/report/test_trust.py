@@ -59,6 +59,14 @@ def test_without_a_calibration_or_with_a_broken_one_nothing_is_said(settings):
     whole = read_json(path)
     write_json(path, {**whole, "slope": None})
     assert collect(settings)["trust"] is None
+    rows = paths(settings).eval_dir("student-sft") / "evaluation_results.jsonl"
+    kept = read_jsonl(rows)
+    write_json(path, whole)
+    write_jsonl(rows, [{**row, "log_p": None} for row in kept])  # of an earlier version
+    report_run.finish(rows, 30)
+    assert collect(settings)["trust"] is None
+    write_jsonl(rows, kept)
+    report_run.finish(rows, 30)
     write_json(path, {**whole, "thresholds": ["x", {"threshold": None}]})
     assert "No threshold" in say_trust(collect(settings)["trust"])
     path.rename(path.with_name("kept.json"))

@@ -101,9 +101,11 @@ def _say_greedy(line: Row, name: str, p: float) -> str:
     fixed, broken = line["fixed"], line["broken"]
     if fixed == broken == 0:
         return "No verdict on a greedy answer changed."
-    told = f"Of the {line['failures']} answers that SFT got wrong {name} fixed {fixed}, and it broke {broken} that were"
+    told = (
+        f"Of the {line['failures']} greedy answers that SFT got wrong {name} fixed {fixed}, and it broke {broken} that"
+    )
     gone = f", {line['gone']:.0%} of the failures gone" if p < SIGNIFICANT and fixed > broken else ""
-    told += f" right{gone}: {points(line['difference'])}; exact McNemar test: {_say_p(line['p'])}."
+    told += f" were right{gone}: {points(line['difference'])}; exact McNemar test: {_say_p(line['p'])}."
     return told if p < SIGNIFICANT else f"{told} {_say_smallest(line)}"
 
 

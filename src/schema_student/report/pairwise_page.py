@@ -111,8 +111,8 @@ def pick_samples(rows: Sequence[Row], names: Row) -> list[Row]:
     chosen = {
         names["win"]: [row for row in rows if row["outcome"] == "win"],
         names["loss"]: [row for row in rows if row["outcome"] == "loss"],
-        "the place decided, not the answer": [row for row in rows if row["swayed"]],
-        "the judge gave no verdict": [row for row in rows if row["outcome"] is None],
+        "The place decided, not the answer": [row for row in rows if row["swayed"]],
+        "The judge gave no verdict": [row for row in rows if row["outcome"] is None],
     }
     found = []
     for name, some in chosen.items():

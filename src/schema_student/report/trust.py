@@ -25,6 +25,7 @@ from schema_student.report.charts import Figure, Lines, Series
 from schema_student.report.figures import capital
 
 DRAWN = 160  # points of a curve, at most
+FEWEST = 5  # answers of a bin of confidence that is drawn
 TOLD = 0.05  # share of errors that a sentence is about
 
 
@@ -43,8 +44,8 @@ def _describe(student: Row, found: Row) -> Row | None:
         return None
     calibration = Calibration(found["intercept"], found["slope"])
     points = list_points(student["rows"], calibration)
-    if not points:
-        return None
+    if not points or any(row.schema_valid and row.log_p is None for row in student["rows"]):
+        return None  # answers of an earlier version, or a part of them
     wrong = [right for _, right in points].count(False)
     return {
         "label": student["label"],
@@ -93,7 +94,7 @@ def show_trust(found: Row | None) -> Figure | None:
     if found is None:
         return None
     label, color = found["label"], found["color"]
-    bins = [(each["mean"], each["right"]) for each in found["reliability"]]
+    bins = [(each["mean"], each["right"]) for each in found["reliability"] if each["right"]["n"] >= FEWEST]
     right = [(mean, share["rate"]) for mean, share in bins]
     band = [(mean, share["low"], share["high"]) for mean, share in bins]
     reliability = Lines(
@@ -117,7 +118,7 @@ def show_trust(found: Row | None) -> Figure | None:
         x="share of requests that are answered",
         shares=True,
     )
-    caption = f"When to trust an answer of {label}: {found['n']} test requests"
+    caption = f"When to trust an answer of {found['who']}: {found['n']} test requests"
     return Figure("trust", caption, (reliability, risk))
 
 
