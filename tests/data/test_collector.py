@@ -61,15 +61,17 @@ def test_an_answer_with_invented_values_is_rejected_and_counted(tmp_path):
     assert json.loads(row["ast_json"]) == {"base": 3, "height": 4}
 
 
-def test_a_request_that_is_json_is_rejected_and_one_in_brackets_is_not(tmp_path):
+@pytest.mark.parametrize("code", ['{"base": 11, "height": 12}', "triangle.area(base=11, height=12)"])
+def test_a_request_that_is_json_or_a_call_is_rejected_and_one_with_brackets_is_not(code, tmp_path):
+    words = ["[urgent] base 11 and height 12", "area (base = 21, height = 12) please"]
+
     def answer(body, _):
         found = answer_both(body, _)
-        asked = ['{"base": 11, "height": 12}', "[urgent] base 11 and height 12"]
-        return {"queries": asked} if "queries" in found else found
+        return {"queries": [code, *words]} if "queries" in found else found
 
-    made, rejected, _ = made_by(answer, tmp_path)
-    assert rejected['{"base": 11, "height": 12}']["error_type"] == "not_words"
-    assert "[urgent] base 11 and height 12" in made
+    made, rejected, _ = made_by(answer, tmp_path, train_queries=3)
+    assert rejected[code]["error_type"] == "not_words"
+    assert words[0] in made and rejected.get(words[1], {}).get("error_type") != "not_words"
 
 
 def test_an_answer_that_leaves_out_a_number_of_its_request_is_rejected(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from schema_student.schema.structure import in_schema_order
 from schema_student.teacher.faults import TeacherFailure
 
 Problem = tuple[str, str]  # error type, reason
+CALL = re.compile(r"[\w.-]+\(\s*\w+\s*=.*\)", re.DOTALL)
 FREE_WORDS = (
     "prompt",
     "description",
@@ -172,10 +174,12 @@ class Collector:
 
 
 def _not_words(query: str) -> Problem | None:
-    """A request that is a JSON object or array: a writer of few parameters takes the answer for the request."""
-    if query[:1] not in ("{", "["):
+    """A request that is JSON, or a call with named arguments: a small writer takes the answer for the request."""
+    if CALL.fullmatch(query):
+        return "not_words", "the request is a call with arguments instead of plain words"
+    if query[:1] not in ("{", "[") or parse_strict(query)[1]:
         return None
-    return None if parse_strict(query)[1] else ("not_words", "the request is JSON instead of plain words")
+    return "not_words", "the request is JSON instead of plain words"
 
 
 def _in_form(candidate: Candidate) -> Candidate:
