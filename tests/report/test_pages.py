@@ -246,6 +246,22 @@ def test_what_to_do_next_follows_from_what_is_there(tmp_path):
         } <= known
 
 
+def test_samples_stand_in_the_table_of_who_has_some(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path))
+    report_run.write_run(settings, keys=("base", "sft"), prompts=10)
+    path = paths(settings).eval_dir("student-sft") / "evaluation_summary.json"
+    rates = {
+        name: {"rate": rate, "low": rate - 0.1, "high": rate + 0.1, "n": 20} for name, rate in (("1", 0.4), ("8", 0.7))
+    }
+    found = {"samples": 8, "temperature": 0.7, "pass_at_k": rates, "vote": wilson(11, 20), "agreement": rates["8"]}
+    write_json(path, {**read_json(path), "samples": [found]})
+    page = write_report(settings)
+    markdown = page.with_name("report.md").read_text()
+    assert r"| pass\@1, 8 samples at 0.7 | - | 40.0% (30.0 to 50.0) |" in markdown
+    assert r"| pass\@8, 8 samples at 0.7 | - | 70.0% (60.0 to 80.0) |" in markdown
+    assert "by vote, 8 samples at 0.7" in page.read_text() and "55.0%" in markdown
+
+
 def test_every_table_row_of_the_markdown_has_as_many_cells_as_its_head(markdown):
     for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}

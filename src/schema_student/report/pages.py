@@ -127,6 +127,7 @@ def describe_students(students: Sequence[Row]) -> Row:
         "comparisons": _compare(students, splits),
         "failures": tabulate_failures(students),
         "fields": _tabulate_fields(students),
+        "samples": _tabulate_samples(students),
         "groups": tabulate_groups(students, ("kind", "language")),
         "weakest": list_weakest(students[-1]) if students else [],
         "examples": pick_examples(students),
@@ -157,6 +158,22 @@ def _tabulate_fields(students: Sequence[Row]) -> list[Row]:
     names = list(tables[-1])[:FIELDS] if tables else []
     unknown: Row = {"recall": {"rate": None, "n": 0}, "precision": {"rate": None, "n": 0}}
     return [{"name": name, "found": [table.get(name, unknown) for table in tables]} for name in names]
+
+
+def _tabulate_samples(students: Sequence[Row]) -> list[Row]:
+    """What sampled answers come to, for each number and temperature: {name, found}, None where a student has none."""
+    drawn = [
+        {(each["samples"], each["temperature"]): each for each in student["summary"].get("samples", [])}
+        for student in students
+    ]
+    lines = []
+    for count, heat in dict.fromkeys(key for each in drawn for key in each):
+        mine = [each.get((count, heat)) for each in drawn]
+        rates = {f"pass@{k}": [each and each["pass_at_k"][str(k)] for each in mine] for k in (1, count)}
+        rates |= {"by vote": [each and each["vote"] for each in mine]}
+        rates |= {"self-agreement": [each and each["agreement"] for each in mine]}
+        lines += [{"name": f"{name}, {count} samples at {heat:g}", "found": found} for name, found in rates.items()]
+    return lines
 
 
 def _judge_alignment(students: Sequence[Row], comparisons: Sequence[Row], choices: Row) -> Row | None:
