@@ -63,6 +63,9 @@ def test_the_likelihood_of_right_answers_is_that_of_each_alone(evaluated):
 
     assert row["accepted"] == {"n": [8, 7]} and p(ANSWER) > 0.3
     assert row["p_truth"] == pytest.approx(p(ANSWER) + p('{"n":8}'), abs=1e-5)
+    first = json.dumps(row["target"], separators=(",", ":"))
+    assert math.exp(row["reference_logp"]) == pytest.approx(p(first), abs=1e-5)
+    assert row["reference_tokens"] == len(first) + 1  # bytes, and the end of the turn
 
 
 def test_the_probability_of_an_answer_and_of_its_least_sure_tokens_is_the_same_read_or_written(evaluated):
@@ -84,6 +87,8 @@ def test_the_summary_has_the_mean_likelihood_and_counts_what_was_read(evaluated)
     summary = read_json(paths(settings).eval_dir("student-read") / "evaluation_summary.json")
     mean = math.fsum(row["p_truth"] for row in read) / len(read)
     assert summary["overall"]["p_truth"] == pytest.approx(mean, abs=1e-6) and summary["speed"]["read"] == 8
+    nats, tokens = (math.fsum(row[name] for row in read) for name in ("reference_logp", "reference_tokens"))
+    assert summary["overall"]["reference_perplexity"] == pytest.approx(math.exp(-nats / tokens), abs=1e-6)
     written = [row for row in read if not row["read"]]
     assert summary["speed"]["tokens"] == sum(row["tokens"] for row in written)
 

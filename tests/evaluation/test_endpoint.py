@@ -45,6 +45,8 @@ def test_a_served_student_gets_the_rows_that_it_gets_here(run, student):
             "seconds": 0,
             "read": False,
             "p_truth": None,
+            "reference_logp": None,
+            "reference_tokens": None,
             "log_p": None,
             "least_sure": [],
         }  # no server tells these

@@ -306,6 +306,8 @@ class EvaluationRow(Record):
     mask_changes: int | None = field(default=None, metadata=OPTIONAL)  # tokens, of constrained decoding
     read: bool = False  # the answer is known by reading, and was not written
     p_truth: float | None = None  # likelihood of all right answers
+    reference_logp: float | None = None  # nats, of the reference answer with the end of its turn
+    reference_tokens: int | None = None
     log_p: float | None = None  # nats, of the answer with its end of turn, without constraints
     perturbed: str | None = field(default=None, metadata=OPTIONAL)  # how the request was said otherwise
     original_query: str | None = field(default=None, metadata=OPTIONAL)  # what it was before

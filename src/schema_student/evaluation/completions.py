@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from schema_student.core.progress import Progress
@@ -38,6 +38,14 @@ OTHERS_BELOW = 0.9  # probability of a token below which the likeliest other one
 
 
 @dataclass(frozen=True)
+class Reference:
+    """How likely a student finds the reference answer, with the end of its turn: log p in nats, and its tokens."""
+
+    logp: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Completion:
     """What a student wrote to a prompt; `fault` where the prompt was too long to be answered, or else `failed`.
 
@@ -56,6 +64,7 @@ class Completion:
     read: bool = False
     p_truth: float | None = None
     sureness: Sureness | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class ReadAnswer:
     least_logp: float
     p_truth: float
     sureness: Sureness
+    reference: Reference
 
 
 def complete(
@@ -147,7 +157,8 @@ def read_right_answers(
 def _likeliest(tokenizer: Any, texts: Sequence[str], answers: Sequence[Ids], read: Reading) -> ReadAnswer:
     ids = answers[read.best].completion_ids
     sureness = summarize_chances(tokenizer, ids, [*map(Chance, read.logps)], NAMED)
-    return ReadAnswer(texts[read.best], len(ids), read.least_logp, round(read.p_truth, 6), sureness)
+    reference = Reference(round(read.first_logp or 0.0, 6), len(answers[0].completion_ids))
+    return ReadAnswer(texts[read.best], len(ids), read.least_logp, round(read.p_truth, 6), sureness, reference)
 
 
 def _is_known(read: ReadAnswer, settings: ResolvedSettings) -> bool:
@@ -158,7 +169,8 @@ def _is_known(read: ReadAnswer, settings: ResolvedSettings) -> bool:
 
 
 def _as_completion(prompt: str, read: ReadAnswer) -> Completion:
-    return Completion(prompt, read.text, read.tokens, read=True, p_truth=read.p_truth, sureness=read.sureness)
+    known = Completion(prompt, read.text, read.tokens, read=True, p_truth=read.p_truth, sureness=read.sureness)
+    return replace(known, reference=read.reference)
 
 
 def _write(
@@ -187,6 +199,7 @@ def _write(
             truncated=not answer.finished,
             mask_changes=answer.mask_changes if constrained else None,
             p_truth=read[i].p_truth if i in read else None,
+            reference=read[i].reference if i in read else None,
             sureness=summarize_chances(student.tokenizer, answer.ids, answer.chances, NAMED)
             if answer.chances
             else None,

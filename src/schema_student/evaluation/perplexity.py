@@ -23,6 +23,7 @@ from schema_student.data.dedup import WORD
 from schema_student.data.examples import make_example
 from schema_student.data.row_lengths import PERCENTILES, find_percentiles
 from schema_student.evaluation.evaluate import find_requests
+from schema_student.evaluation.rates import compute_perplexity
 from schema_student.preference.imports import read_corpus
 from schema_student.student.loading import Student
 from schema_student.student.tokens import TurnsRefused
@@ -96,17 +97,10 @@ def summarize_logps(read: Sequence[tuple[float, int, int]]) -> Row:
         "rows": len(read),
         "tokens": tokens,
         "characters": characters,
-        "perplexity_a_token": _exponential(nats, tokens),
-        "perplexity_a_character": _exponential(nats, characters),
+        "perplexity_a_token": compute_perplexity(nats, tokens),
+        "perplexity_a_character": compute_perplexity(nats, characters),
         "nats_an_answer": round(nats / len(read), 6) if read else None,
     }
-
-
-def _exponential(nats: float, count: int) -> float | None:
-    """Exp(nats / count); null where that is beyond a double, or of nothing."""
-    if not count or nats / count > 700:
-        return None
-    return round(math.exp(nats / count), 6)
 
 
 def describe_texts(texts: Sequence[str], tokenizer: Any) -> Row:

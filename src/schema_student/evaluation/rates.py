@@ -13,6 +13,8 @@ from schema_student.core.records import EvaluationRow
 from schema_student.core.statistics import bootstrap_clusters, wilson
 from schema_student.evaluation.degeneration import KINDS, find_degeneration
 
+LARGEST = 700.0  # nats, whose exponential a double holds
+
 
 def _share(rows: Iterable[EvaluationRow], holds: Any) -> Row:
     """The share of rows for which `holds` is true; rows for which it is unknown (None) do not count."""
@@ -39,12 +41,31 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
         "refusal_precision": _share([row for row in refusable if row.refused], lambda row: row.should_refuse),
         "refusal_recall": _share([row for row in refusable if row.should_refuse], lambda row: row.refused),
         "p_truth": _mean([row.p_truth for row in rows if row.p_truth is not None]),
+        "reference_perplexity": _measure_perplexity(rows),
         "by_schema": {"semantic_pass_rate": _by_schema(rows)},
         "truncated": sum(row.truncated for row in rows),
         "fences_stripped": sum(row.fences_stripped for row in rows),
         "prompts_too_long": sum(row.too_long for row in rows),
         "teacher_errors": sum(row.teacher_error is not None for row in rows),
     }
+
+
+def _measure_perplexity(rows: Sequence[EvaluationRow]) -> float | None:
+    """The perplexity of reference answers by token; null where none was read."""
+    read = [row for row in rows if row.reference_logp is not None and row.reference_tokens]
+    nats = -math.fsum(row.reference_logp or 0.0 for row in read)
+    return compute_perplexity(nats, sum(row.reference_tokens or 0 for row in read))
+
+
+def compute_perplexity(nats: float, count: int) -> float | None:
+    """Compute exp(nats / count), of tokens or characters; null where there is none, or beyond a double.
+
+    >>> compute_perplexity(2 * math.log(8), 2), compute_perplexity(1.0, 0)
+    (8.0, None)
+    """
+    if not count or nats / count > LARGEST:
+        return None
+    return round(math.exp(nats / count), 6)
 
 
 def _mean(values: Sequence[float]) -> float | None:

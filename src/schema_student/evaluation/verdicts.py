@@ -70,6 +70,8 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         mask_changes=written.mask_changes,
         read=written.read,
         p_truth=written.p_truth,
+        reference_logp=written.reference.logp if written.reference else None,
+        reference_tokens=written.reference.tokens if written.reference else None,
         log_p=written.sureness.log_p if written.sureness else None,
         least_sure=[asdict(token) for token in written.sureness.least_sure] if written.sureness else [],
     )

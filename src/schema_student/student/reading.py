@@ -28,13 +28,14 @@ class Reading:
 
     `p_truth` is the sum of their likelihoods, each of the whole text and the end of its turn. `least_logp` is the log p
     (nats) of the least likely token of the answer whose least likely token is the likeliest, the `best` of them, of
-    which `logps` are those of its tokens.
+    which `logps` are those of its tokens. `first_logp` is the log p of the first answer, the target's.
     """
 
     p_truth: float
     least_logp: float
     best: int
     logps: tuple[float, ...] = ()
+    first_logp: float | None = None
 
     @property
     def greedy(self) -> bool:
@@ -94,7 +95,7 @@ def summarize_answers(logps: Sequence[float], least: Sequence[float]) -> Reading
     """Summarize log p of each answer, and of its least likely token.
 
     >>> summarize_answers([math.log(0.5), math.log(0.25)], [math.log(0.6), math.log(0.3)])
-    Reading(p_truth=0.75, least_logp=-0.5108256237659907, best=0, logps=())
+    Reading(p_truth=0.75, least_logp=-0.5108256237659907, best=0, logps=(), first_logp=-0.6931471805599453)
     """
     best = max(range(len(least)), key=least.__getitem__)
-    return Reading(math.fsum(map(math.exp, logps)), least[best], best)
+    return Reading(math.fsum(map(math.exp, logps)), least[best], best, first_logp=logps[0])
