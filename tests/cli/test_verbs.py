@@ -161,7 +161,7 @@ def test_help_has_two_examples_and_the_default_of_each_flag_that_the_verb_reads(
 
 
 def own_flags(verb):
-    return {"config", "version", "print-config", "resolved", "help-all"} | {
+    return {"config", "preset", "version", "print-config", "resolved", "help-all"} | {
         name[2:] for name in ARGUMENTS.get(verb, {}) if name[:2] == "--"
     }
 

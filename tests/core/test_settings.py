@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import PATHS, load_settings
+from schema_student.core.flags import PATHS, flags_for, load_settings
 from schema_student.core.names import adapter_run, resolve_run
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR
@@ -23,7 +23,9 @@ from schema_student.core.settings import (
     allowed,
     config_schema,
     default_settings,
+    presets,
     read_config,
+    read_preset,
     resolve_auto,
 )
 
@@ -50,7 +52,10 @@ def test_the_published_schema_is_current():
     assert published == config_schema(), "run scripts/write_config_schema.py"
 
 
-@pytest.mark.parametrize("name", ["defaults.json", "auto_embedded.json", "auto_gemma.json", "auto_gemma_cpu.json"])
+SHIPPED = ["defaults.json", "auto_embedded.json", "auto_gemma.json", "auto_gemma_cpu.json"]
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *(f"presets/{name}.json" for name in presets())])
 def test_shipped_configurations_fit_the_published_schema(name):
     schema = json.loads((CONFIG_DIR / "schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -302,3 +307,38 @@ def test_a_run_on_ones_own_data_is_named_after_it():
     assert resolve_run(default_settings(data_set="some/where.jsonl", adapter="x")) == "where"
     assert resolve_run(default_settings(data_set="openai/set:part", schemas="y.jsonl")) == "set-part"
     assert resolve_run(default_settings(data_set="a.jsonl", run="mine")) == "mine"
+
+
+# ---- presets
+
+
+def test_every_preset_names_a_base_and_sizes_and_no_rate_and_resolves():
+    for name in presets():
+        values = read_preset(name)
+        assert "base_model" in values and not [key for key in values if "learning_rate" in key or key == "run"]
+        for kind in ("embedded", "gemma", "gemma_cpu"):
+            resolve_auto(default_settings(**values), kind)
+
+
+def test_flags_go_before_a_file_and_a_file_before_a_preset(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"domains": 5, "train_queries": 7}')
+    argv = ["--preset", "tiny", "--config", str(path), "--domains", "3"]
+    settings, tiny = load_settings(argv, ""), read_preset("tiny")
+    assert (settings.domains.domains, settings.dataset.train_queries) == (3, 7)
+    assert settings.dataset.eval_queries == tiny["eval_queries"] and settings.student.base_model == "embedded"
+    assert flags_for("train", ["--domains", "3", "--preset", "tiny"]) == ["--preset", "tiny"]
+
+
+def test_print_config_shows_what_a_preset_sets_and_an_unknown_one_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit):
+        load_settings(["--preset", "tiny", "--print-config"], "")
+    shown = json.loads(capsys.readouterr().out)
+    assert {name: shown[name] for name in read_preset("tiny")} == read_preset("tiny") and "preset" not in shown
+    with pytest.raises(SettingsError, match="tiny"):
+        load_settings(["--preset", "huge"], "")
+
+
+def test_what_a_preset_sets_is_in_the_stamp_as_if_flags_had_set_it():
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in read_preset("tiny").items()]
+    assert load_settings(["--preset", "tiny"], "").flat() == load_settings(flags, "").flat()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, deploy, evaluation, pipeline, reward, serving, training
+from schema_student.cli import alignment, data, deploy, evaluation, operating, pipeline, reward, serving, training
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli import learning_curve as curving
@@ -32,7 +32,8 @@ from schema_student.core.paths import paths
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
 from schema_student.core.settings import config_schema, default_settings
-from schema_student.core.verbs import settings_read
+from schema_student.core.verbs import RECORDED, settings_read, stage_of
+from schema_student.operate.recorder import recorded, run_of
 from schema_student.operate.runner_flags import answer_resolve_request
 
 CONFIG: Own = {"--schema": {"action": "store_true", "help": "the JSON Schema of a configuration file instead"}}
@@ -105,6 +106,9 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train-reward": reward.train_reward,
     "train-ppo": reward.train_ppo,
     "replay-beta": alignment.replay_beta,
+    "status": operating.status,
+    "runtime": operating.runtime,
+    "clean": operating.clean,
     "pretty": evaluation.pretty,
     "export-answers": data.export_answers,
     "import-answers": data.import_answers,
@@ -130,6 +134,9 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "fetch-base": training.FETCH,
     "serve-teacher": data.SERVE,
     "pretrain": training.PRETRAIN,
+    "status": operating.STATUS,
+    "runtime": operating.RUNTIME,
+    "clean": operating.CLEAN,
     "config": CONFIG,
     "completion": COMPLETION,
 }
@@ -164,7 +171,7 @@ def dispatch(words: Sequence[str]) -> None:
 def run(verb: str, argv: Sequence[str]) -> None:
     """Run a verb; what is refused because of other settings is told with the command that makes it beside the first."""
     try:
-        with answer_resolve_request(), _remember_overwritten(verb, argv):
+        with answer_resolve_request(), _remember_overwritten(verb, argv), _record(verb, argv):
             VERBS[verb](argv)
     except MadeOtherwiseError as error:
         settings, _ = parse_command(argv, "", verb, ARGUMENTS.get(verb, {}))
@@ -178,6 +185,17 @@ def _remember_overwritten(verb: str, argv: Sequence[str]) -> AbstractContextMana
         return nullcontext()
     settings, _ = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
     return overwriting(paths(settings).overwritten(verb))
+
+
+def _record(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
+    """Record a verb that makes something of a run in the run's folder, unless it is only asked for words."""
+    if verb not in RECORDED or {*argv} & {"-h", "--help", "--help-all", "--version", "--print-config", "--dry-run"}:
+        return nullcontext()
+    settings, _ = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
+    makes_nothing = verb in ("domains", "schemas") and settings.run.schemas  # which are a person's own
+    if makes_nothing or not run_of(settings):
+        return nullcontext()
+    return recorded(stage_of(verb, settings.flat()), settings)
 
 
 def describe_verbs() -> str:

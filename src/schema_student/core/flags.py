@@ -31,7 +31,9 @@ from schema_student.core.settings import (
     kebab_case,
     make_settings,
     nearest_name,
+    presets,
     read_config,
+    read_preset,
 )
 from schema_student.core.verbs import settings_read, verbs_that_read
 
@@ -131,14 +133,17 @@ def path_of(text: str) -> Path:
 
 def _make_settings(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> Settings:
     given = {name: _flag_value(name, getattr(arguments, name)) for name in GROUP_OF if hasattr(arguments, name)}
+    preset = read_preset(arguments.preset) if arguments.preset else {}
     from_file = read_config(path_of(arguments.config)) if arguments.config else {}
 
     def origin(name: str) -> str:
         if name in given:
             return f"--{kebab_case(name)}"
-        return f"{arguments.config}: {name}" if name in from_file else f"setting {name}"
+        if name in from_file:
+            return f"{arguments.config}: {name}"
+        return f"--preset {arguments.preset}: {name}" if name in preset else f"setting {name}"
 
-    return make_settings({**defaults, **from_file, **given}, origin)
+    return make_settings({**defaults, **preset, **from_file, **given}, origin)
 
 
 def _flag_value(name: str, value: Any) -> Any:
@@ -210,7 +215,7 @@ def _split_flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         taken = [words.pop(0)]
         flag, has_value, _ = taken[0].partition("=")
         setting = known.get(flag, "")
-        takes_value = (setting and not _is_switch(setting)) or flag == "--config"
+        takes_value = (setting and not _is_switch(setting)) or flag in ("--config", "--preset")
         if takes_value and not has_value and words and not words[0].startswith("--"):
             taken.append(words.pop(0))
         yield setting, taken
@@ -251,6 +256,8 @@ def build_parser(
         parser.add_argument(name, **options)
     config = parser.add_argument("--config", metavar="FILE", help="JSON file with any part of the settings")
     config.complete = COMPLETE_PATH  # type: ignore[attr-defined]
+    words = f"a base and sizes: {', '.join(presets())}; flags and --config go before it"
+    parser.add_argument("--preset", metavar="NAME", choices=presets(), help=words)
     parser.add_argument("--version", action="version", version=f"schema-student {__version__}")
     parser.add_argument("--print-config", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument("--resolved", action="store_true", help='with --print-config: what "auto" becomes here')

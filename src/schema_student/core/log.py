@@ -2,6 +2,7 @@
 
 log.info("done already: d_03_dataset.jsonl")
 log_to_terminal()       # a program calls it where it starts; a library never does
+log_event("progress", "400 rows", done=40, total=400)    # for the folder of a run, and no terminal
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from schema_student.core.cleaning import for_terminal
 
@@ -31,10 +33,16 @@ class TerminalHandler(logging.Handler):
 
 def log_to_terminal() -> None:
     """Let the logger speak on the terminal; a second call changes nothing."""
-    log.setLevel(logging.INFO)
+    if not log.isEnabledFor(logging.INFO):  # where a run's folder takes more, it goes on to
+        log.setLevel(logging.INFO)
     log.propagate = False  # a library that has given the root logger a handler, as Unsloth has, would say all twice
     if not any(isinstance(handler, TerminalHandler) for handler in log.handlers):
-        log.addHandler(TerminalHandler())
+        log.addHandler(TerminalHandler(logging.INFO))
+
+
+def log_event(event: str, message: str, **facts: Any) -> None:
+    """Log what happened for programs that watch a run: a debug message with facts, numbers or text, beside it."""
+    log.debug(message, extra={"event": event, "facts": facts})
 
 
 @contextmanager

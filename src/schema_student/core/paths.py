@@ -29,6 +29,7 @@ class Paths:
     corpus: Path
     pairs: Path
     run_dir: Path
+    run_folder: Path
     dpo_dir: Path
     reward_dir: Path
     sft_checkpoint: Path
@@ -93,6 +94,7 @@ def paths(settings: AnySettings) -> Paths:
         corpus=data / "d_04_training_corpus.jsonl",
         pairs=(alignment if run == "student" else alignment / run) / "dpo_pairs.jsonl",
         run_dir=runs / run,
+        run_folder=out / "runs" / run,
         dpo_dir=runs / f"{run}-dpo",
         reward_dir=runs / f"{run}-{REWARD}",
         sft_checkpoint=Path(settings.student.adapter) if settings.student.adapter else runs / run / "checkpoint-final",

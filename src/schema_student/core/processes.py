@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from schema_student.core.cleaning import one_line
 from schema_student.core.errors import UNWRITABLE, UserError
 from schema_student.core.log import log, log_to_terminal
 
@@ -106,9 +108,13 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         if error.errno not in UNWRITABLE:
-            raise
+            tell_in_one_line(error)
+            sys.exit(1)
         place = f"{error.filename}: " if error.filename else ""
         log.error(f"error: {place}{error.strerror}; mend that, then run the same command to continue")
+        sys.exit(1)
+    except Exception as error:
+        tell_in_one_line(error)
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
@@ -118,6 +124,14 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         )  # of local_workers; what they share counts for each
         log.info(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)
+
+
+def tell_in_one_line(error: Exception) -> None:
+    """Say in one line what nobody foresaw, where the log of a run takes its traceback; else raise it."""
+    if not log.isEnabledFor(logging.DEBUG):
+        raise error
+    log.debug("failed", exc_info=error)
+    log.error(f"error: {one_line(f'{type(error).__name__}: {error}')}; run.log in the run's folder has the traceback")
 
 
 def is_first_process() -> bool:

@@ -1,7 +1,8 @@
 """Read all settings of a run, from defaults, a file and flags; resolve "auto".
 
 A stage is given all groups (setting_groups.py), a function better only those that it reads, and a stamp is a dump of
-groups. Precedence: flag, then --config FILE (any part of the settings), then config/defaults.json.
+groups. Precedence: flag, then --config FILE (any part of the settings), then --preset NAME
+(config/presets/), then config/defaults.json.
 
     settings = default_settings(run="trial", beta=0.2)      # Settings: a number may still be "auto"
     settings.beta.beta_controller, settings.dump("prompt", "lora")
@@ -250,6 +251,23 @@ def read_config(path: Path) -> dict[str, Any]:
         if name not in GROUP_OF:
             raise SettingsError(f"{path}: unknown setting {name!r}{nearest_name(name, GROUP_OF)}")
     return values
+
+
+@cache
+def presets() -> tuple[str, ...]:
+    """List the names that --preset takes, the smallest first: the files of config/presets/.
+
+    >>> presets()
+    ('tiny', 'quick', 'standard', 'gemma-cpu', 'gpu')
+    """
+    found = {path.stem for path in (CONFIG_DIR / "presets").glob("*.json")}
+    known = [name for name in ("tiny", "quick", "standard", "gemma-cpu", "gpu") if name in found]
+    return (*known, *sorted(found - {*known}))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Read the settings of a preset: a base and sizes. What is "auto" stays so: rates are those of the base."""
+    return read_config(CONFIG_DIR / "presets" / f"{name}.json")
 
 
 def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

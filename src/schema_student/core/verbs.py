@@ -8,9 +8,13 @@ A name is a group of settings (settings.GROUPS), or one setting of a group: "stu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from schema_student.core.settings import GROUPS
 
 NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so say where its artifacts lie
+LOOKED_AT = ("run.run", "run.output_dir", "run.dry_run")  # by verbs that only look at what is there
 SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if name != "teacher_answers")
 ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
@@ -47,6 +51,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_aligned": ("evaluate", "--eval-student", "aligned"),
     "report": ("report",),
 }
+
+# The verbs that make something of a run: recorded in outputs/runs/RUN/.
+RECORDED = (
+    *("domains", "schemas", "generate", "corpus", "train", "evaluate", "align", "report"),
+    *("pairs", "dpo", "correct", "rollouts", "pairwise", "average", "export", "parity"),
+    *("train-sft", "train-dpo", "train-beta-dpo", "train-reward", "train-ppo"),
+)
 
 # The door to each stage's verb in scripts/, by which runners and advice name it.
 SCRIPTS = {
@@ -130,6 +141,9 @@ READS: dict[str, tuple[str, ...]] = {
         *("validation", "open_requests", "draws", "rl", "ppo"),
     ),
     "replay-beta": NAMED,
+    "status": (*LOOKED_AT, "run.data_dir"),
+    "runtime": tuple(GROUPS),
+    "clean": LOOKED_AT,
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),
     "import-answers": ("run", "server.teacher_answers"),
@@ -157,6 +171,22 @@ def settings_read(verb: str) -> list[str]:
     ]
 
 
+def stage_of(verb: str, given: Mapping[str, Any]) -> str:
+    """Name the stage that a verb with these settings is, else the verb.
+
+    >>> stage_of("evaluate", {"eval_student": "sft"}), stage_of("pairs", {})
+    ('evaluate_sft', 'pairs')
+    """
+    for stage, (of, *flags) in STAGES.items():
+        own = {
+            flag.removeprefix("--").replace("-", "_"): value
+            for flag, value in zip(flags[::2], flags[1::2], strict=True)
+        }
+        if of == verb and all(given[name] == value for name, value in own.items()):
+            return stage
+    return verb
+
+
 def verbs_that_read(name: str) -> list[str]:
     """List the verbs that read a setting, but for those that take what others read."""
-    return [verb for verb in READS if verb not in ("run", "config") and name in settings_read(verb)]
+    return [verb for verb in READS if verb not in ("run", "config", "runtime") and name in settings_read(verb)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.jsonl import append_row
-from schema_student.core.log import log
+from schema_student.core.log import log, log_event
 from schema_student.core.processes import is_first_process
 from schema_student.core.settings import ResolvedSettings
 from schema_student.training.trackers import log_to_tracker, start_tracker
@@ -42,13 +42,25 @@ class MetricsLog:
         append_row(self.path, row)
         if "loss" not in row or row["step"] % EVERY == 0 or row["step"] == self.steps:
             log.info(self._line(row))
+        self._tell(row)
         if self.tracker:
             log_to_tracker(self.tracker, row)
 
+    def _tell(self, row: dict[str, Any]) -> None:
+        """Log an event with the row's numbers, for who watches the run."""
+        done, left = row["step"] - self.first_step, self._seconds_left(row["step"])
+        facts = {"done": row["step"], "total": self.steps, "unit": "step", "seconds_left": left}
+        rate = done / max(time.monotonic() - self.started, 1e-9)
+        figures = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        log_event("progress", f"step {row['step']}", what="training", per_second=rate, figures=figures, **facts)
+
+    def _seconds_left(self, step: int) -> float:
+        done = step - self.first_step
+        return (time.monotonic() - self.started) / done * (self.steps - step) if done else 0
+
     def _line(self, row: dict[str, Any]) -> str:
         values = "  ".join(f"{key} {row[key]:.4g}" for key in SHOWN if key in row)
-        done = row["step"] - self.first_step
-        left = (time.monotonic() - self.started) / done * (self.steps - row["step"]) if done else 0
+        left = self._seconds_left(row["step"])
         return f"  step {row['step']}/{self.steps}  {values}" + (f"  {left:.0f} s left" if left else "")
 
     def close(self) -> None:
