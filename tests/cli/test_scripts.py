@@ -50,6 +50,8 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "serve",
         "smoke",
         "status",
+        "perplexity",
+        "learning-curve",
         "runtime",
         "clean",
         "fetch-base",

@@ -56,6 +56,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 RECORDED = (
     *("domains", "schemas", "generate", "corpus", "train", "evaluate", "align", "report"),
     *("pairs", "dpo", "correct", "rollouts", "pairwise", "average", "export", "parity"),
+    *("perplexity", "learning-curve"),
     *("train-sft", "train-dpo", "train-beta-dpo", "train-reward", "train-ppo"),
 )
 
