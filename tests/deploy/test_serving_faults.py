@@ -5,14 +5,18 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
+import time
+import warnings
+from pathlib import Path
 
 import httpx
 import pytest
 import tiny
+import torch
 from served import served
 
+from schema_student.cli.main import VERBS
+from schema_student.student import loading
 from schema_student.student.generation import generate
 
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2, 3]}}, "required": ["n"], "additionalProperties": False}
@@ -37,7 +41,7 @@ def student(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(student):
-    with served(student, slots=16) as address:
+    with served(student, slots=64) as address:
         yield address
 
 
@@ -244,7 +248,28 @@ def test_a_thousand_requests_at_once_are_all_answered_rightly(student, address):
     async def all_of_them():
         return await asyncio.gather(*(one(*each) for each in bodies))
 
+    before = resident_bytes() if Path("/proc/self/statm").exists() else None
     assert asyncio.run(all_of_them()) == [True] * 1000
+    assert before is None or resident_bytes() - before < 256 * 2**20
+
+
+def resident_bytes():
+    """The memory that this process, and so the server in its thread, holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_bad_requests_leave_nothing_in_memory(address, right):
+    def ask_all():
+        for changes, *_ in BAD_BODIES.values():
+            ask(address, **changes)
+        for body, _ in BAD_REQUESTS.values():
+            HTTP.post(f"{address}/v1/chat/completions", content=body)
+        return resident_bytes()
+
+    first = ask_all()
+    assert max(ask_all() for _ in range(2)) - first < 16 * 2**20
+    assert text_of(ask(address)) == right
 
 
 def test_beyond_what_is_held_at_once_each_is_told_to_come_again(student):
@@ -260,25 +285,33 @@ def test_beyond_what_is_held_at_once_each_is_told_to_come_again(student):
 
 
 def test_a_signal_ends_the_server_once_all_is_answered(student, tmp_path):
-    pytest.importorskip("uvicorn")
-    base = student.choice.base
-    words = ["serve", "--base-model", base, "--port", "0", "--output-dir", str(tmp_path), "--dtype", "float32"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    words = [sys.executable, "-m", "schema_student", *words]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    process = fork_server(student, tmp_path)
     try:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if "is served at" in line)
-        address = line.split(" at ")[1].split()[0]
-        (note,) = (tmp_path / "serving").glob("*.json")
-        assert json.loads(note.read_text())["url"] == address
+        while not (notes := list((tmp_path / "serving").glob("*.json"))):
+            time.sleep(0.02)
+        address = json.loads(notes[0].read_text())["url"]
         with connect(address) as connection:
             connection.sendall(request_of(address, model="base", max_tokens=200, messages=USER))
             assert HTTP.get(f"{address}/health").status_code == 200  # the loop has read what came before
-            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process, signal.SIGTERM)
             assert b"200 OK" in connection.recv(4096)
-        assert process.wait(30) == 0 and not list((tmp_path / "serving").glob("*.json"))
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0 and not notes[0].exists()
+    except BaseException:
+        os.kill(process, signal.SIGKILL)
+        raise
+
+
+def fork_server(student, folder):
+    """Run the verb in a process of its own that has all imported already; returns its number."""
+    with warnings.catch_warnings(action="ignore"):  # this process has threads, of which the new one needs none
+        process = os.fork()
+    if process:
+        return process
+    try:
+        torch.set_num_threads(1)  # those of this process are not in the new one
+        loading.load_student = lambda settings, adapter=None: student
+        words = ["--base-model", student.choice.base, "--port", "0", "--output-dir", str(folder), "--dtype", "float32"]
+        VERBS["serve"](words)
+        os._exit(0)
     finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
+        os._exit(1)
