@@ -20,9 +20,9 @@ from schema_student.core.settings import default_settings
 from schema_student.preference.held_out import prompt_digest
 from schema_student.preference.pairs import build_pairs, join_samples, pair_up
 from schema_student.preference.requests import Request, draw_requests
-from schema_student.preference.samples import _least_logps, list_sure, pick_failing, read_answers
+from schema_student.preference.samples import list_sure, pick_failing, read_answers
 from schema_student.schema.rendering import completion_text
-from schema_student.student import batching
+from schema_student.student import batching, reading
 from schema_student.student.generated import Generation
 from schema_student.student.loading import load_student
 from schema_student.training import sft
@@ -166,7 +166,7 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
         assert made["prompt_digest"] == prompt_digest(request.prompt)
         assert made["least_logp"] == pytest.approx(least, abs=0.05)
 
-    real, calls = _least_logps, []
+    real, calls = reading.read_answers, []
 
     def killed(*given):
         calls.append(1)
@@ -176,7 +176,7 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
 
     path = paths(settings).pairs.with_name("request_logps.jsonl")
     bytes_then = path.read_bytes()
-    monkeypatch.setattr("schema_student.preference.samples._least_logps", killed)
+    monkeypatch.setattr(reading, "read_answers", killed)
     with pytest.raises(KeyboardInterrupt):
         read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
     assert path.read_bytes() == bytes_then  # stands until what replaces it is whole
