@@ -20,6 +20,7 @@ from schema_student.report.charts import (
     say_ticks,
     smooth,
 )
+from schema_student.report.figures import show_sft
 from schema_student.report.plotting import draw_png
 from schema_student.report.svg import WIDTH, draw_svg
 
@@ -110,3 +111,15 @@ def test_lines_stand_out_from_the_page_in_light_and_dark(name):
     for color, page in zip(PALETTE[name], ("#ffffff", "#14181d"), strict=True):
         lighter, darker = sorted((brightness(color), brightness(page)), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+def test_the_curve_of_sft_shows_what_comes_of_validation_requests_where_they_were_answered():
+    shares = {"eval_valid": 0.9, "eval_as_asked": 0.7, "eval_answers": 10}
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4, "eval_loss": 0.6}]
+    assert [panel.title for panel in show_sft(rows).panels] == ["Loss"]
+    panel = show_sft([*rows, {"step": 2, **shares}]).panels[1]
+    assert panel.title == "Answers to validation requests" and panel.percent
+    assert {series.name: series.points for series in panel.series} == {
+        "valid": [(2, 0.9)],
+        "valid and as asked": [(2, 0.7)],
+    }
