@@ -231,9 +231,10 @@ def strike(process, blow, ready):
 
 
 def contents(folder):
-    """Every file and its bytes, apart from the teacher's cache and the report's."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "teacher_cache" not in path.name)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    """Every artifact and its bytes: no cache of the teacher's answers, and no record of what stages said and when."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    made = {name: path for name, path in files.items() if "teacher_cache" not in name and not name.startswith("runs/")}
+    return {name: path.read_bytes() for name, path in made.items()}
 
 
 def same(one, other, folder):

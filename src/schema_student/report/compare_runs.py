@@ -42,7 +42,7 @@ NAMED = 4  # runs in the name of the page's folder
 NOWHERE = ("run", "output_dir", "data_dir", "adapter", "overwrite", "report_to")  # settings that say where, not what
 FACTS = {"student": "student", "base": "base", "judged_by": "judged by", "eval_data": "eval_data"}  # of summaries
 ABSENT: Row = {  # what a report has of one run
-    **dict.fromkeys(("alignment", "setup", "changes", "exports", "data", "pairs", "trust"), None),
+    **dict.fromkeys(("alignment", "setup", "changes", "exports", "data", "pairs", "trust", "learning_curve"), None),
     **dict.fromkeys(("advice", "missing", "extra", "links", "imports", "examples", "weakest", "comparisons"), ()),
     "stages": {},
     "choices": {},
