@@ -72,52 +72,67 @@ def completion(argv: Sequence[str]) -> None:
     log.info(shtab.complete(_parser_of_verbs(), shell=arguments.shell))
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "run": pipeline.run,
-    "domains": data.domains,
-    "schemas": data.schemas,
-    "generate": data.generate,
-    "corpus": data.corpus,
-    "train": training.train,
-    "evaluate": evaluation.evaluate,
-    "align": alignment.align,
-    "report": evaluation.report,
-    "ask": asking.ask,
-    "chat": chatting.chat,
-    "judge": evaluation.judge,
-    "show-prompt": evaluation.show_prompt,
-    "pairs": alignment.pairs,
-    "dpo": alignment.dpo,
-    "correct": alignment.correct,
-    "rollouts": alignment.rollouts,
-    "pairwise": evaluation.pairwise,
-    "learning-curve": curving.learning_curve,
-    "perplexity": evaluation.perplexity,
-    "calibrate-judge": evaluation.calibrate_judge,
-    "average": training.average,
-    "compare": evaluation.compare,
-    "export": deploy.export,
-    "parity": deploy.parity,
-    "serve": serving.serve,
-    "smoke": serving.smoke,
-    "train-sft": training.train_on_any_data,
-    "train-dpo": alignment.train_dpo,
-    "train-beta-dpo": alignment.train_beta_dpo,
-    "train-reward": reward.train_reward,
-    "train-ppo": reward.train_ppo,
-    "replay-beta": alignment.replay_beta,
-    "status": operating.status,
-    "runtime": operating.runtime,
-    "clean": operating.clean,
-    "pretty": evaluation.pretty,
-    "export-answers": data.export_answers,
-    "import-answers": data.import_answers,
-    "fetch-base": training.fetch,
-    "serve-teacher": data.serve_teacher,
-    "pretrain": training.pretrain,
-    "config": config,
-    "completion": completion,
+GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
+    "From nothing to a report": {
+        "run": pipeline.run,
+        "domains": data.domains,
+        "schemas": data.schemas,
+        "generate": data.generate,
+        "corpus": data.corpus,
+        "train": training.train,
+        "evaluate": evaluation.evaluate,
+        "align": alignment.align,
+        "report": evaluation.report,
+    },
+    "Use a student": {
+        "ask": asking.ask,
+        "chat": chatting.chat,
+        "serve": serving.serve,
+        "smoke": serving.smoke,
+        "export": deploy.export,
+        "parity": deploy.parity,
+    },
+    "Measure and compare": {
+        "compare": evaluation.compare,
+        "pairwise": evaluation.pairwise,
+        "calibrate-judge": evaluation.calibrate_judge,
+        "perplexity": evaluation.perplexity,
+        "learning-curve": curving.learning_curve,
+        "judge": evaluation.judge,
+        "show-prompt": evaluation.show_prompt,
+    },
+    "Parts of an alignment": {
+        "pairs": alignment.pairs,
+        "dpo": alignment.dpo,
+        "correct": alignment.correct,
+        "rollouts": alignment.rollouts,
+        "average": training.average,
+        "replay-beta": alignment.replay_beta,
+    },
+    "Any model, any data": {
+        "train-sft": training.train_on_any_data,
+        "train-dpo": alignment.train_dpo,
+        "train-beta-dpo": alignment.train_beta_dpo,
+        "train-reward": reward.train_reward,
+        "train-ppo": reward.train_ppo,
+    },
+    "Bases and teachers": {
+        "fetch-base": training.fetch,
+        "serve-teacher": data.serve_teacher,
+        "export-answers": data.export_answers,
+        "import-answers": data.import_answers,
+        "pretrain": training.pretrain,
+    },
+    "Look after it": {
+        "status": operating.status,
+        "runtime": operating.runtime,
+        "clean": operating.clean,
+        "pretty": evaluation.pretty,
+        "config": config,
+        "completion": completion,
+    },
 }
+VERBS = {verb: function for group in GROUPED.values() for verb, function in group.items()}
 ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "run": pipeline.RUN,
     "corpus": PREVIEW,
@@ -199,8 +214,11 @@ def _record(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
 
 
 def describe_verbs() -> str:
-    """List the verbs in the order of use, a line each."""
-    lines = [f"  {verb:<{max(map(len, VERBS))}}  {summary(verb)}" for verb in VERBS]
+    """List the verbs by what they are for, a line each."""
+    width = max(map(len, VERBS))
+    lines: list[str] = []
+    for title, verbs in GROUPED.items():
+        lines += [*([""] if lines else []), f"{title}:", *(f"  {verb:<{width}}  {summary(verb)}" for verb in verbs)]
     return "\n".join(
         [
             "usage: schema-student VERB [flags]",
