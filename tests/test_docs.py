@@ -29,7 +29,7 @@ COMMAND = re.compile(
 )
 SOURCES = ("src", "scripts", "tests", "benchmarks", "docs", "config", "data", "examples")
 TEXTS = {".py", ".md", ".sh", ".j2", ".in", ".toml", ".ipynb", ".jsonl"}
-ALWAYS = {"from", "until", "config", "help", "help-all", "print-config"}
+ALWAYS = {"from", "until", "config", "preset", "help", "help-all", "print-config"}
 
 
 def headings(page):
