@@ -141,6 +141,7 @@ MANNER = (
     "overwrite",
     "dry_run",
     "report_to",
+    "examples",  # which the name of an evaluation says
     "robustness",  # of robustness_results.jsonl, likewise
     "calibration_requests",  # of confidence.json, beside the answers, whose own stamp has it
     "push_to_hub",

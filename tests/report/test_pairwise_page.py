@@ -52,8 +52,10 @@ def test_outcomes_are_tabulated_by_which_answer_is_valid():
 def test_lengths_are_quarters_and_kinds_have_their_own_shares(summary):
     assert name_lengths([]) == [] and len(set(name_lengths([5] * 9))) == 1
     assert [name_lengths([1, 2, 3, 4, 5, 6, 7, 8])[i] for i in (0, 2, 7)] == [
-        "up to 2 characters", "up to 4 characters", "up to 8 characters"
+        "0 to 2 characters", "3 to 4 characters", "7 to 8 characters"
     ]  # fmt: skip
+    ends = [int(name.split()[2]) for name in summary["lengths"]]
+    assert ends == sorted(ends) and len(ends) > 2
     assert sum(found["prompts"] for found in summary["lengths"].values()) == len(ROWS)
     assert summary["kinds"]["missing_field"]["win"]["k"] == 1 and summary["kinds"]["answerable"]["win"]["k"] == 12
 

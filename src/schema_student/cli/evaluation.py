@@ -21,6 +21,7 @@ from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, evaluated_requests, final_adapter, paths
 from schema_student.core.settings import Settings
+from schema_student.evaluation.examples import check_examples
 from schema_student.student.choice import resolve_student
 
 EVALUATE: Own = {
@@ -58,6 +59,8 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
     schema-student evaluate --run mine --endpoint http://127.0.0.1:8000      # a served student, as RUN-endpoint-...
     schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
+    schema-student evaluate --eval-student base --examples 4        # is training needed? training requests in the prompt
+    schema-student evaluate --eval-student sft --robustness 100     # requests said otherwise, beside the plain ones
     schema-student evaluate --eval-student sft --eval-extra         # the requests of generate --extra-tests
     schema-student evaluate --adapter CKPT --eval-data mine.jsonl   # requests of your own, no run needed
     schema-student evaluate --eval-student sft --fail-under 80 --not-worse-than old     # for CI: ends with 1 else
@@ -84,6 +87,7 @@ def _read_evaluated(argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
     """Read the settings; on requests without a run an adapter is asked as it was trained."""
     settings, arguments = parse_command(argv, evaluate.__doc__, "evaluate", EVALUATE)
     _check_sampling(arguments.samples, arguments.temperature)
+    check_examples(settings, arguments.samples)
     if arguments.samples and settings.evaluated.eval_student == "teacher":
         raise SettingsError("--samples are drawn from a student: leave --eval-student teacher out")
     if not settings.evaluated.eval_data or settings.evaluated.eval_student == "aligned":
@@ -163,7 +167,7 @@ def _evaluate_further(settings: Settings, name: str, adapter: str) -> None:
 
         for line in say_robustness(read_object(measure_robustness(settings, name, adapter))):
             log.info(line)
-    plain = asked.decoding == "free" and not asked.eval_extra and not asked.eval_data
+    plain = asked.decoding == "free" and not (asked.eval_extra or asked.eval_data or asked.examples)
     if adapter and plain and settings.confidence.calibration_requests:
         from schema_student.evaluation.confidence_calibration import calibrate_student
 

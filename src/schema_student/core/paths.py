@@ -159,7 +159,8 @@ def evaluated(settings: AnySettings) -> tuple[str, str]:
         return f"{_name_endpoint(settings)}{requests}", ""
     name, adapter = _named_student(settings)
     constrained = "-constrained" if settings.evaluated.decoding == "constrained" else ""
-    return f"{name}{constrained}{requests}", adapter
+    examples = f"-{settings.evaluated.examples}-examples" if settings.evaluated.examples else ""
+    return f"{name}{examples}{constrained}{requests}", adapter
 
 
 def _name_requests(settings: AnySettings) -> str:

@@ -368,6 +368,11 @@ class EvaluatedSettings(Group):
     answer_all: bool = setting(
         "write every answer, also those that reading the right ones shows to be written: the same verdicts, later"
     )
+    examples: int = setting(
+        "answered training requests of the same schema that a prompt shows, as far as they fit, as an evaluation "
+        "NAME-N-examples; 0 = none",
+        ge=0,
+    )
     decoding: Literal["free", "constrained", "both"] = setting(
         "whether answers are held to what the schema allows while they are written; both = one evaluation of each"
     )

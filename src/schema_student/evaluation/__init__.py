@@ -5,6 +5,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     degeneration  answers that are empty, repeating or far too long
     rates         verdict rows -> rates with Wilson intervals
     endpoint      a served student's answers
+    examples      answered training requests in a prompt
     completions   right answers read, and what that leaves open written
     eval_data     requests of a person's own, without a run
     verdicts      answers -> verdict rows: graded, then judged by the teacher

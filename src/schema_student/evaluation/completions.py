@@ -16,6 +16,7 @@ from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import ResolvedSettings
 from schema_student.evaluation.endpoint import Endpoint
+from schema_student.evaluation.examples import Examples, add_examples
 from schema_student.schema.answers import list_right_answers
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.prompts import render_row_prompt
@@ -80,14 +81,18 @@ class ReadAnswer:
 
 
 def complete(
-    student: Student, batch: Sequence[DatasetRow], settings: ResolvedSettings, bar: Progress
+    student: Student,
+    batch: Sequence[DatasetRow],
+    settings: ResolvedSettings,
+    bar: Progress,
+    examples: Examples | None = None,
 ) -> list[Completion]:
     """Complete each request as greedy decoding does; held to its schema by constrained decoding.
 
     With answer_all, and by constrained decoding, each answer is written; so is one whose right answer is not known.
     """
-    prompts = [render_row_prompt(row, settings.prompt.schema_rendering) for row in batch]
     room = find_room(settings)
+    prompts = [_render(student, row, settings, (examples or {}).get(row.schema_id, ()), room) for row in batch]
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [i for i, length in enumerate(lengths) if length <= room]
     known = [i for i in short if batch[i].ast_json is not None]
@@ -99,6 +104,14 @@ def complete(
     open_ones = [i for i in short if i not in found]
     found |= _write(student, batch, prompts, open_ones, read, settings, bar)
     return [found[i] for i in range(len(batch))]
+
+
+def _render(
+    student: Student, row: DatasetRow, settings: ResolvedSettings, examples: Sequence[DatasetRow], room: int
+) -> str:
+    """The prompt of a request, with the examples that fit into the room, in tokens."""
+    prompt = render_row_prompt(row, settings.prompt.schema_rendering)
+    return add_examples(prompt, examples, lambda text: len(encode_prompt(student.tokenizer, text)) <= room)
 
 
 def complete_there(

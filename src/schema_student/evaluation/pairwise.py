@@ -235,7 +235,7 @@ def summarize(rows: Sequence[Row]) -> Row:
     by_split = _shares_by(rows, [row["split"] for row in rows])
     kinds = _shares_by(rows, [row.get("kind") for row in rows])
     longer = [max(len(row.get("first", "")), len(row.get("second", ""))) for row in rows]
-    lengths = _shares_by(rows, name_lengths(longer))
+    lengths = _shares_by(*_in_order(rows, longer))
     found = {"overall": shares(rows), "splits": by_split, "kinds": kinds, "lengths": lengths}
     return {**found, "places": count_places(rows), "validity": tabulate_validity(rows)}
 
@@ -245,19 +245,27 @@ def _shares_by(rows: Sequence[Row], names: Sequence[str | None]) -> dict[str, Ro
     grouped: dict[str, list[Row]] = {}
     for name, row in zip(names, rows, strict=True):
         if name:
-            grouped.setdefault(str(name), []).append(row)
+            grouped.setdefault(name, []).append(row)
     return {name: shares(some) for name, some in grouped.items()}
 
 
+def _in_order(rows: Sequence[Row], lengths: Sequence[int]) -> tuple[list[Row], list[str]]:
+    """The rows by their lengths, the shortest first, and the names of these."""
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
+    return [rows[i] for i in order], name_lengths([lengths[i] for i in order])
+
+
 def name_lengths(lengths: Sequence[int]) -> list[str]:
-    """Name for each of some lengths the quarter of all that it lies in, shortest first.
+    """Name for each of some lengths the quarter of all that it lies in.
 
     >>> name_lengths([10, 20, 30, 40])
-    ['up to 10 characters', 'up to 20 characters', 'up to 30 characters', 'up to 40 characters']
+    ['0 to 10 characters', '11 to 20 characters', '21 to 30 characters', '31 to 40 characters']
     """
     ordered = sorted(lengths)
     ends = sorted({ordered[max(0, len(ordered) * k // 4 - 1)] for k in (1, 2, 3, 4)}) if ordered else []
-    return [f"up to {ends[bisect_left(ends, length)]} characters" for length in lengths]
+    begins = [0, *(end + 1 for end in ends)]
+    places = [bisect_left(ends, length) for length in lengths]
+    return [f"{begins[place]} to {ends[place]} characters" for place in places]
 
 
 def count_places(rows: Sequence[Row]) -> Row:
