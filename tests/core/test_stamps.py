@@ -141,7 +141,6 @@ MANNER = (
     "overwrite",
     "dry_run",
     "report_to",
-    "examples",  # which the name of an evaluation says
     "robustness",  # of robustness_results.jsonl, likewise
     "calibration_requests",  # of confidence.json, beside the answers, whose own stamp has it
     "push_to_hub",
@@ -172,13 +171,13 @@ CASES = {
     "evaluation of the teacher": (
         "evaluate",
         {"eval_student": "teacher"},
-        (*STUDENT, *ROOM, *ENDPOINT, *OWN, "eval_batch_size", "answer_all"),
+        (*STUDENT, *ROOM, *ENDPOINT, *OWN, "eval_batch_size", "answer_all", "examples"),
     ),
     "evaluation without a teacher": ("evaluate", {"judge_valid": False}, (*TEACHER, *ENDPOINT, *OWN)),
     "evaluation of a served student": (
         "evaluate",
         {"endpoint": "here"},
-        ("base_model", "eval_batch_size", "answer_all", *GROUPS["loading"].model_fields, *OWN),
+        ("base_model", "eval_batch_size", "answer_all", "examples", *GROUPS["loading"].model_fields, *OWN),
     ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
     "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape

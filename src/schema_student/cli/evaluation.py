@@ -59,7 +59,7 @@ def evaluate(argv: Sequence[str]) -> None:
     schema-student evaluate --eval-student sft --decoding both      # NAME, and NAME-constrained beside it
     schema-student evaluate --run mine --endpoint http://127.0.0.1:8000      # a served student, as RUN-endpoint-...
     schema-student evaluate --eval-student aligned                  # each link of --align: RUN-dpo
-    schema-student evaluate --eval-student base --examples 4        # is training needed? training requests in the prompt
+    schema-student evaluate --eval-student base --examples 4        # training requests in the prompt
     schema-student evaluate --eval-student sft --robustness 100     # requests said otherwise, beside the plain ones
     schema-student evaluate --eval-student sft --eval-extra         # the requests of generate --extra-tests
     schema-student evaluate --adapter CKPT --eval-data mine.jsonl   # requests of your own, no run needed

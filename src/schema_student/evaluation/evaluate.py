@@ -30,7 +30,7 @@ from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.evaluation.completions import Completion, complete, complete_by_teacher, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
 from schema_student.evaluation.eval_data import describe_eval_data, read_eval_data, stamp_eval_data
-from schema_student.evaluation.examples import check_examples, read_examples
+from schema_student.evaluation.examples import read_examples
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.samples import read_samples
 from schema_student.evaluation.verdicts import ask_teacher, grade_completion
@@ -55,7 +55,6 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
     """
     choice, settings = resolve_student(given)
     assert settings.evaluated.decoding != "both", "an evaluation is of one kind of decoding"
-    check_examples(settings)
     where = paths(settings)
     results = where.eval_dir(name) / "evaluation_results.jsonl"
     summary = results.with_name("evaluation_summary.json")
@@ -121,8 +120,8 @@ def stamp_evaluation(
         stamp = make_stamp(settings, *DECIDING, *by_teacher, base_digest=base_digest(choice.base))
         stamp |= revision_facts(choice.base)
         stamp["settings"]["answer_all"] = settings.evaluated.answer_all or settings.evaluated.decoding != "free"
+        stamp["settings"] |= {"examples": settings.evaluated.examples} if settings.evaluated.examples else {}
         student = {"student": choice.name, "base": choice.base}
-    stamp["settings"] |= {"examples": settings.evaluated.examples} if settings.evaluated.examples else {}
     stamp["settings"] |= {"decoding": settings.evaluated.decoding, **stamp_eval_data(settings)}
     stamp["settings"]["teacher"] = teacher.stamp if teacher else None
     return stamp, student
