@@ -107,8 +107,10 @@ def test_a_student_is_calibrated_on_validation_requests_alone(made):
 def test_answers_are_not_written_twice_and_other_requests_are_refused(made):
     settings, adapter, path = made
     before = path.with_name("calibration_results.jsonl").stat().st_mtime_ns
+    said = path.stat().st_mtime_ns
     assert calibrated.calibrate_student(settings, "student-sft", adapter) == path
     assert path.with_name("calibration_results.jsonl").stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == said
     with pytest.raises(UserError, match="calibration_requests"):
         calibrated.calibrate_student(settings.changed(calibration_requests=22), "student-sft", adapter)
 

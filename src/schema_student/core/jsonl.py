@@ -92,6 +92,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, dump_json(value))
 
 
+def update_json(path: Path, value: Any) -> None:
+    """Write a value as write_json does, unless it stands there already."""
+    if not path.exists() or path.read_bytes() != dump_json(value).encode():
+        write_json(path, value)
+
+
 def dump_json(value: Any) -> str:
     """Write a value as the text of an indented JSON document, as write_json does."""
     return _dumps(value, indent=2) + "\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import Row, read_object, write_json
+from schema_student.core.jsonl import Row, read_object, update_json
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
@@ -85,7 +85,7 @@ def _write(path: Path, rows: Sequence[EvaluationRow], weights: Path) -> Path | N
         log.info(f"  {len(known)} valid answers to validation requests: too few to calibrate confidence")
         path.unlink(missing_ok=True)
         return None
-    write_json(path, {**describe_calibration(rows, fit_calibration(known)), "adapter_digest": digest(weights)})
+    update_json(path, {**describe_calibration(rows, fit_calibration(known)), "adapter_digest": digest(weights)})
     return path
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact
-from schema_student.core.jsonl import Row, write_json
+from schema_student.core.jsonl import Row, update_json
 from schema_student.core.log import log
 from schema_student.core.paths import evaluated_requests, paths
 from schema_student.core.records import DatasetRow, EvaluationRow, prompt_key, read_rows
@@ -52,7 +52,7 @@ def measure_robustness(given: AnySettings, name: str, adapter: str) -> Path:
                 artifact.append(rows[-1].as_json())
             artifact.finish()
     summary = results.with_name("robustness_summary.json")
-    write_json(summary, summarize_robustness(read_rows(plain, EvaluationRow), rows))
+    update_json(summary, summarize_robustness(read_rows(plain, EvaluationRow), rows))
     return summary
 
 
