@@ -54,6 +54,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "learning-curve",
         "runtime",
         "clean",
+        "doctor",
         "fetch-base",
         "judge",
         "show-prompt",

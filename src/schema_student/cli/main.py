@@ -127,6 +127,7 @@ GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
         "status": operating.status,
         "runtime": operating.runtime,
         "clean": operating.clean,
+        "doctor": operating.doctor,
         "pretty": evaluation.pretty,
         "config": config,
         "completion": completion,
@@ -152,6 +153,7 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "status": operating.STATUS,
     "runtime": operating.RUNTIME,
     "clean": operating.CLEAN,
+    "doctor": operating.DOCTOR,
     "config": CONFIG,
     "completion": COMPLETION,
 }

@@ -1,4 +1,4 @@
-"""Define the verbs by which people look after runs and machines: status, runtime, clean."""
+"""Define the verbs by which people look after runs and machines: status, runtime, clean, doctor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from schema_student.core.artifacts import dry_run
@@ -30,6 +31,7 @@ CLEAN: Own = {
     "--all": {"action": "store_true", "help": "everything of --run; without --run all that the output folder holds"},
     "--yes": {"action": "store_true", "help": "ask nothing, for scripts"},
 }
+DOCTOR: Own = {"--json": {"action": "store_true", "help": "as JSON, for programs"}}
 WATCH_EVERY = 2.0  # seconds
 CLEAR = "\x1b[H\x1b[2J"  # what is on the terminal
 
@@ -114,6 +116,47 @@ def clean(argv: Sequence[str]) -> None:
         raise UserError("nothing was removed")
     remove(found, Path(settings.run.output_dir))
     log.info("removed")
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Try judge, teacher, data, training, generation and export in small, and say what a full run would need here.
+
+    schema-student doctor
+    schema-student doctor --base-model gemma --teacher-model gpt-oss:120b
+
+    It takes under a minute with the embedded pair, leaves nothing behind, and ends with 1 where a part failed.
+    """
+    settings, arguments = parse_command(argv, doctor.__doc__, "doctor", DOCTOR)
+    if dry_run(settings, reads=[], writes=[]):
+        return
+
+    from schema_student.operate.doctor import Measured, estimate, examine
+
+    measured, checks = Measured(), []
+    for check in examine(settings, measured):
+        checks.append(check)
+        if not arguments.json:
+            log.info(f"{'ok    ' if check.ok else 'FAILED'} {check.part:<11}{check.seconds:5.1f} s  {check.words}")
+            if check.advice:
+                log.info(f"{'':27}{check.advice}")
+    needs = {} if measured.failed else estimate(settings, measured)
+    if arguments.json:
+        log.info(json.dumps({"checks": [asdict(check) for check in checks], "full_run": needs}, indent=2))
+    elif needs:
+        log.info(_describe_needs(needs))
+    if measured.failed:
+        raise SystemExit(1)
+
+
+def _describe_needs(needs: dict[str, float]) -> str:
+    from schema_student.operate.ending import say_duration
+    from schema_student.operate.status import say_bytes
+
+    parts = ", ".join(
+        f"{name} {say_duration(needs[name])}" for name in ("teacher", "training", "evaluation", "alignment")
+    )
+    memory, disk = (say_bytes(int(needs[name])) for name in ("memory", "disk"))
+    return f"a full run here: about {say_duration(needs['seconds'])} ({parts}), {memory} of memory, {disk} of disk"
 
 
 def _agrees(question: str) -> bool:

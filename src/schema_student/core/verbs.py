@@ -145,6 +145,7 @@ READS: dict[str, tuple[str, ...]] = {
     "status": (*LOOKED_AT, "run.data_dir"),
     "runtime": tuple(GROUPS),
     "clean": LOOKED_AT,
+    "doctor": tuple(GROUPS),
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),
     "import-answers": ("run", "server.teacher_answers"),
@@ -190,4 +191,6 @@ def stage_of(verb: str, given: Mapping[str, Any]) -> str:
 
 def verbs_that_read(name: str) -> list[str]:
     """List the verbs that read a setting, but for those that take what others read."""
-    return [verb for verb in READS if verb not in ("run", "config", "runtime") and name in settings_read(verb)]
+    return [
+        verb for verb in READS if verb not in ("run", "config", "runtime", "doctor") and name in settings_read(verb)
+    ]
