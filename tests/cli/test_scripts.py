@@ -55,6 +55,7 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "runtime",
         "clean",
         "doctor",
+        "calibrate-judge",
         "fetch-base",
         "judge",
         "show-prompt",
