@@ -818,9 +818,10 @@ class ExportSettings(Group):
 
     section = "export"
 
-    kind: list[Literal["merged", "gguf", "ollama", "vllm", "adapter"]] = setting(
+    kind: list[Literal["merged", "gguf", "ollama", "vllm", "adapter", "lm-eval", "promptfoo"]] = setting(
         "what to export: merged (base and adapter as one model, for Transformers), gguf (for llama.cpp), ollama (GGUF "
-        "and Modelfile), vllm (a folder and its command line), adapter (alone, for PEFT)",
+        "and Modelfile), vllm (a folder and its command line), adapter (alone, for PEFT); lm-eval, promptfoo (the "
+        "test requests for these)",
         min_length=1,
     )
     export_prompts: int = setting("test prompts that an export answers before it is finished", ge=1)

@@ -14,6 +14,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ollama           a GGUF file and its Modelfile
     adapter          an adapter alone, its own files
     vllm             a folder and its command line
+    harnesses        test requests for lm-evaluation-harness and promptfoo
     card             README.md of an export
     targets          places where the student is, and their answers as rows
     parity           the adapter, its exports and an endpoint side by side

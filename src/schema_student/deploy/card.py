@@ -25,8 +25,11 @@ WHAT = {
     "ollama": "A small language model for Ollama: a GGUF file and its Modelfile.",
     "vllm": "A small language model to be served by vLLM.",
     "adapter": "A LoRA adapter of a small language model.",
+    "lm-eval": "The test requests of a small language model as a task of lm-evaluation-harness.",
+    "promptfoo": "The test requests of a small language model as a configuration of promptfoo.",
 }
 LIBRARY = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf", "vllm": "transformers", "adapter": "peft"}
+LIBRARY |= {"lm-eval": "lm-eval", "promptfoo": "promptfoo"}
 
 
 def write_card(

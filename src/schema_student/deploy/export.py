@@ -27,6 +27,7 @@ from schema_student.data.hub import push_folder
 from schema_student.deploy.adapter import export_adapter
 from schema_student.deploy.card import write_card
 from schema_student.deploy.gguf_trial import check_gguf, export_gguf
+from schema_student.deploy.harnesses import export_lm_eval, export_promptfoo
 from schema_student.deploy.merging import Merged, merge_source, write_merged
 from schema_student.deploy.ollama import check_ollama, create_in_ollama, export_ollama
 from schema_student.deploy.source import Source, find_evaluation, find_source
@@ -41,13 +42,18 @@ KINDS: dict[str, Callable[[Merged, Path, AnySettings], Made]] = {
     "ollama": export_ollama,
     "vllm": export_vllm,
     "adapter": export_adapter,
+    "lm-eval": export_lm_eval,
+    "promptfoo": export_promptfoo,
 }
+TEST_SETS = ("lm-eval", "promptfoo")  # kinds that hold the run's test requests
 DECIDING: dict[str, tuple[str, ...]] = {  # the settings of the group that decide a kind
     "merged": (),
     "gguf": ("gguf_types",),
     "ollama": ("ollama_type",),
     "vllm": ("vllm_lora",),
     "adapter": (),
+    "lm-eval": (),
+    "promptfoo": (),
 }
 
 
@@ -99,7 +105,8 @@ def export_kind(kind: str, given: AnySettings, source: Source, prepare: Callable
 
 def _inputs(kind: str, given: AnySettings, source: Source) -> list[Path]:
     schema = given.export.system_schema if kind == "ollama" else ""
-    return [source.weights, *([Path(schema)] if schema else [])]
+    dataset = [paths(given).dataset] if kind in TEST_SETS and paths(given).dataset.is_file() else []
+    return [source.weights, *([Path(schema)] if schema else []), *dataset]
 
 
 def _asked(source: Source) -> Row:
