@@ -210,7 +210,7 @@ def test_help_lists_the_flags_of_the_runners_stages_and_its_own(checkout):
     shown = run(checkout, "./runTraining.sh", "--help").stdout
     assert "usage: runTraining.sh [flags]" in shown
     flags = set(re.findall(r"^  --([a-z0-9-]+)", shown, re.M))
-    runners = {"from", "until", "config", "version", "print-config", "resolved", "help-all"}
+    runners = {"from", "until", "config", "preset", "version", "print-config", "resolved", "help-all"}
     assert flags == runners | {name.replace("_", "-") for name in settings_read("train")}
     assert "(default: sft)" in shown
 

@@ -340,5 +340,6 @@ def test_print_config_shows_what_a_preset_sets_and_an_unknown_one_is_wrong_usage
 
 
 def test_what_a_preset_sets_is_in_the_stamp_as_if_flags_had_set_it():
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in read_preset("tiny").items()]
+    written = {key: ",".join(value) if isinstance(value, list) else value for key, value in read_preset("tiny").items()}
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in written.items()]
     assert load_settings(["--preset", "tiny"], "").flat() == load_settings(flags, "").flat()

@@ -11,7 +11,7 @@ from schema_student.core.settings import default_settings
 from schema_student.operate import doctor
 from schema_student.operate.doctor import Measured, estimate, examine
 
-SHORT = ("--sft-batch-size", "2", "--max-new-tokens", "24")  # a test of every part that takes seconds
+SHORT = ("--sft-batch-size", "2", "--max-new-tokens", "640")  # a test of every part that takes seconds
 SETTINGS = default_settings(base_model="embedded", teacher_model="embedded")
 
 

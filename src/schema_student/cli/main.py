@@ -208,8 +208,9 @@ def _record(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
     """Record a verb that makes something of a run in the run's folder, unless it is only asked for words."""
     if verb not in RECORDED or {*argv} & {"-h", "--help", "--help-all", "--version", "--print-config", "--dry-run"}:
         return nullcontext()
-    settings, _ = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
-    makes_nothing = verb in ("domains", "schemas") and settings.run.schemas  # which are a person's own
+    settings, arguments = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
+    of_others = verb in ("domains", "schemas") and settings.run.schemas  # schemas that are a person's own
+    makes_nothing = of_others or getattr(arguments, "preview", None)
     if makes_nothing or not run_of(settings):
         return nullcontext()
     return recorded(stage_of(verb, settings.flat()), settings)
