@@ -60,8 +60,9 @@ def mine(made, tmp_path):
 
 
 def snapshot(folder):
-    files = (path for path in folder.rglob("*") if path.is_file() and "teacher_cache" not in path.name)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    made = {name: path for name, path in files.items() if "teacher_cache" not in name and not name.startswith("runs/")}
+    return {name: path.read_bytes() for name, path in made.items()}
 
 
 # ---- settings
