@@ -237,9 +237,12 @@ def test_19_a_prompt_that_is_too_long_is_said_before_the_teacher_and_before_trai
     )
     made = generate(path, tmp_path)
     corpus = run("build_training_corpus", *to_embedded(path, tmp_path))
-    for ended in (load(path, tmp_path / "dry"), made, corpus):
+    for ended in (load(path, tmp_path / "dry"), made):
         assert "too long for the student: the prompts of 1 of 1 schemas: long (" in ended.err, ended
         assert "such rows are not trained on: raise --max-seq-length, or give smaller schemas" in ended.err
+    assert "too long for the student: 36 of 36 rows: d_04_training_corpus.jsonl:1 of long (" in corpus.err, corpus
+    assert "They are not trained on" in corpus.err and "give --max-seq-length" in corpus.err
+    for ended in (load(path, tmp_path / "dry"), made, corpus):
         assert (ended.code, "Traceback" in ended.err) == (0, False)
     unasked = generate(path, tmp_path / "none", "--teacher-model", "m:1", "--teacher-host", "http://127.0.0.1:9")
     assert unasked.code == 1 and "too long for the student" in unasked.err, "said after the teacher was asked"
