@@ -1,6 +1,7 @@
 """What all tests share. Warnings are errors (pyproject.toml lists the exceptions with their reasons)."""
 
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from hypothesis import settings
 
 from schema_student.teacher import dispatch
 from schema_student.teacher.addresses import APIS
+
+# A shell starts background jobs with SIGINT ignored, and so does what they start: tests of Ctrl-C would fail there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Derandomized: the same examples on every machine. No deadline: cores are shared.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
