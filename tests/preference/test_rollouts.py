@@ -198,6 +198,15 @@ def test_ollama_is_sampled_through_the_teachers_api(settings, monkeypatch):
     assert [row["answers"][0]["count"] for row in read_jsonl(judged)] == [3, 3, 3]
 
 
+def test_a_server_is_sent_the_limit_of_a_teachers_answer(settings):
+    with fault_server() as server:
+        made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_host=[server.host])
+        rollouts.make_rollouts(made.changed(teacher_num_predict=9))
+    assert {(chat["options"]["num_predict"], chat["options"]["num_ctx"]) for chat in server.chats} == {
+        (9, made.answers.teacher_num_ctx)
+    }
+
+
 def test_a_server_that_cuts_an_answer_off_or_goes_away(settings, monkeypatch):
     made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_retries=1)
     with fault_server() as server:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schema_student.cli.asked_student import read_asked_student, read_named_model
+from schema_student.cli.asked_student import DEFER, read_asked_student, read_deferral, read_named_model
 from schema_student.core.artifacts import dry_run
 from schema_student.core.cleaning import escape_unprintable
 from schema_student.core.errors import SettingsError, UserError
@@ -60,12 +60,7 @@ ASK: Own = {
         "action": "store_true",
         "help": 'ask the teacher as well: {"student": ..., "teacher": ..., "agree": ...}',
     },
-    "--defer-to": {
-        "metavar": "TEACHER",
-        "default": "",
-        "help": "let this teacher answer where the student's confidence is below --below; who answered is said",
-    },
-    "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
+    **DEFER,
     "--load": {
         "action": "store_true",
         "help": "load the student even where `schema-student serve` runs, which would answer at once",
@@ -203,24 +198,14 @@ def _read(reader: Any, number: int, line: bytes) -> Question | Row:
         return {"query": None, "value": None, "valid": False, "problem": str(error)}
 
 
-def _open_deferral(settings: Settings, arguments: argparse.Namespace) -> Deferral | None:
-    """Who answers what the student is not sure of; None where nobody is named."""
-    if not (arguments.defer_to or arguments.below):
-        return None
-    if arguments.both or _asks_only_teacher(settings, arguments):
-        raise SettingsError("--defer-to asks the teacher only where it must: leave --both and --teacher-model out")
-
-    from schema_student.evaluation.deferral import open_deferral
-
-    return open_deferral(settings, settings.student.adapter, arguments.defer_to, arguments.below)
-
-
 def _open_askers(settings: Settings, arguments: argparse.Namespace, models: Models) -> dict[str, Asker]:
     """Who is asked, by name: the student, the teacher, both, or the models that --adapters names."""
     from schema_student.data.questions import ask_teacher
     from schema_student.student.ask import Asking
 
-    deferral = _open_deferral(settings, arguments)
+    if (arguments.defer_to or arguments.below) and (arguments.both or _asks_only_teacher(settings, arguments)):
+        raise SettingsError("--defer-to asks the teacher only where it must: leave --both and --teacher-model out")
+    deferral = read_deferral(settings, arguments)
     explain = arguments.explain or deferral is not None
     asking = Asking(arguments.repair, arguments.samples, arguments.vote, arguments.constrained, explain)
     if models:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.flags import Own, parse_command
 from schema_student.core.paths import final_adapter, paths
 from schema_student.core.settings import Settings
 
+if TYPE_CHECKING:
+    from schema_student.evaluation.deferral import Deferral
+
+DEFER: Own = {
+    "--defer-to": {
+        "metavar": "TEACHER",
+        "default": "",
+        "help": "let this teacher answer where the student's confidence is below --below; each answer says who gave it",
+    },
+    "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
+}
 BASE = "base"  # in --adapters: the base without an adapter
 NeedsNone = Callable[[Settings, argparse.Namespace], bool]  # whether what is asked needs no student
 
@@ -68,3 +79,13 @@ def read_named_model(argv: Sequence[str], description: str | None, verb: str, ow
     decided = settings_as_trained(settings, adapter)
     settings, _ = parse_command(argv, description, verb, own, **decided)
     return settings.changed(adapter="" if name == BASE else adapter)
+
+
+def read_deferral(settings: Settings, arguments: argparse.Namespace) -> Deferral | None:
+    """Read who answers what the student is not sure of (DEFER); None where nobody is named."""
+    if not (arguments.defer_to or arguments.below):
+        return None
+
+    from schema_student.evaluation.deferral import open_deferral
+
+    return open_deferral(settings, settings.student.adapter, arguments.defer_to, arguments.below)

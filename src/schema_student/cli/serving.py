@@ -6,18 +6,14 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from schema_student.cli.asked_student import read_asked_student
+from schema_student.cli.asked_student import DEFER, read_asked_student, read_deferral
 from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import Own, load_settings
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.settings import Settings
-
-if TYPE_CHECKING:
-    from schema_student.evaluation.deferral import Deferral
 
 SERVE: Own = {
     "--host": {"metavar": "HOST", "default": "127.0.0.1", "help": "where to listen (default: %(default)s)"},
@@ -35,12 +31,7 @@ SERVE: Own = {
         "help": "append each request to FILE, as rows that --schemas takes; the answers stand beside, and are no truth",
     },
     "--max-requests": {"metavar": "N", "type": int, "default": 2048, "help": "most at once (default: %(default)s)"},
-    "--defer-to": {
-        "metavar": "TEACHER",
-        "default": "",
-        "help": "let this teacher answer where the student's confidence is below --below; each answer says who gave it",
-    },
-    "--below": {"metavar": "T", "type": float, "default": 0.0, "help": "confidence (0 to 1) below which --defer-to"},
+    **DEFER,
     "--max-seconds": {"metavar": "S", "type": float, "default": 300.0, "help": "most of one (default: %(default)s)"},
 }
 
@@ -69,7 +60,7 @@ def serve(argv: Sequence[str]) -> None:
     from schema_student.deploy.serving.server import Serving, bind, serve_student
     from schema_student.student.loading import load_student
 
-    deferral = _open_deferral(settings, arguments.defer_to, arguments.below)
+    deferral = read_deferral(settings, arguments)
     taken = bind(arguments.host, arguments.port)  # before the model is loaded
     student = load_student(settings, adapter=settings.student.adapter or None)
     log.info(f"student: {student.choice.name} ({student.choice.reason}), {student.adapter or 'the base alone'}")
@@ -108,13 +99,6 @@ def smoke(argv: Sequence[str]) -> None:
         log.info(line)
     if not tried.healthy:
         raise SystemExit(1)
-
-
-def _open_deferral(settings: Settings, teacher: str, below: float) -> Deferral | None:
-    """Who answers what the student is not sure of; None where nobody is named."""
-    from schema_student.evaluation.deferral import open_deferral
-
-    return open_deferral(settings, settings.student.adapter, teacher, below) if teacher or below else None
 
 
 def _find_key(variable: str, host: str) -> str:

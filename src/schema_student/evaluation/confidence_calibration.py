@@ -9,7 +9,7 @@ evaluation_results.jsonl) and confidence.json, by which the report, ask and serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from schema_student.core.artifacts import open_artifact
@@ -29,7 +29,7 @@ from schema_student.evaluation.confidence import (
     list_points,
     measure_brier,
 )
-from schema_student.evaluation.evaluate import answer_requests, find_same_answers, stamp_evaluation
+from schema_student.evaluation.evaluate import answer_requests, fill_artifact, find_same_answers, stamp_evaluation
 from schema_student.student.choice import resolve_student
 from schema_student.teacher.choice import resolve_teacher
 
@@ -57,21 +57,18 @@ def calibrate_student(given: AnySettings, name: str, adapter: str) -> Path | Non
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
             same = None if settings.run.overwrite else find_same_answers(results, artifact.stamp)
-            if same:
-                further: Iterable[EvaluationRow] = read_rows(same, EvaluationRow)[len(rows) :]
-            else:
+            if not same:
                 log.info(f"  {name} answers {len(requests)} validation requests, to calibrate its confidence")
-                further = answer_requests(requests, len(rows), settings, adapter, teacher)
-            for row in further:
-                artifact.append(row.as_json())
-                rows.append(row)
+            fill_artifact(
+                artifact, rows, same, lambda done: answer_requests(requests, done, settings, adapter, teacher)
+            )
             artifact.finish()
     return _write(results.with_name("confidence.json"), rows, Path(adapter) / WEIGHTS)
 
 
 def _draw_requests(dataset: Path, count: int) -> list[DatasetRow]:
     rows = [row for row in read_rows(dataset, DatasetRow) if row.is_valid and row.split == VALIDATION]
-    return spread(rows, min(count, len(rows)))
+    return spread(rows, count)
 
 
 def _write(path: Path, rows: Sequence[EvaluationRow], weights: Path) -> Path | None:

@@ -71,7 +71,7 @@ class Endpoint:
         self, prompts: Sequence[str], max_new_tokens: int, context: int, temperature: float = 0, seed: int | None = None
     ) -> Iterator[Heard]:
         """Ask each prompt as a user turn, several at once, greedily or sampled; raises UserError where it fails."""
-        options = {"temperature": temperature, "max_tokens": max_new_tokens, "num_predict": max_new_tokens}
+        options = {"temperature": temperature, "num_predict": max_new_tokens}
         options |= {"num_ctx": context, **({} if seed is None else {"seed": seed})}
         with ThreadPoolExecutor(IN_FLIGHT) as pool, _named_faults(self.url):
             yield from pool.map(partial(self._ask, options), prompts)

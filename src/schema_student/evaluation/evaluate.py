@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from schema_student.core.artifacts import open_artifact, read_meta
+from schema_student.core.artifacts import Artifact, open_artifact, read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import dump_json, write_json
 from schema_student.core.log import log
@@ -71,16 +71,13 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             warn_by_heart((request.schema_json for request in requests), settings.prompt.schema_rendering)
             again = settings.run.overwrite or settings.evaluated.answer_all or len(rows) == len(requests)
             same = None if again else find_same_answers(results, artifact.stamp)
-            further: Iterable[EvaluationRow] = ()
             if same:
                 log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
-                further = read_rows(same, EvaluationRow)[len(rows) :]
             elif len(rows) < len(requests):
                 log.info(f"evaluation of {name}: {student['student']}, {adapter or 'no adapter'}")
-                further = answer_requests(requests, len(rows), settings, adapter, teacher)
-            for row in further:
-                artifact.append(row.as_json())
-                rows.append(row)
+            fill_artifact(
+                artifact, rows, same, lambda done: answer_requests(requests, done, settings, adapter, teacher)
+            )
         facts = {
             "run": resolve_run(settings),
             "name": name,
@@ -98,6 +95,18 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
                 log.info(str(facts["without_answer"]))
         _write_summary(summary, {**facts, **summarize(rows), **read_samples(results.parent)}, artifact.done)
     return summary
+
+
+def fill_artifact(
+    artifact: Artifact, rows: list[EvaluationRow], same: Path | None, answer: Callable[[int], Iterable[EvaluationRow]]
+) -> None:
+    """Add the rows that are missing to an artifact and to `rows`: those of `same`, else what answers the requests.
+
+    `same` is the file of finished answers of the same weights (find_same_answers); `answer` is given how many are done.
+    """
+    for row in read_rows(same, EvaluationRow)[len(rows) :] if same else answer(len(rows)):
+        artifact.append(row.as_json())
+        rows.append(row)
 
 
 def stamp_evaluation(
@@ -200,6 +209,8 @@ def answer_requests(
 
     What a kill cuts is decoded again from its first row on: the same company, the same rounding, the same rows.
     """
+    if done >= len(requests):
+        return
     size = BATCHES * int(settings.decoding.eval_batch_size)
     begins = range(done - done % size, len(requests), size)
     begun = min(begins, default=0)

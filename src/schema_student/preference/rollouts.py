@@ -40,7 +40,7 @@ from schema_student.schema.prompts import render_prompt
 from schema_student.student.choice import base_digest, choose_student, resolve_student, revision_facts
 from schema_student.student.generation import generate
 from schema_student.student.loading import check_adapter, load_student
-from schema_student.teacher.chat import Chat, open_chat
+from schema_student.teacher.chat import Chat, open_chat, size_options
 from schema_student.teacher.choice import TeacherChoice, resolve_teacher
 
 CHUNK = 32  # prompts whose answers are written at once: what a kill can cost
@@ -176,10 +176,7 @@ def _asking_server(settings: ResolvedSettings, choice: TeacherChoice) -> Iterato
     """Samples of the teacher's model, as it writes them: nothing is checked, repaired or kept for other runs."""
     log.info(f"  answers of {choice.display_name} ({choice.reason})")
     k = settings.sampling.samples_per_prompt
-    options = {
-        "num_ctx": settings.answers.teacher_num_ctx,
-        "temperature": settings.sampling.sample_temperature,
-    }
+    options = {**size_options(settings.answers), "temperature": settings.sampling.sample_temperature}
     with open_chat(choice, settings.server, settings.answers) as client:
 
         def answer(prompts: list[Any]) -> list[list[Row]]:

@@ -40,6 +40,7 @@ CHARS_PER_TOKEN = 8  # more than any tokenizer gets out of a token of JSON or pr
 MOST_TOKENS = 2**40  # that a count may say
 SHOWN_NAME = 80  # characters of a server's or a model's name
 UNKNOWN = "unknown"
+SENT = {"temperature": "temperature", "seed": "seed", "num_predict": "max_tokens"}  # options by OpenAI's names
 MESSAGE_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 ILL_TYPED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)  # ValidationError is the first
 HALVED_CHARS_PER_TOKEN = 5  # the same, where the count of tokens is besides just what Ollama keeps of a prompt it cuts
@@ -205,7 +206,7 @@ def _without_environment() -> Iterator[None]:
 
 def _lengthen(options: Mapping[str, Any], otherwise: str) -> str:
     """What lets an answer be longer: our own limit, where one was sent."""
-    limit = options.get("num_predict", options.get("max_tokens"))
+    limit = options.get("num_predict")
     return f"raise --teacher-num-predict above {limit}" if limit else otherwise
 
 
@@ -288,7 +289,7 @@ class OpenAIServer:
 
     def chat(self, model: str, messages: list[Any], schema: Any, options: dict[str, Any], think: Any) -> Reply:
         body: dict[str, Any] = {"model": model, "messages": messages, "stream": False}
-        body |= {name: options[name] for name in ("temperature", "seed", "max_tokens") if name in options}
+        body |= {sent: options[name] for name, sent in SENT.items() if name in options}
         if schema is not None:
             wanted = {"name": "answer", "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}

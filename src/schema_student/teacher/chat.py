@@ -54,6 +54,12 @@ class _Asked:
     faults: int = 0
 
 
+def size_options(answers: AnswersSettings) -> dict[str, int]:
+    """Return the options that say how much a teacher may read and write, tokens."""
+    limit = {"num_predict": answers.teacher_num_predict} if answers.teacher_num_predict else {}
+    return {"num_ctx": answers.teacher_num_ctx, **limit}
+
+
 @contextmanager
 def open_chat(choice: TeacherChoice, server: ServerSettings, answers: AnswersSettings) -> Iterator[ChatClient]:
     """Open a client of the chosen model; the embedded teacher is started here and stopped at the end."""

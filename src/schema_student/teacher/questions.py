@@ -12,7 +12,7 @@ from schema_student.core.setting_groups import AnswersSettings
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.schema.judging import judge
 from schema_student.teacher.apis import Reply
-from schema_student.teacher.chat import Chat
+from schema_student.teacher.chat import Chat, size_options
 from schema_student.teacher.faults import AnswerFault
 from schema_student.teacher.roles import repair_messages
 from schema_student.teacher.thoughts import has_thoughts, last_json
@@ -58,9 +58,8 @@ def _options(question: Question, answers: AnswersSettings, info: dict[str, Any])
     num_ctx = answers.teacher_num_ctx
     if info["api"] == "openai" and info["context_length"]:
         num_ctx = min(num_ctx, info["context_length"])
-    limit = {"max_tokens" if info["api"] == "openai" else "num_predict": answers.teacher_num_predict}
     return {
-        **(limit if answers.teacher_num_predict else {}),
+        **size_options(answers),
         "num_ctx": num_ctx,
         "temperature": answers.teacher_temperature if varied else 0.0,
         "seed": int(question.key[:8], 16) % 2**31 + question.tries,
