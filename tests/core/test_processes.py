@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from schema_student.core.processes import is_running
+
 FREED = """
 import resource, sys
 from schema_student.core.processes import reuse_freed_memory
@@ -35,3 +37,10 @@ def test_memory_that_was_freed_is_taken_again_without_new_pages():
 def _count_faults(word: str) -> list[int]:
     done = subprocess.run([sys.executable, "-c", FREED, word], capture_output=True, text=True, timeout=60, check=True)
     return [int(count) for count in done.stdout.split()]
+
+
+def test_a_process_is_running_until_it_was_waited_for():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_running(process.pid) and is_running(process.pid, mine=True)
+    process.communicate(b"\n", timeout=60)
+    assert not is_running(process.pid) and not is_running(0) and not is_running(-1) and not is_running(2**70)

@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     log             the one logger
     progress        a bar at a terminal, else a line now and then
     errors          what a person did wrong, with what to do about it
+    processes       exit codes, which processes run, and which of several this is
     files           files to write and folders to remove: never through a link
     splits          names of the splits
     links           names of the links of an alignment
@@ -26,7 +27,6 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     replacing       the old artifact stands until the new one is whole
     locks           one writer an artifact
     artifacts       done already, refused, or continued after the last whole row
-    processes       exit codes, and which of several processes this is
     verbs           which settings each verb of the command reads
     flags           the command line, generated from the settings
     statistics      intervals and tests of one student, of two on the same prompts, of several

@@ -30,6 +30,7 @@ from schema_student.core.integrity import find_damage, flush, restore, vouch
 from schema_student.core.jsonl import Row, dump_row, maker, name_maker, read_jsonl, read_object, write_json
 from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
+from schema_student.core.processes import is_running
 from schema_student.core.replacing import complete_swap, discard_draft, draft_of
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import beside, digest, find_differences, git_commit, versions
@@ -422,15 +423,5 @@ def _sweep(path: Path) -> None:
     for folder in (path.parent, path):
         for draft in folder.glob(".*.tmp"):
             pid = draft.name.split(".")[-2]
-            if pid.isdigit() and not _is_running(int(pid)):
+            if pid.isdigit() and not is_running(int(pid)):
                 draft.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

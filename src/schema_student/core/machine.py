@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from schema_student.core.processes import count_cores
+
 GIB = 2**30
 
 
@@ -17,15 +19,15 @@ def describe_machine() -> dict[str, Any]:
     return {
         "system": platform.system(),
         "release": platform.release(),
-        "processor": _name_processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": name_processor(),
+        "cores": count_cores(),
         "memory_gib": _measure_memory(),
         "gpus": _list_gpus(),
     }
 
 
-def _name_processor() -> str:
-    """The processor's model as Linux names it, else its architecture."""
+def name_processor() -> str:
+    """Return the processor's model as Linux names it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -149,6 +149,17 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_running(pid: int, mine: bool = False) -> bool:
+    """Return whether there is a process of this number; with `mine` one that this user may signal."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not mine
+    except (ProcessLookupError, OverflowError, TypeError):
+        return False
+    return pid > 0
+
+
 def count_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,6 +20,7 @@ from typing import Any
 
 from schema_student import __version__
 from schema_student.core.errors import UserError
+from schema_student.core.machine import name_processor
 from schema_student.core.places import relative_place
 from schema_student.core.processes import ENVIRONMENT, count_cores
 from schema_student.core.resources import CONFIG_DIR, DATA_DIR, EMBEDDED_STUDENT, IS_INSTALLED, models_dir
@@ -86,7 +87,7 @@ def _read_cpu() -> Facts:
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = {*(values.get("flags") or values.get("Features") or "").split()}
     found = [words for flag, words in CPU_FLAGS.items() if flag in flags]
-    return {"model": values.get("model name", platform.processor()), "cores": count_cores(), "features": found}
+    return {"model": name_processor(), "cores": count_cores(), "features": found}
 
 
 def _read_memory() -> Facts:

@@ -24,6 +24,7 @@ from schema_student.core.jsonl import read_object
 from schema_student.core.links import LINKS, split_link
 from schema_student.core.names import SHARED_FOLDERS
 from schema_student.core.paths import Paths, paths
+from schema_student.core.processes import is_running
 from schema_student.core.settings import AnySettings, Settings, kebab_case
 from schema_student.core.stamps import beside
 from schema_student.core.verbs import STAGES
@@ -172,17 +173,6 @@ def _state_now(recorded: Facts) -> str:
         return str(recorded["state"])
     pid, started = recorded.get("pid", 0), recorded.get("process_started", "")
     return "running" if is_running(pid) and started in ("", process_started(pid)) else "killed"
-
-
-def is_running(pid: int) -> bool:
-    """Return whether there is a process of this number."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError, TypeError):
-        return False
-    return pid > 0
 
 
 def _seconds(recorded: Facts) -> float | None:

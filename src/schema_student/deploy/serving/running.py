@@ -23,6 +23,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, open_to_write
 from schema_student.core.jsonl import Row, dump_json, read_object
 from schema_student.core.log import log
+from schema_student.core.processes import is_running
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
 from schema_student.student.loading import RUN_DECIDES, WEIGHTS
@@ -99,7 +100,7 @@ def _read_running(facts: Row) -> Running:
 
 def _find_difference(facts: Row, settings: AnySettings, constrained: bool) -> str:
     """Why a server would answer otherwise than the student of these settings; "" where it would not."""
-    if not _is_process(int(facts["pid"])):
+    if not is_running(int(facts["pid"]), mine=True):
         return "its server has ended"
     adapter, served = settings.student.adapter, str(facts["adapter"] or "")
     if Path(adapter).resolve() != Path(served).resolve():
@@ -112,16 +113,6 @@ def _find_difference(facts: Row, settings: AnySettings, constrained: bool) -> st
         return "its server holds every answer to its schema; --constrained asks for that"
     wanted, known = _deciding(settings), facts["settings"]
     return ", ".join(f"its server has {name} {known[name]}" for name in wanted if wanted[name] != known[name])
-
-
-def _is_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return False  # of another user, so not the server that this one began
-    return True
 
 
 def list_files(base: str) -> Row:
