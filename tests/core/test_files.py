@@ -61,7 +61,7 @@ def _make(path):
         artifact.finish()
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", WRITERS, ids=lambda name: name.replace(str(os.getpid()), "PID"))
 def test_a_link_in_the_place_of_what_a_stage_writes_is_an_error_that_names_it(tmp_path, victim, name):
     link = tmp_path / "outputs" / name
     link.parent.mkdir()

@@ -14,17 +14,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from small_datasets import SMALL, city_schema, small_settings, write_own
 
 from schema_student.core.artifacts import Artifact, read_meta
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.records import write_rows
-from schema_student.core.resources import CHECKOUT, DATA_DIR, EMBEDDED_STUDENT
+from schema_student.core.resources import CHECKOUT, EMBEDDED_STUDENT
 from schema_student.core.settings import default_settings, read_auto
 from schema_student.data.dataset import rejected_answers_path, rejected_path, write_dataset
 from schema_student.data.dedup import RequestIndex, normalized
-from schema_student.data.domains import schema_row
 from schema_student.data.extra_tests import write_extra_tests
 from schema_student.data.quotas import OWN_MODE_ROWS, OWN_PAIR_SHARE, size_dataset
 from schema_student.data.sources import Source, read_user_schemas
@@ -36,31 +35,10 @@ from schema_student.schema.structure import in_schema_order, shape
 from schema_student.teacher.client import Teacher
 from schema_student.teacher.faults import TeacherFailure
 
-LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
 BFCL = CHECKOUT / "examples" / "bfcl" / "simple.jsonl"
-SMALL = {"train_queries": 12, "pair_queries": 0, "eval_queries": 20, "teacher_model": "embedded"}
 FIELDS = {"schema_id", "domain", "operators", "schema_json", "query", "current_date", "ast_json", "is_valid"} | {
     *("validation_error", "error_type", "teacher_model", "split", "language", "kind", "accepted", "source")
 }
-
-
-def small_settings(folder, **changes):
-    """Settings of a small run in a folder, and its d_02 with eight domains."""
-    settings = default_settings(output_dir=str(folder), **{**SMALL, **changes})
-    where = paths(settings).schemas
-    if not settings.run.schemas and not where.exists():
-        write_rows(where, [schema_row(spec, 1) for spec in LEXICON[:8]])
-    return settings
-
-
-def city_schema(name, low=1):
-    properties = {name: {"type": "string"}, "days": {"type": "integer", "minimum": low, "maximum": 99}}
-    return {"title": f"trip_{name}", "type": "object", "properties": properties, "required": [name, "days"]}
-
-
-def write_own(path, rows):
-    write_jsonl(path, rows)
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from schema_examples import QUERY_SCHEMA
-from test_dataset import small_settings
+from small_datasets import small_settings
 
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.data.dataset import write_dataset

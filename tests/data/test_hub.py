@@ -15,7 +15,7 @@ import datasets
 import huggingface_hub.constants
 import pytest
 from pipeline import run
-from test_dataset import city_schema, small_settings, write_own
+from small_datasets import city_schema, small_settings, write_own
 
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import dump_row, read_json, read_jsonl

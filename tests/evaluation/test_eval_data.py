@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import exports
 import pytest
-import tiny
 from fake_ollama import after_probe, fake_ollama
-from test_evaluate import FORM, dataset_row
+from hotel_requests import FORM, OWN, OWN_ANSWERS, dataset_row, evaluate, let_students_write, own_row
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
@@ -21,48 +20,12 @@ from schema_student.evaluation.completions import Completion
 from schema_student.evaluation.eval_data import read_eval_data
 from schema_student.evaluation.verdicts import ask_teacher, grade_completion
 from schema_student.report.run_artifacts import read_students
-from schema_student.student import generation
-
-ANSWERS = {
-    "two nights in Lyon": '{"city":"Lyon","nights":2}',
-    "Paris for long": '{"city":"Lyon"}',
-    "somewhere nice": '{"city":"Paris"}',
-    "nowhere": '{"city":"Rome"}',
-}
-
-
-def own_row(query, answer=None, **more):
-    row = {"schema_id": "form", "schema": FORM, "query": query, "current_date": "2026-01-31", **more}
-    return row | ({"answer": answer} if answer is not None else {})
-
-
-OWN = [
-    own_row("two nights in Lyon", {"city": "Lyon", "nights": 2}),
-    own_row("Paris for long", {"city": "Paris", "nights": 30}),
-    own_row("somewhere nice"),
-    own_row("nowhere"),
-]
 
 
 @pytest.fixture
 def canned(monkeypatch):
-    """A student that writes ANSWERS, whatever its weights."""
-
-    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None, others_below=None):
-        texts = [next(text for query, text in ANSWERS.items() if f"Request: {query}" in prompt) for prompt in prompts]
-        return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
-
-    monkeypatch.setattr(generation, "generate", generate)
-
-
-def evaluate(tmp_path, *flags):
-    """Run the verb on the tiny base; the folder of its one evaluation."""
-    base = tiny.save_tiny(tmp_path / "base")
-    given = ["--base-model", str(base), "--dtype", "float32", "--max-new-tokens", "8", "--eval-batch-size", "2"]
-    given += ["--teacher-model", "embedded-teacher", "--output-dir", str(tmp_path)]
-    VERBS["evaluate"]([*given, *flags])
-    (folder,) = (tmp_path / "student_runs" / "eval").iterdir()
-    return folder
+    """A student that writes OWN_ANSWERS, whatever its weights."""
+    let_students_write(monkeypatch, OWN_ANSWERS)
 
 
 def read(tmp_path, rows, **changes):
@@ -75,9 +38,9 @@ def test_requests_are_answered_without_a_run_and_those_without_an_answer_are_sai
     folder = evaluate(tmp_path, "--eval-data", str(tmp_path / "mine.jsonl"))
     assert folder.name == "student-base-on-mine"
     rows = {row["query"]: row for row in read_jsonl(folder / "evaluation_results.jsonl")}
-    assert [rows[query]["semantic_pass"] for query in ANSWERS] == [True, False, None, False]
-    assert [rows[query]["schema_valid"] for query in ANSWERS] == [True, True, True, False]
-    assert [rows[query]["teacher_verdict"] for query in ANSWERS] == [True, False, None, None]
+    assert [rows[query]["semantic_pass"] for query in OWN_ANSWERS] == [True, False, None, False]
+    assert [rows[query]["schema_valid"] for query in OWN_ANSWERS] == [True, True, True, False]
+    assert [rows[query]["teacher_verdict"] for query in OWN_ANSWERS] == [True, False, None, None]
     unknown = rows["somewhere nice"]
     assert (unknown["exact_match"], unknown["target_canonical"], unknown["teacher_error"]) == (None, None, None)
     assert unknown["p_truth"] is None and rows["two nights in Lyon"]["p_truth"] is not None
@@ -95,7 +58,7 @@ def test_requests_are_answered_without_a_run_and_those_without_an_answer_are_sai
 
 def test_a_language_model_judges_what_has_no_answer():
     request = replace(DatasetRow.from_json(dataset_row("somewhere nice", {})), ast_json=None)
-    graded = grade_completion(request, Completion("p", ANSWERS["somewhere nice"]), False)
+    graded = grade_completion(request, Completion("p", OWN_ANSWERS["somewhere nice"]), False)
     asked = []
 
     def teacher(embedded):

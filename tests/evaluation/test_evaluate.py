@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tiny
+from hotel_requests import ANSWERS, FORM, TARGETS, dataset_row, let_students_write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,32 +35,6 @@ QUERY_SCHEMA = {
     "oneOf": [{"required": ["steps"]}, {"required": ["refusal"]}],
     "additionalProperties": False,
 }
-FORM = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Lyon", "Paris"]}, "nights": {"type": "integer", "minimum": 1}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-ANSWERS = {
-    "two nights in Lyon": '{"city":"Lyon","nights":2}',  # what was asked
-    "one night in Paris": '{"nights":1,"city":"Paris"}',  # the same in another order
-    "Paris for long": '{"city":"Lyon"}',  # valid, not what was asked
-    "a room in Lyon": '{"city":"Rome"}',  # not in the enum
-    "a room in Paris": '{"city":"Paris"',  # not JSON
-}
-TARGETS = {
-    "two nights in Lyon": {"city": "Lyon", "nights": 2},
-    "one night in Paris": {"city": "Paris", "nights": 1},
-    "Paris for long": {"city": "Paris", "nights": 30},
-    "a room in Lyon": {"city": "Lyon"},
-    "a room in Paris": {"city": "Paris"},
-}
-
-
-def dataset_row(query, target, split="test_seen", schema=FORM, **more):
-    row = {"schema_id": "form", "domain": "hotels", "operators": [], "schema_json": json.dumps(schema), "query": query}
-    row |= {"current_date": "2026-01-31", "ast_json": json.dumps(target), "is_valid": True, "split": split}
-    return {**row, "language": "en", "kind": "answerable", "accepted": None, **more}
 
 
 @pytest.fixture
@@ -85,13 +60,7 @@ def write_dataset(settings, rows):
 def canned(monkeypatch):
     """A student that knows what to write: {query: text}."""
     answers = dict(ANSWERS)
-
-    def generate(student, prompts, max_new_tokens, batch_size, progress="", schemas=None, others_below=None):
-        texts = [next(text for query, text in answers.items() if f"Request: {query}" in prompt) for prompt in prompts]
-        progress.update(len(prompts))
-        return [[generation.Generation(text, len(text), True, 0.01)] for text in texts]
-
-    monkeypatch.setattr(generation, "generate", generate)
+    let_students_write(monkeypatch, answers)
     return answers
 
 

@@ -1,7 +1,7 @@
 """The gates of a person's own CI: they pass, or end with 1 and one line of numbers; other prompts are refused."""
 
 import pytest
-from test_eval_data import OWN, canned, evaluate
+from hotel_requests import OWN, OWN_ANSWERS, evaluate, let_students_write
 
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import write_json, write_jsonl
@@ -10,8 +10,6 @@ from schema_student.core.records import EvaluationRow
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
 from schema_student.evaluation.gates import check_against, check_gates, check_rate, find_reference
-
-__all__ = ["canned"]  # a fixture
 
 
 def rows_of(right, known=None, p_truth=None, **more):
@@ -131,7 +129,8 @@ def test_a_share_is_not_taken_for_a_percentage():
         default_settings(fail_under=0.85)
 
 
-def test_the_verb_ends_with_1_where_a_gate_fails_and_with_0_where_all_pass(tmp_path, canned, capsys):
+def test_the_verb_ends_with_1_where_a_gate_fails_and_with_0_where_all_pass(tmp_path, monkeypatch, capsys):
+    let_students_write(monkeypatch, OWN_ANSWERS)
     write_jsonl(tmp_path / "mine.jsonl", OWN)
     flags = ["--eval-data", str(tmp_path / "mine.jsonl"), "--fail-on", "valid"]
     evaluate(tmp_path, *flags, "--fail-under", "75")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_ollama import after_probe, fake_ollama
-from test_eval_data import OWN, own_row
+from hotel_requests import OWN, own_row
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import UserError

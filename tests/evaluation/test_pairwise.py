@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from test_evaluate import ANSWERS, TARGETS, dataset_row
+from hotel_requests import ANSWERS, TARGETS, dataset_row
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl

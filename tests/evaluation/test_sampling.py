@@ -5,8 +5,8 @@ import math
 
 import pytest
 import tiny
+from hotel_requests import own_row
 from served import served
-from test_eval_data import own_row
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError

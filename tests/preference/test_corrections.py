@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import tiny
-from test_evaluate import FORM
+from hotel_requests import FORM
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl

@@ -5,7 +5,7 @@ import json
 import pytest
 import tiny
 from fault_server import VERDICT, Fault, fault_server, line, said, status, whole
-from test_evaluate import FORM, dataset_row
+from hotel_requests import FORM, dataset_row
 
 from schema_student.core.artifacts import Artifact
 from schema_student.core.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import report_run
-from test_scripts import run_script
+from pipeline import run
 
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
@@ -168,9 +168,13 @@ def test_a_name_of_nothing_is_refused(settings):
         settings.changed(runs=["../escape", "student"])
 
 
-def test_the_script_says_what_it_would_do_and_what_it_needs(tmp_path, monkeypatch, capsys):
-    assert run_script(monkeypatch, "compare_runs", "--dry-run", "--output-dir", str(tmp_path), "--runs", "a,b") == 1
-    said = capsys.readouterr().out
-    assert "a-dpo/training_metrics.jsonl (MISSING" in said and "reports/a-vs-b/compare.html (absent)" in said
-    assert run_script(monkeypatch, "compare_runs", "--output-dir", str(tmp_path)) == 1
-    assert "give --runs 2 or more" in capsys.readouterr().err
+def test_the_script_says_what_it_would_do_and_what_it_needs(tmp_path):
+    ended = run("compare_runs", "--dry-run", "--output-dir", tmp_path, "--runs", "a,b")
+    said = ended.out
+    assert (
+        ended.code == 1
+        and "a-dpo/training_metrics.jsonl (MISSING" in said
+        and "reports/a-vs-b/compare.html (absent)" in said
+    )
+    ended = run("compare_runs", "--output-dir", tmp_path)
+    assert ended.code == 1 and "give --runs 2 or more" in ended.err

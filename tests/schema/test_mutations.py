@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
-from test_instances import SCHEMAS
+from schema_strategies import SCHEMAS
 
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema

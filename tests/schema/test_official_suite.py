@@ -1,21 +1,15 @@
 """The required cases of JSON-Schema-Test-Suite: what differs does so by design, and is listed with its reason."""
 
-import gzip
-import json
 import random
-from functools import cache
-from typing import NamedTuple
 
 from compact_reader import Reader
+from official_suite import read_suite
 
-from schema_student.core.resources import CHECKOUT
-from schema_student.schema.compiling import CompiledSchema, SchemaError, compile_schema
-from schema_student.schema.drafts import DRAFT_NAMES
+from schema_student.schema.compiling import SchemaError, compile_schema
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations, is_valid
 from schema_student.schema.rendering import render_schema
 
-SUITE = CHECKOUT / "tests" / "data" / "json_schema_test_suite" / "required.json.gz"
 FETCHED = "is not in this schema and nothing is fetched"
 CUSTOM = "unknown draft"
 DYNAMIC = "what it names depends on the way there"
@@ -34,38 +28,6 @@ UNEXPLAINED = {  # group -> why a fault in it is told as that of its reference
     "after leaving a dynamic scope, it is not used by a $dynamicRef": DYNAMIC,
     "$dynamicRef skips over intermediate resources - direct reference": DYNAMIC,
 }
-
-
-class Group(NamedTuple):
-    """A schema of the suite, and its cases: description, value, whether it is valid."""
-
-    file: str
-    name: str
-    schema: dict
-    compiled: CompiledSchema | None
-    fault: str
-    cases: list
-
-
-@cache
-def read_suite():
-    drafts = json.loads(gzip.decompress(SUITE.read_bytes()))
-    return [
-        read_group(draft.removeprefix("draft"), file, *group)
-        for draft, files in drafts.items()
-        for file, groups in files.items()
-        for group in groups
-    ]
-
-
-def read_group(draft, file, name, schema, cases):
-    """Compile a schema of the suite, which is of its draft, and an object: true and false stand in an allOf."""
-    schema = schema if isinstance(schema, dict) else {"allOf": [schema]}
-    schema = {"$schema": DRAFT_NAMES[draft], **schema}
-    try:
-        return Group(file, name, schema, compile_schema(schema), "", cases)
-    except SchemaError as error:
-        return Group(file, name, schema, None, str(error), cases)
 
 
 def taken():

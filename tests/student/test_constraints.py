@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from test_official_suite import read_suite
+from official_suite import read_suite
 
 from schema_student import Asking, Question, Student, compile_schema, judge
 from schema_student.core.errors import UserError

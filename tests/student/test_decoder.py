@@ -2,12 +2,22 @@
 
 import pytest
 import torch
-from test_generation import WORDS, alone, prompts, rows_of, student  # noqa: F401  (fixtures)
+from decoding import WORDS, alone, draw_prompts, rows_of, sharpened_student
 
 from schema_student.student.decoding import Decoder, Row, decode, ready_to_decode
 from schema_student.student.generation import find_stop_ids
 from schema_student.student.kept_prompts import KeptPrompts
 from schema_student.student.key_values import read_prompts
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return sharpened_student(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return draw_prompts()
 
 
 def write_all(decoder, rows, at_once):
@@ -24,14 +34,14 @@ def write_all(decoder, rows, at_once):
 
 @pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("kept", [None, 4096, 100], ids=["none kept", "all kept", "few kept"])
-def test_rows_that_join_while_others_are_written_get_the_answers_that_they_get_alone(student, prompts, at_once, kept):  # noqa: F811
+def test_rows_that_join_while_others_are_written_get_the_answers_that_they_get_alone(student, prompts, at_once, kept):
     decoder = Decoder(student.model, find_stop_ids(student), 20, 4, kept=KeptPrompts(kept) if kept else None)
     written = write_all(decoder, rows_of(student, prompts), at_once)
     assert [each.ids for each in written] == [alone(student, prompt, 20) for prompt in prompts]
     assert all(each.has_ended for each in written) and decoder.slots is None
 
 
-def test_of_a_prompt_that_begins_like_a_kept_one_only_the_rest_is_read(student):  # noqa: F811
+def test_of_a_prompt_that_begins_like_a_kept_one_only_the_rest_is_read(student):
     schema = " ".join(WORDS)
     first, second = rows_of(student, [f"{schema} one", f"{schema} two"])
     decoder, read = Decoder(student.model, frozenset(), 1, 4, kept=KeptPrompts()), []
@@ -43,7 +53,7 @@ def test_of_a_prompt_that_begins_like_a_kept_one_only_the_rest_is_read(student):
     assert read[0] == len(first.prompt_ids) and read[1] < 30 and read[2] == 1
 
 
-def test_kept_prompts_are_bounded_and_the_one_used_last_stays(student):  # noqa: F811
+def test_kept_prompts_are_bounded_and_the_one_used_last_stays(student):
     rows = rows_of(student, [letter * 60 for letter in "abc"])
     kept = KeptPrompts(2 * len(rows[0].prompt_ids))
     with torch.inference_mode():
@@ -55,7 +65,7 @@ def test_kept_prompts_are_bounded_and_the_one_used_last_stays(student):  # noqa:
     assert len(found["a"].ids) == len(found["c"].ids) == len(rows[0].prompt_ids) - 1 and found["b"] is None
 
 
-def test_each_row_has_its_own_limit_and_temperature(student, prompts):  # noqa: F811
+def test_each_row_has_its_own_limit_and_temperature(student, prompts):
     first, second = rows_of(student, prompts[:2])
     rows = [
         Row(first.prompt_ids, 3, max_new_tokens=5),
@@ -70,7 +80,7 @@ def test_each_row_has_its_own_limit_and_temperature(student, prompts):  # noqa: 
     assert ids[3] == decode(rows[3:], student.model, frozenset(), 12, 1)[0].ids
 
 
-def test_a_row_that_is_dropped_is_written_no_further_and_the_others_are(student, prompts):  # noqa: F811
+def test_a_row_that_is_dropped_is_written_no_further_and_the_others_are(student, prompts):
     decoder = Decoder(student.model, frozenset(), 12, 2)
     rows = rows_of(student, prompts[:4])
     with ready_to_decode(student.model):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import tiny
 import torch
+from decoding import WORDS, alone, draw_prompts, rows_of, sharpened_student
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,40 +15,17 @@ from schema_student.student.decoding import Repetitions, Row, Written, _sample, 
 from schema_student.student.generation import find_stop_ids, generate
 from schema_student.student.key_values import cut_reading
 from schema_student.student.prompt_tree import shared_length
-from schema_student.student.tokens import encode_completion, encode_prompt, end_of_turn_id
-
-WORDS = "what sort of car do you want to see by friday in lyon".split()
+from schema_student.student.tokens import encode_completion, end_of_turn_id
 
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    """The tiny student (a sliding window of 16, grouped queries), its attention sharpened so that order matters."""
-    student = tiny.tiny_student(tmp_path_factory.mktemp("base"))
-    with torch.no_grad():
-        for name, weight in student.model.named_parameters():
-            if weight.ndim == 2 and "embed" not in name:
-                weight.mul_(10)
-    return student
+    return sharpened_student(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    """Requests of three schemas of different lengths, one request alone, two the same."""
-    rng = random.Random(0)
-    schemas = [" ".join(rng.choices(WORDS, k=k)) for k in (4, 12, 20)]
-    written = [f"{rng.choice(schemas)} {' '.join(rng.choices(WORDS, k=rng.randint(1, 5)))}" for _ in range(10)]
-    return [*written, "q", written[0]]
-
-
-def alone(student, prompt, max_new_tokens):
-    """transformers' greedy answer to one prompt."""
-    ids = torch.tensor([encode_prompt(student.tokenizer, prompt)])
-    options = {"max_new_tokens": max_new_tokens, "do_sample": False, "eos_token_id": sorted(find_stop_ids(student))}
-    return student.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :].tolist()
-
-
-def rows_of(student, prompts):
-    return [Row(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
+    return draw_prompts()
 
 
 def decoded_ids(rows, *given, batch_size=5, **options):

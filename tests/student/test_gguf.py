@@ -199,7 +199,7 @@ def spoil(found):
         ({"tensors": dict.clear}, "holds no tensors"),
         ({"tensors": spoil}, "not finite"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
 def test_a_file_that_is_no_fit_base_is_refused_by_name(tmp_path, faults, words):
     path = write_gguf(tmp_path / "faulty.gguf", **faults)

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 from asking import ask, settings_for
 from fault_server import VERDICT, fault_server
-from test_scripts import run_script
+from pipeline import run
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
@@ -77,18 +77,18 @@ def test_a_repeated_run_asks_nothing_and_counts_its_hits(tmp_path):
         assert len(server.chats) == 12
 
 
-def test_exported_answers_spare_another_the_teacher(tmp_path, monkeypatch, capsys):
+def test_exported_answers_spare_another_the_teacher(tmp_path):
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     with fault_server() as server:
         with open_teacher(settings_for(server, tmp_path, output_dir=str(mine))) as teacher:
             teacher.ask_many([ask(i) for i in range(5)])
         shared = str(tmp_path / "answers.jsonl")
         flags = ("--teacher-answers", shared)
-        assert run_script(monkeypatch, "export_teacher_answers", "--output-dir", str(mine), *flags) == 0
-        assert "teacher answers: 5 in" in capsys.readouterr().out
+        ended = run("export_teacher_answers", "--output-dir", mine, *flags)
+        assert ended.code == 0 and "teacher answers: 5 in" in ended.out
         for told in ("5 new, 0 known", "0 new, 5 known"):
-            assert run_script(monkeypatch, "import_teacher_answers", "--output-dir", str(theirs), *flags) == 0
-            assert told in capsys.readouterr().out
+            ended = run("import_teacher_answers", "--output-dir", theirs, *flags)
+            assert ended.code == 0 and told in ended.out
         with open_teacher(settings_for(server, tmp_path, output_dir=str(theirs))) as teacher:
             assert teacher.ask_many([ask(i) for i in range(5)]) == [VERDICT] * 5
         assert len(server.chats) == 5

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from test_rl import aligned, beside, student  # noqa: F401  (a fixture)
+from sampled_runs import aligned, beside, student_of_four_numbers
 from training_runs import adapter_weights, killed_in_step, metrics, same_run
 
 from schema_student.core.errors import UserError
@@ -21,8 +21,13 @@ from schema_student.training.loop import TrainingLoop
 SHORT = {"ppo_epochs": 2, "ppo_kl_weight": 0.01, "ppo_kl_limit": 1000.0, "ppo_entropy_share": 0.0}
 
 
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return student_of_four_numbers(tmp_path_factory.mktemp("rl"))
+
+
 @pytest.fixture
-def settings(student, tmp_path):  # noqa: F811
+def settings(student, tmp_path):
     return beside(student, tmp_path, **SHORT)
 
 
