@@ -182,7 +182,7 @@ def timed() -> Iterator[dict[str, float]]:
     parts = {
         "controller": (ControllerFeed, "decide"),
         "look_ahead": (DPO, "look_ahead"),
-        "step": (TrainingLoop, "_train_step"),
+        "step": (TrainingLoop, "train_step"),
     }
     with ExitStack() as stack:
         for part, (owner, name) in parts.items():

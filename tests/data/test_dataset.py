@@ -206,7 +206,7 @@ def test_a_second_writer_is_refused(made, tmp_path, monkeypatch):
         seen.append(caught)
         raise Killed
 
-    monkeypatch.setattr("schema_student.data.dataset._make", try_again)
+    monkeypatch.setattr("schema_student.data.dataset.plan_quotas", try_again)
     with pytest.raises(Killed):
         write_dataset(settings)
     assert seen

@@ -255,7 +255,7 @@ def test_a_base_that_is_quantized_again_as_it_was_is_warned_of(was, kind, warned
     monkeypatch.setattr(gguf_trial, "write_gguf", lambda *given: None)
     monkeypatch.setattr(gguf_trial, "read_header", lambda path: None)
     monkeypatch.setattr(gguf_trial, "has_llamacpp", lambda: False)
-    monkeypatch.setattr(gguf_trial, "_ask_dequantized", lambda *given: ("here", [Answered("{}", 5)], []))
+    monkeypatch.setattr(gguf_trial, "ask_dequantized", lambda *given: ("here", [Answered("{}", 5)], []))
     merged = SimpleNamespace(source=source, student=None, adapter_answers=[Answered("{}", 5)])
     lines = gguf_trial.make_gguf(merged, tmp_path / "m.gguf", kind).lines
     assert sum("rounds most of the adapter away" in line for line in lines) == warned

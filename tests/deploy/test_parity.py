@@ -99,7 +99,7 @@ def test_the_verb_ends_with_1_under_the_threshold_and_names_the_targets(run, cap
     assert "xllamacpp is not installed" in said.err
     assert read_json(paths(run).exports / "parity.json")["passed"] is True
     monkeypatch.setattr(
-        targets, "_ask_merged", lambda folder, asked, prompts: [Heard(p.ids, "no", [9]) for p in prompts]
+        targets, "ask_merged", lambda folder, asked, prompts: [Heard(p.ids, "no", [9]) for p in prompts]
     )
     VERBS["parity"](flags)  # by the answers that were kept
     with pytest.raises(SystemExit) as left:

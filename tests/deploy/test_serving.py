@@ -12,7 +12,7 @@ from served import served
 
 from schema_student.core.errors import UserError
 from schema_student.deploy.serving import requests as reading
-from schema_student.deploy.serving.writer import _held
+from schema_student.deploy.serving.writer import held_back
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.prompts import render_prompt
@@ -150,7 +150,7 @@ def test_limits_stops_and_seeds_are_heeded(client, student):
 
 
 def test_what_may_begin_a_text_of_stop_is_held_back():
-    assert [_held(text, ["END"]) for text in ("one", "one E", "one EN", "\ufffd", "EX")] == [0, 1, 2, 1, 0]
+    assert [held_back(text, ["END"]) for text in ("one", "one E", "one EN", "\ufffd", "EX")] == [0, 1, 2, 1, 0]
 
 
 def test_answers_do_not_depend_on_what_is_asked_beside_them(client, student):

@@ -16,7 +16,7 @@ from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows, write_rows
 from schema_student.core.settings import default_settings
 from schema_student.data.corpus import build_rows
-from schema_student.evaluation.learning_curve import list_lines, list_parts, read_curve
+from schema_student.evaluation.learning_curve import list_gains, list_lines, list_parts, read_curve
 from schema_student.report.figures import show_learning_curve
 from schema_student.student.choice import resolve_student
 from schema_student.training.fine_tuning import take_share
@@ -102,18 +102,15 @@ def test_the_report_draws_it_with_intervals(drawn):
 
 
 def test_gains_are_counted_on_the_same_prompts(drawn, tmp_path):
-    from schema_student.evaluation import learning_curve
-
     settings, _ = drawn
     parts = list_parts(settings, [50, 100])
+    moved = list_parts(settings.changed(output_dir=str(tmp_path), data_dir=settings.run.output_dir), [50, 100])
     for percent, right in ((50, [True, False, True, None]), (100, [True, True, False, True])):
         results = paths(parts[percent]).eval_dir(f"{['student-50', 'student'][percent == 100]}-sft")
         rows = read_jsonl(results / "evaluation_results.jsonl")
         copies = [{**row, "semantic_pass": passed} for row, passed in zip(rows, right, strict=True)]
-        write_jsonl(tmp_path / f"{percent}.jsonl", copies)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning_curve, "_results_of", lambda part: tmp_path / f"{50 if part.run.run else 100}.jsonl")
-        (gain,) = learning_curve._list_gains(parts)
+        write_jsonl(paths(moved[percent]).eval_dir(results.name) / "evaluation_results.jsonl", copies)
+    (gain,) = list_gains(moved)
     assert (gain["fixed"], gain["broken"], gain["p"]) == (2, 1, 1.0)
 
 

@@ -52,7 +52,7 @@ def answering(monkeypatch, *texts):
 
         return answer
 
-    monkeypatch.setattr(rollouts, "_ask_student", ask)
+    monkeypatch.setattr(rollouts, "ask_student", ask)
     return asked
 
 

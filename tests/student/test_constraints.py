@@ -14,6 +14,7 @@ from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import in_schema_order
 from schema_student.student import constraints
 from schema_student.student.constraints import (
+    Guide,
     SchemaLogitsProcessor,
     UnenforceableError,
     compile_constraint,
@@ -45,8 +46,8 @@ def engine(embedded):
 def accepts(constraint, tokenizer, text):
     """Whether the grammar lets a text be written to its end."""
     guide = constraint.start()
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], min(guide._stop_ids)]
-    return all(guide._accepts(token) for token in ids)
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], min(constraint.engine.stop_ids)]
+    return all(guide.accepts(token) for token in ids)
 
 
 ENFORCED = {
@@ -187,9 +188,9 @@ def test_the_choice_is_the_likeliest_token_that_the_grammar_allows(embedded, eng
     for token in answer.ids:
         with torch.inference_mode():
             logits_V = embedded.model(torch.tensor([ids])).logits[0, -1]
-        allowed_V = guide._allowed(len(logits_V))
+        allowed_V = guide.allowed(len(logits_V))
         assert token == int(logits_V.masked_fill(~allowed_V, -torch.inf).argmax())
-        assert guide._accepts(token)
+        assert guide.accepts(token)
         ids.append(token)
 
 
@@ -283,8 +284,9 @@ def test_schemas_of_the_official_suite_are_held_to_their_verdicts_or_what_is_not
 
 
 def test_where_the_engine_gives_up_the_answer_ends_and_is_judged_as_it_is(engine):
-    guide = compile_constraint(CITY, engine).start()
-    guide._matcher.consume_token(min(engine.stop_ids))  # an error from which it does not come back
-    assert guide._matcher.is_error()
+    matcher = compile_constraint(CITY, engine).matcher.deep_copy()
+    matcher.consume_token(min(engine.stop_ids))  # an error from which it does not come back
+    assert matcher.is_error()
+    guide = Guide(matcher, engine.stop_ids)
     logits_V = torch.arange(300.0)
     assert guide.take(299, logits_V, lambda allowed_V: int(allowed_V.argmax())) in engine.stop_ids

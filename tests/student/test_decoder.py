@@ -60,7 +60,7 @@ def test_kept_prompts_are_bounded_and_the_one_used_last_stays(student):
         for row in (rows[0], rows[1], rows[0], rows[2]):
             prefix, _ = kept.find([row.prompt_ids])
             kept.add(row.prompt_ids, read_prompts(student.model, [row.prompt_ids], prefix), prefix)
-    assert sum(len(each.ids) for each in kept._kept) <= kept.most_tokens
+    assert kept.tokens <= kept.most_tokens
     found = {letter: kept.find([row.prompt_ids])[0] for letter, row in zip("abc", rows, strict=True)}
     assert len(found["a"].ids) == len(found["c"].ids) == len(rows[0].prompt_ids) - 1 and found["b"] is None
 

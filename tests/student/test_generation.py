@@ -11,7 +11,7 @@ from decoding import WORDS, alone, draw_prompts, rows_of, sharpened_student
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.student.decoding import Repetitions, Row, Written, _sample, decode
+from schema_student.student.decoding import Repetitions, Row, Written, sample_tokens, decode
 from schema_student.student.generation import find_stop_ids, generate
 from schema_student.student.key_values import cut_reading
 from schema_student.student.prompt_tree import shared_length
@@ -104,7 +104,7 @@ def test_samples_repeat_for_a_seed_whatever_shares_their_batch_and_differ_among_
 def test_samples_follow_the_models_distribution_at_its_temperature():
     probabilities = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
     logits_BV = (probabilities.log() * 0.7).repeat(4000, 1)
-    drawn = torch.tensor(_sample(logits_BV, 0.7, [random.Random(seed) for seed in range(4000)]))
+    drawn = torch.tensor(sample_tokens(logits_BV, 0.7, [random.Random(seed) for seed in range(4000)]))
     shares = torch.bincount(drawn, minlength=5) / 4000
     assert shares[1] == 0
     torch.testing.assert_close(shares, probabilities, atol=0.03, rtol=0)

@@ -27,7 +27,7 @@ from schema_student.student.choice import (
 )
 from schema_student.student.loading import (
     LORA_MODULES,
-    _load_unsloth,
+    load_unsloth,
     attach_lora,
     load_student,
     load_tokenizer,
@@ -114,9 +114,9 @@ def test_unsloth_is_asked_for_what_transformers_loads(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastModel=SimpleNamespace(from_pretrained=load)))
     choice = StudentChoice("gemma", "owner/base", "unsloth", "")
-    assert _load_unsloth(choice, default_settings(dtype="float32")) == ("model", "tokenizer")
+    assert load_unsloth(choice, default_settings(dtype="float32")) == ("model", "tokenizer")
     assert (asked["dtype"], asked["use_gradient_checkpointing"]) == (torch.float32, False)
-    _load_unsloth(choice, default_settings())
+    load_unsloth(choice, default_settings())
     assert asked["dtype"] is None
 
 
@@ -297,7 +297,7 @@ def test_unsloth_is_given_the_commit_and_told_to_run_no_code(monkeypatch):
     asked = {}
     load = SimpleNamespace(from_pretrained=lambda **options: asked.update(options) or ("model", "tokenizer"))
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastModel=load))
-    _load_unsloth(StudentChoice("gemma", "owner/base@0123abcd", "unsloth", ""), default_settings())
+    load_unsloth(StudentChoice("gemma", "owner/base@0123abcd", "unsloth", ""), default_settings())
     assert (asked["model_name"], asked["revision"], asked["trust_remote_code"]) == ("owner/base", "0123abcd", False)
 
 

@@ -100,8 +100,8 @@ def test_the_block_mask_of_a_gpu_gives_the_same():
     pairs, model = [([1, 2, 3, 4], [5, 6]), ([1, 2, 3, 4], [5, 7, 8]), ([1, 2, 9], [5])], tiny.tiny_model()
     with (
         torch.no_grad(),
-        mock.patch.object(attention, "_flex", return_value=flex_attention),
-        mock.patch.object(attention, "_attend_by_branches", attention._attend_by_blocks),
+        mock.patch.object(attention, "flex", return_value=flex_attention),
+        mock.patch.object(attention, "attend_by_branches", attention.attend_by_blocks),
     ):
         torch.testing.assert_close(tree_logps(model, pairs, 0.0), separate_logps(model, pairs), rtol=1e-4, atol=1e-5)
 
@@ -118,7 +118,7 @@ def test_compiled_flex_attention_computes_the_tiles_that_the_block_mask_names(wi
     from torch.nn.attention.flex_attention import flex_attention
 
     flex = torch.compile(flex_attention, dynamic=False)
-    monkeypatch.setattr(attention, "_flex", lambda: flex)
+    monkeypatch.setattr(attention, "flex", lambda: flex)
     branches = [[*range(800 + i, 837 + i)] for i in range(3)]
     pairs = [([*range(700), *branch], [*branch, last]) for branch in branches for last in (1, 2)]
     row = prompt_tree.pack_trees(prompt_tree.build_trees(pairs))
@@ -127,13 +127,13 @@ def test_compiled_flex_attention_computes_the_tiles_that_the_block_mask_names(wi
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, T, 64) for heads in (4, 1, 1))
     with torch.no_grad():
-        right = attention._attend_by_branches(query, key, value, mask, 0.125)
-        torch.testing.assert_close(attention._attend_by_blocks(query, key, value, mask, 0.125), right)
+        right = attention.attend_by_branches(query, key, value, mask, 0.125)
+        torch.testing.assert_close(attention.attend_by_blocks(query, key, value, mask, 0.125), right)
         some, full = mask.tiles
         for wrong in ((some & (full | torch.eye(len(some)).bool()), full), (some, some)):
             monkeypatch.setattr(attention.TreeMask, "tiles", wrong)
             mask = attention.TreeMask(row["ends"], row["positions"][0], window)
-            found = attention._attend_by_blocks(query, key, value, mask, 0.125)
+            found = attention.attend_by_blocks(query, key, value, mask, 0.125)
             assert (found - right).abs().max() > 0.01
 
 
@@ -145,13 +145,13 @@ def test_flex_attention_is_compiled_once_for_all_lengths_windows_and_with_autoca
 
     compiled = CompileCounter()
     flex = torch.compile(flex_attention, backend=compiled, dynamic=True)
-    monkeypatch.setattr(attention, "_flex", lambda: flex)
+    monkeypatch.setattr(attention, "flex", lambda: flex)
     for length, window, autocast in itertools.product((300, 450, 700), (None, 64, 100), (False, True)):
         row = prompt_tree.pack_trees(prompt_tree.build_trees([([5] * length + [7, i], [8, 9]) for i in range(3)]))
         mask = attention.TreeMask(row["ends"], row["positions"][0], window)
         query, key, value = (torch.randn(1, heads, len(row["ends"]), 16).bfloat16() for heads in (4, 1, 1))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            attention._attend_by_blocks(query, key, value, mask, 0.25)
+            attention.attend_by_blocks(query, key, value, mask, 0.25)
     assert compiled.frame_count == 1
 
 

@@ -123,7 +123,7 @@ def computed_tokens(sequences, trees):
 @contextmanager
 def killed_in_step(monkeypatch, step: int):
     """Within it, training ends as by Ctrl-C in the given optimizer step: after its backward pass, before its update."""
-    clip = TrainingLoop._clip_gradients
+    clip = TrainingLoop.clip_gradients
 
     def killed(self, number, names):
         if number == step:
@@ -131,7 +131,7 @@ def killed_in_step(monkeypatch, step: int):
         return clip(self, number, names)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingLoop, "_clip_gradients", killed)
+        patch.setattr(TrainingLoop, "clip_gradients", killed)
         with pytest.raises(KeyboardInterrupt):
             yield
 

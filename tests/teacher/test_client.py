@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -258,10 +259,12 @@ def test_a_damaged_cache_is_named(tmp_path):
         AnswerCache(path)
 
 
-def test_a_full_disk_does_not_cost_the_answers_that_are_cached(tmp_path):
+def test_a_full_disk_does_not_cost_the_answers_that_are_cached(tmp_path, monkeypatch):
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **how: opened.append(connect(*given, **how)) or opened[-1])
     with closing(AnswerCache(tmp_path / "cache.sqlite")) as cache:
         cache.put("a", "ast", "m", {"n": 1})
-        cache._db.execute("PRAGMA max_page_count = 1")
+        opened[0].execute("PRAGMA max_page_count = 1")
         with pytest.raises(TeacherError, match=r"full\); free some space .*the answers in it are kept$") as caught:
             cache.put("b", "ast", "m", "x" * 100_000)
         assert "move it away" not in str(caught.value) and cache.get("a") == {"n": 1}

@@ -119,8 +119,8 @@ def test_the_search_is_linear_in_time_and_memory(part, monkeypatch):
                 Counting.seen += 1
                 yield match
 
-    bracket = thoughts._BRACKET
-    monkeypatch.setattr(thoughts, "_BRACKET", Counting())
+    bracket = thoughts.BRACKET
+    monkeypatch.setattr(thoughts, "BRACKET", Counting())
     text = part * (100_000 // len(part)) + "}"
     tracemalloc.start()
     last_json(text)

@@ -92,7 +92,7 @@ def shared(monkeypatch, folder, **changes):
         shares.append(local_workers.share_step(settings))
         assert os.environ.get("WORLD_SIZE") == (str(counts[0]) if counts else before)
 
-    monkeypatch.setattr(local_workers, "_workers", workers)
+    monkeypatch.setattr(local_workers, "start_workers", workers)
     given = default_settings(base_model="embedded", **changes)
     local_workers.train_in_workers(train, given, folder / "run", "gradient_accumulation", "sft_batch_size")
     assert os.environ.get("WORLD_SIZE") == before  # what runs later in this process is alone again
@@ -133,24 +133,24 @@ def sleep(_):
 
 def test_a_process_that_fails_says_why(alone):
     said = "in another process of this run: its row 3 is broken"
-    with pytest.raises(UserError, match=said), local_workers._workers(fail, default_settings(), 2):
+    with pytest.raises(UserError, match=said), local_workers.start_workers(fail, default_settings(), 2):
         raise RuntimeError("Connection closed by peer")
-    with pytest.raises(RuntimeError, match="of our own"), local_workers._workers(fail, default_settings(), 1):
+    with pytest.raises(RuntimeError, match="of our own"), local_workers.start_workers(fail, default_settings(), 1):
         raise RuntimeError("of our own")
 
 
 def test_the_other_processes_end_with_the_run(alone):
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), local_workers._workers(sleep, default_settings(), 2):
+    with pytest.raises(KeyboardInterrupt), local_workers.start_workers(sleep, default_settings(), 2):
         raise KeyboardInterrupt
     assert time.monotonic() - started < 60
 
 
 def test_only_a_process_that_has_computed_nothing_is_forked(monkeypatch):
-    assert "torch" in sys.modules and local_workers._choose_start().get_start_method() == "spawn"
+    assert "torch" in sys.modules and local_workers.choose_start().get_start_method() == "spawn"
     monkeypatch.setenv(local_workers.IMPORTED_AHEAD, "1")
     method = "fork" if sys.platform == "linux" else "spawn"
-    assert local_workers._choose_start().get_start_method() == method
+    assert local_workers.choose_start().get_start_method() == method
 
 
 def find_listeners(pids):

@@ -95,7 +95,7 @@ def test_a_reward_model_takes_the_place_of_grades(settings, monkeypatch):
 
 
 def test_an_answer_that_was_cut_off_has_less_of_a_reward_models_score():
-    assert ppo._is_cut(Ids([1], [5, 6]), frozenset({7})) and not ppo._is_cut(Ids([1], [5, 7]), frozenset({7}))
+    assert ppo.is_cut(Ids([1], [5, 6]), frozenset({7})) and not ppo.is_cut(Ids([1], [5, 7]), frozenset({7}))
 
 
 def test_parts_of_a_micro_batch_give_the_loss_of_the_whole(settings, tmp_path, monkeypatch):
@@ -122,13 +122,13 @@ def test_two_processes_equal_one(settings, tmp_path):
 
 def test_a_draws_steps_take_the_same_batches_and_the_next_draw_others(settings, monkeypatch):
     seen = []
-    collate = TrainingLoop._collate_step
+    collate = TrainingLoop.collate_step
 
     def noted(self, number):
         seen.append([name for batch in collate(self, number) for name in batch["names"]])
         return collate(self, number)
 
-    monkeypatch.setattr(TrainingLoop, "_collate_step", noted)
+    monkeypatch.setattr(TrainingLoop, "collate_step", noted)
     stage.train_link("ppo", settings.changed(rl_max_steps=2))
     assert seen[0] == seen[1] != seen[2] == seen[3]
 

@@ -97,7 +97,7 @@ def test_other_weights_in_the_same_folder_are_another_base(trained, monkeypatch)
 )
 def test_killed_and_run_again_it_equals_an_undisturbed_run(trained, tmp_path, monkeypatch, moment):
     settings = settings_with_corpus(tmp_path)
-    train_step, save = TrainingLoop._train_step, loop.save_checkpoint
+    train_step, save = TrainingLoop.train_step, loop.save_checkpoint
     kill_at = 2 if moment == "before the first checkpoint" else 4
 
     def killed_step(self, number):
@@ -114,7 +114,7 @@ def test_killed_and_run_again_it_equals_an_undisturbed_run(trained, tmp_path, mo
         save(run_dir, step, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingLoop, "_train_step", killed_step)
+        patch.setattr(TrainingLoop, "train_step", killed_step)
         patch.setattr(loop, "save_checkpoint", killed_save)
         with pytest.raises(KeyboardInterrupt):
             sft.train_sft(settings)
@@ -268,13 +268,13 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_pa
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_rows_of_the_step(tmp_path, monkeypatch):
     settings = settings_with_corpus(tmp_path, sft_batch_size=2, gradient_accumulation=2)
-    clip = TrainingLoop._clip_gradients
+    clip = TrainingLoop.clip_gradients
 
     def spoiled(self, number, names):
         next(weight for weight in self.parameters if weight.grad is not None).grad.fill_(float("inf"))
         return clip(self, number, names)
 
-    monkeypatch.setattr(TrainingLoop, "_clip_gradients", spoiled)
+    monkeypatch.setattr(TrainingLoop, "clip_gradients", spoiled)
     with pytest.raises(
         UserError, match=r"gradient is not finite at step 1 of (d_04_training_corpus.jsonl:\d+(, )?){4};"
     ):

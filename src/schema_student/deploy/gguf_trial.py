@@ -73,7 +73,7 @@ def make_gguf(merged: Merged, path: Path, kind: str) -> Tried:
     log.info(f"writing {path.name}")
     write_gguf(merged.student, path, kind, merged.source.run, merged.source.base_licence)
     read_header(path)
-    where, answers, others = _ask_llamacpp(merged, path) if has_llamacpp() else _ask_dequantized(merged, path)
+    where, answers, others = _ask_llamacpp(merged, path) if has_llamacpp() else ask_dequantized(merged, path)
     log.info(f"{path.name}: asked {len(answers)} test prompts {where}")
     tried = try_answers(path.name, answers, merged.adapter_answers, quantized=kind != "F16")
     lines = [f"{tried.lines[0]}; {where}"]
@@ -100,7 +100,7 @@ def _ask_llamacpp(merged: Merged, path: Path) -> tuple[str, list[Answered], list
     return "by llama.cpp", answers, others
 
 
-def _ask_dequantized(merged: Merged, path: Path) -> tuple[str, list[Answered], list[str]]:
+def ask_dequantized(merged: Merged, path: Path) -> tuple[str, list[Answered], list[str]]:
     """Answers of the file's weights and tokenizer as Transformers reads them."""
     with tempfile.TemporaryDirectory(prefix=".dequantized.", dir=path.parent) as place:
         dequantize(path, Path(place), BaseRecord(path.name, digest(path)))

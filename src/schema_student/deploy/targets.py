@@ -63,7 +63,7 @@ def find_targets(given: AnySettings, asked: ResolvedSettings, folder: Path) -> I
     """Find the exports of a run in their folder, and the endpoint that is named."""
     merged = folder / "merged"
     if (merged / "export.json").is_file():
-        yield Target("merged", True, partial(_ask_merged, merged.resolve(), asked), digest(merged))
+        yield Target("merged", True, partial(ask_merged, merged.resolve(), asked), digest(merged))
     for path in sorted([*folder.glob("gguf/*.gguf"), *folder.glob("ollama/*.gguf")]):
         if has_llamacpp():
             exact = read_header(path).quantization in PLAIN
@@ -118,7 +118,8 @@ def without_stop(ids: Sequence[int], stops: frozenset[int]) -> list[int]:
     return list(ids[:-1] if ids and ids[-1] in stops else ids)
 
 
-def _ask_merged(folder: Path, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> Iterator[Heard]:
+def ask_merged(folder: Path, asked: ResolvedSettings, prompts: Sequence[TrialPrompt]) -> Iterator[Heard]:
+    """Ask a merged folder, loaded by Transformers, each prompt greedily."""
     student = load_student(default_settings(base_model=str(folder), dtype="float32"), backend="transformers")
     read = [encode_prompt(student.tokenizer, prompt.text) for prompt in prompts]
     return ask_student(student, read, asked.generation.max_new_tokens)

@@ -50,7 +50,7 @@ def write_curve(settings: AnySettings, percents: Sequence[int]) -> Path:
     parts = list_parts(settings, percents)
     points = [_describe_part(percent, part) for percent, part in parts.items()]
     path = make_folder(paths(settings).report_dir) / FILE
-    write_json(path, {"run": resolve_run(settings), "points": points, "gains": _list_gains(parts)})
+    write_json(path, {"run": resolve_run(settings), "points": points, "gains": list_gains(parts)})
     return path
 
 
@@ -78,7 +78,7 @@ def _results_of(part: AnySettings) -> Path:
     return paths(part).eval_dir(evaluated(part)[0]) / "evaluation_results.jsonl"
 
 
-def _list_gains(parts: dict[int, AnySettings]) -> list[Row]:
+def list_gains(parts: dict[int, AnySettings]) -> list[Row]:
     """What each part has right that the one before has wrong, and the reverse, by an exact test on the same prompts."""
     right = {
         percent: {prompt_key(row): bool(row.semantic_pass) for row in read_rows(_results_of(part), EvaluationRow)}

@@ -124,7 +124,7 @@ def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path
     with open_artifact(path, stamp, inputs, settings.run.overwrite) as artifact:
         if not artifact.done and len(artifact.rows) < len(prompts):
             with ExitStack() as stack:
-                answer = _ask_student(settings, adapter) if teacher is None else None
+                answer = ask_student(settings, adapter) if teacher is None else None
                 answer = answer or stack.enter_context(_asking_server(settings, teacher))  # type: ignore[arg-type]
                 for start in range(len(artifact.rows), len(prompts), CHUNK):
                     part = prompts[start : start + CHUNK]
@@ -153,7 +153,8 @@ def _adapter(settings: ResolvedSettings) -> Path | None:
 Answering = Callable[[list[Any]], list[list[Row]]]
 
 
-def _ask_student(settings: ResolvedSettings, adapter: Path | None) -> Answering:
+def ask_student(settings: ResolvedSettings, adapter: Path | None) -> Answering:
+    """Load the student; returns what samples its answers to prompts: {text, finished} of each."""
     student = load_student(settings, adapter=str(adapter) if adapter else None)
 
     def answer(prompts: list[Any]) -> list[list[Row]]:

@@ -137,7 +137,7 @@ def _split_branches(
 def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, None]:
     """Compute attention as transformers' models call it: query (B, H, T, D) -> (B, T, H, D)."""
     if isinstance(attention_mask, TreeMask):
-        along = _attend_by_blocks if query.is_cuda else _attend_by_branches
+        along = attend_by_blocks if query.is_cuda else attend_by_branches
         made = along(query, key, value, attention_mask, options["scaling"])
     elif isinstance(attention_mask, torch.Tensor) and not (query.is_cuda and torch.is_grad_enabled()):
         made = _attend_folded(query, key, value, attention_mask, options["scaling"])
@@ -146,7 +146,7 @@ def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *
     return made.transpose(1, 2).contiguous(), None
 
 
-def _attend_by_branches(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
+def attend_by_branches(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
     """Each branch attends to its own path; batch size 1.
 
     Plain matrix products: in bfloat16 on a CPU they are 2 to 3 times as fast as its flash kernel at these sizes.
@@ -165,13 +165,13 @@ def _attend_by_branches(query: Any, key: Any, value: Any, mask: TreeMask, scale:
     return torch.cat(made, dim=1)[None]
 
 
-def _attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
+def attend_by_blocks(query: Any, key: Any, value: Any, mask: TreeMask, scale: float) -> Any:
     """FlexAttention: blocks of tokens that do not see each other are not computed."""
     dtype = compute_dtype(query)
     query, key, value = (x.to(dtype) for x in (query, key, value))  # autocast does not know this function
     options = {"BACKEND": "TRITON"} if query.is_cuda else {}  # its kernel for short rows has no tiles for shared keys
     with torch.autocast(query.device.type, enabled=False):  # compiled anew where autocast is on and where it is off
-        return _flex()(
+        return flex()(
             query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True, kernel_options=options
         )
 
@@ -183,7 +183,8 @@ def compute_dtype(tensor: Any) -> torch.dtype:
 
 
 @cache
-def _flex() -> Any:
+def flex() -> Any:
+    """Compile FlexAttention once for all lengths and windows."""
     from torch.nn.attention.flex_attention import flex_attention
 
     # After 8 variants (types, gradients or none, one tile or several) all T x T pairs would be computed, uncompiled.

@@ -66,27 +66,28 @@ class Guide:
 
         Sampling stays exact: what is drawn again, of the allowed ones alone, has the shares that a mask would give.
         """
-        if self._accepts(wanted):
+        if self.accepts(wanted):
             return wanted
         self.changed += 1
-        allowed_V = self._allowed(len(logits_V)).to(logits_V.device)
+        allowed_V = self.allowed(len(logits_V)).to(logits_V.device)
         token = choose(logits_V.masked_fill(~allowed_V, -torch.inf))
-        self._accepts(token)
+        self.accepts(token)
         return token
 
     def follow(self, new_ids: Sequence[int], vocabulary: int) -> torch.Tensor:
         """Follow tokens that were written, and return which may come next (V); padding after an end changes nothing."""
         for token in new_ids:
-            self._accepts(token)
-        return self._allowed(vocabulary)
+            self.accepts(token)
+        return self.allowed(vocabulary)
 
-    def _accepts(self, token: int) -> bool:
+    def accepts(self, token: int) -> bool:
         """Whether a token may come next; it is written down where it may."""
         if token in self._stop_ids:
             return bool(self._matcher.is_accepting())
         return not self._matcher.is_stopped() and self._matcher.try_consume_tokens([token]) == 1
 
-    def _allowed(self, vocabulary: int) -> torch.Tensor:
+    def allowed(self, vocabulary: int) -> torch.Tensor:
+        """Return which tokens may come next (V)."""
         allowed_V = torch.zeros(vocabulary, dtype=torch.bool)
         if not self._matcher.is_stopped():
             bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)

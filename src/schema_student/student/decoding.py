@@ -329,7 +329,7 @@ def _choose_all(rows: Sequence[_Writing], logits_NTV: torch.Tensor) -> list[list
     if drawn:
         temperature_N = torch.tensor([rows[i].temperature for i in drawn], dtype=torch.float64)
         draws = [rows[i].written.draws for i in drawn]
-        for i, token in zip(drawn, _sample(logits_NTV[drawn, 0], temperature_N, draws), strict=True):
+        for i, token in zip(drawn, sample_tokens(logits_NTV[drawn, 0], temperature_N, draws), strict=True):
             chosen_NT[i] = [token]
     return chosen_NT
 
@@ -338,10 +338,10 @@ def _choose(row: _Writing, logits_V: torch.Tensor) -> int:
     """Choose one of the tokens that a grammar allows: the likeliest, or a further draw."""
     if not row.temperature:
         return int(logits_V.argmax())
-    return _sample(logits_V[None], row.temperature, [row.written.draws])[0]
+    return sample_tokens(logits_V[None], row.temperature, [row.written.draws])[0]
 
 
-def _sample(logits_NV: torch.Tensor, temperature: float | torch.Tensor, draws: list[random.Random]) -> list[int]:
+def sample_tokens(logits_NV: torch.Tensor, temperature: float | torch.Tensor, draws: list[random.Random]) -> list[int]:
     """Draw the token at which the cumulated probabilities pass the row's own uniform draw; a temperature, or N."""
     temperature_N1 = torch.as_tensor(temperature, dtype=torch.float64, device=logits_NV.device).reshape(-1, 1)
     cumulated_NV = torch.softmax(logits_NV.double() / temperature_N1, -1).cumsum(-1)

@@ -22,6 +22,11 @@ class KeptPrompts:
         self.most_tokens = most_tokens
         self._kept: list[Prefix] = []
 
+    @property
+    def tokens(self) -> int:
+        """Count the tokens of all of them."""
+        return sum(len(kept.ids) for kept in self._kept)
+
     def find(self, prompts: Sequence[list[int]]) -> tuple[Prefix | None, int]:
         """Find the longest kept prefix of the first prompt, and how many prompts, from it on, are read together.
 
@@ -46,5 +51,5 @@ class KeptPrompts:
         known = len(prefix.ids) if prefix else 0
         if known < LEAST_SHARE * len(prompt) and len(prompt) <= self.most_tokens:
             self._kept.append(read.prefix(0, prompt))
-            while sum(len(kept.ids) for kept in self._kept) > self.most_tokens:
+            while self.tokens > self.most_tokens:
                 self._kept.pop(0)

@@ -129,7 +129,7 @@ def load_student(
     if adapter is not None:
         check_adapter(adapter, choice)
     model, tokenizer = (
-        _load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
+        load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
     )
     student = Student(model, tokenizer, choice, base_digest(choice.base), resolved, adapter)
     if END_OF_TURN not in tokenizer.get_vocab() and tokenizer.eos_token_id is None:
@@ -273,7 +273,7 @@ def load_tokenizer(base: str) -> Any:
     return AutoTokenizer.from_pretrained(**hub_options(base))
 
 
-def _load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
+def load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any]:
     """Load through Unsloth (bf16 by default, 4-bit by setting); needs a CUDA GPU."""
     import torch
     from unsloth import FastModel

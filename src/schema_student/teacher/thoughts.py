@@ -27,7 +27,7 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _INSIDE = re.compile(r'(?:[\[{]|"\s{0,9}:|[\]}"]\s{0,9},)\s*\Z')
-_BRACKET = re.compile(r'[\[\]{}]|"(\\*)')  # of a text that is read from its end
+BRACKET = re.compile(r'[\[\]{}]|"(\\*)')  # of a text that is read from its end
 
 
 def has_thoughts(text: str) -> bool:
@@ -60,7 +60,7 @@ def last_json(text: str, closing: str = "}]") -> str | None:
 def _opening(text: str, last: int, depth: int = 0) -> int | None:
     """Find the bracket that the one at `last` closes, or, at depth 1, one that is open there; in strings are none."""
     quoted = False
-    for match in _BRACKET.finditer(text[last::-1]):
+    for match in BRACKET.finditer(text[last::-1]):
         mark = match[0][0]
         if mark == '"':
             quoted = quoted != (len(match[1]) % 2 == 0)  # one behind an odd number of backslashes is a letter

@@ -86,7 +86,7 @@ def train_in_workers(train: Train, settings: AnySettings, run_dir: Path, accumul
         log.info(f"  {count} processes, one a core: each takes {shared} {whole // count} of {whole}")
         place["SCHEMA_STUDENT_HELPERS"] = count - 1  # whose memory run_script adds
     try:
-        with _environment(place), _workers(train, resolved, 1 if idle else count):
+        with _environment(place), start_workers(train, resolved, 1 if idle else count):
             train(resolved)
     finally:
         idle = False
@@ -103,7 +103,7 @@ def run_apart(stage: Callable[[S], None], settings: S) -> None:
         return
     if sys.platform == "linux" and not has_cuda() and IMPORTED_AHEAD not in os.environ:
         import_ahead()  # once for all stages
-    process = _choose_start().Process(target=_be_stage, args=(stage, settings, "SCHEMA_STUDENT_RUNNER" in os.environ))
+    process = choose_start().Process(target=_be_stage, args=(stage, settings, "SCHEMA_STUDENT_RUNNER" in os.environ))
     process.start()
     try:
         process.join()
@@ -184,12 +184,12 @@ class _Worker:
 
 
 @contextmanager
-def _workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[None]:
+def start_workers(train: Train, settings: ResolvedSettings, count: int) -> Iterator[None]:
     """Run the processes after this one, until all are done or this one fails; this one has its share of threads."""
     if count == 1:
         yield
         return
-    start = _choose_start()
+    start = choose_start()
     if isinstance(start, ForkContext) and IMPORTED_AHEAD not in os.environ:
         import_ahead()
     over = threading.Event()
@@ -228,7 +228,7 @@ def leave_processes() -> None:
         distributed.destroy_process_group()
 
 
-def _choose_start() -> ForkContext | SpawnContext:
+def choose_start() -> ForkContext | SpawnContext:
     """Choose fork where this process has computed nothing and the system is Linux; elsewhere a new interpreter."""
     fresh = "torch" not in sys.modules or IMPORTED_AHEAD in os.environ
     may_fork = sys.platform == "linux" and fresh

@@ -134,7 +134,7 @@ class TrainingLoop:
             if self.stops():
                 self._keep(number - 1, first)
                 break
-            self._train_step(number)
+            self.train_step(number)
             self.end_step(number)
 
     def _keep(self, number: int, first: int) -> None:
@@ -161,8 +161,9 @@ class TrainingLoop:
         done = self.plan[: math.ceil(number / self.schedule.steps_per_batch) * self.micro_batches]
         return round(sum(map(len, done)) / len(self.objective.rows), 4)
 
-    def _train_step(self, number: int) -> None:
-        batches = self._collate_step(number)
+    def train_step(self, number: int) -> None:
+        """Take one optimizer step over its micro-batches and log it."""
+        batches = self.collate_step(number)
         step = Step(number, self.epoch_of(number), self._denominator(batches))
         self.student.model.train()
         total = torch.zeros((), device=self.student.model.device)
@@ -170,14 +171,14 @@ class TrainingLoop:
             require_finite("loss", loss, number, batch["names"])
             loss.backward()
             total += loss.detach()
-        norm = self._clip_gradients(number, [name for batch in batches for name in batch["names"]])
+        norm = self.clip_gradients(number, [name for batch in batches for name in batch["names"]])
         learning_rate = self._update_weights()
         losses = gather([float(total)])
         row = {"step": number, "epoch": step.epoch, "loss": sum(losses) / len(losses), "grad_norm": float(norm)}
         self.log.write({**row, "learning_rate": learning_rate, **self.objective.step_metrics(step)})
 
-    def _collate_step(self, number: int) -> list[Batch]:
-        """The micro-batches that this process has of a step."""
+    def collate_step(self, number: int) -> list[Batch]:
+        """Collate the micro-batches that this process has of a step."""
         begin = (number - 1) // self.schedule.steps_per_batch * self.micro_batches
         planned = self.plan[begin : begin + self.micro_batches]
         return [self.objective.collate([self.objective.rows[i] for i in indices]) for indices in own_share(planned)]
@@ -185,7 +186,7 @@ class TrainingLoop:
     def _denominator(self, batches: Sequence[Batch]) -> float:
         return sum(gather([sum(map(self.objective.loss_denominator, batches))])) / process_count()
 
-    def _clip_gradients(self, number: int, names: Sequence[str]) -> torch.Tensor:
+    def clip_gradients(self, number: int, names: Sequence[str]) -> torch.Tensor:
         """Average gradients over processes and scale them to max_grad_norm; returns the norm they had."""
         if process_count() > 1:
             average_gradients(self.parameters)

@@ -165,7 +165,7 @@ class Writer:
             self._end(job, text, stopped)
             return False
         if job.asked.streams:
-            _send(job, text[: len(text) - _held(text, job.asked.stops)])
+            _send(job, text[: len(text) - held_back(text, job.asked.stops)])
         return True
 
     def _read(self, written: Written, stops: Iterable[str]) -> tuple[str, bool]:
@@ -199,10 +199,10 @@ def _send(job: Job, text: str) -> None:
         job.sent = len(text)
 
 
-def _held(text: str, stops: Iterable[str]) -> int:
+def held_back(text: str, stops: Iterable[str]) -> int:
     """Count the last characters that are held back: they may be half a character, or begin a text that ends an answer.
 
-    >>> _held("one EN", ["END"])
+    >>> held_back("one EN", ["END"])
     2
     """
     halves = min(len(text) - len(text.rstrip(UNFINISHED)), MOST_HALVES)

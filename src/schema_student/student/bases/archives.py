@@ -48,10 +48,10 @@ def _pip(archive: Archive, place: Path) -> list[str]:
     wanted = place / "wanted.txt"
     wanted.write_text(f"{archive.package} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
     words = "download --no-deps --only-binary :all: --require-hashes --no-input --disable-pip-version-check --quiet"
-    return [*_find_pip(), *words.split(), "--dest", str(place), "--requirement", str(wanted)]
+    return [*find_pip(), *words.split(), "--dest", str(place), "--requirement", str(wanted)]
 
 
-def _find_pip() -> list[str]:
+def find_pip() -> list[str]:
     """The command of a pip: that of this Python, or of the one that its environment was made with (uv puts none in)."""
     pythons = [sys.executable, getattr(sys, "_base_executable", ""), shutil.which("python3") or ""]
     for python in dict.fromkeys(filter(None, pythons)):

@@ -238,7 +238,7 @@ def score_groups(
     asked = [(prompt.text, text) for prompt, group in zip(prompts, groups, strict=True) for text in group.texts]
     scores = iter(reward.score([text for text, _ in asked], [answer for _, answer in asked]))
     return [
-        _rescore(group, [next(scores) - CUT_OFF * _is_cut(ids, stop_ids) for ids in group.answers]) for group in groups
+        _rescore(group, [next(scores) - CUT_OFF * is_cut(ids, stop_ids) for ids in group.answers]) for group in groups
     ]
 
 
@@ -258,7 +258,8 @@ def _rescore(group: Group, scores: Sequence[float]) -> Group:
     return replace(group, rewards=rewards)
 
 
-def _is_cut(ids: batching.Ids, stop_ids: frozenset[int]) -> bool:
+def is_cut(ids: batching.Ids, stop_ids: frozenset[int]) -> bool:
+    """Whether an answer was cut off before its end."""
     return ids.completion_ids[-1] not in stop_ids
 
 
