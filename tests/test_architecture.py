@@ -100,38 +100,35 @@ def private(name):
     return name.startswith("_") and not name.startswith("__") and name != "_"
 
 
-def private_names(tree, define):
-    """Names that begin with an underline: those that a file defines, or those of others that it uses, by setattr too."""
+def own_private_names(tree):
+    """Names with an underline that a file gives: of functions, classes, constants and attributes."""
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and define:
-            found = [node.name]
-        elif isinstance(node, ast.Name):
-            found = [node.id] if define and isinstance(node.ctx, ast.Store) else []
-        elif isinstance(node, ast.Attribute):
-            found = [node.attr] if define == isinstance(node.ctx, ast.Store) else []
-        elif isinstance(node, ast.ImportFrom) and not define:
-            found = [alias.name for alias in node.names]
-        elif (
-            isinstance(node, ast.Call)
-            and not define
-            and getattr(node.func, "attr", "") in ("setattr", "object", "patch")
-        ):
-            found = [word.value.rpartition(".")[2] for word in node.args if isinstance(getattr(word, "value", 0), str)]
-        else:
-            found = []
-        yield from ((name, node.lineno) for name in found if private(name))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(getattr(node, "ctx", None), ast.Store):
+            yield getattr(node, "attr", getattr(node, "id", ""))
 
 
+def used_names(tree):
+    """Attributes and imports of a file, and what it names to setattr, mock.patch and patch.object: (name, line)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "object", "patch"):
+            words = [word.value for word in node.args if isinstance(word, ast.Constant)]
+            yield from ((word.rpartition(".")[2], node.lineno) for word in words if isinstance(word, str))
+
+
+PRIVATE = {name for path in MODULES for name in own_private_names(ast.parse(path.read_text())) if private(name)}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_a_test_uses_no_private_name_of_the_package_and_imports_no_other_test(path):
     tree = ast.parse(path.read_text())
-    assert [f"{path.name}:{line} {name}" for name, line in private_names(tree, define=False) if name in PRIVATE] == []
+    assert [f"{path.name}:{line} {name}" for name, line in used_names(tree) if name in PRIVATE] == []
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert not [module for module in modules if module.rpartition(".")[2].startswith("test_")]
-
-
-PRIVATE = {name for path in MODULES for name, _ in private_names(ast.parse(path.read_text()), define=True)}

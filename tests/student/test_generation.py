@@ -11,7 +11,7 @@ from decoding import WORDS, alone, draw_prompts, rows_of, sharpened_student
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.student.decoding import Repetitions, Row, Written, sample_tokens, decode
+from schema_student.student.decoding import Repetitions, Row, Written, decode, sample_tokens
 from schema_student.student.generation import find_stop_ids, generate
 from schema_student.student.key_values import cut_reading
 from schema_student.student.prompt_tree import shared_length

@@ -27,10 +27,10 @@ from schema_student.student.choice import (
 )
 from schema_student.student.loading import (
     LORA_MODULES,
-    load_unsloth,
     attach_lora,
     load_student,
     load_tokenizer,
+    load_unsloth,
     train_only,
     write_adapter_record,
 )
