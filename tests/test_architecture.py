@@ -101,12 +101,14 @@ def private(name):
 
 
 def own_private_names(tree):
-    """Names with an underline that a file gives: of functions, classes, constants and attributes."""
+    """Names with an underline that a file gives: of functions, classes, constants and attributes of self."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
-        elif isinstance(getattr(node, "ctx", None), ast.Store):
-            yield getattr(node, "attr", getattr(node, "id", ""))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
+            yield node.attr
 
 
 def used_names(tree):
