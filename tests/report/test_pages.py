@@ -401,6 +401,20 @@ def test_the_yardstick_of_alignment_is_the_likelihood_of_right_answers_with_gree
     assert against["tone"] == "neutral" and "fewer greedy answers" in against["title"]
 
 
+def test_fewer_valid_answers_are_said_whatever_became_of_right_ones():
+    def judged(fixed, broken, p):
+        valid = {"n": 200, "before": 130, "after": 130 + fixed - broken, "fixed": fixed, "broken": broken, "p": p}
+        return judge_alignment(line(7, 3, 0.34), None, reading=reading(0.021, 0.004), valid=valid)
+
+    chance = judged(18, 31, 0.09)
+    assert chance["tone"] == "good" and chance["title"] == "Alignment helped: right answers became likelier"
+    assert chance["text"].endswith("Valid answers: 65.0% before, 58.5% after (+18 -31; p = 0.090).")
+    fewer = judged(8, 31, 0.0004)
+    assert fewer["tone"] == "neutral" and fewer["title"].endswith("likelier, but fewer answers are valid")
+    assert judged(31, 8, 0.0004)["tone"] == "good"
+    assert judge_alignment(line(1, 9, 0.02), None, valid=fewer["valid"])["tone"] == "bad"
+
+
 def test_of_two_tests_of_an_alignment_neither_counts_by_itself():
     assert judge_alignment(line(9, 2, 0.04), None)["tone"] == "good"
     assert judge_alignment(line(9, 2, 0.04), None, reading=reading(0.0001, 0.01))["tone"] == "neutral"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from alignment_runs import settings_with_requests
@@ -9,6 +11,7 @@ from training_runs import adapter_weights, killed_in_step, same_run
 
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import final_adapter, paths
+from schema_student.core.settings import default_settings
 from schema_student.student.reading import Reading
 from schema_student.training import chain
 from schema_student.training.alignment import selection, stage, validation
@@ -60,18 +63,41 @@ def test_a_fall_of_the_likelihood_of_right_answers_stops_it_and_the_student_befo
     assert all(torch.equal(kept[name], before[name]) for name in before)
 
 
+def validator_of(requests: int) -> validation.Validation:
+    rows = [{"key": "s", "answers": [], "request": i} for i in range(requests)]
+    return validation.Validation(SimpleNamespace(student=None), rows, default_settings(align_stop=2.0))
+
+
+def test_what_reading_leaves_open_is_answered_and_a_fall_of_valid_answers_stops_it(monkeypatch):
+    greedy, open_ones = Reading(0.9, -0.1, 0), Reading(0.2, -2.0, 0)
+    monkeypatch.setattr(validation, "read_rows_of", lambda rows, batches: [greedy] * 4 + [open_ones] * 6)
+    answers = iter([[True] * 5 + [False], [True] * 3 + [False] * 3, [False] * 6])
+    asked = []
+    monkeypatch.setattr(
+        validation, "grade_answers", lambda _, rows, __: asked.append(rows) or [(ok, False) for ok in next(answers)]
+    )
+    validator = validator_of(10)
+    first, fewer, fallen = (validator.read() | {"fallen": validator.fallen} for _ in range(3))
+    assert asked == [[4, 5, 6, 7, 8, 9]] * 3
+    assert [each["eval_valid"] for each in (first, fewer, fallen)] == pytest.approx([0.9, 0.7, 0.4])
+    assert fewer["eval_valid_change"] == pytest.approx(-0.2)  # 2 of 10: variance 1.6 / 9, over 10
+    assert fewer["eval_valid_error"] == pytest.approx((1.6 / 90) ** 0.5) and not fewer["fallen"]
+    assert fallen["fallen"] == "the share of valid answers to validation requests fell by 0.5000 +- 0.1667"
+
+
 def test_a_fall_within_its_error_stops_nothing(monkeypatch):
     def reads(*p_truth):
         return [Reading(p, -0.1, 0) for p in p_truth]
 
-    validator = validation.Validation(None, [{"key": "s", "answers": []}] * 5, stop=2.0)
+    validator = validator_of(5)
+    monkeypatch.setattr(validation, "grade_answers", lambda *_: [])
     found = iter([reads(0.5, 0.6, 0.7, 0.8, 0.65), reads(0.4, 0.7, 0.6, 0.8, 0.65), reads(0.4, 0.5, 0.6, 0.69, 0.55)])
     monkeypatch.setattr(validation, "read_rows_of", lambda rows, batches: next(found))
     first, noisy, fallen = (validator.read() | {"fallen": validator.fallen} for _ in range(3))
     assert (first["fallen"], noisy["fallen"]) == ("", "") and first["eval_p_truth"] == pytest.approx(0.65)
     assert noisy["eval_p_truth_change"] == pytest.approx(-0.02) and noisy["eval_p_truth_error"] > 0.03
     assert fallen["fallen"] == "P(truth) of validation requests fell by 0.1020 +- 0.0020"
-    again = validation.Validation(None, [], stop=2.0)
+    again = validator_of(0)
     again.load_state_dict(validator.state_dict())
     assert again.fallen == validator.fallen and again.start == validator.start
 

@@ -26,6 +26,7 @@ def metrics_of(run_dir: Path, rows: list[dict]) -> Path:
 def reading(step: int, p_truth: float, error: float = 0.01, requests: int = 400, **more) -> dict:
     """A validation of a run that began at 50%."""
     changes = {"eval_p_truth_change": p_truth - 0.5, "eval_p_truth_error": error, "eval_fixed": 3, "eval_broken": 1}
+    changes |= {"eval_valid": 0.9, "eval_valid_change": 0.0, "eval_valid_error": 0.01}
     return {"step": step, "eval_requests": requests, "eval_p_truth": p_truth, **changes, **more}
 
 
@@ -33,7 +34,8 @@ def test_the_checkpoint_of_the_greatest_likelihood_of_right_answers_is_chosen(tm
     rows = [reading(0, 0.5), reading(10, 0.53), reading(20, 0.55), reading(30, 0.54)]
     made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20, 30])
     assert (made["checkpoint"], made["sft_was_better"]) == ("checkpoint-20", False)
-    said = "P(truth) of 400 validation requests 50.0% -> 55.0% (+5.00% +- 1.00%, z = 5.0; 3 fixed, 1 broken)"
+    said = "P(truth) of 400 validation requests 50.0% -> 55.0% (+5.00% +- 1.00%, z = 5.0; 3 fixed, 1 broken; "
+    said += "valid 90.0% -> 90.0%)"
     assert made["why"] == said and made["chosen_by"] == "P(truth) of validation requests"
 
 
@@ -52,6 +54,21 @@ def test_the_student_before_is_kept_where_the_aligned_one_is_not_clearly_better(
     assert made["gate"]["z"] == pytest.approx(z) and made["gate"]["requests"] == requests
     assert made["gate"]["needed"] == (2.0 if requests >= 300 else 3.0)
     assert ("no checkpoint was better than the student before" in made["why"]) == (chosen == 0)
+
+
+@pytest.mark.parametrize(("fall", "chosen"), [(0.014, 20), (0.016, 10), (-0.03, 20)])
+def test_a_checkpoint_that_writes_fewer_valid_answers_is_passed_over(fall, chosen, tmp_path):
+    rows = [reading(0, 0.5, 0.0), reading(10, 0.53), reading(20, 0.55, eval_valid=0.8, eval_valid_change=-fall)]
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
+    assert made["checkpoint"] == f"checkpoint-{chosen}" and not made["sft_was_better"]
+    gate = made["gate"]
+    assert (gate["valid_before"], gate["valid"]) == ((0.9, 0.9) if chosen == 10 else (pytest.approx(0.8 + fall), 0.8))
+
+
+def test_where_all_checkpoints_write_fewer_valid_answers_the_student_before_is_kept(tmp_path):
+    rows = [reading(0, 0.5, 0.0)] + [reading(step, 0.5 + step / 400, eval_valid_change=-0.02) for step in (10, 20)]
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
+    assert made["sft_was_better"] and "(fewer answers are valid)" in made["why"] and made["gate"]["fixed"] == 3
 
 
 def held_out(step: int, right: int, pairs: int, loss: float = 0.7, **more) -> dict:

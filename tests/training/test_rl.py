@@ -30,7 +30,7 @@ def student(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["rloo", "grpo", "rft", "hard_sft"])
 def test_right_answers_become_likelier(student, name, tmp_path):
-    steps, read = aligned(beside(student, tmp_path), name)
+    steps, read = aligned(beside(student, tmp_path, align_stop=1000.0), name)  # valid answers may become fewer
     assert len(steps) == 4 and read[-1]["eval_p_truth"] > 2 * read[0]["eval_p_truth"]
 
 

@@ -19,7 +19,7 @@ from schema_student.student.generation import generate
 from schema_student.student.loading import load_student
 from schema_student.training import fine_tuning, sft
 from schema_student.training.stopping import count_since_best, explain_stop
-from schema_student.training.validation_answers import draw_asked_rows
+from schema_student.training.validation_answers import draw_asked
 
 ANSWERED = {"eval_answers", "eval_valid", "eval_as_asked"}
 
@@ -68,7 +68,7 @@ def test_the_shares_are_those_of_greedy_answers_of_the_checkpoint(trained, tmp_p
         """Answer the first request of the sample right, the second with another number, the third not at all."""
         return [[type("Made", (), {"text": text})] for text in (made[wanted[0]], '{"n":1}', "none")[: len(prompts)]]
 
-    asked = draw_asked_rows(corpus_of(trained), paths(trained).dataset, sft.resolve_student(trained)[1])
+    asked = draw_asked(corpus_of(trained), paths(trained).dataset, sft.resolve_student(trained)[1])
     wanted = [int(each.row.query.split()[1]) - 50 for each in asked]
     monkeypatch.setattr("schema_student.training.validation_answers.generate", answer)
     settings = settings_with_dataset(tmp_path, sft_max_steps=1)
@@ -79,7 +79,7 @@ def test_the_shares_are_those_of_greedy_answers_of_the_checkpoint(trained, tmp_p
 def test_the_logged_shares_are_those_of_the_saved_adapter(trained):
     run_dir = paths(trained).run_dir
     student = load_student(trained, adapter=str(run_dir / "checkpoint-6"))
-    asked = draw_asked_rows(corpus_of(trained), paths(trained).dataset, student.settings)
+    asked = draw_asked(corpus_of(trained), paths(trained).dataset, student.settings)
     written = [each.text for (each,) in generate(student, [each.prompt for each in asked], 16, 8)]
     grades = [grade(text, compile_schema(SCHEMA), each.row.target) for text, each in zip(written, asked, strict=True)]
     assert validations(trained)[-1]["eval_valid"] == sum(each.verdict.schema_valid for each in grades) / 3
@@ -87,10 +87,10 @@ def test_the_logged_shares_are_those_of_the_saved_adapter(trained):
 
 def test_the_sample_is_drawn_by_the_seed_alone(trained):
     corpus, dataset, resolved = corpus_of(trained), paths(trained).dataset, sft.resolve_student(trained)[1]
-    drawn = [draw_asked_rows(corpus, dataset, resolved.changed(seed=seed)) for seed in (1, 1, 2)]
+    drawn = [draw_asked(corpus, dataset, resolved.changed(seed=seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 3
     assert {each.row.split for each in drawn[0]} == {"validation"}
-    assert draw_asked_rows(corpus, dataset, resolved.changed(sft_eval_answers=99)) == draw_asked_rows(
+    assert draw_asked(corpus, dataset, resolved.changed(sft_eval_answers=99)) == draw_asked(
         corpus, dataset, resolved.changed(sft_eval_answers=8)
     )
 

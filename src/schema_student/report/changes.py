@@ -46,6 +46,15 @@ def compare_readings(before: Rows, after: Rows) -> Row | None:
     }
 
 
+def compare_validity(before: Rows, after: Rows) -> Row:
+    """Count the answers that became valid (fixed) and invalid (broken), of `n` prompts, with McNemar's exact p."""
+    later = {prompt_key(row): row.schema_valid for row in after}
+    pairs = [(row.schema_valid, later[prompt_key(row)]) for row in before if prompt_key(row) in later]
+    fixed, broken = pairs.count((False, True)), pairs.count((True, False))
+    counts = {"n": len(pairs), "before": sum(then for then, _ in pairs), "after": sum(now for _, now in pairs)}
+    return {**counts, "fixed": fixed, "broken": broken, "p": sign_test(fixed, broken)}
+
+
 def _by_schema(known: Sequence[tuple[str, float, float]]) -> Row:
     gains: dict[str, list[float]] = defaultdict(list)
     for name, then, now in known:

@@ -231,15 +231,19 @@ def _rewards(metrics: Sequence[Row]) -> list[Lines]:
 
 
 def _answers(metrics: Sequence[Row], chosen_step: int | None) -> Lines | None:
-    """Right answers on validation, as they are read, with a ring around the checkpoint that was chosen."""
-    names = (("greedy", "eval_greedy", "gray"), ("P(truth)", "eval_p_truth", "green"))
+    """Valid and right answers on validation, with a ring around the checkpoint that was chosen."""
+    names = (
+        ("valid", "eval_valid", "blue"),
+        ("greedy", "eval_greedy", "gray"),
+        ("P(truth)", "eval_p_truth", "green"),
+    )
     series = [
         Series(name, color, points, dots=True) for name, key, color in names if (points := find_points(metrics, key))
     ]
     if not series:
         return None
     ring = next((point for point in series[-1].points if point[0] == chosen_step), None)
-    said = "Right answers to validation requests" + (f"; ring: step {chosen_step}, chosen" if ring else "")
+    said = "Valid and right answers to validation requests" + (f"; ring: step {chosen_step}, chosen" if ring else "")
     return Lines(said, "share of requests", series, percent=True, ring=ring)
 
 

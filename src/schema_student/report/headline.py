@@ -52,32 +52,51 @@ VERDICTS = {  # by what P(truth) shows and what greedy answers show: 1 better, -
 }
 
 
-def judge_alignment(line: Row, choice: Row | None, name: str = "DPO", reading: Row | None = None) -> Row:
-    """Judge whether an alignment helped, on the same prompts before and after: {tone, title, text, reading, greedy}.
+def judge_alignment(
+    line: Row, choice: Row | None, name: str = "DPO", reading: Row | None = None, valid: Row | None = None
+) -> Row:
+    """Judge whether an alignment helped, on the same prompts before and after: {tone, title, text, reading, ...}.
 
     `reading` is the paired change of P(truth) (compare_readings), which shows far smaller differences than verdicts of
     greedy answers do; `line` is that of all prompts, from count_transitions. Where both are known their two p values
-    are corrected by Holm. Chance is called chance, with what a test so small can show.
+    are corrected by Holm. `valid` (compare_validity) is what became of valid answers: a loss beyond chance is no help,
+    whatever the others say. Chance is called chance, with what a test so small can show.
     """
     known = reading and {name: value for name, value in reading.items() if name != "z"}  # which may be infinite
-    numbers = {"reading": known, "greedy": line}
+    numbers = {"reading": known, "greedy": line, "valid": valid}
     if choice and choice["sft_was_better"]:
         title = "Alignment did not help: no checkpoint beat SFT on validation"
         return {"tone": "neutral", "title": title, "text": f"The SFT student was kept ({choice['why']}).", **numbers}
-    if line["fixed"] == line["broken"] == 0 and not (reading and reading["change"]):
+    changed = bool(line["fixed"] or line["broken"] or (valid and (valid["fixed"] or valid["broken"])))
+    if not changed and not (reading and reading["change"]):
         title, text = "Alignment changed no verdict", "Every test answer is as right as it was."
         return {"tone": "neutral", "title": title, "text": text, **numbers}
+    tone, title, text = _judge_right(line, name, reading)
+    if valid and valid["broken"] > valid["fixed"] and valid["p"] < SIGNIFICANT:
+        tone, title = ("neutral" if tone == "good" else "bad"), f"{title}, but fewer answers are valid"
+    return {"tone": tone, "title": title, "text": f"{text} {_say_valid(valid)}".strip(), **numbers}
+
+
+def _judge_right(line: Row, name: str, reading: Row | None) -> tuple[str, str, str]:
+    """Judge what became of right answers: tone, title, text."""
     if reading is None:
         tone, title = VERDICTS[(0, 0) if line["p"] >= SIGNIFICANT else (_sign(line["fixed"] - line["broken"]),) * 2]
-        return {"tone": tone, "title": title, "text": _say_greedy(line, name, line["p"]), **numbers}
+        return tone, title, _say_greedy(line, name, line["p"])
     p_read, p_greedy = holm([reading["p"], line["p"]])
     shown = (
         _sign(reading["change"]) if p_read < SIGNIFICANT else 0,
         _sign(line["fixed"] - line["broken"]) if p_greedy < SIGNIFICANT else 0,
     )
-    tone, title = VERDICTS[shown]
-    text = f"{_say_reading(reading)} {_say_greedy(line, name, p_greedy)}"
-    return {"tone": tone, "title": title, "text": text, **numbers}
+    return *VERDICTS[shown], f"{_say_reading(reading)} {_say_greedy(line, name, p_greedy)}"
+
+
+def _say_valid(valid: Row | None) -> str:
+    """What became of valid answers; "" where that is not known."""
+    if not valid or not valid["n"]:
+        return ""
+    before, after = (valid[when] / valid["n"] for when in ("before", "after"))
+    told = f"Valid answers: {before:.1%} before, {after:.1%} after"
+    return f"{told} (+{valid['fixed']} -{valid['broken']}; {_say_p(valid['p'])})."
 
 
 def _sign(number: float) -> int:

@@ -20,7 +20,7 @@ from schema_student.evaluation.learning_curve import read_curve
 from schema_student.report import figures
 from schema_student.report.advice import advise
 from schema_student.report.answers import gather_answers
-from schema_student.report.changes import compare_extra, compare_readings, say_changes
+from schema_student.report.changes import compare_extra, compare_readings, compare_validity, say_changes
 from schema_student.report.charts import Figure
 from schema_student.report.comparisons import KINDS, compare_students, find_transitions
 from schema_student.report.error_analysis import (
@@ -193,7 +193,8 @@ def _judge_alignment(students: Sequence[Row], comparisons: Sequence[Row], choice
             compare_students([by_key["sft"], by_key[last]], [])[0]["lines"][-1] if not same else _nothing(by_key["sft"])
         )
     reading = None if same else compare_readings(by_key["sft"]["rows"], by_key[last]["rows"])
-    return judge_alignment(line, choice, " and ".join(say_stage(key) for key in links if key in by_key), reading)
+    valid = None if same else compare_validity(by_key["sft"]["rows"], by_key[last]["rows"])
+    return judge_alignment(line, choice, " and ".join(say_stage(key) for key in links if key in by_key), reading, valid)
 
 
 def _nothing(student: Row) -> Row:

@@ -77,7 +77,7 @@ def train_rates(settings: ResolvedSettings, link: str, dataset: Path, adapter: P
     for rate in rates:
         folder = make_folder(run_dir / f"rate-{rate:g}")
         set_peft_model_state_dict(loaded.model, load_file(adapter / "adapter_model.safetensors"))
-        reading = Validation(batches, validation, settings.validation.align_stop)
+        reading = Validation(batches, validation, settings)
         objective = ContinuedSFT(Alignment(share, batches, rows, reading, folder))
         TrainingLoop(objective, batches, folder, share, replace(schedule, learning_rate=rate), origin).run()
         if is_first_process():

@@ -21,6 +21,7 @@ from schema_student.core.setting_groups import PromptSettings
 from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.data.row_lengths import find_row_fault
+from schema_student.preference.requests import Request
 from schema_student.student import batching
 from schema_student.student.loading import Student, attach_lora, load_student
 from schema_student.student.tokens import TurnsRefused
@@ -34,7 +35,7 @@ from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
 from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
 from schema_student.training.stopping import ANSWERS, Score, explain_stop, score_validation
-from schema_student.training.validation_answers import AskedRow, draw_asked_rows, measure_answers
+from schema_student.training.validation_answers import draw_asked, measure_answers
 
 ROWS_PER_KEY = 8  # rows of one schema that follow each other and share its computation; batches are shuffled
 
@@ -65,7 +66,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
         raise UserError(f"{corpus} has no row of split train to learn from; {advice}")
     train = take_share(train, settings)
     named = name_rows(rows, corpus)
-    asked = draw_asked_rows([named[row["name"]] for row in validation], dataset, settings)
+    asked = draw_asked([named[row["name"]] for row in validation], dataset, settings)
     check_validation(settings, len(validation), len(asked))
     share = share_step(settings)
     schedule = plan_sft(share, train, trees)
@@ -169,7 +170,7 @@ class SFT:
         batches: Batches,
         train: Sequence[Row],
         validation: Sequence[Row],
-        asked: Sequence[AskedRow],
+        asked: Sequence[Request],
         settings: ResolvedSettings,
     ) -> None:
         self.batches, self.settings, self.asked = batches, settings, asked

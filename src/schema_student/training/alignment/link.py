@@ -45,7 +45,7 @@ def align(settings: ResolvedSettings, name: str, dataset: Path, adapter: Path, r
     facts |= {"adapter": str(adapter), "requests": len(rows), "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
     batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, adapter)
-    reading = Validation(batches, validation, settings.validation.align_stop)
+    reading = Validation(batches, validation, settings)
     made = objective(Alignment(share, batches, rows, reading, run_dir))
     loop = TrainingLoop(made, batches, run_dir, share, schedule, origin)
     loop.run()

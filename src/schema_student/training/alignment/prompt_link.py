@@ -100,8 +100,8 @@ class RewardValidation(Validation):
     """Rewards of greedy answers to held-out prompts; it remembers those of the start."""
 
     def __init__(self, batches: Batches, prompts: Sequence[Prompt], settings: ResolvedSettings) -> None:
-        super().__init__(batches, [], settings.validation.align_stop)
-        self.prompts, self.settings = prompts, settings
+        super().__init__(batches, [], settings)
+        self.prompts = prompts
         self.reward = load_reward(settings)
         self.rewards_at_start: list[float] = []
 
@@ -116,7 +116,7 @@ class RewardValidation(Validation):
         now = [score for _, score in sorted(gather(scored))]
         self.rewards_at_start = self.rewards_at_start or now
         change, error = paired_change(now, self.rewards_at_start)
-        fallen = len(now) >= FEWEST and change < -self.stop * error
+        fallen = len(now) >= FEWEST and change < -self.settings.validation.align_stop * error
         self.fallen = f"the mean reward of held-out prompts fell by {-change:.4f} +- {error:.4f}" if fallen else ""
         found = {"eval_prompts": len(now), "eval_reward": sum(now) / len(now)}
         return {**found, "eval_reward_change": change, "eval_reward_error": error}

@@ -1,7 +1,8 @@
 """Choose an alignment's checkpoint by reading, and keep the student before it where that one is not better.
 
-Tests never choose. Of the checkpoints that of the greatest P(truth) is taken; it replaces the student that the
-alignment began with where the paired change is CLEAR standard errors above 0, of fewer than ENOUGH requests VERY_CLEAR.
+Tests never choose. Of the checkpoints whose valid answers did not become fewer by more than FEWER standard errors that
+of the greatest P(truth) is taken; it replaces the student that the alignment began with where the paired change is
+CLEAR standard errors above 0, of fewer than ENOUGH requests VERY_CLEAR.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from schema_student.training.metrics_log import METRICS
 
 ENOUGH = 300  # requests
 CLEAR, VERY_CLEAR = 2.0, 3.0  # z that is needed with ENOUGH requests, and with fewer
+FEWER = 1.5  # standard errors by which the share of valid answers may fall; to be better, P(truth) alone is not enough
 BY = "P(truth) of validation requests"
 
 
@@ -40,18 +42,40 @@ def read_validations(run_dir: Path, steps: Sequence[int]) -> list[Row]:
 
 def choose_by_reading(rows: Sequence[Row]) -> dict[str, Any]:
     """Choose of the validations of the saved steps the one of the greatest P(truth), if it is better than the start."""
-    best = max(rows, key=lambda row: row["eval_p_truth"])
-    requests, change, error = best["eval_requests"], best["eval_p_truth_change"], best["eval_p_truth_error"]
-    z, needed = z_of(change, error), CLEAR if requests >= ENOUGH else VERY_CLEAR
-    before = best["eval_p_truth"] - change
-    why = f"P(truth) of {requests} validation requests {before:.1%} -> {best['eval_p_truth']:.1%}"
-    why += f" ({change:+.2%} +- {error:.2%}, z = {z:.1f}; {best['eval_fixed']} fixed, {best['eval_broken']} broken)"
-    gate = {"requests": requests, "p_truth_before": before, "p_truth": best["eval_p_truth"], "z": z, "needed": needed}
-    gate |= {"change": change, "error": error, "fixed": best["eval_fixed"], "broken": best["eval_broken"]}
-    if z < needed:
-        kept = f"no checkpoint was better than the student before (z of {needed:.0f} is needed): {why}"
-        return {**chosen(0, kept, BY), "gate": gate}
+    whole = [row for row in rows if not _writes_fewer_valid(row)]
+    best = max(whole or rows, key=lambda row: row["eval_p_truth"])
+    gate = _measure_gate(best)
+    why = (
+        f"P(truth) of {gate['requests']} validation requests {gate['p_truth_before']:.1%} -> {gate['p_truth']:.1%} "
+        f"({gate['change']:+.2%} +- {gate['error']:.2%}, z = {gate['z']:.1f}; {gate['fixed']} fixed, "
+        f"{gate['broken']} broken; valid {gate['valid_before']:.1%} -> {gate['valid']:.1%})"
+    )
+    if not whole or gate["z"] < gate["needed"]:
+        fault = f"z of {gate['needed']:.0f} is needed" if whole else "fewer answers are valid"
+        return {**chosen(0, f"no checkpoint was better than the student before ({fault}): {why}", BY), "gate": gate}
     return {**chosen(best["step"], why, BY), "gate": gate}
+
+
+def _writes_fewer_valid(row: Row) -> bool:
+    return z_of(row["eval_valid_change"], row["eval_valid_error"]) < -FEWER
+
+
+def _measure_gate(row: Row) -> Row:
+    """The numbers of a validation that decide."""
+    requests, change, error = row["eval_requests"], row["eval_p_truth_change"], row["eval_p_truth_error"]
+    return {
+        "requests": requests,
+        "p_truth_before": row["eval_p_truth"] - change,
+        "p_truth": row["eval_p_truth"],
+        "change": change,
+        "error": error,
+        "z": z_of(change, error),
+        "needed": CLEAR if requests >= ENOUGH else VERY_CLEAR,
+        "fixed": row["eval_fixed"],
+        "broken": row["eval_broken"],
+        "valid_before": row["eval_valid"] - row["eval_valid_change"],
+        "valid": row["eval_valid"],
+    }
 
 
 def chosen(step: int, why: str, by: str) -> dict[str, Any]:

@@ -1,57 +1,91 @@
 """Validate an alignment by reading right answers: the likelihood of each, and its paired change since the start.
 
 The likelihood of the whole right answer, P(truth), is the expected share of samples at temperature 1 that are right. As
-a paired measure it is ten times as sharp as greedy verdicts, and a hundred times as cheap.
+a paired measure it is ten times as sharp as greedy verdicts, and a hundred times as cheap. It says nothing of what is
+written instead of right answers: so the requests that greedy decoding is not known to answer right are answered as
+well, and the share of valid answers is compared with the start's.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from schema_student.core.jsonl import Row
+from schema_student.core.settings import ResolvedSettings
 from schema_student.core.statistics import paired_change, sign_test
 from schema_student.student.reading import Reading, read_answers
 from schema_student.training.batches import Batches
 from schema_student.training.distributed import gather, own_share
+from schema_student.training.validation_answers import grade_answers
 
 READ_AT_ONCE = 32  # requests in a batch
 CHANCE = 0.1  # above it a change of a few requests may as well be none
 FEWEST = next(n for n in itertools.count(1) if sign_test(n, 0) <= CHANCE)  # 5: all of them the one way, none the other
 
 
-class Validation:
-    """Readings of validation requests; it remembers those of the start, and of the last time."""
+class Standing(NamedTuple):
+    """How a student stands to a request: P(truth), whether greedy decoding writes it, whether its answer is valid."""
 
-    def __init__(self, batches: Batches, rows: Sequence[Row], stop: float) -> None:
-        self.batches, self.rows, self.stop = batches, sorted(rows, key=lambda row: str(row["key"])), stop
-        self.start: list[tuple[float, bool]] = []  # P(truth) of each request, and whether greedy decoding writes it
+    p_truth: float
+    greedy: bool
+    valid: bool
+
+
+class Validation:
+    """Readings of validation requests, and whether answers to them are valid; it remembers those of the start.
+
+    Either may fall by `align_stop` standard errors.
+    """
+
+    def __init__(self, batches: Batches, rows: Sequence[Row], settings: ResolvedSettings) -> None:
+        self.batches, self.rows, self.settings = batches, sorted(rows, key=lambda row: str(row["key"])), settings
+        self.start: list[Standing] = []
         self.fallen = ""
 
     def read(self) -> dict[str, Any]:
         """Compute the metrics of validation; {} where there is no request.
 
-        eval_p_truth and eval_greedy (share of requests), their change since the start with its standard error, and how
-        many requests greedy decoding has fixed and broken.
+        eval_p_truth and eval_valid with their changes since the start and the standard errors of these, eval_greedy,
+        all of them shares of requests, and how many requests greedy decoding has fixed and broken.
         """
         if not self.rows:
             return {}
-        now = [(reading.p_truth, reading.greedy) for reading in read_rows_of(self.rows, self.batches)]
+        now = self._stand()
         self.start = self.start or now
-        change, error = paired_change([p for p, _ in now], [p for p, _ in self.start])
-        both = list(zip((greedy for _, greedy in now), (greedy for _, greedy in self.start), strict=True))
-        fallen = len(now) >= FEWEST and change < -self.stop * error
-        self.fallen = f"P(truth) of validation requests fell by {-change:.4f} +- {error:.4f}" if fallen else ""
+        p_truth, valid = (self._compare(now, name) for name in ("p_truth", "valid"))
+        self.fallen = self._say_fall("P(truth) of", p_truth) or self._say_fall("the share of valid answers to", valid)
+        both = list(zip((each.greedy for each in now), (each.greedy for each in self.start), strict=True))
         return {
             "eval_requests": len(now),
-            "eval_p_truth": sum(p for p, _ in now) / len(now),
-            "eval_p_truth_change": change,
-            "eval_p_truth_error": error,
-            "eval_greedy": sum(greedy for _, greedy in now) / len(now),
+            **{f"eval_p_truth{what}": number for what, number in p_truth.items()},
+            **{f"eval_valid{what}": number for what, number in valid.items()},
+            "eval_greedy": sum(each.greedy for each in now) / len(now),
             "eval_fixed": both.count((True, False)),
             "eval_broken": both.count((False, True)),
         }
+
+    def _stand(self) -> list[Standing]:
+        """Read the right answers; answer where greedy decoding is not known to write one of them."""
+        readings, limit = read_rows_of(self.rows, self.batches), self.settings.generation.max_new_tokens
+        left = [i for i, reading in enumerate(readings) if not reading.greedy]
+        graded = grade_answers(self.batches.student, [self.rows[i]["request"] for i in left], limit)
+        valid = {i: each for i, (each, _) in zip(left, graded, strict=True)}
+        return [Standing(each.p_truth, each.greedy, valid.get(i, True)) for i, each in enumerate(readings)]
+
+    def _compare(self, now: Sequence[Standing], name: str) -> dict[str, float]:
+        """The mean, its paired change since the start, and the standard error of that."""
+        then = [float(getattr(each, name)) for each in self.start]
+        values = [float(getattr(each, name)) for each in now]
+        change, error = paired_change(values, then)
+        return {"": sum(values) / len(values), "_change": change, "_error": error}
+
+    def _say_fall(self, what: str, found: dict[str, float]) -> str:
+        """Say that something fell by more than `align_stop` standard errors; "" where it did not."""
+        change, error = found["_change"], found["_error"]
+        fallen = len(self.start) >= FEWEST and change < -self.settings.validation.align_stop * error
+        return f"{what} validation requests fell by {-change:.4f} +- {error:.4f}" if fallen else ""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of it."""
@@ -59,7 +93,7 @@ class Validation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.start, self.fallen = [(p, greedy) for p, greedy in state["start"]], state["fallen"]
+        self.start, self.fallen = [Standing(*each) for each in state["start"]], state["fallen"]
 
 
 def read_rows_of(rows: Sequence[Row], batches: Batches) -> list[Reading]:

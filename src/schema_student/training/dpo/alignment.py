@@ -70,7 +70,7 @@ def align(
     if adapter is None:
         adapter = save_start(run_dir, loaded)
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
-    validation = Validation(batches, requests, settings.validation.align_stop if requests else 0.0)
+    validation = Validation(batches, requests, settings)
     objective = DPO(batches, rows, validation, run_dir, share)
     reference = name_reference(loaded, adapter, settings)
     add_reference_logps([objective.held_out, objective.rows], batches, paths(settings).references, reference)
