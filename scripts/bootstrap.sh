@@ -225,7 +225,7 @@ read_settings() {
   (
     trap '' INT
     env -u SCHEMA_STUDENT_RUNNER "$PYTHON" -m schema_student.operate.runner_flags "$(basename "$RUNNER")" \
-      "${STAGES[*]}" "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
+      "${STAGES[*]:BEGIN-1:END-BEGIN+1}" "${VERBS[@]}" -- ${FLAGS[@]+"${FLAGS[@]}"}
   )
 }
 

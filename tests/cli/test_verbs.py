@@ -26,13 +26,15 @@ from schema_student.core.settings import (
     default_settings,
     is_list,
     kebab_case,
+    presets,
     read_auto,
     read_config,
+    read_preset,
 )
 from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
 from schema_student.operate.ending import say_end
 from schema_student.operate.resolved import resolve_settings
-from schema_student.operate.runner_flags import refuse_endpoint
+from schema_student.operate.runner_flags import refuse_what_cannot_run
 
 DEFAULTS = read_config(CONFIG_DIR / "defaults.json")
 POSITIONAL = {"judge": ["schema.json", "{}"], "completion": ["bash"]}
@@ -475,18 +477,23 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
 @pytest.mark.parametrize(
     ("verbs", "results", "command"),
     [
-        (["generate", "corpus"], ["corpus"], "run --from sft --run mine --output-dir OUT"),
-        (["train"], ["adapter"], "evaluate --adapter OUT/student_runs/mine/checkpoint-final --output-dir OUT"),
+        (["generate", "corpus"], ["corpus"], "run --from sft --run mine --preset tiny --output-dir OUT"),
+        (
+            ["train"],
+            ["adapter"],
+            "evaluate --adapter OUT/student_runs/mine/checkpoint-final --preset tiny --output-dir OUT",
+        ),
         (
             ["train", "evaluate", "align", "report"],
             ["adapter", "adapter after alignment", "report"],
-            "run --from sft --run mine-2 --data-dir OUT/data/mine --sft-learning-rate 1e-3 --output-dir OUT",
+            "run --from sft --run mine-2 --data-dir OUT/data/mine --sft-learning-rate 1e-3 --preset tiny "
+            "--output-dir OUT",
         ),
         (["evaluate", "report"], ["report"], ""),
     ],
 )
 def test_the_end_of_a_run_names_what_is_there_and_a_command_that_exists(verbs, results, command, tmp_path, capsys):
-    settings = default_settings(output_dir=str(tmp_path), run="mine")
+    settings = default_settings(**read_preset("tiny"), output_dir=str(tmp_path), run="mine")
     where = paths(settings)
     report = where.report_dir / "report.html"
     for path in (where.corpus, where.sft_checkpoint / "x", where.dpo_checkpoint / "adapter_config.json", report):
@@ -527,4 +534,42 @@ def test_a_run_refuses_an_endpoint_before_its_first_stage(tmp_path):
     with pytest.raises(SettingsError, match="--endpoint: evaluate_base asks the run's own student"):
         VERBS["run"](given)
     assert not list(tmp_path.iterdir())
-    refuse_endpoint(default_settings(endpoint="http://127.0.0.1:9"), ["evaluate", "report"])  # runEvals.sh's
+    refuse_what_cannot_run(default_settings(endpoint="http://127.0.0.1:9"), ["evaluate", "report"])  # runEvals.sh's
+
+
+@pytest.mark.parametrize("stage", ["sft", "evaluate_base", "align", "evaluate", "pairs"])
+@pytest.mark.parametrize("base", ["gemma", "owner/base@0123abcd", "no/such/folder"])
+def test_a_base_that_is_not_in_reach_is_refused_before_the_first_stage(stage, base, monkeypatch, tmp_path):
+    monkeypatch.setattr("schema_student.student.bases.locate.models_dir", lambda: tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for module in ("student.choice", "student.bases.locate"):
+        monkeypatch.setattr(f"schema_student.{module}.in_reach", lambda hub_id: False)
+    with pytest.raises(UserError, match=r"neither cached|no model of the hub that is cached or reachable"):
+        refuse_what_cannot_run(default_settings(base_model=base), ["dataset", stage])
+    refuse_what_cannot_run(default_settings(base_model=base), ["dataset", "corpus", "report"])
+    refuse_what_cannot_run(default_settings(base_model=str(tmp_path)), ["dataset", stage])
+
+
+RESOLVED = {  # base_model, domains, train_queries, eval_queries, sft_max_steps, align, on a machine without a GPU
+    "tiny": ("embedded", 12, 12, 16, 8, ["dpo"]),
+    "quick": ("embedded", 24, 96, 104, 0, ["expected_reward", "dpo"]),
+    "standard": ("embedded", 36, 192, 208, 0, ["expected_reward", "dpo"]),
+    "gemma-cpu": ("unsloth/gemma-3-270m", 36, 40, 100, 0, ["dpo"]),
+    "gpu": ("unsloth/gemma-3-270m-it", 36, 40, 100, 0, ["dpo"]),
+}
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_preset_runs_dry_through_all_stages_and_says_what_auto_becomes(preset, tmp_path, monkeypatch):
+    for module in ("student.choice", "student.bases.locate"):  # as on a machine with a network
+        monkeypatch.setattr(f"schema_student.{module}.in_reach", lambda hub_id: True)
+    scripts = [SCRIPTS[verb] for verb, *_ in STAGES.values()]
+    monkeypatch.setenv("SCHEMA_STUDENT_SCRIPTS", " ".join(scripts))
+    given = ["--preset", preset, "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    for verb, *flags in STAGES.values():
+        VERBS[verb]([*flags_for(verb, given), *flags])
+    assert not (tmp_path / "out").exists()
+    resolved = resolve_settings(load_settings(given, "", "run"))
+    names = "base_model domains train_queries eval_queries sft_max_steps align".split()
+    assert tuple(resolved[name] for name in names) == RESOLVED[preset]
+    assert resolved["teacher_model"] == "embedded-teacher" and "auto" not in map(str, resolved.values())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import PATHS, flags_for, load_settings
+from schema_student.core.flags import PATHS, flags_for, flags_of, load_settings
 from schema_student.core.names import adapter_run, resolve_run
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR
@@ -343,3 +343,17 @@ def test_what_a_preset_sets_is_in_the_stamp_as_if_flags_had_set_it():
     written = {key: ",".join(value) if isinstance(value, list) else value for key, value in read_preset("tiny").items()}
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in written.items()]
     assert load_settings(["--preset", "tiny"], "").flat() == load_settings(flags, "").flat()
+
+
+@pytest.mark.parametrize("name", presets())
+def test_flags_that_give_settings_give_them_and_name_the_preset_that_spares_most(name):
+    for argv in ([], ["--domains", "5", "--openapi-nullable", "--align", "dpo,ppo", "--teacher-host", "http://a:1"]):
+        settings = load_settings(["--preset", name, *argv], "")
+        words = flags_of(settings.flat())
+        assert load_settings(words, "").flat() == settings.flat()
+        assert ("--preset" in words) == (name not in ("standard", "gpu")) and len(words) <= 2 + len(argv), words
+
+
+def test_no_hidden_password_stands_in_flags():
+    settings = load_settings(["--teacher-host", "http://me:secret@a:1"], "")
+    assert flags_of(settings.flat()) == []

@@ -19,7 +19,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.verbs import SCRIPTS, STAGES
 from schema_student.operate.ending import say_end
-from schema_student.operate.runner_flags import refuse_endpoint, stage_flags
+from schema_student.operate.runner_flags import refuse_what_cannot_run, stage_flags
 
 RUN = stage_flags(list(STAGES))
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     """
     settings, chosen = parse_command(argv, run.__doc__, "run", RUN)
     names = choose_stages(chosen.first, chosen.last)
-    refuse_endpoint(settings, names)
+    refuse_what_cannot_run(settings, names)
     until = f" --until {chosen.last}" if chosen.last != list(STAGES)[-1] else ""
     whole = {
         "SCHEMA_STUDENT_SCRIPTS": " ".join(SCRIPTS[STAGES[name][0]] for name in names),

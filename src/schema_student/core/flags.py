@@ -195,6 +195,28 @@ def refuse_unread(verbs: Iterable[str], argv: Sequence[str]) -> None:
             raise SettingsError(f"{flag}: nothing that {' or '.join(verbs)} runs reads it; read by {others}")
 
 
+def flags_of(given: Mapping[str, Any]) -> list[str]:
+    """Write the flags that give these settings, with the preset that spares most of them; without hidden values.
+
+    >>> flags_of({"domains": 3, "align": ["dpo", "ppo"], "strip_fences": True})
+    ['--domains', '3', '--align', 'dpo,ppo', '--strip-fences']
+    """
+    defaults = read_config(CONFIG_DIR / "defaults.json")
+
+    def differing(preset: str) -> dict[str, Any]:
+        usual = defaults | (read_preset(preset) if preset else {})
+        return {name: value for name, value in (defaults | dict(given)).items() if value != usual.get(name)}
+
+    preset = min(("", *presets()), key=lambda name: len(differing(name)) + bool(name))
+    words = ["--preset", preset] if preset else []
+    for name, value in differing(preset).items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if "***" not in text:
+            flag = kebab_case(name)
+            words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", text]
+    return words
+
+
 def without_settings(names: Collection[str], argv: Sequence[str]) -> list[str]:
     """Drop the flags of these settings from a command line."""
     return [word for setting, words in _split_flags(argv) if setting not in names for word in words]

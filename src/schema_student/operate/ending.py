@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from schema_student.core.flags import parse_runner
+from schema_student.core.flags import flags_for, flags_of, parse_runner
 from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
@@ -81,22 +81,25 @@ def list_next(settings: AnySettings, verbs: Collection[str]) -> Iterator[str]:
     """List commands that go on from what these verbs have left."""
     where, run = paths(settings), resolve_run(settings)
     command = _installed_command()
-    out = _flag("output-dir", settings.run.output_dir, "outputs")
-    same = out + _flag("base-model", settings.student.base_model, "auto")
-    same += _flag("teacher-model", settings.teacher.teacher_model, "auto")
     if "align" in verbs:
-        data = where.dataset.parent
-        yield f"next: {command} run --from sft --run {run}-2 --data-dir {data} --sft-learning-rate 1e-3{same}"
-        yield f"      {command} compare --runs {run},{run}-2{out}"
+        data = f"--data-dir {shlex.quote(str(where.dataset.parent))} --sft-learning-rate 1e-3"
+        same = _flags("run", settings, "data_dir", "adapter", "sft_learning_rate")
+        yield f"next: {command} run --from sft --run {run}-2 {data}{same}"
+        out = shlex.join(flags_of({"output_dir": settings.run.output_dir}))
+        yield f"      {command} compare --runs {run},{run}-2 {out}".rstrip()
     elif "train" in verbs:
-        yield f"next: {command} evaluate --adapter {where.sft_checkpoint}{same}"
-        yield f"      {command} run --from align --run {run}{same}"
+        adapter = f"--adapter {shlex.quote(str(where.sft_checkpoint))}"
+        yield f"next: {command} evaluate {adapter}{_flags('evaluate', settings, 'adapter')}"
+        yield f"      {command} run --from align --run {run}{_flags('run', settings)}"
     elif "corpus" in verbs:
-        yield f"next: {command} run --from sft --run {run}{same}"
+        yield f"next: {command} run --from sft --run {run}{_flags('run', settings)}"
 
 
-def _flag(name: str, value: str, default: str) -> str:
-    return "" if value == default else f" --{name} {shlex.quote(value)}"
+def _flags(verb: str, settings: AnySettings, *but: str) -> str:
+    """The flags of a verb that give it the settings of this run, but for those that are named beside them."""
+    beside = {"run", "eval_student", "overwrite", *but}
+    words = flags_of({name: value for name, value in settings.flat().items() if name not in beside})
+    return "".join(f" {shlex.quote(word)}" for word in flags_for(verb, words))
 
 
 def _installed_command() -> str:

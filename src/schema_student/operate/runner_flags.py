@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from schema_student.core.errors import SettingsError
@@ -19,13 +19,16 @@ from schema_student.core.processes import run_script
 from schema_student.core.settings import AnySettings
 from schema_student.core.verbs import STAGES
 
+LOADING = {"train", "evaluate", "align", "pairs", "dpo"}  # verbs that load a student
+
 
 def main() -> None:
     """Say what is asked, or refuse what none of the verbs reads."""
     end = sys.argv.index("--")
     runner, stages, *verbs = sys.argv[1:end]
     with answer_resolve_request():
-        refuse_endpoint(parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split())), stages.split())
+        settings = parse_runner(sys.argv[end + 1 :], runner, verbs, stage_flags(stages.split()))
+        refuse_what_cannot_run(settings, stages.split())
 
 
 @contextmanager
@@ -49,12 +52,17 @@ def stage_flags(stages: list[str]) -> Own:
     }
 
 
-def refuse_endpoint(settings: AnySettings, stages: Iterable[str]) -> None:
-    """Raise SettingsError for --endpoint where one of these stages evaluates a student of the run's own."""
+def refuse_what_cannot_run(settings: AnySettings, stages: Sequence[str]) -> None:
+    """Raise UserError before the first of these stages for what a later one would refuse, hours from now."""
     own = [stage for stage in stages if "--eval-student" in STAGES.get(stage, ())]
     if settings.endpoint.endpoint and own:
         advice = "leave it out, and evaluate the served student by schema-student evaluate --endpoint"
         raise SettingsError(f"--endpoint: {own[0]} asks the run's own student; {advice}")
+    verbs = {STAGES.get(stage, (stage,))[0] for stage in stages}
+    if LOADING & verbs and settings.student.base_model not in ("auto", "embedded"):
+        from schema_student.student.choice import refuse_absent_base
+
+        refuse_absent_base(settings)
 
 
 if __name__ == "__main__":

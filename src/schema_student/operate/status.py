@@ -20,12 +20,13 @@ from typing import Any
 
 from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
+from schema_student.core.flags import flags_of
 from schema_student.core.jsonl import read_object
 from schema_student.core.links import LINKS, split_link
 from schema_student.core.names import SHARED_FOLDERS
 from schema_student.core.paths import Paths, paths
 from schema_student.core.processes import is_running
-from schema_student.core.settings import AnySettings, Settings, kebab_case
+from schema_student.core.settings import AnySettings, Settings
 from schema_student.core.stamps import beside
 from schema_student.core.verbs import STAGES
 from schema_student.operate.ending import say_duration
@@ -242,16 +243,11 @@ def _advise(stages: list[Facts], recorded: dict[str, Facts], run: str, settings:
 
 
 def _flags(settings: AnySettings, given: Facts) -> str:
-    """The flags with which a run was started, and the folder that is looked at; what was hidden is left out."""
-    out = {"output_dir": settings.run.output_dir} if settings.run.output_dir != "outputs" else {}
-    words = []
-    for name, value in {**given, **out}.items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if name in ("run", "overwrite", "eval_student") or "***" in text:
-            continue
-        flag = kebab_case(name)
-        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", shlex.quote(text)]
-    return "".join(f" {word}" for word in words)
+    """The flags with which a run was started, and the folder that is looked at."""
+    named = {"run", "overwrite", "eval_student"}
+    told = {name: value for name, value in given.items() if name not in named}
+    words = flags_of({**told, "output_dir": settings.run.output_dir})
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from schema_student.core.errors import UserError
 from schema_student.core.hub_ids import split_revision
 from schema_student.core.resources import EMBEDDED_STUDENT
 from schema_student.core.settings import AnySettings, ResolvedSettings, resolve_auto
@@ -70,6 +71,16 @@ def resolve_student(given: AnySettings) -> tuple[StudentChoice, ResolvedSettings
     """Choose the student, and resolve the settings left at "auto" for it: how each stage with a student begins."""
     choice = choose_student(given)
     return choice, resolve_auto(given, choice.kind)
+
+
+def refuse_absent_base(settings: AnySettings) -> None:
+    """Raise UserError for a base that is named and not in reach: before a teacher has worked for it for days."""
+    named = settings.student.base_model
+    if named == "auto":
+        return
+    base = choose_student(settings.changed(dry_run=True)).base
+    if not Path(base).exists() and not in_reach(base):
+        raise UserError(f"--base-model {named}: no such folder, and no model of the hub that is cached or reachable")
 
 
 def trains_gemma_on_cpu(settings: AnySettings) -> bool:

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from schema_student.core.errors import UserError
+from schema_student.core.hub_ids import split_revision
 from schema_student.core.log import log
 from schema_student.core.resources import models_dir
 from schema_student.core.stamps import digest
@@ -56,13 +57,14 @@ def in_reach(hub_id: str) -> bool:
 @cache
 def _in_reach(hub_id: str) -> bool:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
-        return True
+    name, revision = split_revision(hub_id)
     try:
-        HfApi().model_info(hub_id, timeout=5)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):  # httpx's errors reach us as OSError or HfHubHTTPError
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return True
+        HfApi().model_info(name, revision=revision, timeout=5)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):  # httpx's errors reach us as these
         return False
     except Exception as error:
         if type(error).__module__.startswith("httpx"):
