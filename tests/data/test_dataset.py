@@ -30,7 +30,7 @@ from schema_student.data.sources import Source, read_user_schemas
 from schema_student.data.splits import split_schemas
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
-from schema_student.schema.query_dsl import names_a_field
+from schema_student.schema.query_dsl import suggests_a_field
 from schema_student.schema.structure import in_schema_order, shape
 from schema_student.teacher.client import Teacher
 from schema_student.teacher.faults import TeacherFailure
@@ -98,7 +98,7 @@ def test_refusals_and_french_come_in_their_shares(made):
         answer = json.loads(row["ast_json"])
         assert ("refusal" in answer) == (row["kind"] != "answerable")
         if "refusal" in answer:
-            assert names_a_field(answer["refusal"]["suggestion"], json.loads(row["schema_json"]))
+            assert suggests_a_field(answer, json.loads(row["schema_json"]))
 
 
 def test_dates_are_drawn_from_the_range_that_was_set(tmp_path):

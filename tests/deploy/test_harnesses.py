@@ -1,14 +1,15 @@
 """A run's test requests as lm-evaluation-harness and promptfoo read them: the same prompts, and the same judge."""
 
 import importlib.util
-import json
 
 import exports
 import pytest
 import yaml
+from jinja2 import Template
 
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.deploy.export import export_student
+from schema_student.deploy.harnesses import escape_template
 from schema_student.schema.prompts import render_prompt
 
 
@@ -17,6 +18,13 @@ def made(tmp_path_factory):
     """The folders of both kinds, of a run with six test requests."""
     settings = exports.write_run(tmp_path_factory.mktemp("run")).changed(kind=["lm-eval", "promptfoo"])
     return export_student(settings)
+
+
+def load_judging(folder):
+    spec = importlib.util.spec_from_file_location("judging", folder / "judging.py")
+    judging = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(judging)
+    return judging
 
 
 class Tagged(yaml.SafeLoader):
@@ -37,9 +45,7 @@ def test_the_task_has_the_run_s_prompts_and_names_its_functions(made):
 
 def test_its_judge_is_that_of_evaluate(made):
     pytest.importorskip("datasets")
-    spec = importlib.util.spec_from_file_location("judging", made[0] / "judging.py")
-    judging = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(judging)
+    judging = load_judging(made[0])
     document = judging.load(anything=1)["test"][2]
     judged = {text: judging.judge_answer(document, [text]) for text in ('{"n": 2}', '{"n": 3}', '{"n": "2"}', "two")}
     assert [(*each.values(),) for each in judged.values()] == [(1, 1), (1, 0), (0, 0), (0, 0)]
@@ -48,7 +54,7 @@ def test_its_judge_is_that_of_evaluate(made):
     } == set(judged["two"])
 
 
-def test_promptfoo_checks_the_schema_and_the_target_of_each_request(made):
+def test_promptfoo_has_each_request_judged_as_evaluate_does(made):
     config = read_json(made[1] / "promptfooconfig.json")
     (provider,) = config["providers"]
     assert provider["id"] == "openai:chat:student" and provider["config"]["temperature"] == 0
@@ -56,8 +62,20 @@ def test_promptfoo_checks_the_schema_and_the_target_of_each_request(made):
     assert (
         test["vars"]["prompt"] == render_prompt(exports.SCHEMA, "number 5", "2026-01-31") and len(config["tests"]) == 6
     )
-    valid, equal = test["assert"]
-    assert valid["value"]["required"] == ["n"] and equal["value"] == {"n": 5} and "{{" not in json.dumps(test)
+    (check,) = test["assert"]
+    assert (check["type"], check["value"]) == ("python", "file://judging.py")
+    judging = load_judging(made[1])
+    for text, scores, passes in (('{"n": 5}', [1, 1], True), ('{"n": 4}', [1, 0], False), ("{", [0, 0], False)):
+        judged = judging.get_assert(text, {"config": check["config"]})
+        assert ([*judged["namedScores"].values()], judged["pass"], judged["score"]) == (scores, passes, passes)
+    unknown = judging.get_assert('{"n": 4}', {"config": {**check["config"], "target": None}})
+    assert unknown["pass"] and "as_asked" not in unknown["namedScores"]
+
+
+def test_promptfoo_gets_what_stands_in_a_prompt_and_renders_none_of_it():
+    text = 'a {{ 7*7 }} {% if x %}y {# c #} #} {% raw %} {{{ {"a": {"b": 1}}'
+    assert Template(escape_template(text)).render() == text
+    assert "#}" not in escape_template(text).replace('"#" }', "")
 
 
 def test_the_requests_are_an_input_of_the_export(made):

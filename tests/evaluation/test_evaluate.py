@@ -182,6 +182,47 @@ def test_refusals_are_scored_by_precision_and_recall(settings, canned):
     assert (overall["refusal_recall"]["k"], overall["refusal_recall"]["n"]) == (1, 2)
 
 
+def test_a_refusal_s_suggestion_can_be_asked_and_its_words_are_in_the_request_s_language(settings, canned):
+    condition = {
+        "properties": {
+            "field": {"oneOf": [{"const": "wind_speed"}]},
+            "operator": {"oneOf": [{"const": "is", "description": ""}]},
+        }
+    }
+    conditions = {"properties": {"conditions": {"items": condition}}}
+    schema = {**QUERY_SCHEMA, "properties": {**QUERY_SCHEMA["properties"], "steps": {"items": conditions}}}
+    said = {  # what is written, the request's language -> can the suggestion be asked, is the language the same
+        "one": ("no field for tide", "ask by wind_speed", "en", True, True),
+        "two": ("aucun champ pour marée", "demandez par wind speed", "en", True, False),
+        "three": ("aucun champ pour marée", "demandez par vent", "fr", False, True),
+        "four": ("tide", "wind_speed", "fr", True, None),
+        "five": ("no field for tide", "ask by moon", "de", False, None),
+    }
+    for query, (reason, suggestion, *_) in said.items():
+        canned[query] = json.dumps({"refusal": {"reason": reason, "suggestion": suggestion}})
+    rows = [dataset_row(query, {"steps": []}, schema=schema, language=told[2]) for query, told in said.items()]
+    write_dataset(settings, rows)
+    options = settings.changed(judge_valid=False, eval_splits=["test_seen"])
+    summary = read_json(evaluate_student(options, "student-base"))
+    found = [(row["suggestion_answerable"], row["same_language"]) for row in results(settings)]
+    assert found == [told[3:] for told in said.values()]
+    assert [summary["overall"][f"{name}_rate"]["k"] for name in ("suggestion_answerable", "same_language")] == [3, 2]
+    assert [summary["languages"][name]["same_language_rate"]["n"] for name in ("en", "fr", "de")] == [2, 1, 0]
+
+
+def test_what_an_answer_repeats_of_its_request_or_schema_tells_no_language(settings, canned):
+    schema = {
+        "properties": {"of": {"enum": ["state of the art"]}, "title": {"type": "string"}, "on": {"type": "integer"}}
+    }
+    title = "La fin de la nuit et du jour"
+    canned["the film"] = json.dumps({"of": "state of the art", "title": title, "on": 3})
+    said = {f"the film {title}": None, "the film of a night": False}
+    rows = [dataset_row(query, {"title": "x"}, schema=schema) for query in said]
+    write_dataset(settings, rows)
+    evaluate_student(settings.changed(judge_valid=False, eval_splits=["test_seen"]), "student-base")
+    assert [row["same_language"] for row in results(settings)] == [*said.values()]
+
+
 def test_the_tiny_student_is_decoded_for_real_and_its_cut_answers_are_counted(settings):
     summary = read_json(evaluate_student(settings, "student-base"))
     rows = results(settings)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.schema.free_text import standardize
+from schema_student.schema.free_text import find_language, standardize
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_texts_of_different_numbers_differ(one, other, before, after):
 @given(st.text(" ,./-_*^ab12'+()", max_size=40))
 def test_standardizing_keeps_all_letters_and_digits_in_order(text):
     assert re.findall(r"[a-z0-9]", standardize(text)) == re.findall(r"[a-z0-9]", re.sub(r"\\*\\*", "^", text))
+
+
+def test_the_language_of_texts_is_that_of_more_function_words():
+    assert find_language(["no field for", "it"]) == "en" and find_language(["il n'y a pas de champ"]) == "fr"
+    assert find_language(["field for la"]) is None  # too few
+    assert find_language(["for the la le"]) is None  # as many of both
+    assert find_language([]) is None

@@ -18,7 +18,7 @@ from schema_student.core.resources import DATA_DIR, PACKAGE
 from schema_student.data.domains import schema_row
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
-from schema_student.schema.query_dsl import names_a_field
+from schema_student.schema.query_dsl import suggests_a_field
 from schema_student.teacher.embedded.bank import KINDS
 from schema_student.teacher.embedded.identity import MODEL, model_digest
 from schema_student.teacher.embedded.judging import difference, give_verdict
@@ -223,9 +223,9 @@ def test_a_refusal_must_suggest_something_that_can_be_answered():
 
 
 def test_a_field_is_named_by_its_name_or_its_words_but_not_by_a_part_of_one():
-    assert names_a_field("ask by guest_name", SCHEMA) and names_a_field("Ask by the Guest.", SCHEMA)
-    assert names_a_field("demandez par tarif par nuit", SCHEMA)
-    assert not names_a_field("ask by guesthouse", SCHEMA)
+    said = ("ask by guest_name", "Ask by the Guest.", "demandez par tarif par nuit", "ask by guesthouse", None)
+    found = [suggests_a_field({"refusal": {"suggestion": text}}, SCHEMA) for text in said]
+    assert found == [True, True, True, False, False]
 
 
 def test_the_judge_compares_objects_by_their_accepted_alternatives():

@@ -297,6 +297,10 @@ class EvaluationRow(Record):
     semantic_pass: bool | None = None
     refused: bool | None = None
     should_refuse: bool | None = None
+    suggestion_answerable: bool | None = None  # of a refusal: whether what it suggests names a field of the schema
+    same_language: bool | None = (
+        None  # whether the answer's own words are in the request's language, where both are known
+    )
     fences_stripped: bool = False
     truncated: bool = False
     too_long: bool = False

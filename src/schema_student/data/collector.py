@@ -19,7 +19,7 @@ from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
 from schema_student.schema.parsing import parse_strict
-from schema_student.schema.query_dsl import is_refusal, names_a_field
+from schema_student.schema.query_dsl import is_refusal, suggests_a_field
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.structure import in_schema_order
 from schema_student.teacher.faults import TeacherFailure
@@ -223,6 +223,6 @@ def _wrong_kind(candidate: Candidate) -> Problem | None:
         return "refused", "a request meant to be answerable was refused"
     if not refused and kind != ANSWERABLE:
         return "not_refused", f"a request of kind {kind} was answered"
-    if refused and not names_a_field(answer["refusal"]["suggestion"], source.schema):
+    if refused and not suggests_a_field(answer, source.schema):
         return "suggestion", "the suggestion names no field of the schema, so it cannot be answered"
     return None

@@ -1,7 +1,7 @@
 """Export a run's test requests for evaluation by others: lm-evaluation-harness, and promptfoo.
 
-Both ask a served student (or any other model) the rendered prompts over OpenAI's API. In lm-evaluation-harness answers
-are judged by this package, as evaluate does; promptfoo checks them by the schema, and compares them with the target.
+Both ask a served student (or any other model) the rendered prompts over OpenAI's API, and have this package judge the
+answers, as evaluate does.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _task(task: str, most: int) -> Row:
 
 
 def export_promptfoo(merged: Merged, folder: Path, given: AnySettings) -> Made:
-    """Write promptfooconfig.json: the requests as tests, each with its schema and its target as assertions."""
+    """Write promptfooconfig.json, the requests as tests, and the Python file that judges the answers to them."""
     source = merged.source
     prompts = read_prompts(given, source.settings, merged.student.tokenizer, 0)
     limits = {"temperature": 0, "max_tokens": source.settings.generation.max_new_tokens}
@@ -76,18 +76,27 @@ def export_promptfoo(merged: Merged, folder: Path, given: AnySettings) -> Made:
         "tests": [_as_test(prompt) for prompt in prompts],
     }
     write_json(folder / "promptfooconfig.json", config)
-    usage = "In this folder, with `schema-student serve` running: `npx promptfoo eval -c promptfooconfig.json`."
+    shutil.copyfile(TEMPLATES / "promptfoo_judging.py.j2", folder / "judging.py")
+    command = "PROMPTFOO_PYTHON=PYTHON npx promptfoo eval -c promptfooconfig.json"
+    usage = f"In this folder, with `schema-student serve` running: `{command}`, PYTHON one that has this package."
     return _made(len(prompts), usage)
 
 
 def _as_test(prompt: TrialPrompt) -> Row:
     request = prompt.request
-    schema = {name: value for name, value in request.schema.items() if name != "$schema"}  # which its validator refuses
-    checks: list[Row] = [{"type": "is-json", "value": schema, "metric": METRICS[0]}]
-    if request.target is not None:
-        checks.append({"type": "equals", "value": request.target, "metric": METRICS[1]})
-    said = {"schema_id": request.schema_id, "split": request.split}
-    return {"description": request.query[:80], "vars": {"prompt": prompt.text}, "assert": checks, "metadata": said}
+    known = {"schema": request.schema, "target": request.target, "accepted": request.accepted}
+    check = {"type": "python", "value": "file://judging.py", "config": known}
+    said, texts = {"schema_id": request.schema_id, "split": request.split}, {"prompt": escape_template(prompt.text)}
+    return {"description": request.query[:80], "vars": texts, "assert": [check], "metadata": said}
+
+
+def escape_template(text: str) -> str:
+    """Write a text so that promptfoo, which renders variables as Nunjucks templates, gives the text itself.
+
+    >>> escape_template("{{x}} {#}")
+    '{{ "{" }}{x}} {{ "{" }}{{ "#" }}}'
+    """
+    return re.sub(r"\{(?=[{%#])|#(?=\})", r'{{ "\g<0>" }}', text)
 
 
 def _made(count: int, usage: str) -> Made:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from schema_student.schema.structure import list_values
 
 QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|\u00ab[^\u00bb]*\u00bb|\u201c[^\u201d]*\u201d")
 WORD = re.compile(r"[^\W\d_]{5,}")  # long enough that a typo makes no other word of it
@@ -81,7 +83,7 @@ def change_case(query: str, target: Any, language: str, rng: random.Random) -> s
 def change_forms(query: str, target: Any, language: str, rng: random.Random) -> str:
     """Write ISO dates by the month's name, small numbers as words, large ones in groups, and units in full."""
     dates = [match.span() for match in ISO_DATE.finditer(query)]
-    kept = find_quoted(query) + find_repeated(query, [text for text in _list_values(target) if _is_name(text)])
+    kept = find_quoted(query) + find_repeated(query, [text for text in list_values(target) if _is_name(text)])
     query = _between(query, [*kept, *dates], lambda text: _write_numbers(text, language))
     return _between(query, find_quoted(query), lambda text: ISO_DATE.sub(lambda m: _write_date(m, language), text))
 
@@ -136,24 +138,12 @@ def find_quoted(query: str) -> list[Span]:
 
 def find_repeated(query: str, target: Any) -> list[Span]:
     """Find the texts and figures of an answer that its request says; the whole request, which it may echo, is none."""
-    said = {str(value) for value in _list_values(target) if value not in ("", None) and not isinstance(value, bool)}
+    said = {str(value) for value in list_values(target) if value not in ("", None) and not isinstance(value, bool)}
     found = []
     for text in said - {query}:
         pattern = rf"(?<!\w){re.escape(text)}(?!\w)"
         found += [match.span() for match in re.finditer(pattern, query, re.IGNORECASE)]
     return found
-
-
-def _list_values(value: Any) -> Iterator[Any]:
-    """The values in an answer, without the names of its properties."""
-    if isinstance(value, dict):
-        for child in value.values():
-            yield from _list_values(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _list_values(child)
-    else:
-        yield value
 
 
 def echo_otherwise(value: Any, query: str, otherwise: str) -> Any:

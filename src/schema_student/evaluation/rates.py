@@ -40,6 +40,8 @@ def rates(rows: Sequence[EvaluationRow]) -> Row:
         "wrong_but_valid_rate": _share(rows, wrong),
         "refusal_precision": _share([row for row in refusable if row.refused], lambda row: row.should_refuse),
         "refusal_recall": _share([row for row in refusable if row.should_refuse], lambda row: row.refused),
+        "suggestion_answerable_rate": _share(rows, lambda row: row.suggestion_answerable),
+        "same_language_rate": _share(rows, lambda row: row.same_language),
         "p_truth": _mean([row.p_truth for row in rows if row.p_truth is not None]),
         "reference_perplexity": _measure_perplexity(rows),
         "by_schema": {"semantic_pass_rate": _by_schema(rows)},

@@ -13,10 +13,12 @@ from schema_student.evaluation.completions import Completion
 from schema_student.schema.accepted import nearest_target
 from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import CompiledSchema, compile_schema
+from schema_student.schema.free_text import PLAIN_WORDS, find_language
 from schema_student.schema.grading import Grade, grade
 from schema_student.schema.parts import compare_parts, name_part
-from schema_student.schema.query_dsl import is_query_dsl, is_refusal
+from schema_student.schema.query_dsl import is_query_dsl, is_refusal, suggests_a_field
 from schema_student.schema.ranks import NOT_JSON, RIGHT, VALID
+from schema_student.schema.structure import list_values
 from schema_student.teacher.client import Teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -61,6 +63,8 @@ def grade_completion(request: DatasetRow, written: Completion, strip_fences: boo
         semantic_pass=graded.right if is_known or not verdict.schema_valid else None,
         refused=refused,
         should_refuse=should_refuse,
+        suggestion_answerable=suggests_a_field(verdict.value, compiled.schema) if refused else None,
+        same_language=keeps_language(verdict.value, request) if verdict.schema_valid else None,
         fences_stripped=verdict.fences_stripped,
         truncated=written.truncated,
         too_long=written.fault is not None and not written.failed,
@@ -111,6 +115,17 @@ def _refusals(graded: Grade, request: DatasetRow, schema: Row) -> tuple[bool | N
         return None, None
     refused = graded.verdict.schema_valid and is_refusal(graded.verdict.value)
     return refused, None if request.ast_json is None else is_refusal(request.target)
+
+
+def keeps_language(value: Any, request: DatasetRow) -> bool | None:
+    """Return whether an answer's own words are in its request's language; None where either language is not known.
+
+    Its own words are neither the request's nor the schema's: the reason of a refusal, the description of a step.
+    """
+    given = (request.query, request.schema_json)
+    own = [text for text in list_values(value) if isinstance(text, str) and not any(text in each for each in given)]
+    found = find_language(own) if request.language in PLAIN_WORDS else None
+    return None if found is None else found == request.language
 
 
 def _same(value: Any, target: Any) -> bool:

@@ -60,6 +60,8 @@ SHOWN_RATES = {
     "wrong_but_valid_rate": "valid but wrong",
     "refusal_precision": "right refusals, of those made",
     "refusal_recall": "right refusals, of those needed",
+    "suggestion_answerable_rate": "suggestions that can be asked, of refusals",
+    "same_language_rate": "own words in the request's language",
 }
 COUNTS = {
     "truncated": "answers cut off",

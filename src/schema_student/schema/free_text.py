@@ -1,10 +1,10 @@
-"""Compare texts that people wrote: what is noise in them, and which words of a refusal name what is missing."""
+"""Read texts that people wrote: what is noise, which words of a refusal name what is missing, in which language."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 LETTER = r"(?<![a-z])[a-z](?![a-z])"
@@ -18,28 +18,16 @@ NOISE = " ,./-_*^"
 FAR = 20  # characters in which the neighbour of one is looked for
 
 KINDS = ({"field", "fields", "champ", "champs"}, {"operator", "operators", "opérateur", "opérateurs"})
-SAYING_NOTHING = set().union(*KINDS) | {
-    *("a", "an", "and", "any", "are", "be", "by", "can", "cannot", "does", "doesn", "for", "has", "have", "in", "is"),
-    *("isn", "it", "its", "lacks", "missing", "named", "no", "none", "not", "of", "on", "or", "s", "schema", "support"),
-    *(
-        "supported",
-        "such",
-        "t",
-        "that",
-        "the",
-        "there",
-        "this",
-        "to",
-        "with",
-        "aucun",
-        "aucune",
-        "d",
-        "dans",
-        "de",
-        "des",
+# Words that name nothing, by language; most of them are function words, by which a language is told.
+PLAIN_WORDS = {
+    "en": set(
+        "a an and any are be by can cannot does doesn for has have in is isn it its lacks missing named no none not of "
+        "on or s schema support supported such t that the there this to with".split()
     ),
-    *("du", "est", "et", "il", "l", "la", "le", "les", "n", "ne", "ou", "pas", "pour", "schéma", "un", "une", "y"),
+    "fr": set("aucun aucune d dans de des du est et il l la le les n ne ou pas pour schéma un une y".split()),
 }
+SAYING_NOTHING = set().union(*KINDS, *PLAIN_WORDS.values())
+LEAST_WORDS = 2  # of a language, by which it is told
 FEW = 3  # words of which all must be named; of more, half
 
 
@@ -104,6 +92,18 @@ def names_what_is_missing(reason: Any, expected: Any, request: Any) -> bool:
     wanted -= SAYING_NOTHING
     wanted = wanted & set(_words(request)) or wanted
     return len(wanted & given) >= (len(wanted) if len(wanted) <= FEW else len(wanted) / 2)
+
+
+def find_language(texts: Iterable[str]) -> str | None:
+    """Find the language of texts by their function words, one of PLAIN_WORDS; None where they have too few to tell.
+
+    >>> [find_language([text]) for text in ("aucun champ pour blason", "no field for crest", "date_of_birth")]
+    ['fr', 'en', None]
+    """
+    words = [word for text in texts for word in re.split(r"\W+", _plain(text))]
+    counts = sorted((sum(word in known for word in words), name) for name, known in PLAIN_WORDS.items())
+    (less, _), (most, found) = counts[-2:]
+    return found if most >= LEAST_WORDS and most > less else None
 
 
 def _words(text: Any) -> list[str]:

@@ -126,10 +126,16 @@ def read_dsl_text(schema_text: str) -> DslSpec:
     return read_dsl(json.loads(schema_text))
 
 
-def names_a_field(text: str, schema: dict[str, Any]) -> bool:
-    """Return whether a suggestion names a field of the schema, by its name or in the words of its description."""
-    said = f" {' '.join(_words(text))} "
-    fields = read_dsl_text(json.dumps(schema, ensure_ascii=False, sort_keys=True)).fields
+def suggests_a_field(answer: dict[str, Any], schema: dict[str, Any]) -> bool | None:
+    """Return whether a refusal suggests what can be answered: a field, by its name or in its description's words.
+
+    None where the schema lists no fields as the DSL's template does.
+    """
+    said = f" {' '.join(_words(str(answer['refusal'].get('suggestion'))))} "
+    try:
+        fields = read_dsl_text(json.dumps(schema, ensure_ascii=False, sort_keys=True)).fields
+    except (KeyError, TypeError):
+        return None
     names = [name for field in fields for name in (field.const, *sum(field.labels.values(), ()))]
     return any(f" {' '.join(_words(name))} " in said for name in names)
 

@@ -44,6 +44,15 @@ def general_pointer(path: str) -> str:
     return re.sub(r"/\d+(?=/|$)", "/*", path)
 
 
+def list_values(value: Any) -> Iterator[Any]:
+    """List the values in a JSON value, without the names of its properties."""
+    if isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from list_values(child)
+    else:
+        yield value
+
+
 def resolve(schema: Any, root: dict[str, Any]) -> Any:
     """Follow $refs to what they name: True, which allows anything, where that is nothing.
 

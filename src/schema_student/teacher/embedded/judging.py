@@ -11,7 +11,7 @@ from schema_student.schema.canonical import canonical
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade, grade_value
 from schema_student.schema.parts import echoes_alike
-from schema_student.schema.query_dsl import is_refusal, names_a_field
+from schema_student.schema.query_dsl import is_refusal, suggests_a_field
 from schema_student.schema.ranks import RIGHT
 from schema_student.schema.rendering import completion_text
 from schema_student.teacher.embedded.writing import SENTENCE, Unknown
@@ -26,7 +26,7 @@ def give_verdict(payload: dict[str, Any]) -> dict[str, Any]:
     if not grade_value(answer, compile_schema(schema), reference, payload.get("accepted")).right:
         nearest = nearest_target(answer, reference, payload.get("accepted"))
         return {"is_good": False, "reason": difference(answer, nearest, schema)}
-    if is_refusal(answer) and not names_a_field(str(answer["refusal"].get("suggestion")), schema):
+    if is_refusal(answer) and not suggests_a_field(answer, schema):
         return {"is_good": False, "reason": "the suggestion names no field of the schema, so it cannot be answered"}
     return {"is_good": True, "reason": "it means what was asked"}
 
