@@ -89,6 +89,9 @@ def stubbed(monkeypatch):
     for module in (dataset, extra_tests):
         monkeypatch.setattr(module, "read_sources", lambda settings: [Source("s", "d", [], {})])
         monkeypatch.setattr(module, "split_schemas", lambda *given: {"s": "train"})
+    given = domains.read_domain_prompts(domains.prompts_file(default_settings().domains))
+    monkeypatch.setattr(domains, "read_domain_prompts", lambda path: given)
+    monkeypatch.setattr(domains, "read_dialect", lambda settings: None)
     monkeypatch.setattr(pairs, "read_rows", lambda *given: [])
     monkeypatch.setattr(pairs, "draw_requests", lambda *given: ["a request"])
     monkeypatch.setattr(pairs, "pick_failing", lambda settings, requests, *given: requests)
@@ -127,6 +130,9 @@ PLACE = (
     "output_dir",
     "data_dir",
     "schemas",
+    "domain_prompts",
+    "schema_template",
+    "operators",
     "data_set",
     "adapter",
     "eval_student",

@@ -16,6 +16,7 @@ from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.resources import DATA_DIR
 from schema_student.core.settings import default_settings
+from schema_student.data.domain_prompts import SHIPPED, read_domain_prompts
 from schema_student.data.domains import schema_row, seed_prompts, spec_problem, write_domain_specs, write_schemas
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.judging import judge
@@ -192,8 +193,8 @@ def test_the_lexicon_has_36_domains_of_many_words():
     assert len(LEXICON) == len({spec["schema_id"] for spec in LEXICON}) == 36
     consts = [field["const"] for spec in LEXICON for field in spec["fields"]]
     assert len(set(consts)) > 0.9 * len(consts)
-    prompts = seed_prompts(36)
-    assert [prompt.split(":")[0] for prompt in prompts] == [spec["domain"] for spec in LEXICON]
+    prompts = read_domain_prompts(SHIPPED)
+    assert [prompt.text.split(":")[0] for prompt in prompts] == [spec["domain"] for spec in LEXICON]
 
 
 @pytest.mark.parametrize("spec", LEXICON, ids=lambda spec: spec["schema_id"])
@@ -312,7 +313,7 @@ def test_more_domains_than_the_embedded_teacher_knows_are_refused(tmp_path):
 
 
 def test_seeds_beyond_the_shipped_ones_are_new_variants():
-    seeds = seed_prompts(80)
+    seeds = [prompt.text for prompt in seed_prompts(read_domain_prompts(SHIPPED), 80)]
     assert len(set(seeds)) == 80
     assert seeds[36].startswith(seeds[0])
 

@@ -35,12 +35,13 @@ def domains(argv: Sequence[str]) -> None:
 
     schema-student domains
     schema-student domains --teacher-model gpt-oss:120b --domains 60
+    schema-student domains --domain-prompts prompts.jsonl --run mine     # your own; a prompt a line, or {prompt, domain?}
     """
     settings = load_settings(argv, domains.__doc__, "domains")
-    specs = paths(settings).domain_specs
+    specs, own = paths(settings).domain_specs, _own_files(settings, settings.domains.domain_prompts)
     if settings.run.schemas:
         log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
-    elif make(lambda: _write_domain_specs(settings), settings, reads=[], writes=[specs]):
+    elif make(lambda: _write_domain_specs(settings), settings, reads=own, writes=[specs]):
         log.info(f"domain specs: {specs}")
 
 
@@ -48,13 +49,14 @@ def schemas(argv: Sequence[str]) -> None:
     """Build one JSON Schema a domain of its spec, operators and the template -> d_02_final_schemas.jsonl.
 
     schema-student schemas
-    schema-student schemas --run mine --seed 7
+    schema-student schemas --run mine --operators operators.json --least-operators 3 --most-operators 5
     """
     settings = load_settings(argv, schemas.__doc__, "schemas")
     where = paths(settings)
+    reads = [where.domain_specs, *_own_files(settings)]
     if settings.run.schemas:
         log.info(f"skipped: the schemas are yours ({settings.run.schemas})")
-    elif make(lambda: _write_schemas(settings), settings, reads=[where.domain_specs], writes=[where.schemas]):
+    elif make(lambda: _write_schemas(settings), settings, reads=reads, writes=[where.schemas]):
         log.info(f"schemas: {where.schemas}")
 
 
@@ -93,6 +95,11 @@ def corpus(argv: Sequence[str]) -> None:
         show_rows(name_rows(draft_rows(where.dataset, settings)[0], where.corpus), settings, arguments)
     elif make(lambda: _write_corpus(settings), settings, reads=[where.dataset], writes=[where.corpus]):
         log.info(f"corpus: {where.corpus}")
+
+
+def _own_files(settings: Settings, *others: str) -> list[Path]:
+    """The user's own files that schemas of domains are made of."""
+    return [Path(name) for name in (*others, settings.operators.operators, settings.operators.schema_template) if name]
 
 
 def _write_domain_specs(settings: Settings) -> None:

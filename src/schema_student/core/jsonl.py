@@ -34,7 +34,7 @@ MADE_BY = {
 
 def read_json(path: Path) -> Any:
     """Read one JSON document; raises UserError that names the file, and the line where it is broken."""
-    text = _read_text(path)
+    text = read_text(path)
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -65,7 +65,7 @@ def read_jsonl(path: Path) -> list[Row]:
 
 def number_rows(path: Path) -> list[tuple[int, Row]]:
     """Read the rows of a JSONL file, each with the number of its line."""
-    lines = enumerate(_read_text(path).split("\n"), start=1)
+    lines = enumerate(read_text(path).split("\n"), start=1)
     return [(number, parse_row(line, f"{path}:{number}")) for number, line in lines if line.strip()]
 
 
@@ -122,7 +122,8 @@ def _dumps(value: Any, indent: int | None = None) -> str:
     return text
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8; raises UserError that names it."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -142,6 +142,7 @@ class DomainSpec(Record):
     description: str
     fields: list[Row]
     example_queries: list[str]
+    operators: list[Row] | None = field(default=None, metadata=OPTIONAL)  # its own; None: some of the catalog are drawn
     source_prompt: str = ""
 
 

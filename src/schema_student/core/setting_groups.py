@@ -152,11 +152,28 @@ class AnswersSettings(Group):
 
 
 class DomainsSettings(Group):
-    """How many domains are asked for."""
+    """Which domains are asked for, and how many."""
 
     section = "dataset"
 
-    domains: int = setting("number of domains to generate", auto=True, ge=1)
+    domain_prompts: PathName = setting(
+        "what your domains are, for the teacher: a file with a prompt a line, or of rows {prompt, domain?} (.jsonl); "
+        '"" = data/domain_prompts.json'
+    )
+    domains: int = setting("number of domains to generate; auto = a domain a prompt of yours", auto=True, ge=1)
+
+
+class OperatorsSettings(Group):
+    """What the schemas of domains are built of."""
+
+    section = "dataset"
+
+    schema_template: PathName = setting(
+        'your own template of these schemas, in the form of data/schema_template.json; "" = that'
+    )
+    operators: PathName = setting('your own catalog of operators, in the form of data/operators.json; "" = that')
+    least_operators: int = setting("least operators of the catalog that a schema is given", ge=1)
+    most_operators: int = setting("most operators of the catalog that a schema is given", ge=1)
 
 
 class DatasetSettings(Group):

@@ -48,6 +48,7 @@ class AnySettings:
     server: groups.ServerSettings
     answers: groups.AnswersSettings
     domains: groups.DomainsSettings
+    operators: groups.OperatorsSettings
     dataset: groups.DatasetSettings
     extra_tests: groups.ExtraTestsSettings
     hub: groups.HubSettings
@@ -203,6 +204,14 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
         found.append(("beta", f"{settings.beta.beta} lies outside {bounds}"))
     if settings.dpo.anchors_per_pair and settings.dpo.dpo_sft_weight == 0:
         found.append(("anchors_per_pair", "anchors have no loss where dpo_sft_weight is 0: give it a value above 0"))
+    own = {**settings.operators.model_dump(), "domain_prompts": settings.domains.domain_prompts}
+    found += [
+        (name, "the schemas are yours, and none is built of it; leave it out, or --schemas")
+        for name in ("domain_prompts", "schema_template", "operators")
+        if settings.run.schemas and own[name]
+    ]
+    if settings.operators.least_operators > settings.operators.most_operators:
+        found.append(("least_operators", f"is above most_operators {settings.operators.most_operators}"))
     if settings.dataset.train_share + settings.dataset.validation_share > 1:
         found.append(("validation_share", "train_share + validation_share is above 1"))
     if (

@@ -73,8 +73,8 @@ SCRIPTS = {
 }
 
 READS: dict[str, tuple[str, ...]] = {
-    "domains": (*NAMED, *ASKED, "domains"),
-    "schemas": NAMED,
+    "domains": (*NAMED, *ASKED, "domains", "operators"),
+    "schemas": (*NAMED, "operators"),
     "generate": (
         *NAMED,
         "own_schemas",

@@ -2,6 +2,7 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
+    domain_prompts      what domains the teacher is asked for
     domains             d_01 and d_02: domain specifications and their schemas
     lengths             which schemas give prompts longer than the student reads
     examples            a row of d_03 as a prompt and its completion

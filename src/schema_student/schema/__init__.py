@@ -19,6 +19,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     compiling     compile a schema once, or say why it cannot be used
     judging       judge(text, schema) -> Verdict
     query_dsl     the query DSL: built from a domain, read back from a schema
+    dialect       the template and operators that it is built of: the shipped ones, or the user's own
     free_text     what is noise in a text, which words of a refusal name what is missing, and in which language
     canonical     one text for all answers that say the same
     accepted      alternatives to the target of a request

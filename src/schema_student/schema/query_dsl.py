@@ -6,19 +6,22 @@ import copy
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 from schema_student.core.resources import DATA_DIR
+from schema_student.schema.compiling import SchemaError
 
 JsonSchema = dict[str, Any]
 Spec = dict[str, Any]
-Operator = dict[str, str]  # const: its name in the schema; canonical: in the catalog; description
+Operator = dict[str, Any]  # const: its name in the schema; canonical: in the catalog; description; see name_operator
 
 SCALAR = {"type": ["string", "number", "boolean"]}
 LIST = {"type": "array", "minItems": 1}
+OWN = ("list", "types")  # keys of an operator that the shipped catalog does not have
+DRAWS = 2000  # of operators, after which no combination is held for one that serves
 
 # Where another operator of the schema could stand in for one, its absence is no clear reason to refuse.
 STAND_INS: dict[str, tuple[str, ...]] = {
@@ -52,6 +55,8 @@ class DslSpec:
     noun: dict[str, str]
     fields: tuple[Field, ...]
     operators: dict[str, str]  # canonical -> the schema's own name
+    own: dict[str, Operator]  # canonical -> what an operator is that the shipped catalog does not have
+    has_timeframe: bool = True
 
 
 def is_query_dsl(schema: dict[str, Any] | bool) -> bool:
@@ -81,8 +86,11 @@ def labels_of(const: str, description: str) -> dict[str, tuple[str, ...]]:
     return {"en": tuple(dict.fromkeys((words, short))), "fr": (french or words,)}
 
 
-def read_dsl(schema: dict[str, Any], catalog: tuple[dict[str, Any], ...] | None = None) -> DslSpec:
-    """Read fields and operators of a query-DSL schema; an operator's canonical name is found by its description."""
+def read_dsl(schema: dict[str, Any]) -> DslSpec:
+    """Read fields and operators of a query-DSL schema.
+
+    An operator's canonical name is found by its description, or in the root annotation `x-operators`.
+    """
     condition = schema["properties"]["steps"]["items"]["properties"]["conditions"]["items"]
     guards = {
         rule["if"]["properties"]["field"]["const"]: rule["then"]["properties"]["value"]
@@ -92,13 +100,17 @@ def read_dsl(schema: dict[str, Any], catalog: tuple[dict[str, Any], ...] | None 
     fields = tuple(
         _read_field(option, guards.get(option["const"], {})) for option in condition["properties"]["field"]["oneOf"]
     )
-    meaning = {entry["description"]: entry["const"] for entry in catalog or operator_catalog()}
-    operators = {
-        meaning[o["description"]]: o["const"]
-        for o in condition["properties"]["operator"]["oneOf"]
-        if o["description"] in meaning
-    }
-    return DslSpec(schema.get("x-noun", {"en": "records", "fr": "fiches"}), fields, operators)
+    known = {entry["description"]: entry["const"] for entry in operator_catalog()}
+    annotated = schema.get("x-operators", {})
+    operators, own = {}, {}
+    for option in condition["properties"]["operator"]["oneOf"]:
+        note = annotated.get(option["const"])
+        if note:
+            own[note["canonical"]] = option | note
+        if canonical := note["canonical"] if note else known.get(option["description"]):
+            operators[canonical] = option["const"]
+    noun = schema.get("x-noun", {"en": "records", "fr": "fiches"})
+    return DslSpec(noun, fields, operators, own, "timeframe" in schema["properties"])
 
 
 def _read_field(option: dict[str, Any], guard: dict[str, Any]) -> Field:
@@ -114,9 +126,10 @@ def _read_field(option: dict[str, Any], guard: dict[str, Any]) -> Field:
     )
 
 
-def operators_for(field: Field, operators: dict[str, str]) -> list[str]:
+def operators_for(field: Field, operators: dict[str, str], own: Mapping[str, Operator] | None = None) -> list[str]:
     """List the canonical operators of the schema that make sense for a field's type."""
-    types = {entry["const"]: entry["types"] for entry in operator_catalog()}
+    entries = {entry["const"]: entry for entry in operator_catalog()} | dict(own or {})
+    types = {canonical: entry["types"] for canonical, entry in entries.items()}
     return [canonical for canonical in operators if field.type in types[canonical]]
 
 
@@ -152,52 +165,75 @@ def _template() -> str:
     return (DATA_DIR / "schema_template.json").read_text(encoding="utf-8")
 
 
-def draw_operators(catalog: Sequence[dict[str, Any]], spec: Spec, rng: random.Random) -> list[Operator]:
-    """Draw 4 to 7 operators, each under one of its synonyms, in random order.
+def draw_operators(
+    catalog: Sequence[dict[str, Any]], spec: Spec, rng: random.Random, least: int = 4, most: int = 7
+) -> list[Operator]:
+    """Draw operators, each under one of its synonyms, in random order.
 
-    Every field has an operator, equals or like is there, and at least one comparison that a person could ask of these
-    fields is left out with none to stand in for it, so that there is something to refuse.
+    Every field has an operator, equals or like is there where the catalog has it, and at least one comparison that a
+    person could ask of these fields is left out with none to stand in for it, so that there is something to refuse,
+    where enough can be left out.
+
+    Raises SchemaError where no draw takes all types of the fields.
     """
-    while True:
-        drawn = rng.sample(list(catalog), rng.randint(4, 7))
-        if _covers(drawn, catalog, {field["type"] for field in spec["fields"]}):
-            return [_named(entry, rng.choice(entry["synonyms"])) for entry in drawn]
+    types = {field["type"] for field in spec["fields"]}
+    for demand in (_covers_and_leaves_out, _covers):
+        for _ in range(DRAWS):
+            drawn = rng.sample(list(catalog), rng.randint(least, most))
+            if demand(drawn, catalog, types):
+                return [name_operator(entry, rng.choice(entry["synonyms"])) for entry in drawn]
+    shown = ", ".join(sorted(types))
+    raise SchemaError(f"no {least} to {most} operators of the catalog take all types of these fields ({shown})")
 
 
-def _covers(drawn: list[dict[str, Any]], catalog: Sequence[dict[str, Any]], types: set[str]) -> bool:
+def _covers_and_leaves_out(drawn: list[dict[str, Any]], catalog: Sequence[dict[str, Any]], types: set[str]) -> bool:
     names = {entry["const"] for entry in drawn}
-    absent = [entry for entry in catalog if entry["const"] in STAND_INS.keys() - names]
+    absent = [entry for entry in operator_catalog() if entry["const"] in STAND_INS.keys() - names]
     refusable = [
         entry
         for entry in absent
         if names.isdisjoint(STAND_INS[entry["const"]]) and not types.isdisjoint(entry["types"])
     ]
-    covered = types <= {kind for entry in drawn for kind in entry["types"]}
-    return covered and bool(names & {"equals", "like"}) and bool(refusable)
+    return bool(refusable) and _covers(drawn, catalog, types)
 
 
-def _named(entry: dict[str, Any], name: str) -> Operator:
-    return {"const": name, "canonical": entry["const"], "description": entry["description"]}
+def _covers(drawn: list[dict[str, Any]], catalog: Sequence[dict[str, Any]], types: set[str]) -> bool:
+    names, plain = {entry["const"] for entry in drawn}, {"equals", "like"}
+    is_plain = bool(names & plain) or plain.isdisjoint(entry["const"] for entry in catalog)
+    return is_plain and types <= {kind for entry in drawn for kind in entry["types"]}
 
 
-def build_schema(spec: Spec, operators: list[Operator]) -> JsonSchema:
+def name_operator(entry: dict[str, Any], name: str) -> Operator:
+    """Name an operator of a catalog; one that is not shipped says whether it takes a list, and of which types."""
+    named = {"const": name, "canonical": entry["const"], "description": entry["description"]}
+    return named if _is_shipped(entry) else named | {key: entry[key] for key in OWN}
+
+
+def _is_shipped(entry: dict[str, Any]) -> bool:
+    said = {key: part for key, part in entry.items() if key != "synonyms"}
+    return any(said == {key: part for key, part in each.items() if key != "synonyms"} for each in operator_catalog())
+
+
+def build_schema(spec: Spec, operators: list[Operator], template: JsonSchema | None = None) -> JsonSchema:
     """Build the JSON Schema (2020-12) of a domain's queries: {prompt, steps, timeframe} or {prompt, refusal}.
 
     A condition's value obeys its field (type, format, enum) and its operator (a list for list operators only), each by
     an if/then of its own, so that a violation is reported at the value and not as one opaque oneOf.
     """
-    schema: JsonSchema = json.loads(_template())
+    schema: JsonSchema = copy.deepcopy(template) if template else json.loads(_template())
     schema |= {"title": spec["domain"], "description": spec["description"], "x-noun": copy.deepcopy(spec["noun"])}
     condition = schema["properties"]["steps"]["items"]["properties"]["conditions"]["items"]
     condition["properties"]["field"]["oneOf"] = [_tagged(field) for field in spec["fields"]]
     condition["properties"]["operator"]["oneOf"] = [_tagged(operator) for operator in operators]
-    condition["allOf"] = [_guard("field", {"const": field["const"]}, value_schema(field)) for field in spec["fields"]]
+    guards = [_guard("field", {"const": field["const"]}, value_schema(field)) for field in spec["fields"]]
+    condition["allOf"] = [*condition.get("allOf", ()), *guards]
     lists = {entry["const"] for entry in operator_catalog() if entry["list"]}
     for shape, wanted in ((LIST, True), (SCALAR, False)):
-        names = [operator["const"] for operator in operators if (operator["canonical"] in lists) is wanted]
+        names = [each["const"] for each in operators if each.get("list", each["canonical"] in lists) is wanted]
         if names:
             condition["allOf"].append(_guard("operator", {"enum": names}, dict(shape)))
-    return schema
+    own = {each["const"]: {key: each[key] for key in ("canonical", *OWN)} for each in operators if "types" in each}
+    return schema | ({"x-operators": own} if own else {})
 
 
 def _tagged(entry: dict[str, Any]) -> dict[str, Any]:

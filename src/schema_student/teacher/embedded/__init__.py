@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     timeframes  a period, and its words
     requests    a request of the query DSL, and the AST that answers it
     concepts    what a property of any other schema holds, and values that people would say
+    drafting    a domain specification of the things that a prompt lists
     objects     an instance of any other schema, in words, every property named
     plain       the same as people write it
     writing     the roles that write: domain specifications, requests, answers

@@ -50,6 +50,9 @@ OPERATOR_WORDS = {
     },
 }
 STEP_SIZES = {(1,): 36, (2,): 30, (3,): 9, (1, 1): 12, (2, 1): 7, (1, 2): 6}  # conditions of each step -> weight
+LIST_OPERATORS = ("in", "not_in")
+WHERE = {"en": "where the", "fr": "où"}
+YES_NO = {"en": ("no", "yes"), "fr": ("non", "oui")}
 NO_TIMEFRAME = 0.65  # share of requests
 
 Condition = tuple[dict[str, Any], str]  # a condition of the AST and its words
@@ -76,7 +79,7 @@ def draw_request(
     steps = conditions.draw_steps()
     refusal = conditions.make_unanswerable(steps, kind)
     timeframe, period = None, ""
-    if rng.random() >= NO_TIMEFRAME:
+    if rng.random() >= NO_TIMEFRAME and spec.has_timeframe:
         timeframe, period = draw_timeframe(phrases, language, current_date, rng, periods)
     query = _write_sentence(spec.noun[language], steps, period, phrases, rng)
     if refusal:
@@ -95,7 +98,7 @@ class ConditionSampler:
     def draw_steps(self) -> list[Step]:
         """Draw one or two steps, three conditions at most, no field twice."""
         sizes = self.rng.choices(list(STEP_SIZES), list(STEP_SIZES.values()))[0]
-        usable = [field for field in self.spec.fields if operators_for(field, self.spec.operators)]
+        usable = [field for field in self.spec.fields if self._operators_for(field, self.spec.operators)]
         if not usable:
             raise ValueError("no operator of this schema suits any of its fields")
         fields = self.rng.sample(usable, min(sum(sizes), len(usable)))
@@ -107,11 +110,25 @@ class ConditionSampler:
         return steps
 
     def _draw_condition(self, field: Field, operators: dict[str, str]) -> Condition:
-        canonical = self.rng.choice(operators_for(field, operators))
-        value, text = self.values.draw(field, canonical)
-        phrase = self.rng.choice(templates_for(self.phrases["operators"][canonical], field.type, value))
+        canonical = self.rng.choice(self._operators_for(field, operators))
+        is_list = self.spec.own.get(canonical, {"list": canonical in LIST_OPERATORS})["list"]
+        value, text = self.values.draw(field, canonical, is_list)
+        phrase = self.rng.choice(self._templates(canonical, field, value))
         words = phrase.format(f=self.rng.choice(field.labels[self.language]), v=text)
         return {"field": field.const, "operator": operators[canonical], "value": value}, words
+
+    def _operators_for(self, field: Field, operators: dict[str, str]) -> list[str]:
+        return operators_for(field, operators, self.spec.own)
+
+    def _templates(self, canonical: str, field: Field, value: Any) -> list[str]:
+        """The bank's phrases of an operator; of one that it does not know what the schema says of it."""
+        try:
+            return templates_for(self.phrases["operators"][canonical], field.type, value)
+        except KeyError:
+            languages = self.spec.own[canonical]["description"].replace("{", "{{").replace("}", "}}").split(" / ")
+            said = languages[-1] if self.language == "fr" else languages[0]
+            what = YES_NO[self.language][value] if isinstance(value, bool) else "{v}"
+            return [f"{WHERE[self.language]} {{f}} {said} {what}"]
 
     def make_unanswerable(self, steps: list[Step], kind: str) -> dict[str, str] | None:
         """Replace a condition by one that the schema cannot express; returns the refusal that is due."""
@@ -133,7 +150,7 @@ class ConditionSampler:
             missing = self.values.word(self.rng).lower()
         field = Field(missing, self.rng.choice(("string", "number")), {self.language: (missing,)})
         operators = dict(self.spec.operators)
-        if not operators_for(field, operators):
+        if not self._operators_for(field, operators):
             operators["equals"] = "equals"
         return self._draw_condition(field, operators), missing
 
@@ -141,7 +158,9 @@ class ConditionSampler:
         """A condition on a field of the schema by a comparison that it cannot make, and what that is called."""
         operators = self.spec.operators
         absent = [c for c, stand_ins in STAND_INS.items() if operators.keys().isdisjoint((c, *stand_ins))]
-        options = [(field, c) for field in self.spec.fields for c in operators_for(field, dict.fromkeys(absent, ""))]
+        options = [
+            (field, c) for field in self.spec.fields for c in self._operators_for(field, dict.fromkeys(absent, ""))
+        ]
         if not options:
             raise ValueError("this schema supports every operator that could be asked of its fields")
         field, canonical = self.rng.choice(options)

@@ -17,7 +17,6 @@ MONTHS = {
     "en": "January February March April May June July August September October November December".split(),
     "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
 }
-LIST_OPERATORS = ("in", "not_in")
 PART_OPERATORS = ("contains", "starts_with", "ends_with", "like")  # those that people ask with a part of a text
 
 
@@ -28,9 +27,9 @@ class ValueSampler:
         self.phrases, self.language, self.rng = phrases, language, rng
         self.word = word or (lambda r: str(r.choice(phrases["values"])))
 
-    def draw(self, field: Field, canonical: str) -> tuple[Any, str]:
+    def draw(self, field: Field, canonical: str, is_list: bool) -> tuple[Any, str]:
         """Draw a value of the field's type and its words; a list of two or three for a list operator."""
-        if canonical in LIST_OPERATORS:
+        if is_list:
             return self._draw_list(field)
         value, text = self._draw_scalar(field)
         has_parts = canonical in PART_OPERATORS and isinstance(value, str) and " " in value

@@ -16,6 +16,7 @@ from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.query_dsl import is_query_dsl, read_dsl_text
 from schema_student.teacher.embedded.bank import KINDS, Bank, Request, load_bank
 from schema_student.teacher.embedded.concepts import draw_number_like, draw_text, order_dates
+from schema_student.teacher.embedded.drafting import draft_spec
 from schema_student.teacher.embedded.identity import LEXICON
 from schema_student.teacher.embedded.objects import word_object
 from schema_student.teacher.embedded.plain import choose_alternative, word_plainly
@@ -33,8 +34,14 @@ class Unknown(Exception):
 
 
 def write_domain_spec(payload: dict[str, Any]) -> dict[str, Any]:
-    """Write the domain of the lexicon at payload["index"], in the shape that the role asks for."""
+    """Write the domain of the lexicon that payload["seed_prompt"] begins with, else one of what the prompt lists.
+
+    Without a prompt it is the domain of the lexicon at payload["index"].
+    """
     entries = _lexicon()
+    if prompt := payload.get("seed_prompt"):
+        domain = str(prompt).partition(":")[0].strip().casefold()
+        return next((entry for entry in entries if entry["domain"].casefold() == domain), None) or draft_spec(prompt)
     index = int(payload.get("index", 0))
     if not 0 <= index < len(entries):
         raise Unknown(f"My lexicon has {len(entries)} domains; there is none at index {index}.")
