@@ -35,7 +35,7 @@ def domains(argv: Sequence[str]) -> None:
 
     schema-student domains
     schema-student domains --teacher-model gpt-oss:120b --domains 60
-    schema-student domains --domain-prompts prompts.jsonl --run mine     # your own; a prompt a line, or {prompt, domain?}
+    schema-student domains --domain-prompts prompts.jsonl --run mine     # your own domains
     """
     settings = load_settings(argv, domains.__doc__, "domains")
     specs, own = paths(settings).domain_specs, _own_files(settings, settings.domains.domain_prompts)
