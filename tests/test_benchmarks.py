@@ -31,6 +31,7 @@ cells = importlib.import_module("cells")
 alignment = importlib.import_module("alignment")
 renderings = importlib.import_module("renderings")
 teachers = importlib.import_module("teachers")
+mutation = importlib.import_module("mutation")
 
 
 def run(*command, **environment):
@@ -217,3 +218,29 @@ def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():
     lines = alignment.tabulate(made)
     assert lines[3].startswith("| dpo | 50.0 of 10 | +0 -0, 1 | 60.0 | +10.00 +- 0.00 |")
     assert lines[-1].startswith("dpo against the control: +6.00 +- 0.00 points of P(truth)")
+
+
+def test_a_mutant_meets_the_tests_that_run_its_line_the_fastest_first_within_the_budget():
+    seconds = {"slow": 30.0, "quick": 1.0, "quicker": 0.5, "long": 19.0}
+    lines = {"1": [""], "2": ["slow", "quick", "quicker", "long", "failed"], "3": ["slow"], "4": []}
+    recording = mutation.Recording("", seconds, {"file.py": lines})
+    assert recording.tests_of("file.py", 2) == ["quicker", "quick"]
+    assert recording.tests_of("file.py", 3) == ["slow"]
+    assert recording.tests_of("file.py", 1) == ["quicker", "quick"]  # runs on import: those of the file
+    assert recording.tests_of("file.py", 4) == recording.tests_of("other.py", 2) == []
+
+
+def test_the_score_of_mutants_leaves_out_those_that_change_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(mutation, "equivalents", lambda: {("f.py", "a", "same"): "it is", ("f.py", "a", "seen"): "no"})
+    outcomes = {"b": "caught", "c": "timed out", "d": "missed", "e": "never run", "same": "missed", "seen": "caught"}
+    row = {"package": "core", "file": "f.py", "line": 3, "before": "a", "tests": 2}
+    mutation.print_scores([{**row, "after": after, "outcome": found} for after, found in outcomes.items()], ["core"])
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("+")] == ["+ d", "+ e"]
+    assert "| core | 6 | 1 | 3 | 60% |" in said and "| all | 6 | 1 | 3 | 60% |" in said
+
+
+def test_mutants_that_change_nothing_are_of_lines_that_are_there():
+    for (file, before, after), reason in mutation.equivalents().items():
+        lines = " ".join(line.strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines())
+        assert before in lines and after != before and len(reason) > 20, (file, before)

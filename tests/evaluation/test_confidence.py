@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from alignment_runs import ANSWER, settings_with_requests
@@ -27,6 +28,17 @@ def answers(n, seed, distort=lambda p: p):
 def test_a_student_that_is_calibrated_already_is_left_as_it_is():
     found = c.fit_calibration(answers(4000, 1))
     assert found.intercept == pytest.approx(0, abs=0.15) and found.slope == pytest.approx(1, abs=0.1)
+
+
+def test_eight_steps_of_newtons_method_reach_the_optimum(monkeypatch):
+    monkeypatch.setattr(c, "STEPS", 8)
+    drawn = answers(200, 4, lambda p: p**2)
+    found, right = c.fit_calibration(drawn), sum(is_right for _, is_right in drawn)
+    targets = {True: (right + 1) / (right + 2), False: 1 / (200 - right + 2)}  # Platt's
+    errors = [found.confidence(log_p) - targets[is_right] for log_p, is_right in drawn]
+    odds = [log_p - math.log(1 - math.exp(log_p)) for log_p, _ in drawn]
+    assert sum(errors) == pytest.approx(0, abs=1e-3)
+    assert sum(error * x for error, x in zip(errors, odds, strict=True)) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("distort", [lambda p: p**3, lambda p: p**0.3], ids=["too sure", "not sure enough"])
@@ -121,6 +133,24 @@ def test_too_few_requests_are_no_calibration(made, capsys):
     assert "too few" in capsys.readouterr().out
     with pytest.raises(UserError, match="not calibrated"):
         calibrated.read_calibration(settings.changed(run="another"), adapter="")
+
+
+def test_where_too_few_have_a_verdict_no_calibration_is_left(made, monkeypatch, capsys):
+    settings, adapter, path = made
+    kept = path.read_bytes()
+    monkeypatch.setattr(calibrated, "FEWEST", 24)
+    assert calibrated.calibrate_student(settings, "student-sft", adapter) == path  # as many as it takes
+    read = calibrated.read_rows
+
+    def read_without_one_verdict(path, kind):
+        first, *rows = read(path, kind)
+        return [replace(first, semantic_pass=None) if kind is EvaluationRow else first, *rows]
+
+    monkeypatch.setattr(calibrated, "read_rows", read_without_one_verdict)
+    for _ in range(2):
+        assert calibrated.calibrate_student(settings, "student-sft", adapter) is None and not path.exists()
+    assert "23 valid answers" in capsys.readouterr().out
+    path.write_bytes(kept)
 
 
 def test_a_calibration_of_other_weights_is_refused(made):

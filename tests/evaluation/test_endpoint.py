@@ -63,7 +63,11 @@ def test_what_an_endpoint_has_not_got_is_refused(run):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("openai", "does not answer .*: start it, or name another --endpoint"), ("ollama", "start it")]
+    ("kind", "said"),
+    [
+        ("openai", "--endpoint http://127.0.0.1:9 does not answer .*: start it, or name another --endpoint"),
+        ("ollama", "--endpoint http://127.0.0.1:9: .*: start it"),
+    ],
 )
 def test_an_endpoint_that_is_not_there_is_told_without_a_word_of_teachers(kind, said):
     settings = default_settings(endpoint="http://127.0.0.1:9", endpoint_kind=kind)

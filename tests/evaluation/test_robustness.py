@@ -83,6 +83,9 @@ def test_an_answer_that_echoes_its_request_echoes_it_as_it_is_said_now():
         echoed = {"prompt": otherwise.query, "steps": [{"city": "Oslo"}], "also": [otherwise.query]}
         assert otherwise.target == echoed and otherwise.accepted == {"/prompt": [otherwise.query, "x"]}
     assert next(robustness.perturb_all([replace(request, ast_json=None)], seed=1))[2].target is None
+    french = replace(request, query="plus de 5 kg", language="fr")
+    said = {kind: otherwise.query for kind, _, otherwise in robustness.perturb_all([french], seed=1)}
+    assert said["forms"] == "plus de cinq kilogrammes"
 
 
 def row(query, right, perturbed=None, original=None):
