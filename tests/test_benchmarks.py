@@ -17,6 +17,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.schema.accepted import is_accepted
+from schema_student.schema.answers import list_right_answers
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
 from schema_student.student import prompt_tree
@@ -205,6 +206,23 @@ def test_fresh_requests_have_the_function_that_answers_them_and_answers_that_are
         target, schema = row["answer"], compile_schema(row["schema"])
         assert grade(json.dumps(target), schema, target, row["accepted"]).right
         assert is_accepted(target, row["accepted"])
+
+
+def test_fresh_choices_name_functions_that_multiple_does_not_have_and_their_answers_are_right():
+    rows = fresh_requests.make_rows(choice=True)
+    known = {option["title"] for row in fresh_requests.read_rows("multiple.jsonl") for option in row["schema"]["oneOf"]}
+    assert len(rows) == 154 and len({tuple(sorted(row)) for row in rows}) == 1
+    places = []
+    for row in rows:
+        names = [option["title"] for option in row["schema"]["oneOf"]]
+        assert len(set(names)) == 3 and not known & set(names)
+        places.append(names.index(row["answer"]["name"]))
+        schema = compile_schema(row["schema"])
+        right = list_right_answers(schema, row["answer"], row["accepted"]).texts
+        assert json.dumps(row["answer"], separators=(",", ":"), ensure_ascii=False) in right
+        assert all(grade(text, schema, row["answer"], row["accepted"]).right for text in right)
+        assert len(right) >= len(row["accepted"]["arguments"])
+    assert {places.count(i) > 30 for i in range(3)} == {True}
 
 
 def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():

@@ -648,8 +648,7 @@ class PPOSettings(Group):
         "ppo: penalty for each nat that a token is likelier than to the student before", ge=0
     )
     ppo_clip: float = setting("ppo: how far the ratio of policy to sampler may go from 1", gt=0, lt=1)
-    ppo_lambda: Share = setting("ppo: decay of generalized advantage estimation")
-    ppo_value_weight: float = setting("ppo: weight of the value head's loss", ge=0)
+    ppo_lambda: Share = setting("ppo: decay of generalized advantage estimation; 1 = the whole answer's reward")
     ppo_value_clip: float = setting("ppo: how far a value may move from that of the draw without a loss for it", gt=0)
     ppo_kl_limit: float = setting("ppo: stop above this KL to the student before, nats an answer", gt=0)
     ppo_entropy_share: Share = setting("ppo: stop where entropy is below this share of the first draw's; 0 = never")

@@ -5,8 +5,9 @@ kept; ppo_epochs optimizer steps learn from them, and the clipped ratio bounds h
 answer (its grade, or a reward model's score) stands at its last token; each token pays for leaving the student that the
 alignment began with. As Ziegler et al. 2019 (arXiv 1909.08593) and Ouyang et al. 2022 (arXiv 2203.02155) do it.
 
-The value head is a linear map of the policy's own hidden states, learned beside it; it begins at 0, is kept in the
-checkpoints, and is no part of the aligned adapter.
+The value head is a linear map of the policy's own hidden states, scaled to length 1, so that a step of AdamW moves a
+value by the learning rate times sqrt(D) at most. It begins at 0, its loss does not reach the policy, whose gradient is
+the smaller one; it is kept in the checkpoints, and is no part of the aligned adapter.
 
 Shapes: B answers, C columns of completion, D hidden size.
 """
@@ -139,7 +140,8 @@ class PPO(PolicyGradient):
     def _read(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute log p and value of each token (B, C), 0 where padded."""
         logps_BC, hidden_BCD = self.batches.completion_states(batch)
-        values_BC = self.batches.student.model.value_head(hidden_BCD.float())[..., 0]
+        states_BCD = torch.nn.functional.normalize(hidden_BCD.detach().float(), dim=-1)
+        values_BC = self.batches.student.model.value_head(states_BCD)[..., 0]
         return logps_BC, values_BC * batch["completion_mask"]
 
     def _describe_and_normalize(self) -> dict[str, float]:
@@ -177,7 +179,7 @@ class PPO(PolicyGradient):
         value = (value_losses(values_BC, part.values_BC, part.returns_BC, self.own.ppo_value_clip) * mask_BC).sum()
         clipped = (log_ratios_BC.detach().exp() - 1).abs() > self.own.ppo_clip
         sums.append([float(policy.detach()), float(value.detach()), float(clipped.sum())])
-        return (policy + self.own.ppo_value_weight * value) / tokens
+        return (policy + value) / tokens  # of parameters of their own
 
     # -----------------------------------------------------------------------------------------------------------------
     # State
