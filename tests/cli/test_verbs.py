@@ -1,5 +1,6 @@
 """The command: its verbs, and which flags each takes, shows and refuses."""
 
+import inspect
 import io
 import json
 import re
@@ -31,7 +32,7 @@ from schema_student.core.settings import (
     read_config,
     read_preset,
 )
-from schema_student.core.verbs import READS, SCRIPTS, STAGES, settings_read, verbs_that_read
+from schema_student.core.verbs import READS, RECORDED, SCRIPTS, STAGES, settings_read, verbs_that_read
 from schema_student.operate.ending import say_end
 from schema_student.operate.resolved import resolve_settings
 from schema_student.operate.runner_flags import refuse_what_cannot_run
@@ -573,3 +574,8 @@ def test_a_preset_runs_dry_through_all_stages_and_says_what_auto_becomes(preset,
     names = "base_model domains train_queries eval_queries sft_max_steps align".split()
     assert tuple(resolved[name] for name in names) == RESOLVED[preset]
     assert resolved["teacher_model"] == "embedded-teacher" and "auto" not in map(str, resolved.values())
+
+
+def test_every_verb_that_makes_something_of_a_run_is_recorded():
+    making = {verb for verb, function in VERBS.items() if re.search(r"\bmake\(", inspect.getsource(function))}
+    assert "calibrate-judge" in making and making <= {*RECORDED}

@@ -11,8 +11,8 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,14 +24,14 @@ from schema_student.cli import learning_curve as curving
 from schema_student.cli.another_run import another_run
 from schema_student.cli.preview import PREVIEW
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
-from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.errors import SettingsError, UserError, is_of_full_disk
 from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
-from schema_student.core.settings import config_schema, default_settings
+from schema_student.core.settings import Settings, config_schema, default_settings
 from schema_student.core.verbs import RECORDED, settings_read, stage_of
 from schema_student.operate.recorder import recorded, run_of
 from schema_student.operate.runner_flags import answer_resolve_request
@@ -70,6 +70,17 @@ def completion(argv: Sequence[str]) -> None:
     import shtab
 
     log.info(shtab.complete(_parser_of_verbs(), shell=arguments.shell))
+
+
+def menu(argv: Sequence[str]) -> None:
+    """Lead through runs at a terminal: what exists, what comes next, each step with its settings and its command.
+
+    schema-student menu
+    schema-student menu --output-dir elsewhere
+
+    A command is shown before it runs, and runs as if you had typed it. It needs questionary (the extra `menu`).
+    """
+    operating.lead(parse_command(argv, menu.__doc__, "menu", {})[0], ARGUMENTS)
 
 
 GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
@@ -124,6 +135,7 @@ GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
         "pretrain": training.pretrain,
     },
     "Look after it": {
+        "menu": menu,
         "status": operating.status,
         "runtime": operating.runtime,
         "clean": operating.clean,
@@ -188,27 +200,43 @@ def dispatch(words: Sequence[str]) -> None:
 def run(verb: str, argv: Sequence[str]) -> None:
     """Run a verb; what is refused because of other settings is told with the command that makes it beside the first."""
     try:
-        with answer_resolve_request(), _remember_overwritten(verb, argv), _record(verb, argv):
+        with answer_resolve_request(), _remember_overwritten(verb, argv), _record(verb, argv), _told_room(verb, argv):
             VERBS[verb](argv)
     except MadeOtherwiseError as error:
-        settings, _ = parse_command(argv, "", verb, ARGUMENTS.get(verb, {}))
-        command = another_run(verb, argv, settings)
+        command = another_run(verb, argv, _parse(verb, argv)[0])
         raise UserError(f"{error}\nAnother run beside it: {command}" if command else str(error)) from None
+
+
+def _parse(verb: str, argv: Sequence[str]) -> tuple[Settings, argparse.Namespace]:
+    return parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
 
 
 def _remember_overwritten(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
     """With --overwrite remember until the verb's end what it has made again."""
     if "--overwrite" not in argv or "--dry-run" in argv:
         return nullcontext()
-    settings, _ = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
-    return overwriting(paths(settings).overwritten(verb))
+    return overwriting(paths(_parse(verb, argv)[0]).overwritten(verb))
+
+
+@contextmanager
+def _told_room(verb: str, argv: Sequence[str]) -> Iterator[None]:
+    """Tell in one line which disk is full, where a verb fails of that."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_full_disk(error):
+            raise
+
+        from schema_student.operate.room import explain_full_disk
+
+        raise UserError(explain_full_disk(error, _parse(verb, argv)[0])) from error
 
 
 def _record(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:
     """Record a verb that makes something of a run in the run's folder, unless it is only asked for words."""
     if verb not in RECORDED or {*argv} & {"-h", "--help", "--help-all", "--version", "--print-config", "--dry-run"}:
         return nullcontext()
-    settings, arguments = parse_command(argv, VERBS[verb].__doc__, verb, ARGUMENTS.get(verb, {}))
+    settings, arguments = _parse(verb, argv)
     of_others = verb in ("domains", "schemas") and settings.run.schemas  # schemas that are a person's own
     makes_nothing = of_others or getattr(arguments, "preview", None)
     if makes_nothing or not run_of(settings):

@@ -1,11 +1,12 @@
-"""Define the verbs by which people look after runs and machines: status, runtime, clean, doctor."""
+"""Define the verbs by which people look after runs and machines: status, runtime, clean, menu, doctor."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from schema_student.core.artifacts import dry_run
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import Own, parse_command
 from schema_student.core.log import log
+from schema_student.core.settings import Settings
 
 STATUS: Own = {
     "--watch": {"action": "store_true", "help": "show it anew every two seconds, until Ctrl-C or until nothing runs"},
@@ -116,6 +118,23 @@ def clean(argv: Sequence[str]) -> None:
         raise UserError("nothing was removed")
     remove(found, Path(settings.run.output_dir))
     log.info("removed")
+
+
+def lead(settings: Settings, arguments: Mapping[str, Own]) -> None:
+    """Lead through the verbs by a menu; raises UserError without a terminal, with what to type instead."""
+    if dry_run(settings, reads=[], writes=[]):
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "the menu needs a terminal; without one: schema-student status (what exists, and the command that comes "
+            "next), schema-student run --preset tiny, schema-student --help"
+        )
+    if not importlib.util.find_spec("questionary"):
+        raise UserError("the menu needs questionary: pip install 'schema-student[menu]'")
+
+    from schema_student.operate import menu
+
+    menu.lead(settings, arguments, menu.run_child)
 
 
 def doctor(argv: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 RECORDED = (
     *("domains", "schemas", "generate", "corpus", "train", "evaluate", "align", "report"),
     *("pairs", "dpo", "correct", "rollouts", "pairwise", "average", "export", "parity"),
-    *("perplexity", "learning-curve"),
+    *("perplexity", "learning-curve", "calibrate-judge", "pretty"),
     *("train-sft", "train-dpo", "train-beta-dpo", "train-reward", "train-ppo"),
 )
 
@@ -145,6 +145,7 @@ READS: dict[str, tuple[str, ...]] = {
     "status": (*LOOKED_AT, "run.data_dir"),
     "runtime": tuple(GROUPS),
     "clean": LOOKED_AT,
+    "menu": LOOKED_AT,
     "doctor": tuple(GROUPS),
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),

@@ -14,6 +14,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ending         at a run's end: where its results are, how long it took, what to do next
     runtime        what this machine has, and what every "auto" becomes on it
     status         runs, their stages, and what to do next
+    room           a full disk: which, and how much is missing
+    menu           what comes next, step by step, each as a command
     doctor         each part tried in small, and what a full run needs here
     removal        what runs have left, and removing it
     launchers      the path in a .venv's launchers, quoted for the shell

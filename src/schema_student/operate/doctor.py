@@ -35,6 +35,7 @@ from schema_student.data.dataset import write_dataset
 from schema_student.data.domains import write_domain_specs, write_schemas
 from schema_student.deploy.export import export_student
 from schema_student.operate.resolved import resolve_settings
+from schema_student.operate.room import count_rows, estimate_disk
 from schema_student.operate.secrets import secret_hider
 from schema_student.operate.status import measure
 from schema_student.schema.compiling import compile_schema
@@ -54,9 +55,7 @@ SMALL = {  # what the tried parts are made of
     **{"push_to_hub": "", "report_to": "none", "overwrite": False, "dry_run": False},
 }
 ASKED_A_ROW = 1.25  # questions to the teacher: some rows are rejected, some answers are judged
-BYTES_A_ROW = 17_000  # of a data set, its corpus and its card
 ALIGNED_STEP = 2.0  # steps of SFT that one step of an alignment takes
-CHECKPOINTS = 8  # of a run and its alignment
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ def estimate(settings: AnySettings, measured: Measured) -> dict[str, float]:
     schemas = sizes["domains"]
     trained = schemas * sizes["train_share"] * sizes["train_queries"]
     tests = 2 * sizes["eval_queries"]
-    rows = trained * (1 + sizes["validation_share"]) + schemas * sizes["train_share"] * sizes["pair_queries"] + tests
+    rows = count_rows(sizes)
     students = 2 + len(sizes["align"])
     per_step = sizes["sft_batch_size"] * sizes["gradient_accumulation"]
     steps = sizes["sft_max_steps"] or math.ceil(trained / per_step) * sizes["sft_epochs"]
@@ -239,5 +238,5 @@ def estimate(settings: AnySettings, measured: Measured) -> dict[str, float]:
         "alignment": aligned * ALIGNED_STEP * measured.step / speed + sampled / max(measured.answers, 1e-9),
     }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    disk = rows * BYTES_A_ROW + CHECKPOINTS * 3 * measured.adapter  # an optimizer's state is twice its weights
+    disk = estimate_disk(sizes, measured.adapter)
     return {**seconds, "seconds": sum(seconds.values()), "memory": peak * speed, "disk": disk}

@@ -94,7 +94,7 @@ def _read_run(settings: Settings, run: str) -> Facts:
     if given.get("schemas"):
         stages = [stage for stage in stages if stage["stage"] not in OWN_DATA]
     facts = {"run": run, "stages": stages, "rates": _read_rates(where, run), "bytes": _bytes_of(where, run)}
-    return {**facts, "locks": _find_locks(where, run), **_advise(stages, recorded, run, here)}
+    return {**facts, "settings": given, "locks": _find_locks(where, run), **_advise(stages, recorded, run, here)}
 
 
 def _names(recorded: dict[str, Facts]) -> list[str]:

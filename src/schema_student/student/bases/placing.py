@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from schema_student.core.errors import UserError
+from schema_student.core.errors import UserError, is_of_full_disk
 from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
 from schema_student.core.resources import models_dir
 from schema_student.student.bases.record import BaseRecord, read_record
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def safe_name(name: str) -> str:
@@ -56,8 +53,8 @@ def place_base(
         (partial / "downloads").mkdir(parents=True, exist_ok=True)
         try:
             make(partial / "base", partial / "downloads")
-        except OSError as error:
-            if error.errno in FULL:
+        except Exception as error:
+            if is_of_full_disk(error):
                 shutil.rmtree(partial, ignore_errors=True)
                 raise UserError(f"the disk is full: {target} was not made, and nothing is left of it") from None
             raise
