@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from schema_student import __version__
-from schema_student.cli import alignment, data, deploy, evaluation, operating, pipeline, reward, serving, training
+from schema_student.cli import (
+    alignment,
+    data,
+    deploy,
+    evaluation,
+    importing,
+    operating,
+    pipeline,
+    reward,
+    serving,
+    training,
+)
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli import learning_curve as curving
@@ -127,6 +138,9 @@ GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
         "train-reward": reward.train_reward,
         "train-ppo": reward.train_ppo,
     },
+    "Your own schemas": {
+        "import": importing.import_schemas,
+    },
     "Bases and teachers": {
         "fetch-base": training.fetch,
         "serve-teacher": data.serve_teacher,
@@ -159,6 +173,7 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "learning-curve": curving.LEARNING_CURVE,
     "perplexity": evaluation.PERPLEXITY,
     "serve": serving.SERVE,
+    "import": importing.IMPORT,
     "fetch-base": training.FETCH,
     "serve-teacher": data.SERVE,
     "pretrain": training.PRETRAIN,

@@ -125,7 +125,7 @@ def _parse(
         raise SystemExit(0)
     # A runner gives its stages each other's flags: it has refused what none of them reads.
     if "SCHEMA_STUDENT_RUNNER" not in os.environ:
-        refuse_unread(verbs, argv)
+        refuse_unread(verbs, argv, own)
     return settings, arguments
 
 
@@ -188,12 +188,12 @@ def flags_for(verb: str, argv: Sequence[str]) -> list[str]:
     return [word for setting, words in _split_flags(argv) if setting in reads for word in words]
 
 
-def refuse_unread(verbs: Iterable[str], argv: Sequence[str]) -> None:
-    """Raise SettingsError for the first flag of a setting that none of these verbs reads."""
+def refuse_unread(verbs: Iterable[str], argv: Sequence[str], own: Collection[str] = ()) -> None:
+    """Raise SettingsError for the first flag of a setting that none of these verbs reads, but for `own` flags."""
     verbs = list(verbs)
     reads = {"", *(name for verb in verbs for name in settings_read(verb))}
     for setting, words in _split_flags(argv):
-        if setting not in reads:
+        if setting not in reads and words[0].partition("=")[0] not in own:
             flag, others = words[0].partition("=")[0], ", ".join(verbs_that_read(setting))
             raise SettingsError(f"{flag}: nothing that {' or '.join(verbs)} runs reads it; read by {others}")
 
@@ -292,7 +292,8 @@ def build_parser(
         section = parser.add_argument_group(f"{heading} settings") if {*names} & {*shown} else parser
         for name in names:
             words = _describe(name, defaults) if name in shown else argparse.SUPPRESS
-            _add_flag(section, name, words)
+            if f"--{kebab_case(name)}" not in own:
+                _add_flag(section, name, words)
     return parser
 
 

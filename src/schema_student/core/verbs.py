@@ -150,6 +150,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pretty": NAMED,
     "export-answers": ("run", "server.teacher_answers"),
     "import-answers": ("run", "server.teacher_answers"),
+    "import": ("run.dry_run", "run.overwrite"),
     "fetch-base": ("run.dry_run", "run.overwrite"),
     "serve-teacher": ("run.dry_run",),
     "pretrain": ("run.dry_run",),

@@ -2,6 +2,8 @@
 
 Modules in reading order; each imports only from those above it (tests/test_architecture.py):
 
+    traces              a request, the tools at hand and the call that was made, of any common envelope
+    importing           traces, OpenAPI files and tool lists as rows of --schemas
     domain_prompts      what domains the teacher is asked for
     domains             d_01 and d_02: domain specifications and their schemas
     lengths             which schemas give prompts longer than the student reads

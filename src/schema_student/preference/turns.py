@@ -17,21 +17,15 @@ from typing import Any
 
 from schema_student.core.jsonl import Row
 from schema_student.core.records import Prompt
+from schema_student.data.traces import ROLES, TEXT_PARTS
 from schema_student.preference.held_out import as_text
 
 Messages = list[dict[str, Any]]
 
 SPOKEN = re.compile(r"\n\n(Human|Assistant):")
-ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("tool", "function", "observation", "tool_response", "ipython"), "tool"),
-}
 LETTERS = {"user": "u", "assistant": "a", "tool": "t"}  # of a conversation's shape; "c" is a turn that calls a tool
 CALLS = "(?:ct+)*"  # calls of tools and what they gave
 SHAPE = re.compile(f"(?:u{CALLS}a)*u{CALLS}")  # before the answer
-TEXT_PARTS = ("text", "input_text", "output_text")
 TURN_KEYS = {"role", "from", "content", "value", "tool_calls", "function_call", "name", "tool_call_id", "id"}
 TURN_KEYS |= {"weight", "loss", "train"}  # whether a turn is to be learned
 

@@ -34,6 +34,8 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     mutations     a valid instance -> broken ones of known kinds
     tool_choice   several tools -> the schema of a call of one of them
     envelopes     tool definitions, response formats, OpenAPI documents -> the schema in them; nullable
+    openapi       the operations of an OpenAPI document as tools
     bundling      files that refer to each other -> schemas that stand alone
+    yaml_files    YAML read as JSON
     user_schemas  the user's own schemas: a folder or a JSONL file
 """

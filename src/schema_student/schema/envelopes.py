@@ -6,6 +6,7 @@ schema is made: a call of one of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ INSIDE = {  # key of the schema -> what holds it
     "parameters": "an OpenAI function",
     "inputSchema": "an MCP tool",
     "input_schema": "an Anthropic tool",
+    "parametersJsonSchema": "a Gemini function",
     "schema": "an OpenAI response format",
 }
 AROUND = {  # key of an envelope in an envelope -> what holds it
@@ -28,10 +30,11 @@ AROUND = {  # key of an envelope in an envelope -> what holds it
     "json_schema": "an OpenAI response format",
     "response_format": "an OpenAI request",
 }
-TOOL_KEYS = ("parameters", "inputSchema", "input_schema")
+TOOL_KEYS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
 SEVERAL = ("tools", "functions", "functionDeclarations", "function_declarations")
 COLLECTIONS = (("components", "schemas"), ("definitions",), ("$defs",))  # of OpenAPI 3, of Swagger 2, of files of parts
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
+FOREIGN = {"dict": "object", "float": "number", "tuple": "array"} | {name.upper(): name for name in TYPES}
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def open_envelope(document: Any, name: str) -> Opened:
         return _open_openapi(document, name)
     if _is_schema(document):
         return Opened(document)
+    if isinstance(document.get("result"), dict) and isinstance(document["result"].get("tools"), list):
+        return open_envelope(document["result"], name)  # of MCP's tools/list
     for key in SEVERAL:
         if isinstance(document.get(key), list):
             return _open_tools(document[key], f'"{key}"', name)
@@ -109,6 +114,33 @@ def _function_of(part: dict[str, Any]) -> dict[str, Any]:
     return part["function"] if isinstance(part.get("function"), dict) else part
 
 
+def list_tools(document: Any, name: str) -> list[Tool]:
+    """List the tools of a document: a tool, a list of them, or what holds such a list (an MCP answer, a request).
+
+    [] where it holds none. Raises SchemaError for a tool without a name, or whose schema is none.
+    """
+    if isinstance(document, dict) and isinstance(document.get("result"), dict):
+        return list_tools(document["result"], name)
+    held = _held_tools(document)
+    if held is None:
+        held = document if isinstance(document, list) else [document]
+        if not all(isinstance(part, dict) and (_is_tool(part) or _held_tools(part)) for part in held):
+            return []
+    places = ((part, f"{name}: tool {i}") for i, part in enumerate(held, 1))
+    return [
+        tool
+        for part, place in places
+        for tool in (list_tools(part, place) if _held_tools(part) else [_read_tool(part, place)])
+    ]
+
+
+def _held_tools(document: Any) -> list[Any] | None:
+    held = (
+        [document[key] for key in SEVERAL if isinstance(document.get(key), list)] if isinstance(document, dict) else []
+    )
+    return held[0] if held else None
+
+
 def _open_tools(parts: list[Any], where: str, name: str) -> Opened:
     """Open the one tool of a list, or make one schema of several: a call of one of them."""
     if len(parts) == 1:
@@ -131,7 +163,23 @@ def _read_tool(part: Any, name: str) -> Tool:
     keys = [key for key in TOOL_KEYS if function.get(key) is not None]
     schema = _inner_schema(function[keys[0]], INSIDE[keys[0]], name) if keys else NO_ARGUMENTS
     described = function.get("description")
-    return Tool(function["name"], described if isinstance(described, str) else "", schema)
+    return Tool(function["name"], described if isinstance(described, str) else "", _translate_types(schema))
+
+
+def _translate_types(schema: dict[str, Any]) -> dict[str, Any]:
+    """Write the types of BFCL (dict, float, tuple, any) and Gemini (OBJECT, with nullable) as JSON Schema does."""
+    if not any(isinstance(node.get("type"), str) and node["type"] in (*FOREIGN, "any") for node in list_nodes(schema)):
+        return schema
+    plain: dict[str, Any] = copy.deepcopy(schema)
+    is_gemini = False
+    for node in list_nodes(plain):
+        written = node.get("type")
+        is_gemini |= isinstance(written, str) and written.isupper()
+        if isinstance(written, str) and written in FOREIGN:
+            node["type"] = FOREIGN[written]
+        elif written == "any":
+            del node["type"]
+    return translate_nullable(plain) if is_gemini else plain
 
 
 def _inner_schema(schema: Any, envelope: str, name: str) -> dict[str, Any]:

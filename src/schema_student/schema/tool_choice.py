@@ -23,6 +23,12 @@ class Tool(NamedTuple):
     arguments: dict[str, Any]
 
 
+def schema_of(tool: Tool) -> dict[str, Any]:
+    """Return the schema of a tool's arguments, under its name and description where it has none of its own."""
+    notes = {"title": tool.name} | ({"description": tool.description} if tool.description else {})
+    return {key: note for key, note in notes.items() if key not in tool.arguments} | tool.arguments
+
+
 def choose_among(tools: list[Tool]) -> dict[str, Any]:
     """Make the schema of a call of one of several tools; raises SchemaError where names or drafts do not go together.
 

@@ -68,7 +68,7 @@ def load_schemas(path: str | Path, openapi_nullable: bool = False, draft: str = 
     if not rows:
         raise UserError(f"{path}: no schemas in it; --schemas takes {FORMS}")
     checked: set[str] = set()
-    return _distinguish([_check(row, checked) for row in rows])
+    return _distinguish([check_row(row, checked) for row in rows])
 
 
 def _read_rows(path: Path, draft: str) -> Iterator[SchemaRow]:
@@ -199,8 +199,11 @@ def _decode(raw: bytes, source: str) -> str:
         raise UserError(f"{source}: not UTF-8: {error}") from error
 
 
-def _check(row: SchemaRow, checked: set[str]) -> SchemaRow:
-    """Check a row; its schema becomes the compiled one, whose references are plain and encoded."""
+def check_row(row: SchemaRow, checked: set[str]) -> SchemaRow:
+    """Check a row; its schema becomes the compiled one, whose references are plain and encoded.
+
+    `checked` remembers which schemas were. Raises UserError as load_schemas does.
+    """
     compiled = compile_schema(row.schema, row.source)
     row = replace(row, schema=compiled.schema)
     text = repr(row.schema)

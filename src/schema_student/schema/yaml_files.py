@@ -1,0 +1,48 @@
+"""Read YAML as JSON: strings for keys, days as they are written, no objects of Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from schema_student.core.errors import UserError
+from schema_student.core.jsonl import read_text
+
+MOST_VALUES = 2_000_000  # aliases can make a file of a kilobyte hold more than a machine does
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML document; raises UserError with file and line where it is broken, or holds what JSON does not."""
+    try:
+        import yaml
+    except ImportError:
+        raise UserError(f"{path}: YAML needs the package pyyaml; or convert the file to JSON") from None
+
+    class Loader(yaml.SafeLoader):
+        """Reads a day as the text that it is written as."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    try:
+        document = yaml.load(read_text(path), Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    return _as_json(document, path, [0], 0)
+
+
+def _as_json(value: Any, path: Path, count: list[int], depth: int) -> Any:
+    count[0] += 1
+    if count[0] > MOST_VALUES or depth > 200:
+        raise UserError(f"{path}: holds more than {MOST_VALUES:,} values once its aliases are written out, or itself")
+    if isinstance(value, dict):
+        return {str(key): _as_json(part, path, count, depth + 1) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_as_json(part, path, count, depth + 1) for part in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise UserError(f"{path}: a value that JSON does not have: {value!r}")
