@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     preview        --preview of corpus, train and train-sft
     data           domains, schemas, generate, corpus; export-answers, import-answers
+    importing      import: traces, OpenAPI files and tool lists as one's own schemas
     training       train, train-sft; average, pretrain
     alignment      align, pairs, dpo, correct, rollouts, train-dpo, train-beta-dpo, replay-beta
     reward         train-reward, train-ppo

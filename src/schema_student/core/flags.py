@@ -202,7 +202,7 @@ def flags_of(given: Mapping[str, Any]) -> list[str]:
     """Write the flags that give these settings, with the preset that spares most of them; without hidden values.
 
     >>> flags_of({"domains": 3, "align": ["dpo", "ppo"], "strip_fences": True})
-    ['--domains', '3', '--align', 'dpo,ppo', '--strip-fences']
+    ['--strip-fences', '--domains', '3', '--align', 'dpo,ppo']
     """
     defaults = read_config(CONFIG_DIR / "defaults.json")
 
