@@ -3,6 +3,7 @@
 #
 #   ./runTests.sh
 #   ./runTests.sh tests/core/test_settings.py -k auto
+#   ./runTests.sh -n 4             # in four processes; the whole suite runs in two (0: in this one, as --pdb needs)
 #   ./runTests.sh --real           # only the checks of the real Gemma 3 270M; fetches it, and so accepts its licence
 #
 # -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
@@ -12,11 +13,16 @@
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 cd "$ROOT"
 failed=0
+# Two processes for the whole suite; each takes tests from the other when it has none left.
+SHARED=(-n 2 --dist worksteal)
 
 case " ${FLAGS[*]-} " in
   *" --real "*) exec "$PYTHON" -m pytest ${FLAGS[@]+"${FLAGS[@]}"} ;;
 esac
+case " ${FLAGS[*]-} " in
+  *" tests/"*) SHARED=() ;; # one file is tested sooner than two processes start
+esac
 "$PYTHON" -m ruff check . || failed=$?
 "$PYTHON" -m mypy || failed=$((failed ? failed : $?))
-"$PYTHON" -m pytest ${FLAGS[@]+"${FLAGS[@]}"} || failed=$((failed ? failed : $?))
+"$PYTHON" -m pytest ${SHARED[@]+"${SHARED[@]}"} ${FLAGS[@]+"${FLAGS[@]}"} || failed=$((failed ? failed : $?))
 exit $failed

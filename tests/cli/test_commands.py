@@ -13,6 +13,7 @@ import pytest
 import tiny
 from pipeline import recorded_reads
 from training_runs import adapter_weights, killed_in_step
+from two_processes import run_in_two_processes
 
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
@@ -141,7 +142,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
     words = small_flags(place, "prefs.jsonl", run="two", **flags)
     words = flags_for("train-beta-dpo", words)
-    tiny.run_in_two_processes("-m", "schema_student", "train-beta-dpo", *words)
+    run_in_two_processes("-m", "schema_student", "train-beta-dpo", *words)
     theirs = call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", run="one", dpo_gradient_accumulation=2, **flags)
     ours = theirs.with_name("two-dpo")
     assert betas.replay_run(ours) == betas.replay_run(theirs) > 0

@@ -5,10 +5,6 @@ Built offline from a seed; nothing is downloaded. `save_tiny(path)` writes it as
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -105,24 +101,3 @@ def tiny_student(folder: Path, adapter: str | None = None, trainable: bool = Fal
     """The tiny base saved under `folder` and loaded as `load_student` loads any base."""
 
     return load_student(tiny_settings(folder), adapter=adapter, trainable=trainable)
-
-
-def run_in_two_processes(*words: str) -> None:
-    """Run `python WORDS` as torchrun would with two processes on this machine; both must succeed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *words],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said

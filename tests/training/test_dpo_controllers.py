@@ -7,7 +7,6 @@ import shutil
 from contextlib import suppress
 
 import pytest
-import tiny
 import torch
 from training_runs import (
     SHORT,
@@ -17,6 +16,7 @@ from training_runs import (
     same_run,
     settings_with_pairs,
 )
+from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
@@ -171,7 +171,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path, kind):
     shutil.copytree(one.run.output_dir, two.run.output_dir)
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.flat()))
-    tiny.run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
+    run_in_two_processes("scripts/train_alignment_dpo.py", "--config", str(config))
     one = one.changed(dpo_gradient_accumulation=2)
     stage.train_dpo(one)
     ours, theirs = paths(two).dpo_dir, paths(one).dpo_dir

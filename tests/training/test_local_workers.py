@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from training_runs import adapter_weights, metrics, settings_with_corpus, unfinish
+from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json
@@ -202,7 +202,7 @@ if rank == 0:
 
 
 def test_values_are_sent_as_json_and_nothing_else_is(tmp_path):
-    tiny.run_in_two_processes("-c", EXCHANGE, str(tmp_path / "found.json"))
+    run_in_two_processes("-c", EXCHANGE, str(tmp_path / "found.json"))
     said, gathered, nothing, refused = json.loads((tmp_path / "found.json").read_text())
     assert said == {"first": True} and nothing == []
     assert gathered == [[0.1, "\u00e9\ud800", None]] + [[1.1, "\u00e9\ud800", None]] * 2

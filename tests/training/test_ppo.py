@@ -7,9 +7,9 @@ import re
 from types import SimpleNamespace
 
 import pytest
-import tiny
 from sampled_runs import aligned, beside, student_of_four_numbers
 from training_runs import adapter_weights, killed_in_step, metrics, same_run
+from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, write_json, write_jsonl
@@ -114,7 +114,7 @@ def test_two_processes_equal_one(settings, tmp_path):
     stage.train_link("ppo", one)
     config = tmp_path / "two.json"
     write_json(config, {**two.flat(), "rl_gradient_accumulation": 1, "align": ["ppo"]})
-    tiny.run_in_two_processes("scripts/align_student.py", "--config", str(config))
+    run_in_two_processes("scripts/align_student.py", "--config", str(config))
     for ours, theirs in zip(*(metrics(paths(each).link_dir("ppo")) for each in (one, two)), strict=True):
         numbers = {name for name, value in ours.items() if isinstance(value, float)}
         assert {n: theirs[n] for n in numbers} == pytest.approx({n: ours[n] for n in numbers}, rel=2e-3, abs=2e-5)

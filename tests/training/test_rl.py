@@ -7,6 +7,7 @@ import tiny
 import torch
 from sampled_runs import NUMBER, aligned, beside, student_of_four_numbers
 from training_runs import adapter_weights, killed_in_step, metrics, same_run
+from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
@@ -85,7 +86,7 @@ def test_two_processes_equal_one(student, tmp_path):
     stage.train_link("rloo", one)
     config = tmp_path / "two.json"
     write_json(config, {**two.flat(), "rl_gradient_accumulation": 1, "align": ["rloo"]})
-    tiny.run_in_two_processes("scripts/align_student.py", "--config", str(config))
+    run_in_two_processes("scripts/align_student.py", "--config", str(config))
     for ours, theirs in zip(*(metrics(paths(each).link_dir("rloo")) for each in (one, two)), strict=True):
         numbers = {name for name, value in ours.items() if isinstance(value, float)}
         assert {n: theirs[n] for n in numbers} == pytest.approx({n: ours[n] for n in numbers}, rel=1e-3, abs=1e-5)

@@ -18,6 +18,7 @@ from training_runs import (
     same_run,
     settings_with_corpus,
 )
+from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
@@ -141,7 +142,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
     two = one.changed(gradient_accumulation=1, run="two", data_dir=str(paths(one).corpus.parent))
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.flat()))
-    tiny.run_in_two_processes("scripts/train_student.py", "--config", str(config))
+    run_in_two_processes("scripts/train_student.py", "--config", str(config))
     sft.train_sft(one)
     ours, theirs = paths(two).run_dir, paths(one).run_dir
     rows, others = metrics(ours), metrics(theirs)

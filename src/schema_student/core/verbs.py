@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schema_student.core.settings import GROUPS
+from schema_student.core.settings import GROUP_OF, GROUPS
 
 NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so say where its artifacts lie
 LOOKED_AT = ("run.run", "run.output_dir", "run.dry_run")  # by verbs that only look at what is there
@@ -193,6 +193,9 @@ def stage_of(verb: str, given: Mapping[str, Any]) -> str:
 
 def verbs_that_read(name: str) -> list[str]:
     """List the verbs that read a setting, but for those that take what others read."""
+    group = GROUP_OF[name]
     return [
-        verb for verb in READS if verb not in ("run", "config", "runtime", "doctor") and name in settings_read(verb)
+        verb
+        for verb, reads in READS.items()
+        if verb not in ("run", "config", "runtime", "doctor") and (group in reads or f"{group}.{name}" in reads)
     ]
