@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import ndiff
+from difflib import unified_diff
 from pathlib import Path
 
 import libcst as cst
@@ -31,19 +31,21 @@ NOT_MUTATED = (
     | m.Call(func=SPEAKERS | TYPES | m.Name("len") | m.Name("isinstance"))
     | m.Subscript(value=TYPES)
     | m.Expr(value=m.SimpleString() | m.ConcatenatedString())
-    | m.Assign(targets=[m.AssignTarget(target=m.Name("__all__"))])
+    | m.Assign(targets=[m.AssignTarget(target=m.Name(value=m.MatchRegex(r"__all__|[A-Z][a-z]\w*|[A-Z]")))])
+    | m.Assign(value=m.MatchIfTrue(lambda value: is_text(value)))
 )
 UNTOUCHED = ("encoding", "strict", "description", "help")  # arguments, by keyword
 WORD = re.compile(r"\w?[\"'][\w./:-]+[\"']")
-Site = tuple[int, cst.CSTNode, cst.CSTNode]  # line, what stands there, what stands there instead
+Site = tuple[int, int, cst.CSTNode, cst.CSTNode]  # line, that of its statement, what stands there, and instead
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: its file in the repository, its line, the changed lines before and after, and the whole new text."""
+    """One fault: its file in the repository, its line and that of the statement around it, the change, the new text."""
 
     file: str
     line: int
+    statement: int
     before: str
     after: str
     text: str
@@ -57,13 +59,17 @@ class SiteVisitor(cst.CSTVisitor):
     def __init__(self) -> None:
         super().__init__()
         self.sites: list[Site] = []
+        self.statement = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if m.matches(node, NOT_MUTATED) or (isinstance(node, cst.Arg) and is_untouched(node)):
             return False
+        if isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+            self.statement = self.line(node)
         for kind, operator in mutation_operators:
             if isinstance(node, kind) and (operator is not operator_string or is_word(node)):
-                self.sites += [(self.line(node), node, changed) for changed in mutations(operator, node)]
+                here = self.line(node), self.statement, node
+                self.sites += [(*here, changed) for changed in mutations(operator, node)]
         return True
 
     def line(self, node: cst.CSTNode) -> int:
@@ -73,8 +79,12 @@ class SiteVisitor(cst.CSTVisitor):
 
 def is_untouched(argument: cst.Arg) -> bool:
     """Tell whether an argument says nothing that is computed: a text, or one of UNTOUCHED."""
-    text = m.matches(argument.value, m.SimpleString() | m.ConcatenatedString() | m.FormattedString())
-    return bool(argument.keyword and argument.keyword.value in UNTOUCHED) or (text and not is_word(argument.value))
+    return bool(argument.keyword and argument.keyword.value in UNTOUCHED) or is_text(argument.value)
+
+
+def is_text(node: cst.CSTNode) -> bool:
+    """Tell whether a string is more than one word: a message, help, a page."""
+    return m.matches(node, m.SimpleString() | m.ConcatenatedString() | m.FormattedString()) and not is_word(node)
 
 
 def is_word(node: cst.CSTNode) -> bool:
@@ -110,12 +120,12 @@ def draw_mutants(root: Path, package: str, count: int, seed: int) -> list[Mutant
 
 def mutant(root: Path, path: Path, module: cst.Module, site: Site) -> Mutant | None:
     """Put what a site has into its file; None where it is no Python any more."""
-    line, before, after = site
+    line, statement, before, after = site
     text = module.deep_replace(before, after).code
     try:
         compile(text, str(path), "exec")
     except SyntaxError:
         return None
-    marks = list(ndiff(module.code.splitlines(), text.splitlines()))
-    lines = {mark: " ".join(entry[2:].strip() for entry in marks if entry[0] == mark) for mark in "-+"}
-    return Mutant(path.relative_to(root).as_posix(), line, lines["-"], lines["+"], text)
+    _, _, *marks = unified_diff(module.code.splitlines(), text.splitlines(), n=0)
+    lines = {mark: " ".join(entry[1:].strip() for entry in marks if entry[0] == mark) for mark in "-+"}
+    return Mutant(path.relative_to(root).as_posix(), line, statement, lines["-"], lines["+"], text)

@@ -6,7 +6,7 @@
 One fault at a time goes into a copy of the tree (benchmarks/mutants.py says which, and what is left alone). The tests
 of its package that run its line follow, the fastest first, until one fails: caught. Running out of time counts as
 caught, a line that no test runs as missed. Which test runs which line is recorded once (coverage, also of what tests
-start), and again when the package or its tests change. Rows go to FOLDER/results.jsonl; run again, it goes on where it
+start), and again for a file of tests that changes. Rows go to FOLDER/results.jsonl; run again, it goes on where it
 stopped. What can't be caught because nothing changes stands in mutation_equivalents.json, with the reason. Goal: 90% of
 all caught, 85% in each package, 95% in evaluation, preference, training and core; 300 mutants in 40 minutes.
 """
@@ -26,7 +26,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,20 +50,29 @@ FORKS = multiprocessing.get_context("forkserver")
 class Recording:
     """What ran when the tests passed: seconds of each test, and the tests that run each line, by file."""
 
-    digest: str
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)  # tests that were seen to pass by themselves
 
-    def tests_of(self, file: str, line: int) -> list[str]:
-        """Those that run a line, or, where it runs on import, anything of its file; fastest first, within BUDGET."""
-        lines = self.lines.get(file, {})
-        running = lines.get(str(line), [])
-        found = (
-            set(running) if any(running) else {test for tests in lines.values() for test in tests} if running else ()
-        )
+    def add(self, other: Recording) -> None:
+        """Add what another file of tests runs."""
+        self.seconds |= other.seconds
+        for file, lines in other.lines.items():
+            mine = self.lines.setdefault(file, {})
+            for line, tests in lines.items():
+                mine[line] = mine.get(line, []) + tests
+
+    def tests_of(self, file: str, line: int, statement: int) -> list[str]:
+        """Those that run a line; or, where it runs on import, anything of its file or else of its package.
+
+        Fastest first, within BUDGET.
+        """
+        lines, passed = self.lines.get(file, {}), self.seconds.keys()
+        if not (of_line := {*(lines.get(str(line)) or lines.get(str(statement), ()))}):
+            return []
+        of_file = {test for tests in lines.values() for test in tests}
         chosen, total = [], 0.0
-        for test in sorted(set(found) & set(self.seconds), key=self.seconds.__getitem__):
+        for test in sorted(of_line & passed or of_file & passed or passed, key=self.seconds.__getitem__):
             total += self.seconds[test]
             if total <= BUDGET or not chosen:
                 chosen.append(test)
@@ -147,7 +156,7 @@ class Trees:
 
 def try_mutant(mutant: Any, recording: Recording, trees: Trees) -> dict[str, Any]:
     """Run the tests of a mutant; one that fails must pass without it, or is left out from then on."""
-    start, tests = time.monotonic(), recording.tests_of(mutant.file, mutant.line)
+    start, tests = time.monotonic(), recording.tests_of(mutant.file, mutant.line, mutant.statement)
     with trees.one() as tree:
         outcome, failed = run_mutated(tree, mutant, tests, recording)
         sound = not failed or passes_alone(tree, failed, recording)
@@ -240,21 +249,24 @@ def check_tests(tree: Path, tests: list[str], said: Path) -> int:
 
 
 def recorded(package: str, folder: Path) -> Recording:
-    """Which tests run which lines of a package, as recorded before or now."""
-    path, digest = folder / f"{package}.json", digest_of(package)
-    if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")))["digest"] == digest:
-        return Recording(**found)
-    print(f"recording which tests run which lines of {package}", flush=True)
-    shutil.rmtree(folder / "coverage", ignore_errors=True)
-    (folder / "coverage").mkdir()
-    run_apart((3600, 3600), folder / "recording.log", record, package, folder / "coverage", path, digest)
-    return Recording(**json.loads(path.read_text(encoding="utf-8")))
+    """Which tests run which lines of a package: recorded for a file of tests once for what it and the package are."""
+    whole = Recording()
+    source = digest_of((ROOT / "src/schema_student" / package).rglob("*.py"))
+    for tests in [*(ROOT / "tests" / package).rglob("test_*.py"), ROOT / "tests/test_doctests.py"]:
+        path = folder / "recorded" / f"{package}-{tests.stem}-{digest_of([tests])}-{source}.json"
+        if not path.exists():
+            print(f"recording which lines of {package} {tests.name} runs", flush=True)
+            shutil.rmtree(folder / "coverage", ignore_errors=True)
+            for new in (folder / "coverage", folder / "recorded"):
+                new.mkdir(exist_ok=True)
+            run_apart((1200, 1200), folder / "recording.log", record, package, tests, folder / "coverage", path)
+        whole.add(Recording(**json.loads(path.read_text(encoding="utf-8"))))
+    return whole
 
 
-def digest_of(package: str) -> str:
-    """Tell a package and its tests from what they were."""
-    files = [*(ROOT / "src/schema_student" / package).rglob("*.py"), *(ROOT / "tests" / package).rglob("*.py")]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
+def digest_of(paths: Iterable[Path]) -> str:
+    """Tell files from what they were."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:12]
 
 
 class Contexts:
@@ -274,8 +286,8 @@ class Contexts:
             self.failed.add(report.nodeid)
 
 
-def record(package: str, folder: Path, path: Path, digest: str) -> None:
-    """Run all tests of a package under coverage, what they start included, and write the recording."""
+def record(package: str, tests: Path, folder: Path, path: Path) -> None:
+    """Run a file of tests under coverage, what they start included, and write the recording."""
     import pytest
     from coverage import Coverage
 
@@ -292,12 +304,12 @@ def record(package: str, folder: Path, path: Path, digest: str) -> None:
     contexts = Contexts(coverage)
     coverage.start()
     examples = f"not test_doctests or schema_student.{package}."
-    pytest.main([f"tests/{package}", "tests/test_doctests.py", "-k", examples, *PYTEST], plugins=[contexts])
+    pytest.main([str(tests.relative_to(ROOT)), "-k", examples, *PYTEST], plugins=[contexts])
     coverage.stop()
     coverage.save()
     coverage.combine()
     seconds = {test: taken for test, taken in contexts.seconds.items() if test not in contexts.failed}
-    found = Recording(digest, seconds, lines_by_file(coverage.get_data()))
+    found = Recording(seconds, lines_by_file(coverage.get_data()))
     path.write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 

@@ -241,11 +241,14 @@ def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():
 def test_a_mutant_meets_the_tests_that_run_its_line_the_fastest_first_within_the_budget():
     seconds = {"slow": 30.0, "quick": 1.0, "quicker": 0.5, "long": 19.0}
     lines = {"1": [""], "2": ["slow", "quick", "quicker", "long", "failed"], "3": ["slow"], "4": []}
-    recording = mutation.Recording("", seconds, {"file.py": lines})
-    assert recording.tests_of("file.py", 2) == ["quicker", "quick"]
-    assert recording.tests_of("file.py", 3) == ["slow"]
-    assert recording.tests_of("file.py", 1) == ["quicker", "quick"]  # runs on import: those of the file
-    assert recording.tests_of("file.py", 4) == recording.tests_of("other.py", 2) == []
+    recording = mutation.Recording(seconds, {"file.py": lines, "names.py": {"1": [""]}})
+    assert recording.tests_of("file.py", 2, 2) == recording.tests_of("file.py", 5, 2) == ["quicker", "quick"]
+    assert recording.tests_of("file.py", 3, 2) == ["slow"]
+    assert recording.tests_of("file.py", 1, 1) == ["quicker", "quick"]  # on import: those of the file
+    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("other.py", 2, 2) == []
+    recording.add(mutation.Recording({"new": 0.1}, {"file.py": {"2": ["new"], "4": ["new"]}}))
+    assert recording.tests_of("file.py", 2, 2) == ["new", "quicker", "quick"]
+    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("names.py", 1, 1)[:1] == ["new"]
 
 
 def test_the_score_of_mutants_leaves_out_those_that_change_nothing(capsys, monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.core.artifacts import dry_run, open_artifact, read_meta
+from schema_student.core.artifacts import dry_run, is_only_checking, open_artifact, read_meta
+from schema_student.core.artifacts import make as make_stage
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import (
     dump_row,
@@ -23,10 +24,10 @@ from schema_student.core.jsonl import (
     write_jsonl,
     write_text,
 )
-from schema_student.core.paths import evaluated, paths
+from schema_student.core.paths import evaluated, evaluated_requests, paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import default_settings
-from schema_student.core.stamps import digest, make_stamp
+from schema_student.core.stamps import beside, digest, make_stamp
 from schema_student.operate.pretty import write_pretty
 
 STAMP = {"settings": {"domains": 3}, "seed": 1}
@@ -264,6 +265,60 @@ def test_artifacts_of_the_default_run_lie_where_other_scripts_look_for_them():
     assert where.eval_dir("student-sft") == Path("outputs/student_runs/eval/student-sft")
 
 
+@pytest.mark.parametrize(
+    ("changes", "run", "data", "pairs"),
+    [
+        ({}, "student", "o", "o/student_runs/alignment"),
+        ({"run": "x"}, "x", "o/data/x", "o/student_runs/alignment/x"),
+        ({"schemas": "y.jsonl"}, "y", "o/data/y", "o/student_runs/alignment/y"),
+        ({"run": "x", "data_dir": "d"}, "x", "d", "o/student_runs/alignment/x"),
+    ],
+)
+def test_each_artifact_has_its_place(changes, run, data, pairs):
+    where = vars(paths(default_settings(output_dir="o", **changes)))
+    assert {name: str(path) for name, path in where.items()} == {
+        "domain_specs": f"{data}/d_01_domain_specs.jsonl",
+        "schemas": f"{data}/d_02_final_schemas.jsonl",
+        "dataset": f"{data}/d_03_dataset.jsonl",
+        "extra_tests": f"{data}/d_03_extra_tests.jsonl",
+        "hub_dataset": f"{data}/d_03_hub",
+        "corpus": f"{data}/d_04_training_corpus.jsonl",
+        "pairs": f"{pairs}/dpo_pairs.jsonl",
+        "run_dir": f"o/student_runs/{run}",
+        "run_folder": f"o/runs/{run}",
+        "dpo_dir": f"o/student_runs/{run}-dpo",
+        "reward_dir": f"o/student_runs/{run}-reward",
+        "sft_checkpoint": f"o/student_runs/{run}/checkpoint-final",
+        "dpo_checkpoint": f"o/student_runs/{run}-dpo/checkpoint-final",
+        "references": "o/student_runs/alignment/reference_logps",
+        "evals": "o/student_runs/eval",
+        "rollouts": f"o/rollouts/{run}",
+        "corrections": f"o/corrections/{run}",
+        "pairwise": "o/duels",
+        "judge": "o/judge",
+        "report_dir": f"o/reports/{run}",
+        "exports": f"o/exports/{run}",
+        "chat": f"o/chat/{run}.jsonl",
+        "logs": "o/logs",
+        "pretty": "o/pretty",
+        "reward_scores": "o/reward_scores.sqlite",
+        "teacher_cache": "o/teacher_cache.sqlite",
+        "teacher_answers": "o/teacher_answers.jsonl",
+    }
+
+
+def test_what_a_person_names_is_its_place(tmp_path):
+    where = paths(default_settings(adapter="mine/checkpoint-final", teacher_answers="t.jsonl"))
+    assert (where.sft_checkpoint, where.teacher_answers) == (Path("mine/checkpoint-final"), Path("t.jsonl"))
+    assert where.link_checkpoint("ppo") == where.run_dir.with_name(f"{where.run_dir.name}-ppo") / "checkpoint-final"
+    assert where.overwritten("run") == Path(f"outputs/.overwritten-run-{where.run_dir.name}")
+    there = paths(default_settings(output_dir=str(tmp_path)))
+    rows = (there.pairs, there.corpus, there.eval_dir("student-sft") / "evaluation_results.jsonl")
+    for path in (*rows, there.eval_dir("other-sft") / "evaluation_results.jsonl"):
+        write_jsonl(path, [])
+    assert there.jsonl_files() == [there.corpus, there.pairs, rows[2]]
+
+
 def test_two_runs_share_no_artifact():
     one, two = paths(default_settings(run="one")), paths(default_settings(schemas="x/two.jsonl"))
     for name in ("dataset", "corpus", "pairs", "run_dir", "dpo_dir", "report_dir"):
@@ -283,6 +338,11 @@ def test_two_runs_share_no_artifact():
         ({"adapter": "models/mine"}, "student-mine", "models/mine"),
         ({"adapter": "models/mine/checkpoint-final"}, "student-mine", "models/mine/checkpoint-final"),
         ({"adapter": "models/mine", "eval_student": "base"}, "student-base", ""),
+        ({"eval_student": "teacher", "run": "x"}, "x-teacher", ""),
+        ({"decoding": "constrained", "eval_extra": True}, "student-base-constrained-extra", ""),
+        ({"examples": 2, "eval_data": "d/mine.jsonl"}, "student-base-2-examples-on-mine", ""),
+        ({"endpoint": "http://h:81", "eval_data": "d/mine.jsonl"}, "student-endpoint-h-81-on-mine", ""),
+        ({"endpoint": "http://h:81", "endpoint_model": "m:1"}, "student-endpoint-m-1", ""),
     ],
 )
 def test_who_is_evaluated_follows_from_flags(changes, name, adapter):
@@ -296,6 +356,61 @@ def test_a_dpo_adapter_is_not_evaluated_as_its_own_runs_sft():
     ):
         evaluated(default_settings(adapter=adapter, eval_student="sft"))
     assert evaluated(default_settings(adapter=adapter, eval_student="sft", run="y")) == ("y-sft", adapter)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"endpoint": "http://h", "eval_student": "sft"}, "--endpoint is a student of its own"),
+        ({"endpoint": "http://h", "adapter": "a/b"}, "--endpoint is a student of its own"),
+        ({"endpoint": "http://h", "decoding": "constrained"}, "--endpoint: it decodes as it was started to"),
+        ({"eval_student": "teacher", "decoding": "constrained"}, "--eval-student teacher: it decodes as its server"),
+        ({"eval_data": "a.jsonl", "eval_extra": True}, "--eval-data and --eval-extra"),
+        ({"eval_data": "d/-.jsonl"}, "gives no name of an evaluation"),
+        ({"adapter": "models/-"}, "gives no name of its evaluation"),
+    ],
+)
+def test_who_cannot_be_evaluated_so_is_refused(changes, words):
+    with pytest.raises(SettingsError, match=words):
+        evaluated(default_settings(**changes))
+
+
+def test_requests_are_the_runs_its_extra_ones_or_a_persons_own():
+    where = paths(default_settings())
+    assert evaluated_requests(default_settings()) == where.dataset
+    assert evaluated_requests(default_settings(eval_extra=True)) == where.extra_tests
+    assert evaluated_requests(default_settings(eval_data="mine.jsonl")) == Path("mine.jsonl")
+
+
+def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path, monkeypatch):
+    settings, path, there = default_settings(dry_run=True), tmp_path / "x" / "made.jsonl", tmp_path / "there.jsonl"
+    ran = []
+
+    def stage(stamp=STAMP, overwrite=False):
+        def run():
+            ran.append(is_only_checking())
+            with open_artifact(path, stamp, overwrite=overwrite) as artifact:
+                if not artifact.done:
+                    artifact.append({"n": 1})
+                    artifact.finish()
+
+        return run
+
+    monkeypatch.setenv("SCHEMA_STUDENT_SCRIPTS", "build_training_corpus.py")
+    there = there.with_name("d_04_training_corpus.jsonl")
+    assert not make_stage(stage(), settings, [there], [path]) and ran == []  # an earlier stage makes what it reads
+    there.write_text("")
+    assert not make_stage(stage(), settings, [there], [path]) and ran == [True] and not path.parent.exists()
+    assert make_stage(stage(), settings.changed(dry_run=False), [there], [path]) and ran == [True, False]
+    made = path.read_bytes()
+    assert not make_stage(stage(), settings, [there], [path])
+    with pytest.raises(UserError, match="--overwrite"):
+        make_stage(stage({**STAMP, "seed": 2}), settings, [there], [path])
+    assert not make_stage(stage({**STAMP, "seed": 2}, overwrite=True), settings, [there], [path])
+    assert path.read_bytes() == made and not is_only_checking()
+    beside(path, "meta").unlink()
+    with pytest.raises(UserError, match=r"made\.jsonl"):  # nobody knows what made it
+        make_stage(stage(), settings, [there], [path])
 
 
 def test_a_dry_run_says_what_is_missing_and_writes_nothing(tmp_path, capsys):

@@ -19,6 +19,7 @@ def name(**given):
         ({"run": "mine", "schemas": "."}, "mine"),
         ({"schemas": "my_schemas/"}, "my_schemas"),
         ({"schemas": "caf\u00e9 menu.jsonl"}, "caf-menu"),
+        ({"schemas": "-_.Xa !? X.-_.jsonl"}, "Xa-X"),
         ({"data_set": "owner/name@0123abcd:part:test"}, "name-0123abcd-part-test"),
         ({"adapter": "outputs/student_runs/mine-dpo/checkpoint-3"}, "mine"),
         ({"adapter": "somewhere/else"}, "student"),

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,17 @@ from hypothesis import strategies as st
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
-from schema_student.core.records import CorpusRow, DatasetRow, EvaluationRow, Pair, Record, read_rows, write_rows
+from schema_student.core.records import (
+    CorpusRow,
+    DatasetRow,
+    EvaluationRow,
+    MarginRow,
+    Pair,
+    Record,
+    name_rows,
+    read_rows,
+    write_rows,
+)
 
 PAIR = {"prompt": "p", "chosen": "a", "rejected": "b", "schema_id": "s"}
 
@@ -78,3 +91,50 @@ def test_the_json_within_a_row_is_read_where_it_is_asked_for():
         split="train",
     )
     assert row.schema == {"type": "object"} and row.target == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompt": 3}, "prompt must be list or str, not int"),
+        ({"chosen": None}, "chosen must be str, not NoneType"),
+        ({"rejected_end": "3"}, "rejected_end must be NoneType or int, not str"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_line(tmp_path, changes, said):
+    path = tmp_path / "dpo_pairs.jsonl"
+    write_jsonl(path, [PAIR, {**PAIR, **changes}])
+    with pytest.raises(UserError, match=f":2: {said}$"):
+        read_rows(path, Pair)
+
+
+def test_a_whole_number_is_a_number(tmp_path):
+    numbers = dict.fromkeys("step n mean std min p10 median p90 max pos_frac".split(), 1)
+    write_jsonl(tmp_path / "margins.jsonl", [numbers])
+    assert read_rows(tmp_path / "margins.jsonl", MarginRow)[0].mean == 1
+
+
+def test_a_row_is_named_by_its_origin_or_else_by_its_line():
+    rows = [Pair(**PAIR, origin="data.jsonl:7"), Pair(**PAIR)]
+    assert name_rows(rows, Path("o/dpo_pairs.jsonl")) == {"data.jsonl:7": rows[0], "dpo_pairs.jsonl:2": rows[1]}
+
+
+UNWRITTEN = {  # fields that are not written where nothing is known
+    "DomainSpec": {"operators"},
+    "CorpusRow": {"tools", "chat_template_kwargs", "origin"},
+    "Pair": {*"chosen_rank rejected_rank rejected_end chosen_source tools chat_template_kwargs origin".split()},
+    "MarginRow": {"npy", "signs"},
+    "EvaluationRow": {"mask_changes", "perturbed", "original_query"},
+}
+
+
+@pytest.mark.parametrize("kind", Record.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_a_field_that_is_left_out_has_a_value_of_its_type_and_is_written_but_for_some(kind):
+    fields = [each for each in dataclasses.fields(kind) if each.name != "extra"]
+    required = {each.name: "{}" for each in fields if {each.default, each.default_factory} == {dataclasses.MISSING}}
+    row = kind(**required)
+    for name, hint in get_type_hints(kind).items():
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types = tuple(get_origin(option) or option for option in options)
+        assert name in required or Any in types or isinstance(getattr(row, name), types), name
+    assert {each.name for each in fields} - row.as_json().keys() == UNWRITTEN.get(kind.__name__, set())

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.flags import PATHS, flags_for, flags_of, load_settings
+from schema_student.core.flags import (
+    PATHS,
+    ResolveRequest,
+    flags_for,
+    flags_of,
+    load_settings,
+    without,
+    without_settings,
+)
 from schema_student.core.names import adapter_run, resolve_run
 from schema_student.core.processes import run_script
 from schema_student.core.resources import CONFIG_DIR
@@ -357,3 +365,85 @@ def test_flags_that_give_settings_give_them_and_name_the_preset_that_spares_most
 def test_no_hidden_password_stands_in_flags():
     settings = load_settings(["--teacher-host", "http://me:secret@a:1"], "")
     assert flags_of(settings.flat()) == []
+
+
+WORDS = ["a", "--seed", "3", "--beta=0.5", "--no-judge-valid", "--config", "c.json", "--overwrite", "x"]
+
+
+def test_flags_are_dropped_by_what_they_set():
+    kept = ["a", "--beta=0.5", "--config", "c.json", "--overwrite", "x"]
+    assert without_settings(["seed", "judge_valid"], WORDS) == kept and without_settings([], WORDS) == WORDS
+    assert flags_for("train", WORDS) == ["a", "--seed", "3", "--config", "c.json", "--overwrite", "x"]
+    own = {"--from": {}, "--until": {}}
+    assert without(own, ["--from", "sft", "--seed", "3", "--fro", "x", "--until=dpo"]) == ["--seed", "3", "--fro", "x"]
+
+
+def test_a_flag_that_a_verb_does_not_read_is_refused_but_within_a_runner(monkeypatch):
+    with pytest.raises(SettingsError, match=r"^--beta: nothing that corpus runs reads it; read by .*train-beta-dpo"):
+        load_settings(["--beta", "0.5"], "A test.", "corpus")
+    monkeypatch.setenv("SCHEMA_STUDENT_RUNNER", "1")
+    assert load_settings(["--beta", "0.5"], "A test.", "corpus").beta.beta == 0.5
+
+
+def test_resolved_settings_are_asked_for_with_those_that_were_given(capsys):
+    with pytest.raises(ResolveRequest) as asked:
+        flags("--seed", "3", "--print-config", "--resolved")
+    assert asked.value.settings.run.seed == 3
+    with pytest.raises(SettingsError, match="--print-config"):
+        flags("--resolved")
+
+
+@pytest.mark.parametrize(("word", "advice"), [("--from", "it chooses stages"), ("--sead", "did you mean '--seed'")])
+def test_an_unknown_flag_is_refused_with_advice(word, advice):
+    with pytest.raises(SettingsError, match=f"unknown argument '{word}=x'.*{advice}"):
+        flags(f"{word}=x")
+
+
+CONFLICTS = [
+    ({"beta_min": 0}, "beta_min"),
+    ({"beta": 2.01}, "beta"),
+    ({"beta": 0.009}, "beta"),
+    ({"anchors_per_pair": 1, "dpo_sft_weight": 0}, "anchors_per_pair"),
+    ({"schemas": "mine", "domain_prompts": "p"}, "domain_prompts"),
+    ({"schemas": "mine", "schema_template": "p"}, "schema_template"),
+    ({"schemas": "mine", "operators": "p"}, "operators"),
+    ({"least_operators": 6, "most_operators": 5}, "least_operators"),
+    ({"train_share": 0.5, "validation_share": 0.501}, "validation_share"),
+    ({"max_new_tokens": 512, "max_seq_length": 512}, "max_new_tokens"),
+    ({"rl_reward_valid": 0.5, "rl_reward_parts": 0.501}, "rl_reward_parts"),
+    ({"fail_under": 1.0}, "fail_under"),
+    ({"fail_under": 0.01}, "fail_under"),
+    ({"align": ["dpo", "ppo", "dpo"]}, "align"),
+    ({"date_start": "2026-02-30"}, "date_start"),
+    ({"date_end": "2026-13-01"}, "date_end"),
+    ({"date_start": "2026-01-02", "date_end": "2026-01-01"}, "date_end"),
+]
+
+
+@pytest.mark.parametrize(("changes", "name"), CONFLICTS)
+def test_settings_that_contradict_each_other_are_refused_by_the_name_of_one(changes, name):
+    with pytest.raises(SettingsError, match=f"^setting {name}: "):
+        default_settings(**changes)
+
+
+AT_THE_BOUND = [
+    {"beta_min": 0, "beta_published": True},
+    {"beta": 2.0},
+    {"beta": 0.01},
+    {"anchors_per_pair": 1, "dpo_sft_weight": 0.1},
+    {"schemas": "mine"},
+    {"operators": "p"},
+    {"least_operators": 5, "most_operators": 5},
+    {"train_share": 0.5, "validation_share": 0.5},
+    {"max_new_tokens": 511, "max_seq_length": 512},
+    {"rl_reward_valid": 0.5, "rl_reward_parts": 0.5},
+    {"fail_under": 1.01},
+    {"align": ["dpo", "ppo"]},
+    {"date_start": "2026-01-01", "date_end": "2026-01-01"},
+]
+
+
+@pytest.mark.parametrize("changes", AT_THE_BOUND)
+def test_what_just_fits_together_is_taken(changes):
+    settings = default_settings(**changes)
+    assert {name: settings.value(name) for name in changes} == changes

@@ -92,3 +92,10 @@ def test_the_bootstrap_draws_whole_clusters():
     assert one_way[1] - one_way[0] > 2 * (lone["high"] - lone["low"])
     assert bootstrap_clusters([10, 0] * 10, [10] * 20) == one_way
     assert bootstrap_clusters([3], [4]) is None and bootstrap_clusters([], []) is None
+
+
+def test_the_bootstrap_weighs_a_cluster_by_its_size_and_is_the_same_anywhere():
+    # Of four draws j are the large cluster: P(0) = 0.32, P(3 or more) = 0.05, P(4) = 0.004; with three it is 12 of 13.
+    assert bootstrap_clusters([4, 0, 0, 0], [4, 1, 1, 1]) == (0.0, 0.923077)
+    assert bootstrap_clusters([1, 2, 0, 3, 1, 2, 0, 2], [3, 3, 3, 3, 2, 4, 2, 5]) == (0.25, 0.640071)
+    assert bootstrap_clusters([1, 0], [1, 1]) == (0.0, 1.0)

@@ -53,7 +53,8 @@ def test_answers_of_known_truth_are_listed_each_meaning_once(tmp_path):
     row = own_row("two nights in Lyon", {"city": "Lyon", "nights": 2}, accepted=accepted)
     _, (request,) = requests_of(tmp_path, [row])
     students = ['{"nights":2,"city":"Lyon"}', '{"city":"Paris"}', '{"city":"Paris"}', "not JSON"]
-    rows = [answered(request, text, text != "not JSON") for text in students]
+    doubtful = [answered(request, '{"city":"Rome"}', True), answered(request, '{"city":"Paris","nights":9}', False)]
+    rows = [answered(request, text, text != "not JSON") for text in students] + doubtful  # valid in one way alone
     cases = [(case.source, case.answer, case.right) for case in list_cases([request], rows)]
     assert cases[:2] == [
         ("the known answer", {"city": "Lyon", "nights": 2}, True),

@@ -55,6 +55,21 @@ def test_the_summary_has_intervals_over_known_outcomes_only():
     assert (found["b"]["same"], found["b"]["swayed"], found["b"]["prompts"]) == (1, 1, 1)
 
 
+def test_the_summary_tells_places_kinds_and_lengths_apart():
+    rows = [
+        {"split": "a", "kind": "answerable", "outcome": "win", "first": "x" * 9, "second": "x", "swayed": False},
+        {"split": "a", "kind": "refusal", "outcome": "tie", "first": "x", "second": "xxx", "swayed": True},
+        {"split": "a", "kind": "refusal", "outcome": "loss", "first": "xx", "second": "x", "swayed": False},
+    ]
+    verdicts = (["first", "second"], ["first", "first"], ["second", "first"])
+    rows = [{**row, "same": False, "verdicts": given} for row, given in zip(rows, verdicts, strict=True)]
+    found = pairwise.summarize(rows)
+    assert {kind: each["prompts"] for kind, each in found["kinds"].items()} == {"answerable": 1, "refusal": 2}
+    assert found["kinds"]["refusal"]["loss"]["k"] == 1 and found["overall"]["swayed"] == 1
+    assert found["places"] == pairwise.count_places(rows) and found["validity"] == pairwise.tabulate_validity(rows)
+    assert sum(each["prompts"] for each in found["lengths"].values()) == 3
+
+
 @pytest.fixture
 def settings(tmp_path):
     """A data set of five requests a split, and an adapter that answers better than the base."""

@@ -95,6 +95,8 @@ def test_likelihoods_are_means_over_what_was_read(summary):
     assert summary["overall"]["reference_perplexity"] == pytest.approx(math.exp(4.5 / 6), abs=1e-6)
     assert summary["splits"]["test_unseen"]["p_truth"] == 0.0
     assert summary["splits"]["test_unseen"]["reference_perplexity"] is None
+    sure = row(9, "a", "test_seen", "right", reference_logp=0.0, reference_tokens=2)
+    assert rates([sure])["reference_perplexity"] == 1.0
 
 
 def test_schemas_are_drawn_whole(summary):

@@ -3,6 +3,7 @@
 import pytest
 
 from schema_student.core.tally import Tally
+from schema_student.preference import layouts
 from schema_student.preference.imports import read_examples, read_pairs
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -101,6 +102,12 @@ PAIRS = {
         "input": {"messages": [user("p")], "tools": []},
         "preferred_output": [assistant("good")],
         "non_preferred_output": [assistant("bad")],
+    },
+    "OpenAI's input alone": {"input": "p", "preferred_output": "good", "non_preferred_output": "bad"},
+    "ms-swift's answers as messages": {
+        "messages": [user("p")],
+        "response": "good",
+        "rejected_response": "bad",
     },
     "orca": {"system": "", "question": "p", "chosen": "good", "rejected": "bad"},
 }
@@ -295,6 +302,7 @@ def test_columns_that_nothing_reads_are_named_with_their_rows_and_metadata_is_no
         "column reward is not used (2 rows)",
         "column weight is not used (2 rows)",
     ]
+    assert not paired(PAIRS["OpenAI's input alone"])[1].unused
     _, tally = learned(PAIRS["plain"])
     assert tally.unused == {"rejected (SFT learns the chosen answer alone)": 1}
 
@@ -317,3 +325,35 @@ def test_labelled_answers_to_one_prompt_are_paired_and_the_others_counted():
         assert found == wanted and tally.counts == {alone: 2}
     found, tally = paired(row("p", "a", True, tools=[TOOL]), row("p", "b", False))
     assert found == [] and tally.counts == {alone: 2}
+
+
+@pytest.mark.parametrize(
+    ("columns", "advice"),
+    [
+        ("input_ids attention_mask", "tokens"),
+        ("schema_json ast_json", "runAll.sh"),
+        ("completions labels", "stepwise"),
+        ("response_j response_k", "rename response_j to chosen"),
+        ("human_ref_A human_ref_B labels", "SHP"),
+        ("answer_0 answer_1", "WebGPT"),
+        ("response_0 response_1", "better_response_id"),
+        ("answer_a answer_b", "name the better one chosen"),
+        ("response_a response_b", "name the better one chosen"),
+        ("conversation_a conversation_b winner", "battles"),
+        ("contents", "Gemini"),
+        ("parent_id text", "a tree of messages"),
+        ("segments", "segments"),
+        ("chat", "a conversation in one text"),
+        ("text", "plain text"),
+        ("answers", "a list of answers without scores"),
+    ],
+)
+def test_a_layout_that_is_not_read_is_named_with_what_to_make_of_it(columns, advice):
+    said = layouts.explain_layout(dict.fromkeys(columns.split(), "x"))
+    assert said.startswith("rows of ") and advice in said
+
+
+def test_other_columns_are_named():
+    said = layouts.explain_layout({f"column{i:02}" + "x" * 40: 1 for i in range(13)})
+    assert said.endswith(f"(its columns: {', '.join(f'column{i:02}' + 'x' * 32 for i in range(12))})")
+    assert layouts.explain_layout({}).endswith("(its columns: none)")

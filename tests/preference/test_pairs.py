@@ -63,6 +63,20 @@ def test_the_students_own_mistakes_come_first_the_likeliest_before_others():
     assert all(pair.chosen == RIGHT and pair.chosen_rank == 5 for pair in made)
 
 
+def test_a_rejected_answer_says_where_its_first_wrong_value_ends():
+    row = dataset_row(schema_json="{}", ast_json='{"trip":{"by":"rail","to":"Oslo","day":3},"n":2}')
+    wrong, later = (
+        '{"trip":{"by":"rail","to":"Rome","day":3},"n":2}',
+        '{"trip":{"by":"rail","to":"Oslo","day":3},"n":1}',
+    )
+    made, _ = paired(answered(wrong, later, '{"trip":'), row, pairs_per_prompt=3)
+    assert [pair.rejected[: pair.rejected_end] for pair in made[:2]] == [
+        '{"trip":{"by":"rail","to":"Rome"',
+        later.removesuffix("}"),
+    ]
+    assert made[2].rejected_end == len('{"trip":')
+
+
 def test_the_students_own_right_answer_is_chosen_before_the_teachers():
     own = '{"unit":"km","n":3}'
     assert paired(answered(own, INVALID))[0][0].chosen == own

@@ -9,10 +9,11 @@ from hotel_requests import FORM, dataset_row
 
 from schema_student.core.artifacts import Artifact
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.stamps import digest
+from schema_student.core.stamps import beside, digest
 from schema_student.preference import imports, layouts, rollouts, scoring
+from schema_student.student.choice import base_digest
 from schema_student.student.loading import save_adapter
 from schema_student.student.reward_model import load_reward_model, make_reward_model
 from schema_student.teacher.embedded.identity import MODEL
@@ -112,6 +113,8 @@ def test_rollouts_are_scored_by_a_reward_model_that_was_trained_here(settings, t
     expected = load_reward_model(str(tmp_path / "rm")).score([p for p, _ in answers], [a["text"] for _, a in answers])
     assert [answer["score"] for _, answer in answers] == pytest.approx(expected, abs=1e-5)
     assert all(answer["score"] is None for row in rows for answer in row["answers"] if not answer["finished"])
+    meta = read_json(beside(paths(by_reward).rollouts / "rollout_judged.jsonl", "meta"))
+    assert meta["reward"] == base_digest(str(tmp_path / "rm")) and meta["rollout_scorer"] == "reward"
 
 
 def test_rollouts_scored_by_a_reward_model_need_one(settings):
@@ -128,6 +131,43 @@ def test_a_real_student_is_sampled_and_the_files_tell_all(settings):
     assert manifest["files"][judged.name] == digest(judged)
     assert manifest["settings"]["samples_per_prompt"] == 3 and manifest["scorer"] == "schema"
     assert {row["scorer"] for row in read_jsonl(judged)} == {"schema"}
+
+
+def scored(*answers, ties=(), errors=()):
+    """A row of rollout_judged.jsonl with answers (count, finished, score)."""
+    found = [{"text": "t", "count": n, "finished": finished, "score": score} for n, finished, score in answers]
+    return {"prompt": "p", "answers": found, "ties": list(ties), "errors": list(errors)}
+
+
+def test_a_manifest_counts_what_the_files_hold(settings, tmp_path):
+    responses, judged = tmp_path / "rollout_responses.jsonl", tmp_path / "rollout_judged.jsonl"
+    write_jsonl(responses, [{"prompt": "p"}])
+    rows = [
+        scored((2, True, 5), (1, True, 3), ties=[["a", "b"]]),
+        scored((3, False, None), errors=["timed out", "no JSON"]),
+        scored((1, True, 4), (2, True, 4), (1, True, None)),
+    ]
+    write_jsonl(judged, rows)
+    write_json(beside(responses, "meta"), {"model": "m:1"})
+    write_json(beside(judged, "meta"), {"teacher": "t:2"})
+    found = rollouts.describe(settings, responses, judged)
+    assert found["counts"] == {
+        "prompts": 3,
+        "answers": 10,
+        "different_answers": 6,
+        "cut_off": 1,
+        "unscored": 2,
+        "ties": 1,
+        "teacher_errors": 2,
+        "prompts_with_a_preference": 1,
+    }
+    assert found["scores"] == {"mean": 4.0, "min": 3, "max": 5} and found["scorer"] == "schema"
+    assert (found["answered_by"], found["judged_by"]) == ("m:1", "t:2")
+    assert found["files"] == {path.name: digest(path) for path in (responses, judged)}
+    decided = {"samples_per_prompt", "schema_rendering", "rollout_source", "dtype", "max_new_tokens", "data_set"}
+    assert decided | {"rollout_scorer", "adapter", "seed"} <= found["settings"].keys() and "torch" in found["versions"]
+    write_jsonl(judged, [])
+    assert rollouts.describe(settings, responses, judged)["scores"] == {"mean": None, "min": None, "max": None}
 
 
 def test_judged_rollouts_are_preference_data(settings, monkeypatch):

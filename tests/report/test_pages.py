@@ -14,7 +14,7 @@ import report_run
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
-from schema_student.core.markdown import block, cell, shorten
+from schema_student.core.markdown import cell, shorten
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
@@ -449,8 +449,3 @@ def test_sft_that_was_better_is_called_so(tmp_path):
     report_run.write_run(settings, prompts=20)
     report_run.write_dpo(settings, sft_was_better=True)
     assert "no checkpoint beat SFT on validation" in write_report(settings).read_text()
-
-
-def test_text_in_markdown_cannot_leave_its_place():
-    assert cell("a|b\n`c` <d>") == r"a\|b \`c\` \<d\>"
-    assert block("x\n```\ny").startswith("````\n")

@@ -1,0 +1,29 @@
+"""What is left out of a data set is counted by reason."""
+
+from schema_student.core.tally import Tally
+
+
+def test_rows_are_counted_by_reason_with_the_first_place_of_each():
+    tally = Tally()
+    assert tally.lines() == tally.notes() == []
+    tally.add("nothing answered", "mine.jsonl:7")
+    tally.add("no JSON", "mine.jsonl:8", malformed=True)
+    tally.add("nothing answered", "mine.jsonl:9")
+    for unused in (["id"], ["id", "note"]):
+        tally.take("chat", unused)
+    tally.take("pairs", [])
+    assert tally.lines() == [
+        "left out 2: nothing answered (first: mine.jsonl:7)",
+        "left out 1: no JSON (first: mine.jsonl:8)",
+    ]
+    assert tally.malformed == 1
+    assert tally.notes() == [
+        "read 2 as chat, 1 as pairs",
+        "column id is not used (2 rows)",
+        "column note is not used (1 rows)",
+    ]
+    assert tally.facts() == {
+        "left_out": {"nothing answered": 2, "no JSON": 1},
+        "layouts": {"chat": 2, "pairs": 1},
+        "unused_columns": {"id": 2, "note": 1},
+    }
