@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from schema_examples import CITY, ROOM
 
+from schema_student.cli import ask
 from schema_student.cli.main import VERBS
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import write_json, write_jsonl
@@ -43,9 +44,8 @@ def run(loaded, monkeypatch, tmp_path, capsys):
         return loaded
 
     def call(*argv, lines=""):
-        monkeypatch.setattr(
-            sys, "stdin", io.TextIOWrapper(io.BytesIO(lines if isinstance(lines, bytes) else lines.encode()))
-        )
+        given = lines.encode() if isinstance(lines, str) else lines
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given) if isinstance(given, bytes) else given))
         capsys.readouterr()
         code = 0
         try:
@@ -113,6 +113,19 @@ def test_lines_that_are_no_text_are_problems_of_their_own(run):
     assert code == 1 and found[0]["value"] == {"city": "Oslo"}
     words = ("not UTF-8 at byte 11", "lone surrogate", "a row is a JSON object", "duplicate key")
     assert all(word in each["problem"] for word, each in zip(words, found[1:], strict=True))
+
+
+def test_answers_are_written_before_further_requests_are_read(run, monkeypatch, capsys):
+    monkeypatch.setattr(ask, "CHUNK", 2)
+    written = []
+
+    class Requests(io.BytesIO):
+        def __next__(self):
+            written.append(capsys.readouterr().out.count("\n"))
+            return super().__next__()
+
+    code, _, _ = run(*INLINE, lines=Requests(b'{"query": "to Oslo"}\n' * 3 + b"[1]\n"))
+    assert code == 1 and written == [0, 0, 2, 0, 2]  # at each line that is read, and at the end
 
 
 def test_a_request_that_is_no_text_is_a_problem(run):

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 from alignment_runs import settings_with_requests
+from peft.tuners.lora import LoraLayer
 
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, EvaluationRow
-from schema_student.evaluation import perturbations, robustness
-from schema_student.evaluation.evaluate import evaluate_student
+from schema_student.evaluation import evaluate, perturbations, robustness
 from schema_student.evaluation.perturbations import KINDS, perturb
+from schema_student.student.loading import load_student
 
 QUERY = (
     "Bookings with arrival date since 2022-10-18, at least 3 guests, price above 12500, named 'Grand Hotel', in Oslo"
@@ -113,8 +114,16 @@ def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
     settings = settings_with_requests(tmp_path, judge_valid=False, sft_max_steps=60)
     settings = settings.changed(robustness=3)
     adapter = str(paths(settings).sft_checkpoint)
-    evaluate_student(settings, "student-sft", adapter)
-    summary = robustness.measure_robustness(settings, "student-sft", adapter)
+    loaded = []
+    monkeypatch.setattr(
+        evaluate, "load_student", lambda *given, **more: loaded.append(load_student(*given, **more)) or loaded[-1]
+    )
+    load = evaluate.load_once(settings, adapter)
+    evaluate.evaluate_student(settings, "student-sft", adapter, load)
+    summary = robustness.measure_robustness(settings, "student-sft", adapter, load)
+    (student,) = loaded  # one for all
+    layers = [module for module in student.model.modules() if isinstance(module, LoraLayer)]
+    assert layers and all(layer.merged for layer in layers)
     rows = read_jsonl(summary.with_name("robustness_results.jsonl"))
     assert {each["perturbed"] for each in rows} == {"typos", "case", "instruction"}  # "number 200" has no other form
     assert all(each["original_query"] in each["prompt_text"] for each in rows if each["perturbed"] == "instruction")

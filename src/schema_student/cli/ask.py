@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,50 +146,61 @@ def _ask_one(settings: Settings, arguments: argparse.Namespace, models: Models) 
 
 
 def _ask_many(settings: Settings, arguments: argparse.Namespace, models: Models) -> bool:
-    """Print a row for each request of many, in their order; returns whether all answers are valid."""
+    """Print a row for each request of many, in their order, and keep none; returns whether all answers are valid."""
     from schema_student.data.questions import QuestionReader
 
     reader = QuestionReader(settings, arguments.schema, arguments.schema_id)
     lines = _read_lines(arguments.prompts)
-    askers, rows = _open_askers(settings, arguments, models), []
-    write_row = partial(_compare, list(models)) if models else _row
-    for begin in range(0, len(lines), CHUNK):
-        read = [_read(reader, number, line) for number, line in lines[begin : begin + CHUNK]]
-        questions = [each for each in read if not isinstance(each, dict)]
-        answered = {name: iter(asker(questions)) for name, asker in askers.items()}
-        for each in read:
-            answers = {} if isinstance(each, dict) else {name: next(some) for name, some in answered.items()}
-            row = each if isinstance(each, dict) else write_row(each, answers)
-            rows.append(row)
+    askers, counts = _open_askers(settings, arguments, models), Counter[str]()
+    while chunk := list(islice(lines, CHUNK)):
+        for row in _answer_chunk([_read(reader, number, line) for number, line in chunk], askers, models):
+            counts.update(_count(row, models))
             _write(sys.stdout, row)
-    for line in _sum_up(rows, list(models)):
+    for line in _sum_up(counts, models):
         log.info(line)
-    return all(row["valid"] for row in rows)
+    return counts["valid"] == counts["rows"]
 
 
-def _read_lines(prompts: Path | None) -> list[tuple[int, bytes]]:
+def _answer_chunk(read: Sequence[Question | Row], askers: Mapping[str, Asker], models: Models) -> Iterator[Row]:
+    """The rows of some requests; of what is no request the row that says why stands there already."""
+    questions = [each for each in read if not isinstance(each, dict)]
+    answered = {name: iter(asker(questions)) for name, asker in askers.items()}
+    write_row = partial(_compare, list(models)) if models else _row
+    for each in read:
+        if isinstance(each, dict):
+            yield each
+        else:
+            yield write_row(each, {name: next(some) for name, some in answered.items()})
+
+
+def _read_lines(prompts: Path | None) -> Iterator[tuple[int, bytes]]:
     """The lines of a file of requests, or of standard input, with their numbers; a line of words is a request."""
     if prompts is None:
-        return [(number, line) for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()]
+        return ((number, line) for number, line in enumerate(sys.stdin.buffer, 1) if line.strip())
     try:
         lines = prompts.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
         raise UserError(f"--prompts {prompts} cannot be read ({error.strerror}); give an existing file") from None
     named = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    return [(number, line if line[:1] == b"{" else _as_row(line)) for number, line in named]
+    return ((number, line if line[:1] == b"{" else _as_row(line)) for number, line in named)
 
 
 def _as_row(words: bytes) -> bytes:
     return dump_row({"query": words.decode(errors="replace")}).encode()
 
 
-def _sum_up(rows: Sequence[Row], names: Sequence[str]) -> Iterator[str]:
+def _count(row: Row, models: Models) -> dict[str, int]:
+    """What a row adds to the counts: of all rows, of valid ones, and of each of several models."""
+    valid = {f"valid by {name}": int(row[name]["valid"]) for name in models if name in row}
+    return {"rows": 1, "valid": int(row["valid"]), "agree": int(row.get("agree", False)), **valid}
+
+
+def _sum_up(counts: Mapping[str, int], models: Models) -> Iterator[str]:
     """How many answers of each of several models are valid, and how many requests they agree on."""
-    answered = [row for row in rows if "agree" in row]
-    for name in names:
-        yield f"{name}: {sum(row[name]['valid'] for row in answered)} of {len(rows)} answers are valid"
-    if names:
-        yield f"they agree on {sum(row['agree'] for row in answered)} of {len(rows)}"
+    for name in models:
+        yield f"{name}: {counts[f'valid by {name}']} of {counts['rows']} answers are valid"
+    if models:
+        yield f"they agree on {counts['agree']} of {counts['rows']}"
 
 
 def _read(reader: Any, number: int, line: bytes) -> Question | Row:

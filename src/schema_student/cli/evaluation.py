@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schema_student.cli.asked_student import BASE, read_named_model, settings_as_trained
 from schema_student.cli.preview import read_count
@@ -23,6 +24,9 @@ from schema_student.core.paths import evaluated, evaluated_requests, final_adapt
 from schema_student.core.settings import Settings
 from schema_student.evaluation.examples import check_examples
 from schema_student.student.choice import resolve_student
+
+if TYPE_CHECKING:
+    from schema_student.evaluation.evaluate import Load
 
 EVALUATE: Own = {
     "--samples": {"metavar": "K", "type": int, "default": 0, "help": "draw K answers to each request as well"},
@@ -142,15 +146,16 @@ def _evaluate_one(settings: Settings, arguments: argparse.Namespace) -> Path | N
     reads = [evaluated_requests(settings), *([Path(adapter)] if adapter else [])]
 
     def evaluate_all() -> None:
-        from schema_student.evaluation.evaluate import evaluate_student
+        from schema_student.evaluation.evaluate import evaluate_student, load_once
 
-        evaluate_student(settings, name, adapter)
+        load = load_once(settings, adapter)
+        evaluate_student(settings, name, adapter, load)
         if arguments.samples:
             from schema_student.evaluation.sampling import sample_student
 
             temperature = 1.0 if arguments.temperature is None else arguments.temperature
-            sample_student(settings, name, adapter, arguments.samples, temperature)
-        _evaluate_further(settings, name, adapter)
+            sample_student(settings, name, adapter, arguments.samples, temperature, load)
+        _evaluate_further(settings, name, adapter, load)
 
     if not make(evaluate_all, settings, reads=reads, writes=[where.eval_dir(name)]):
         return None
@@ -159,19 +164,19 @@ def _evaluate_one(settings: Settings, arguments: argparse.Namespace) -> Path | N
     return summary
 
 
-def _evaluate_further(settings: Settings, name: str, adapter: str) -> None:
+def _evaluate_further(settings: Settings, name: str, adapter: str, load: Load) -> None:
     """Ask a student what its evaluation alone does not say: requests said otherwise, and when to trust it."""
     asked = settings.evaluated
     if settings.robustness.robustness:
         from schema_student.evaluation.robustness import measure_robustness, say_robustness
 
-        for line in say_robustness(read_object(measure_robustness(settings, name, adapter))):
+        for line in say_robustness(read_object(measure_robustness(settings, name, adapter, load))):
             log.info(line)
     plain = asked.decoding == "free" and not (asked.eval_extra or asked.eval_data or asked.examples)
     if adapter and plain and settings.confidence.calibration_requests:
         from schema_student.evaluation.confidence_calibration import calibrate_student
 
-        calibrate_student(settings, name, adapter)
+        calibrate_student(settings, name, adapter, load)
 
 
 def judge(argv: Sequence[str]) -> None:

@@ -29,7 +29,14 @@ from schema_student.evaluation.confidence import (
     list_points,
     measure_brier,
 )
-from schema_student.evaluation.evaluate import answer_requests, fill_artifact, find_same_answers, stamp_evaluation
+from schema_student.evaluation.evaluate import (
+    Load,
+    answer_requests,
+    fill_artifact,
+    find_same_answers,
+    load_once,
+    stamp_evaluation,
+)
 from schema_student.student.choice import resolve_student
 from schema_student.teacher.choice import resolve_teacher
 
@@ -38,7 +45,7 @@ MOST_ERRORS = (0.01, 0.02, 0.05, 0.1)  # for which a threshold is found
 WEIGHTS = "adapter_model.safetensors"
 
 
-def calibrate_student(given: AnySettings, name: str, adapter: str) -> Path | None:
+def calibrate_student(given: AnySettings, name: str, adapter: str, load: Load | None = None) -> Path | None:
     """Let a student answer validation requests, and fit its confidence; returns confidence.json, None without enough.
 
     Answers that are there already are not written again.
@@ -60,7 +67,10 @@ def calibrate_student(given: AnySettings, name: str, adapter: str) -> Path | Non
             if not same:
                 log.info(f"  {name} answers {len(requests)} validation requests, to calibrate its confidence")
             fill_artifact(
-                artifact, rows, same, lambda done: answer_requests(requests, done, settings, adapter, teacher)
+                artifact,
+                rows,
+                same,
+                lambda done: answer_requests(requests, done, settings, load or load_once(settings, adapter), teacher),
             )
             artifact.finish()
     return _write(results.with_name("confidence.json"), rows, Path(adapter) / WEIGHTS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,30 @@ SERVED = ("prompt", "verdict", "length", "generation", "eval")  # and of a serve
 TAUGHT = ("prompt", "verdict", "eval", "answers")  # and of the teacher as a student
 BY_TEACHER = ("answers",)  # and further ones where the teacher judges
 Complete = Callable[[Sequence[DatasetRow], ResolvedSettings, Progress], list[Completion]]
+Load = Callable[[], Student]
 BATCHES = 8  # whose rows are written at once, each making room for the next: what a kill can cost
 
 
-def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
-    """Evaluate the base ("") or an adapter under a name; returns evaluation_summary.json.
+def load_once(settings: AnySettings, adapter: str) -> Load:
+    """Load a student where it is first asked, once for all that asks it.
+
+    A LoRA in float32 is added to its base's weights, with which reading costs less; in bfloat16 that would round them.
+    """
+
+    @cache
+    def load() -> Student:
+        import torch
+
+        student = load_student(settings, adapter=adapter or None)
+        if adapter and student.model.dtype == torch.float32:
+            student.model.merge_adapter()
+        return student
+
+    return load
+
+
+def evaluate_student(given: AnySettings, name: str, adapter: str = "", load: Load | None = None) -> Path:
+    """Evaluate the base ("") or an adapter under a name, loaded by `load`; returns evaluation_summary.json.
 
     Raises UserError for an adapter that is missing or of another base, and for splits without rows.
     """
@@ -76,7 +95,10 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "") -> Path:
             elif len(rows) < len(requests):
                 log.info(f"evaluation of {name}: {student['student']}, {adapter or 'no adapter'}")
             fill_artifact(
-                artifact, rows, same, lambda done: answer_requests(requests, done, settings, adapter, teacher)
+                artifact,
+                rows,
+                same,
+                lambda done: answer_requests(requests, done, settings, load or load_once(settings, adapter), teacher),
             )
         facts = {
             "run": resolve_run(settings),
@@ -186,7 +208,7 @@ def _check_constraints(student: Student, requests: Sequence[DatasetRow]) -> None
 
 
 @contextmanager
-def _open_student(settings: ResolvedSettings, adapter: str, requests: Sequence[DatasetRow]) -> Iterator[Complete]:
+def _open_student(settings: ResolvedSettings, load: Load, requests: Sequence[DatasetRow]) -> Iterator[Complete]:
     """Open who answers: a student that is loaded here, one that is served, or the teacher."""
     if settings.endpoint.endpoint:
         with open_endpoint(settings.endpoint) as endpoint:
@@ -196,14 +218,14 @@ def _open_student(settings: ResolvedSettings, adapter: str, requests: Sequence[D
         with open_teacher(settings) as teacher:
             yield partial(complete_by_teacher, teacher)
         return
-    student = load_student(settings, adapter=adapter or None)
+    student = load()
     if settings.evaluated.decoding == "constrained":
         _check_constraints(student, requests)
     yield partial(complete, student, examples=read_examples(settings))
 
 
 def answer_requests(
-    requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, adapter: str, choice: TeacherChoice | None
+    requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, load: Load, choice: TeacherChoice | None
 ) -> Iterator[EvaluationRow]:
     """Let a student answer the requests after the first `done`: their rows.
 
@@ -215,7 +237,7 @@ def answer_requests(
     begins = range(done - done % size, len(requests), size)
     begun = min(begins, default=0)
     with ExitStack() as stack:
-        complete_batch = stack.enter_context(_open_student(settings, adapter, requests))
+        complete_batch = stack.enter_context(_open_student(settings, load, requests))
         teacher = stack.enter_context(open_teacher(settings, choice)) if choice else None
         bar = stack.enter_context(
             Progress(total=len(requests), initial=begun, desc="  answers", unit="answer", smoothing=0)

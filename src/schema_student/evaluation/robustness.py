@@ -21,7 +21,7 @@ from schema_student.core.records import DatasetRow, EvaluationRow, prompt_key, r
 from schema_student.core.settings import AnySettings
 from schema_student.core.splits import spread
 from schema_student.core.statistics import holm, paired_difference, sign_test, wilson
-from schema_student.evaluation.evaluate import answer_requests, find_requests, stamp_evaluation
+from schema_student.evaluation.evaluate import Load, answer_requests, find_requests, load_once, stamp_evaluation
 from schema_student.evaluation.perturbations import KINDS, echo_otherwise, perturb
 from schema_student.student.choice import resolve_student
 from schema_student.teacher.choice import resolve_teacher
@@ -29,7 +29,7 @@ from schema_student.teacher.choice import resolve_teacher
 Perturbed = tuple[str, DatasetRow, DatasetRow]  # kind, the request as it was, and said otherwise
 
 
-def measure_robustness(given: AnySettings, name: str, adapter: str) -> Path:
+def measure_robustness(given: AnySettings, name: str, adapter: str, load: Load | None = None) -> Path:
     """Let a student answer perturbed test requests; returns robustness_summary.json. Its plain answers must be there.
 
     Answers that are there already are not written again.
@@ -45,8 +45,8 @@ def measure_robustness(given: AnySettings, name: str, adapter: str) -> Path:
         rows = read_rows(artifact.work, EvaluationRow) if artifact.work.exists() else []
         if not artifact.done:
             log.info(f"  {name} answers {len(asked)} requests that are said otherwise")
-            done = len(rows)
-            answered = answer_requests([request for *_, request in asked], done, settings, adapter, teacher)
+            done, load = len(rows), load or load_once(settings, adapter)
+            answered = answer_requests([request for *_, request in asked], done, settings, load, teacher)
             for (kind, original, _), row in zip(asked[done:], answered, strict=True):
                 rows.append(replace(row, perturbed=kind, original_query=original.query))
                 artifact.append(rows[-1].as_json())

@@ -22,13 +22,13 @@ from schema_student.core.records import DatasetRow
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.evaluation.completions import Completion
 from schema_student.evaluation.endpoint import Endpoint, open_endpoint
-from schema_student.evaluation.evaluate import find_requests, stamp_evaluation
+from schema_student.evaluation.evaluate import Load, find_requests, load_once, stamp_evaluation
 from schema_student.evaluation.samples import describe_samples, read_samples
 from schema_student.evaluation.verdicts import grade_completion
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.student.ask import find_room
 from schema_student.student.choice import resolve_student
-from schema_student.student.loading import Student, load_student
+from schema_student.student.loading import Student
 from schema_student.student.tokens import encode_prompt
 
 CHUNK = 64  # requests whose samples are written at once
@@ -50,7 +50,9 @@ class Sampling:
 Draw = Callable[[Sequence[DatasetRow], Progress], list[list[Completion]]]
 
 
-def sample_student(given: AnySettings, name: str, adapter: str, samples: int, temperature: float) -> Path:
+def sample_student(
+    given: AnySettings, name: str, adapter: str, samples: int, temperature: float, load: Load | None = None
+) -> Path:
     """Draw samples to the requests of a finished evaluation, grade them, and add them to its summary; returns that."""
     choice, settings = resolve_student(given)
     sampling, folder = Sampling(samples, temperature), paths(settings).eval_dir(name)
@@ -61,7 +63,8 @@ def sample_student(given: AnySettings, name: str, adapter: str, samples: int, te
     with open_artifact(path, stamp, [evaluated_requests(settings), *weights], settings.run.overwrite) as artifact:
         if not artifact.done:
             requests = find_requests(settings)
-            for row in _sample(requests[len(artifact.rows) :], settings, adapter, sampling):
+            load = load or load_once(settings, adapter)
+            for row in _sample(requests[len(artifact.rows) :], settings, load, sampling):
                 artifact.append(row)
             artifact.finish({"samples": samples, "temperature": temperature})
     write_json(summary, {**read_object(summary), **read_samples(folder)})
@@ -71,14 +74,14 @@ def sample_student(given: AnySettings, name: str, adapter: str, samples: int, te
 
 
 def _sample(
-    requests: Sequence[DatasetRow], settings: ResolvedSettings, adapter: str, sampling: Sampling
+    requests: Sequence[DatasetRow], settings: ResolvedSettings, load: Load, sampling: Sampling
 ) -> Iterator[Row]:
     """Rows of samples, one a request."""
     if not requests:
         return
     total = len(requests) * sampling.samples
     with (
-        _open_drawing(settings, adapter, sampling) as draw,
+        _open_drawing(settings, load, sampling) as draw,
         Progress(total=total, desc="  samples", unit="answer") as bar,
     ):
         for begin in range(0, len(requests), CHUNK):
@@ -88,13 +91,13 @@ def _sample(
 
 
 @contextmanager
-def _open_drawing(settings: ResolvedSettings, adapter: str, sampling: Sampling) -> Iterator[Draw]:
+def _open_drawing(settings: ResolvedSettings, load: Load, sampling: Sampling) -> Iterator[Draw]:
     """Open who draws: a student that is loaded here, or one that is served."""
     if settings.endpoint.endpoint:
         with open_endpoint(settings.endpoint) as endpoint:
             yield lambda batch, bar: _draw_there(endpoint, batch, settings, sampling, bar)
         return
-    student = load_student(settings, adapter=adapter or None)
+    student = load()
     yield lambda batch, bar: _draw_here(student, batch, settings, sampling, bar)
 
 
