@@ -22,6 +22,7 @@ def row(text, rank=3, target=LIST, **more):
         ('{"items":[' + "1, " * 60, "repeating"),
         ("no no no no no no no no no no no no no no ", "repeating"),
         ("abcde" * 8, "repeating"),
+        ("abcdefghijk" * 4, None),  # four times only
         ('{"items":[1000000000,2]}', None),  # a run of zeros is a number
         ('{"items":[1,2]}', None),
         ("I would say that this request asks for the three items that were named before, so the answer would be "
@@ -30,6 +31,17 @@ def row(text, rank=3, target=LIST, **more):
 )  # fmt: skip
 def test_a_degenerate_answer_has_a_kind(text, kind):
     assert find_degeneration(row(text)) == kind
+
+
+@pytest.mark.parametrize(
+    ("expected", "longest"),
+    [(17, 117), (49, 149), (50, 150), (60, 180)],  # characters of the target: 100 more, from 50 on three times as many
+)
+def test_far_longer_is_three_times_the_target_and_by_more_than_100_characters(expected, longest):
+    text = " ".join(map(str, range(100, 200)))
+    target = "x" * (expected - 2)  # with its quotes
+    assert find_degeneration(row(text[:longest], target=target)) is None
+    assert find_degeneration(row(text[: longest + 1], target=target)) == "far longer than the target"
 
 
 def test_what_is_right_or_was_not_answered_is_not_degenerate():

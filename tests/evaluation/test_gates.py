@@ -1,5 +1,7 @@
 """The gates of a person's own CI: they pass, or end with 1 and one line of numbers; other prompts are refused."""
 
+from dataclasses import replace
+
 import pytest
 from hotel_requests import OWN, OWN_ANSWERS, evaluate, let_students_write
 
@@ -9,7 +11,7 @@ from schema_student.core.paths import paths
 from schema_student.core.records import EvaluationRow
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
-from schema_student.evaluation.gates import check_against, check_gates, check_rate, find_reference
+from schema_student.evaluation.gates import check_against, check_gates, check_rate, find_reference, pair_rows
 
 
 def rows_of(right, known=None, p_truth=None, **more):
@@ -68,6 +70,17 @@ def test_the_line_names_the_numbers():
     assert "McNemar test p 0.012)" in gate.said and "P(truth)" not in gate.said
 
 
+def test_where_no_prompt_has_a_verdict_of_both_the_gate_fails():
+    gate = check_against("new", rows_of("1?"), "old", rows_of("?1"), "as_asked")
+    assert not gate.passed and gate.said == "gate FAILED: new against old: no prompt has a verdict of both"
+
+
+def test_a_request_of_another_day_is_another_request():
+    today, tomorrow = rows_of("1")[0], replace(rows_of("0")[0], current_date="2026-02-01")
+    (first, second) = pair_rows("new", [today, tomorrow], "old", [tomorrow, today])
+    assert first == (today, today) and second == (tomorrow, tomorrow)
+
+
 def test_likelihoods_tell_what_verdicts_are_too_few_for():
     before = rows_of("1" * 20, p_truth=[0.9] * 20)
     fallen = rows_of("1" * 20, p_truth=[0.8 + 0.001 * i for i in range(20)])
@@ -107,9 +120,13 @@ def test_the_evaluation_that_is_meant_is_found(tmp_path):
     settings = default_settings(output_dir=str(tmp_path), run="new", not_worse_than="old", eval_student="sft")
     with pytest.raises(UserError, match="no finished evaluation old or old-sft or old-base; evaluate it first"):
         find_reference(settings, "new-sft")
-    link = paths(settings.changed(run="old")).link_checkpoint("dpo")
-    link.mkdir(parents=True)
-    (link / "adapter_config.json").write_text("{}")
+    for checkpoint in ("sft", "dpo"):
+        where = paths(settings.changed(run="old"))
+        link = where.sft_checkpoint if checkpoint == "sft" else where.link_checkpoint(checkpoint)
+        link.mkdir(parents=True)
+        (link / "adapter_config.json").write_text("{}")
+        with pytest.raises(UserError, match=f"no finished evaluation old or old-base or old-{checkpoint};"):
+            find_reference(settings.changed(eval_student="base"), "new-base")
     finish(settings, "old-dpo-on-mine", rows_of("1"))
     assert find_reference(settings.changed(eval_data="mine.jsonl"), "new-sft-on-mine") == "old-dpo-on-mine"
     served = settings.changed(eval_data="mine.jsonl", eval_student="auto", endpoint="http://here:1")

@@ -36,7 +36,8 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right):
 
 def test_samples_are_summed_up_over_prompts():
     found = summarize_samples([drawn("a", "a", "b"), drawn("b", "b", "-"), drawn("-", "-", "-"), {"samples": []}], 3)
-    assert found["prompts"] == 4
+    assert found["prompts"] == 4 and [found[name]["n"] for name in ("agreement", "vote")] == [3, 3]
+    assert summarize_samples([drawn("-", "a", "a")], 3)["vote"]["k"] == 1  # that of the valid ones
     assert {k: rate["rate"] for k, rate in found["pass_at_k"].items()} == {"1": 0.166667, "2": 0.25, "3": 0.25}
     assert found["valid_at_k"]["1"]["rate"] == round((1 + 2 / 3) / 4, 6) and found["valid_at_k"]["3"]["rate"] == 0.5
     assert found["agreement"]["rate"] == round((2 / 3 + 2 / 3 + 0) / 3, 6)
