@@ -15,7 +15,7 @@ from schema_student.core.jsonl import write_json
 from schema_student.core.settings import default_settings, resolve_auto
 from schema_student.schema.prompts import render_prompt
 from schema_student.student import generation
-from schema_student.student.loading import attach_lora, load_student, write_adapter_record
+from schema_student.student.loading import attach_adapter, load_student, write_adapter_record
 
 FLIGHT = {
     "type": "object",
@@ -112,7 +112,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused(embedded):
 def adapter(tmp_path_factory):
     """A fresh adapter of the embedded student in a run that reads schemas as JSON."""
     settings = resolve_auto(default_settings(base_model="embedded", schema_rendering="json"), "embedded")
-    student = attach_lora(load_student(settings), settings)
+    student = attach_adapter(load_student(settings), settings)
     folder = tmp_path_factory.mktemp("run") / "checkpoint-final"
     student.model.save_pretrained(folder)
     write_adapter_record(folder, student)

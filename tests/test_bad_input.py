@@ -8,7 +8,7 @@ import pytest
 from fake_ollama import after_probe, fake_ollama
 from pipeline import ALIGNMENT, DATA_STAGES, run, small
 
-from schema_student.student.loading import attach_lora, load_student, write_adapter_record
+from schema_student.student.loading import attach_adapter, load_student, write_adapter_record
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def made(tmp_path_factory):
     output, base = folder / "outputs", save_tiny(folder / "base")
     for script in DATA_STAGES:
         assert run(script, *small(base, output)).code == 0
-    loaded = attach_lora(load_student(tiny_settings(folder)), tiny_settings(folder))
+    loaded = attach_adapter(load_student(tiny_settings(folder)), tiny_settings(folder))
     adapter = output / "student_runs" / "student" / "checkpoint-final"
     loaded.model.save_pretrained(adapter)
     write_adapter_record(adapter, loaded)

@@ -20,7 +20,7 @@ from schema_student.evaluation import deferral
 from schema_student.evaluation.confidence import Calibration
 from schema_student.student import loading
 from schema_student.student.ask import Answer
-from schema_student.student.loading import attach_lora, load_student, save_adapter
+from schema_student.student.loading import attach_adapter, load_student, save_adapter
 
 INLINE = ["--schema", json.dumps(CITY)]
 
@@ -148,7 +148,7 @@ def test_without_a_request_and_at_a_terminal_it_says_what_is_missing(monkeypatch
 def trained(tmp_path, loaded):
     """A run "mine" whose SFT and DPO adapters lie in ./outputs, and which reads schemas as JSON."""
     settings = resolve_auto(default_settings(base_model="embedded", schema_rendering="json", lora_r=2), "embedded")
-    student = attach_lora(load_student(settings), settings)
+    student = attach_adapter(load_student(settings), settings)
     folders = [tmp_path / "outputs" / "student_runs" / name / "checkpoint-final" for name in ("mine", "mine-dpo")]
     for folder in folders:
         save_adapter(folder, student)

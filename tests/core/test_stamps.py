@@ -154,6 +154,7 @@ MANNER = (
     "ollama_create",
     *GROUPS["server"].model_fields,
     *GROUPS["gate"].model_fields,
+    *GROUPS["checkpoints"].model_fields,
 )
 ALLOWANCE = ("beta_published",)  # allows values of others
 COUNTED = ("processes",)  # make_run stamps how many there are

@@ -8,7 +8,7 @@ from schema_student.student import fused
 from schema_student.student.decoding import ready_to_decode
 from schema_student.student.fused import fuse
 from schema_student.student.key_values import Slots, read_prompts
-from schema_student.student.loading import attach_lora
+from schema_student.student.loading import attach_adapter
 
 PROMPTS = [list(range(10, 50)), list(range(30, 45)), list(range(90, 150))]
 
@@ -30,7 +30,7 @@ def logits_of(model, forward):
 @pytest.fixture
 def adapted(tmp_path):
     """The tiny student with a LoRA that changes what it writes."""
-    student = attach_lora(tiny.tiny_student(tmp_path), tiny.tiny_settings(tmp_path))
+    student = attach_adapter(tiny.tiny_student(tmp_path), tiny.tiny_settings(tmp_path))
     with torch.no_grad():
         for name, weight in student.model.named_parameters():
             if "lora_" in name:

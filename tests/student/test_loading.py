@@ -27,7 +27,7 @@ from schema_student.student.choice import (
 )
 from schema_student.student.loading import (
     LORA_MODULES,
-    attach_lora,
+    attach_adapter,
     load_student,
     load_tokenizer,
     load_unsloth,
@@ -46,7 +46,7 @@ def base(tmp_path_factory):
 def adapter(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
     settings = default_settings(base_model=str(base), lora_r=4)
-    loaded = attach_lora(load_student(settings), settings)
+    loaded = attach_adapter(load_student(settings), settings)
     loaded.model.save_pretrained(folder)
     write_adapter_record(folder, loaded)
     return folder
@@ -167,7 +167,7 @@ def test_lora_sits_on_the_linear_modules_that_are_named_and_starts_as_the_base(b
     plain = load_student(settings)
     ids = torch.tensor([encode_prompt(plain.tokenizer, "hello")])
     before = plain.model(ids).logits
-    with_lora = attach_lora(plain, settings)
+    with_lora = attach_adapter(plain, settings)
     assert torch.equal(before, with_lora.model.eval()(ids).logits)
     modules = {
         name.split(".lora_")[0].split(".")[-1] for name, _ in with_lora.model.named_parameters() if "lora_" in name
@@ -177,7 +177,7 @@ def test_lora_sits_on_the_linear_modules_that_are_named_and_starts_as_the_base(b
 
 def test_of_an_adapter_only_the_named_part_is_trained(base):
     settings = default_settings(base_model=str(base))
-    student = attach_lora(load_student(settings), settings)
+    student = attach_adapter(load_student(settings), settings)
 
     def trained():
         return {name.split(".")[-4] for name, weight in student.model.named_parameters() if weight.requires_grad}
@@ -196,15 +196,15 @@ def test_a_part_of_a_base_that_names_its_modules_otherwise_is_refused(base):
     for layer in student.model.model.layers:
         layer.mlp.w1 = layer.mlp.__dict__["_modules"].pop("gate_proj")
     with pytest.raises(UserError, match="its mlp is not known: give --lora-modules all"):
-        attach_lora(student, settings)
-    assert attach_lora(student, settings.changed(lora_modules="all")).model.peft_config["default"].target_modules
+        attach_adapter(student, settings)
+    assert attach_adapter(student, settings.changed(lora_modules="all")).model.peft_config["default"].target_modules
 
 
 def test_the_same_seed_gives_the_same_lora(base):
     import torch
 
     settings = default_settings(base_model=str(base))
-    first, second = (attach_lora(load_student(settings), settings).model for _ in range(2))
+    first, second = (attach_adapter(load_student(settings), settings).model for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from schema_student.core.errors import UserError
 from schema_student.student import reward_model
-from schema_student.student.loading import attach_lora, load_student, save_adapter
+from schema_student.student.loading import attach_adapter, load_student, save_adapter
 from schema_student.student.reward_model import load_reward_model, make_reward_model, save_merged
 
 PROMPTS, ANSWERS = ["two", [{"role": "user", "content": "a longer one"}], "two"], ['{"n":2}', "no", '{"n":3,"m":"x"}']
@@ -50,7 +50,7 @@ def test_a_score_is_the_head_s_at_the_end_of_the_answer_s_turn(trained):
 
 def test_it_begins_with_the_student_s_adapter_and_the_same_head_for_a_seed(tmp_path):
     settings = tiny.tiny_settings(tmp_path)
-    student = attach_lora(load_student(settings), settings)
+    student = attach_adapter(load_student(settings), settings)
     with torch.no_grad():
         next(w for n, w in student.model.named_parameters() if "lora_B" in n).fill_(0.3)
     save_adapter(tmp_path / "sft", student)
@@ -92,6 +92,6 @@ def test_what_is_no_reward_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"reward model .*nowhere cannot be loaded"):
         load_reward_model(str(tmp_path / "nowhere"))
     settings = tiny.tiny_settings(tmp_path)
-    save_adapter(tmp_path / "sft", attach_lora(load_student(settings), settings))
+    save_adapter(tmp_path / "sft", attach_adapter(load_student(settings), settings))
     with pytest.raises(UserError, match="is a student's adapter, not a reward model's; give --reward-model"):
         load_reward_model(str(tmp_path / "sft"))

@@ -14,14 +14,14 @@ from training_runs import settings_with_corpus
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_object, write_json
 from schema_student.core.paths import paths
-from schema_student.student.loading import attach_lora, load_student, save_adapter
+from schema_student.student.loading import attach_adapter, load_student, save_adapter
 from schema_student.training import sft
 from schema_student.training.averaging import average_adapters
 
 
 def make_adapter(settings, name: str, seed: int) -> Path:
     """An adapter whose B is not 0, as the final one of a run."""
-    student = attach_lora(load_student(settings), settings.changed(seed=seed))
+    student = attach_adapter(load_student(settings), settings.changed(seed=seed))
     with torch.no_grad():
         for weight in student.model.parameters():
             if weight.requires_grad:

@@ -63,10 +63,10 @@ def test_a_rejected_answer_is_cut_where_that_is_asked_but_never_to_the_beginning
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    from schema_student.student.loading import attach_lora, load_student
+    from schema_student.student.loading import attach_adapter, load_student
 
     settings = tiny.tiny_settings(tmp_path_factory.mktemp("base"))
-    return attach_lora(load_student(settings), settings)
+    return attach_adapter(load_student(settings), settings)
 
 
 def objective_of(student, tmp_path, trees=True, anchors=0, **changes):

@@ -1,12 +1,20 @@
 """The optimizer and the learning rate are those of transformers.Trainer; a schedule says when to validate and save."""
 
 import math
+from functools import partial
 
 import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Trainer, TrainingArguments, get_linear_schedule_with_warmup
+from transformers import (
+    Trainer,
+    TrainingArguments,
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from schema_student.core.settings import default_settings, resolve_auto
 from schema_student.training.optimization import Schedule, make_optimizer, make_scheduler
@@ -16,22 +24,37 @@ def settings(**changes):
     return resolve_auto(default_settings(**changes), "embedded")
 
 
+SCHEDULES = {
+    ("linear", 0.0): get_linear_schedule_with_warmup,
+    ("cosine", 0.0): get_cosine_schedule_with_warmup,
+    ("cosine", 0.1): partial(get_cosine_with_min_lr_schedule_with_warmup, min_lr_rate=0.1),
+    ("constant", 0.0): lambda optimizer, warmup, steps: get_constant_schedule_with_warmup(optimizer, warmup),
+}
+
+
+def rates_of(make, steps):
+    """The learning rates of a schedule's steps."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.5)
+    scheduler, found = make(optimizer), []
+    for _ in range(steps):
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize(("steps", "ratio"), [(10, 0.0), (10, 0.25), (1, 0.0), (7, 0.9)])
-def test_the_learning_rate_is_that_of_transformers(steps, ratio):
-    rates = []
-    for ours in (True, False):
-        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.5)
-        if ours:
-            scheduler = make_scheduler(optimizer, settings(warmup_ratio=ratio), steps)
-        else:
-            scheduler = get_linear_schedule_with_warmup(optimizer, math.ceil(ratio * steps), steps)
-        found = []
-        for _ in range(steps):
-            found.append(scheduler.get_last_lr()[0])
-            optimizer.step()
-            scheduler.step()
-        rates.append(found)
-    assert rates[0] == rates[1]
+def test_the_learning_rate_is_that_of_transformers(kind, steps, ratio):
+    given = settings(warmup_ratio=ratio, lr_scheduler=kind[0], lr_floor=kind[1])
+    ours = rates_of(lambda optimizer: make_scheduler(optimizer, given, steps), steps)
+    theirs = rates_of(lambda optimizer: SCHEDULES[kind](optimizer, math.ceil(ratio * steps), steps), steps)
+    assert ours == (theirs if kind == ("linear", 0.0) else pytest.approx(theirs))
+
+
+def test_a_floor_is_where_the_decay_ends():
+    given = settings(warmup_ratio=0.0, lr_floor=0.2)
+    assert rates_of(lambda optimizer: make_scheduler(optimizer, given, 5), 6)[-1] == pytest.approx(0.1)
 
 
 def test_weights_decay_where_those_of_transformers_trainer_do(tmp_path):

@@ -21,6 +21,8 @@ from schema_student.training.chain import (
     DPO_STEP,
     Link,
     begin_with,
+    give_checkpoint,
+    go_on_from_latest,
     links_of,
     make_pairs,
     train,
@@ -107,14 +109,14 @@ def align(argv: Sequence[str]) -> None:
     the chain is compared with as well: SFT that goes on.
     """
     settings = load_settings(argv, align.__doc__, "align")
-    for link in links_of(settings):
+    for link in give_checkpoint(links_of(settings)):
         if not _dry_run_link(link, settings):
             if link.name == "dpo":
                 _run_unless_done(make_pairs, link.settings)
             _run_unless_done(partial(train, link.name), link.settings)
             log.info(f"aligned student: {paths(link.settings).link_checkpoint(link.name)}")
     if settings.asked_control.control and not settings.run.dry_run:
-        _run_unless_done(train_control_in_workers, settings)
+        _run_unless_done(train_control_in_workers, go_on_from_latest(settings))
         log.info(f"control: {paths(settings).link_checkpoint(CONTROL)}")
 
 

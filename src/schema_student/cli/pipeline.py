@@ -17,6 +17,7 @@ from schema_student.core.files import make_folder, open_to_write
 from schema_student.core.flags import flags_for, parse_command, without
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.processes import pass_on
 from schema_student.core.verbs import SCRIPTS, STAGES
 from schema_student.operate.ending import say_end
 from schema_student.operate.runner_flags import refuse_what_cannot_run, stage_flags
@@ -79,7 +80,8 @@ def run_stage(name: str, flags: Sequence[str], file: IO[bytes], whole: Mapping[s
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as stage:
         try:
             _copy(stage, file)
-        except KeyboardInterrupt:  # the terminal has sent it to the stage as well, whose last words are kept
+        except KeyboardInterrupt as interrupt:  # the stage's last words are kept
+            pass_on(interrupt, stage.pid)
             _copy(stage, file)
         ended = stage.wait()
     code = 128 - ended if ended < 0 else ended  # as a shell says which signal ended it

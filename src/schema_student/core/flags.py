@@ -55,6 +55,7 @@ PATHS = {
     "base_model",
     "adapter",
     "eval_data",
+    "resume_from_checkpoint",
     "reward_model",
     "system_schema",
 }

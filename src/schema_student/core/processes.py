@@ -9,7 +9,9 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +20,17 @@ from schema_student.core.errors import UNWRITABLE, UserError
 from schema_student.core.log import log, log_to_terminal
 
 INTERRUPTED = "interrupted; run the same command to continue"
+
+ENDING = (signal.SIGINT, signal.SIGTERM)  # what a terminal, and what a scheduler or a container's host, ends it with
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised where a signal ends this process: 130 for SIGINT, as any KeyboardInterrupt, 143 for SIGTERM."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 # What a program sets in its environment where it is not set, before torch and the libraries of the hub are loaded.
 ENVIRONMENT = {
@@ -60,21 +73,55 @@ def reuse_freed_memory() -> None:
 
 
 def watch_interrupts() -> None:
-    """Let Ctrl-C end this process with one line and 130 where it comes while a module is imported.
+    """Let Ctrl-C and SIGTERM end this process with one line and 130 or 143, also while a module is imported.
 
     An exception there is a traceback of hundreds of lines, or an abort: torch's C++ knows no KeyboardInterrupt.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _on_interrupt)
+    for number in ENDING:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _on_interrupt)
 
 
-def _on_interrupt(_signal: int, frame: FrameType | None) -> None:
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"{INTERRUPTED}\n".encode())
-            os._exit(128 + signal.SIGINT)
+            os._exit(128 + number)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise Interrupted(number)
+
+
+@dataclass
+class Delayed:
+    """Which signal has asked this process to end, in a block of `delay_interrupts`; 0 where none has."""
+
+    number: int = 0
+
+
+@contextmanager
+def delay_interrupts(advice: str) -> Iterator[Delayed]:
+    """Take note of the first SIGINT or SIGTERM in this block, and say `advice`; a SIGINT after it ends all at once.
+
+    What is ignored stays so, as does all where this is not the main thread, which alone may handle signals.
+    """
+    delayed = Delayed()
+
+    def take_note(number: int, _: FrameType | None) -> None:
+        if delayed.number and number == signal.SIGINT:  # SIGTERM may come twice: to a group, and passed on in it
+            raise Interrupted(number)
+        delayed.number = number
+        if is_first_process():
+            os.write(2, f"{advice}\n".encode())  # a logger may hold its lock just now
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING if main}
+    for number in [number for number, handler in before.items() if handler is not signal.SIG_IGN]:
+        signal.signal(number, take_note)
+    try:
+        yield delayed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:
@@ -85,7 +132,7 @@ def end_with_parent() -> None:
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """Run a script's main and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 or 143 interrupted.
 
     Under a runner a script that is done says its peak memory, as the runner says its seconds.
     """
@@ -101,9 +148,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         log.error(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.error(INTERRUPTED)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(exit_code_of(interrupt))
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
@@ -124,6 +171,18 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         )  # of local_workers; what they share counts for each
         log.info(f"  peak memory {(own + helpers * helper) / unit:.1f} GiB")
     sys.exit(0)
+
+
+def exit_code_of(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of a process that a signal interrupts, as a shell says it."""
+    return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
+
+
+def pass_on(interrupt: KeyboardInterrupt, pid: int) -> None:
+    """Send the process of a stage the SIGTERM that this one was sent; Ctrl-C the terminal has sent it already."""
+    if exit_code_of(interrupt) == 128 + signal.SIGTERM:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def tell_in_one_line(error: Exception) -> None:

@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 HostName = Annotated[str, Field(min_length=1)]
 PathName = Annotated[str, AfterValidator(os.path.expanduser)]  # ~/x; a shell leaves it so in --flag=~/x
 Folder = Annotated[PathName, Field(min_length=1)]
+LATEST = "latest"
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # a folder's name has at most 255 bytes, of which others add some
 RunName = Annotated[str, Field(pattern=f"^{RUN_NAME}$")]
 Rate = Annotated[float, Field(gt=0)]
@@ -304,10 +305,14 @@ class BatchingSettings(Group):
 
 
 class LoraSettings(Group):
-    """The adapter's shape."""
+    """What is trained: an adapter and its shape, or all weights."""
 
     section = "sft"
 
+    fine_tuning: Literal["lora", "full"] = setting(
+        "train a LoRA beside the base's weights, or all of these: in float32, 16 bytes a weight with gradient and "
+        "optimizer (4.3 GB of Gemma 3 270M), 12 in each checkpoint (--keep-checkpoints); rates at auto are a tenth"
+    )
     lora_r: int = setting("rank of LoRA", ge=1)
     lora_alpha: int = setting("scale of LoRA", ge=1)
     lora_dropout: float = setting("dropout of LoRA", ge=0, lt=1)
@@ -352,6 +357,24 @@ class SFTSettings(Group):
     )
 
 
+class CheckpointSettings(Group):
+    """Checkpoints of a run, and of what its passes compute: nothing here decides what is learned."""
+
+    section = "sft"
+
+    resume_from_checkpoint: Folder = setting(
+        f'"{LATEST}": the newest whole checkpoint-N of the run\'s folder, else the start; or the folder of one, which '
+        "is taken or refused with the reason"
+    )
+    keep_checkpoints: int = setting(
+        "newest checkpoints to keep beside the best so far, each with its optimizer's state; 0 = all", ge=0
+    )
+    gradient_checkpointing: bool = setting(
+        "compute each layer again in the backward pass instead of keeping what it computed: a third more time, for "
+        "longer batches in the same memory; what is learned is the same"
+    )
+
+
 class OptimizerSettings(Group):
     """The optimizer of SFT, DPO and reward models."""
 
@@ -362,6 +385,10 @@ class OptimizerSettings(Group):
         "one process), which Unsloth speeds up on a GPU"
     )
 
+    lr_scheduler: Literal["linear", "cosine", "constant"] = setting(
+        "how the learning rate falls after its rise: in a line, in half a cosine, or not at all"
+    )
+    lr_floor: Share = setting("share of the peak learning rate that it falls to")
     warmup_ratio: float = setting("share of steps of rising learning rate", ge=0, lt=1)
     weight_decay: float = setting("weight decay", ge=0)
     max_grad_norm: float = setting("gradients are clipped to this norm", gt=0)

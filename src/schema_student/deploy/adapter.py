@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_object, write_json
 from schema_student.core.places import shown_place
 from schema_student.core.settings import AnySettings
@@ -32,7 +33,9 @@ def export_adapter(merged: Merged, folder: Path, given: AnySettings) -> Made:
 
 
 def copy_adapter(source: Source, folder: Path, names: Sequence[str]) -> Made:
-    """Copy these files of the adapter, byte by byte."""
+    """Copy these files of the adapter, byte by byte; raises UserError where all weights were trained."""
+    if source.is_full:
+        raise UserError(f"{source.adapter} holds all weights, no adapter: export it as merged, gguf, ollama or vllm")
     folder.mkdir(exist_ok=True)
     for name in names:
         shutil.copyfile(source.adapter / name, folder / name)

@@ -16,7 +16,15 @@ from schema_student.core.templates import open_templates
 from schema_student.deploy.source import Source
 from schema_student.schema.prompts import render_prompt
 
-SHOWN_SETTINGS = ("schema_rendering", "lora_r", "lora_alpha", "sft_learning_rate", "sft_epochs", "max_seq_length")
+SHOWN_SETTINGS = (
+    "schema_rendering",
+    "fine_tuning",
+    "lora_r",
+    "lora_alpha",
+    "sft_learning_rate",
+    "sft_epochs",
+    "max_seq_length",
+)
 HUB_LICENCES = ("gemma", "apache-2.0", "mit")  # as hubs call them
 EXAMPLE = {"type": "object", "properties": {"city": {"type": "string"}, "day": {"type": "string", "format": "date"}}}
 WHAT = {
@@ -69,7 +77,7 @@ def _front_matter(kind: str, source: Source) -> Row:
         **base,
         "library_name": LIBRARY[kind],
         "pipeline_tag": "text-generation",
-        "tags": ["json-schema", "structured-output", "lora", "schema-student"],
+        "tags": ["json-schema", "structured-output", *([] if source.is_full else ["lora"]), "schema-student"],
     }
 
 

@@ -63,7 +63,8 @@ def merge(student: Student, prompts: Sequence[Sequence[int]]) -> Row:
     precisions = {"float64": torch.float64, "float32": torch.float32}
     before = {name: last_logits(student.model, prompts, dtype) for name, dtype in precisions.items()}
     try:
-        student.model = student.model.merge_and_unload(safe_merge=True)
+        if hasattr(student.model, "merge_and_unload"):  # else all weights were trained
+            student.model = student.model.merge_and_unload(safe_merge=True)
     except ValueError as error:  # PEFT's, for weights that are not finite
         raise UserError(f"adapter {student.adapter} cannot be merged: {error}") from None
     differences = {

@@ -59,7 +59,7 @@ class Reference:
 
     def __init__(self, student: Student, prompts: list[TrialPrompt], source: Source, given: AnySettings) -> None:
         self.student, self.prompts, self.asked, self.parity = student, prompts, source.settings, given.parity
-        self.stops = find_stop_ids(student)
+        self.stops, self.full = find_stop_ids(student), source.is_full
         self._folder, self._again = paths(given).exports / "parity", given.run.overwrite
         most, weights = source.settings.generation.max_new_tokens, [digest(source.weights), student.digest]
         shown = given.parity.parity_tokens
@@ -75,6 +75,10 @@ class Reference:
         return ask_student(self.student, [prompt.ids for prompt in prompts], most)
 
     def _ask_base(self, prompts: Sequence[TrialPrompt]) -> Iterator[Heard]:
+        if self.full:
+            base = load_student(self.asked, backend="transformers")
+            yield from ask_student(base, [prompt.ids for prompt in prompts], self.parity.parity_tokens)
+            return
         with self.student.model.disable_adapter():
             yield from self._ask(prompts, self.parity.parity_tokens)
 

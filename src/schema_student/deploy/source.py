@@ -18,6 +18,7 @@ from schema_student.core.stamps import digest
 from schema_student.student.bases.catalog import known_bases
 from schema_student.student.bases.record import BaseRecord, read_record
 from schema_student.student.choice import StudentChoice, resolve_student
+from schema_student.student.full_weights import KIND, is_full
 from schema_student.student.loading import RUN_DECIDES, WEIGHTS, check_adapter, find_base, settings_of_run
 
 FRONT_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license: *([^\n]+)\n")
@@ -31,6 +32,11 @@ class Source:
     adapter: Path
     choice: StudentChoice
     settings: ResolvedSettings
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether all weights were trained: there is no adapter beside the base's."""
+        return is_full(self.adapter)
 
     @property
     def weights(self) -> Path:
@@ -90,7 +96,7 @@ def exported_adapter(settings: AnySettings) -> Path:
 def _check_kind(adapter: Path) -> None:
     config = adapter / "adapter_config.json"
     kind = read_json(config).get("peft_type") if config.is_file() else "LORA"
-    if kind != "LORA":
+    if kind not in ("LORA", KIND):
         raise UserError(f"adapter {adapter} is of the kind {kind}, not LORA, and cannot become part of its base")
 
 

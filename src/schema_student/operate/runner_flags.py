@@ -16,6 +16,7 @@ from schema_student.core.errors import SettingsError
 from schema_student.core.flags import Own, ResolveRequest, parse_runner
 from schema_student.core.log import log
 from schema_student.core.processes import run_script
+from schema_student.core.setting_groups import LATEST
 from schema_student.core.settings import AnySettings
 from schema_student.core.verbs import STAGES
 
@@ -58,6 +59,10 @@ def refuse_what_cannot_run(settings: AnySettings, stages: Sequence[str]) -> None
     if settings.endpoint.endpoint and own:
         advice = "leave it out, and evaluate the served student by schema-student evaluate --endpoint"
         raise SettingsError(f"--endpoint: {own[0]} asks the run's own student; {advice}")
+    asked = settings.checkpoints.resume_from_checkpoint
+    if asked != LATEST and {"sft", "align"} <= {*stages}:
+        advice = f"give it to train or align; a run goes on from the {LATEST} of each by itself"
+        raise SettingsError(f"--resume-from-checkpoint {asked} is of one stage, and two train here: {advice}")
     verbs = {STAGES.get(stage, (stage,))[0] for stage in stages}
     if LOADING & verbs and settings.student.base_model not in ("auto", "embedded"):
         from schema_student.student.choice import refuse_absent_base

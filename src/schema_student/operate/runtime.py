@@ -196,7 +196,7 @@ def resolve_here(given: AnySettings) -> Facts:
 
 def _explain(given: AnySettings, values: Facts, student: StudentChoice) -> Facts:
     """What each further "auto" becomes, and which file or fact decides it."""
-    numbers = read_auto(student.kind)
+    numbers = read_auto(student.kind, given.lora.fine_tuning)
     facts: Facts = {}
     for name, value in given.flat().items():
         if value == "auto" and name not in ("teacher_model", "base_model", "dtype"):

@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from schema_student.core.log import log, log_to_terminal
-from schema_student.core.processes import INTERRUPTED, end_with_parent, prepare_environment, watch_interrupts
+from schema_student.core.processes import (
+    INTERRUPTED,
+    end_with_parent,
+    exit_code_of,
+    prepare_environment,
+    watch_interrupts,
+)
 from schema_student.training.local_workers import import_ahead
 
 AT_WORK = 1.5  # seconds after which a stage was not finished already
@@ -160,9 +166,9 @@ def _run_stage(words: Sequence[str]) -> None:
     sys.path.insert(0, str(Path(words[0]).parent))
     try:
         runpy.run_path(words[0], run_name="__main__")
-    except KeyboardInterrupt:  # while it imports
+    except KeyboardInterrupt as interrupt:  # while it imports
         log.error(INTERRUPTED)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(exit_code_of(interrupt))
 
 
 def main() -> None:

@@ -308,7 +308,8 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
     steps = list_steps(where, stages, students)
     meta = steps[-1]["meta"] if steps else {}
     known, kind = read_config(CONFIG_DIR / "defaults.json"), config.get("student", {}).get("kind", "")
-    auto = read_auto(kind) if (CONFIG_DIR / f"auto_{kind}.json").is_file() else {}
+    made = str(config.get("settings", {}).get("fine_tuning", "lora"))
+    auto = read_auto(kind, made) if (CONFIG_DIR / f"auto_{kind}.json").is_file() else {}
     auto = {name: value for name, value in auto.items() if known.get(name) == "auto"}
     settings = config.get("settings", {})
     shown = {name: show_setting(name, value) for name, value in settings.items()}

@@ -19,6 +19,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     generated       one generated answer
     generation      answers to prompts, greedy or sampled
     ask             requests -> answers, each with its verdict
+    full_weights    all weights of a base trained, saved and put back, in the files of an adapter
     loading         base and adapter -> Student
     reading         how likely a student finds right answers, and whether greedy decoding writes one
     reward_model    a base with a scalar head, which scores answers

@@ -23,13 +23,20 @@ from schema_student.core.settings import AnySettings, ResolvedSettings, default_
 from schema_student.schema.compiling import CompiledSchema
 from schema_student.student.ask import Answer, Asking, Question, ask_student
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student
+from schema_student.student.full_weights import (
+    WEIGHTS,
+    check_fine_tuning,
+    is_full,
+    put_full_weights,
+    save_full_weights,
+    train_all_weights,
+)
 from schema_student.student.tokens import END_OF_TURN
 
 LORA_PARTS = {"attention": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
 LORA_MODULES = (*LORA_PARTS["attention"], *LORA_PARTS["mlp"])
 
 RECORD = "schema_student.json"
-WEIGHTS = "adapter_model.safetensors"
 
 RUN_DECIDES = ("schema_rendering", "strip_fences", "max_seq_length", "max_new_tokens")  # of how a student is asked
 
@@ -128,6 +135,10 @@ def load_student(
     choice = replace(choice, backend=backend or choice.backend)
     if adapter is not None:
         check_adapter(adapter, choice)
+    if adapter is not None and trainable:
+        check_fine_tuning(adapter, settings)
+    if settings.lora.fine_tuning == "full" or (adapter is not None and is_full(adapter)):
+        choice = replace(choice, backend="transformers")  # of Unsloth only its LoRA has been tried
     model, tokenizer = (
         load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
     )
@@ -168,6 +179,10 @@ def put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if is_full(adapter):
+            model = train_all_weights(model) if trainable else model
+            read_weights(model, Path(adapter))
+            return model
         with warnings.catch_warnings(action="ignore"):  # peft only warns of weights that have no place, or are missing
             adapted = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         for config in adapted.peft_config.values():
@@ -185,9 +200,24 @@ def put_adapter(model: Any, adapter: str, base: str, trainable: bool) -> Any:
     return adapted
 
 
+def read_weights(model: Any, adapter: Path) -> None:
+    """Put the weights of an adapter's folder on a model that has an adapter of its kind already."""
+    from peft import PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    weights = load_file(adapter / WEIGHTS)
+    if isinstance(model, PeftModel):
+        set_peft_model_state_dict(model, weights)
+    else:
+        put_full_weights(model, weights)
+
+
 def save_adapter(folder: Path, student: Student) -> None:
     """Save the adapter's weights and configuration, and note which base it belongs to."""
-    student.model.save_pretrained(str(folder))
+    if hasattr(student.model, "peft_config"):
+        student.model.save_pretrained(str(folder))
+    else:
+        save_full_weights(folder, student.model)
     (folder / "README.md").unlink(missing_ok=True)
     write_adapter_record(folder, student)
 
@@ -242,6 +272,8 @@ def find_dtype(choice: StudentChoice, settings: AnySettings, device: Any) -> Any
 
     from schema_student.student.batching import multiplies_bfloat16
 
+    if settings.lora.fine_tuning == "full":
+        return torch.float32
     if settings.loading.dtype != "auto":
         return getattr(torch, settings.loading.dtype)
     half = device.type != "cpu" or (choice.kind != "embedded" and multiplies_bfloat16(device))
@@ -292,14 +324,17 @@ def load_unsloth(choice: StudentChoice, settings: AnySettings) -> tuple[Any, Any
     return model, getattr(tokenizer, "tokenizer", tokenizer)  # a processor for multimodal families
 
 
-def attach_lora(student: Student, settings: AnySettings, task: str = "CAUSAL_LM") -> Student:
-    """Put a fresh LoRA on the linear modules that --lora-modules names; the same for a seed.
+def attach_adapter(student: Student, settings: AnySettings, task: str = "CAUSAL_LM") -> Student:
+    """Put a fresh LoRA on the linear modules that --lora-modules names, the same for a seed; or train all weights.
 
     `task` is peft's name of what the model is for; of a classifier its head is trained too.
     """
     import torch
 
     torch.manual_seed(settings.run.seed)
+    if settings.lora.fine_tuning == "full":
+        train_all_weights(student.model).train()
+        return student
     shape = {
         "r": settings.lora.lora_r,
         "lora_alpha": settings.lora.lora_alpha,
@@ -344,4 +379,4 @@ def train_only(student: Student, which: str) -> None:
     for path, weight in trained:
         weight.requires_grad = modules is None or not set(path).isdisjoint(modules)
     if not any(weight.requires_grad for _, weight in trained):
-        raise UserError(f"the adapter has no LoRA on the base's {which} to train: give --align-modules all")
+        raise UserError(f"the adapter has nothing on the base's {which} to train: give --align-modules all")

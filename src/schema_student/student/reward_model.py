@@ -18,11 +18,12 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_object, write_json
 from schema_student.core.settings import AnySettings, default_settings
 from schema_student.student.choice import StudentChoice, base_digest, resolve_student
+from schema_student.student.full_weights import is_full
 from schema_student.student.loading import (
     RECORD,
     WEIGHTS,
     Student,
-    attach_lora,
+    attach_adapter,
     check_adapter,
     explain_load_error,
     find_base,
@@ -191,6 +192,8 @@ def make_reward_model(settings: AnySettings, adapter: str | None) -> Student:
     """
     import torch
 
+    if settings.lora.fine_tuning == "full" or (adapter is not None and is_full(adapter)):
+        raise UserError("a reward model is a LoRA and a head: give --fine-tuning lora, and no adapter made by full")
     choice, resolved = resolve_student(settings)
     choice = replace(choice, backend="transformers")
     model, tokenizer = _load_base(choice)
@@ -198,7 +201,7 @@ def make_reward_model(settings: AnySettings, adapter: str | None) -> Student:
     torch.nn.init.normal_(model.score.weight, std=1 / math.sqrt(model.score.weight.shape[1] + 1))
     student = Student(model, tokenizer, choice, base_digest(choice.base), resolved, adapter)
     if adapter is None:
-        return attach_lora(student, settings, TASK)
+        return attach_adapter(student, settings, TASK)
     student.model = _continue_student(model, adapter, choice)
     return student
 

@@ -8,6 +8,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     trackers       TensorBoard, Weights & Biases, trackio
     metrics_log    a row a step: to the file, the tracker, the terminal
     checkpoints    save, find, load, publish
+    resuming       the checkpoint to go on from: the newest whole one, or one that a person names
     optimization   steps, AdamW, learning rate
     batches        rows -> batches on the device
     loop           optimizer steps, validation, checkpoints, resume

@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from schema_student.core.errors import UserError
 from schema_student.core.links import CONTROL
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import paths
+from schema_student.core.setting_groups import LATEST
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import make_stamp
 from schema_student.preference.pairs import build_pairs
@@ -28,6 +30,7 @@ from schema_student.training.dpo.stage import train_dpo
 from schema_student.training.local_workers import Train, train_in_workers
 from schema_student.training.stage import make_run, run_first
 
+S = TypeVar("S", bound=AnySettings)
 DPO_STEP = ("dpo_gradient_accumulation", "dpo_batch_size")  # the settings by which a step of DPO is shared
 
 
@@ -56,6 +59,29 @@ def _round_before(settings: ResolvedSettings, run: str) -> ResolvedSettings:
     """Settings of a round of DPO that others follow: its pairs and its folder are those of a run of its own."""
     where = paths(settings)
     return settings.changed(run=run, data_dir=str(where.dataset.parent), adapter=str(where.sft_checkpoint))
+
+
+def give_checkpoint(links: list[Link]) -> list[Link]:
+    """Let only the link in whose folder it lies go on from the checkpoint that a person named, the others as always.
+
+    Raises UserError where it lies in none of several links' folders: it could be meant for any.
+    """
+    asked = links[0].settings.checkpoints.resume_from_checkpoint
+    if asked == LATEST or len(links) == 1:
+        return links
+    folders = [paths(link.settings).link_dir(link.name) for link in links]
+    if Path(asked).resolve().parent not in [folder.resolve() for folder in folders]:
+        known = ", ".join(map(str, folders))
+        raise UserError(f"--resume-from-checkpoint {asked} lies in no folder of this chain's links ({known})")
+    return [
+        link if folder.resolve() == Path(asked).resolve().parent else Link(link.name, go_on_from_latest(link.settings))
+        for link, folder in zip(links, folders, strict=True)
+    ]
+
+
+def go_on_from_latest(settings: S) -> S:
+    """Return the settings of what a named checkpoint is not of."""
+    return settings.changed(resume_from_checkpoint=LATEST)
 
 
 def begin_with(given: AnySettings, name: str) -> AnySettings:

@@ -2,8 +2,8 @@
 
 checkpoint-N is what training goes on from after step N: the adapter, the optimizer, the learning rate's schedule, the
 random state of each process, and what the objective keeps. It is written in .partial and renamed when it is whole, so
-that a kill leaves no half of one. Its manifest.json, written last, says which base and which data it is of, and the
-SHA-256 of each file: what was deleted, cut or changed since is found, and never trained on.
+that a kill leaves no half of one. Its manifest.json, written last, says of what it is (objective, base, data, settings,
+processes), and the SHA-256 of each file: what was deleted, cut, added or changed since is found, and never trained on.
 checkpoint-final is the adapter alone that a stage chose.
 """
 
@@ -12,15 +12,13 @@ from __future__ import annotations
 import pickle
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, remove_folder
@@ -28,15 +26,23 @@ from schema_student.core.integrity import find_damage, vouch
 from schema_student.core.jsonl import read_object, write_json
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count, process_index
-from schema_student.student.loading import Student, save_adapter, write_adapter_record
-from schema_student.training.distributed import broadcast, wait_for_everyone
+from schema_student.core.stamps import find_differences
+from schema_student.student.loading import Student, read_weights, save_adapter, write_adapter_record
+from schema_student.training.distributed import wait_for_everyone
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 STATE = "stage_state.json"
 SHARED_FILES = (*ADAPTER_FILES, "optimizer.pt", "scheduler.pt", STATE)  # of all processes of a run
 MANIFEST = "manifest.json"
-Origin = dict[str, Any]  # what a checkpoint is of: digests of the base, of the data, of the adapter that was there
-STRANGERS = {"base": "another base", "data": "other data", "adapter": "another adapter"}
+Origin = dict[str, Any]  # what a checkpoint is of: stage.origin_of
+STRANGERS = {
+    "objective": "another objective",
+    "base": "another base",
+    "data": "other data",
+    "adapter": "another adapter",
+    "processes": "another number of processes",
+}
+SHOWN = ("objective", "processes")  # of what a checkpoint is of: what says more to people than a digest
 
 
 def step_of(checkpoint: Path) -> int:
@@ -50,19 +56,37 @@ def find_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def find_fault(checkpoint: Path, origin: Origin) -> str:
-    """Say why training cannot go on from a checkpoint-N; "" where it is whole and of this base and these data."""
+    """Say why training cannot go on from a checkpoint-N; "" where it is whole and of this origin."""
     try:
-        manifest = read_object(checkpoint / MANIFEST)
-        vouched, own = manifest["files"], manifest["origin"]
+        manifest = read_object(checkpoint / MANIFEST, step=int, origin=dict, files=dict)
+        step, vouched = int(manifest["step"]), manifest["files"]
+        others = _list_differences(manifest["origin"], origin)
         damage = find_damage(checkpoint, vouched)
     except (UserError, KeyError, TypeError, AttributeError):
         return f"its {MANIFEST} is missing or broken"
     if damage:
         return ", ".join(f"{name} {what}" for name, what in damage.items())
-    if missing := [name for name in (*SHARED_FILES, random_state_name()) if name not in vouched]:
-        return f"it has no {', '.join(missing)}"
-    others = [words for key, words in STRANGERS.items() if own.get(key) != origin[key]]
-    return f"it is of {', '.join(others)}" if others else ""
+    files = {file.relative_to(checkpoint).as_posix() for file in checkpoint.rglob("*") if file.is_file()}
+    if unknown := sorted(name for name in files - {*vouched, MANIFEST} if not Path(name).name.startswith(".")):
+        return f"it holds {', '.join(unknown)}, which its {MANIFEST} does not know"
+    if checkpoint in find_checkpoints(checkpoint.parent) and step_of(checkpoint) != step:
+        return f"it is of step {step}, not of the one in its name"
+    if others:
+        return f"it is of {', '.join(others)}"
+    missing = [name for name in (*SHARED_FILES, random_state_name()) if name not in vouched]
+    return f"it has no {', '.join(missing)}" if missing else ""
+
+
+def _list_differences(own: Origin, origin: Origin) -> list[str]:
+    """List what a checkpoint is of that this run is not; of another objective all else is another matter."""
+    found: list[str] = []
+    for key, words in STRANGERS.items():
+        if own.get(key) != origin.get(key):
+            found.append(words + (f" ({own.get(key)}, here {origin.get(key)})" if key in SHOWN else ""))
+    if own.get("objective") != origin.get("objective"):
+        return found[:1]
+    changed = find_differences(own.get("settings") or {}, origin.get("settings") or {})
+    return found + ([f"other settings ({'; '.join(changed)})"] if changed else [])
 
 
 def whole_checkpoints(run_dir: Path, origin: Origin) -> list[Path]:
@@ -74,13 +98,6 @@ def whole_checkpoints(run_dir: Path, origin: Origin) -> list[Path]:
         else:
             found.append(checkpoint)
     return found
-
-
-def last_checkpoint(run_dir: Path, origin: Origin) -> Path | None:
-    """Find the newest whole checkpoint-N, None where there is none; the first process says it to the others."""
-    known = whole_checkpoints(run_dir, origin) if is_first_process() else []
-    name = broadcast(known[-1].name if known else "")
-    return run_dir / name if name else None
 
 
 def remove_drafts(run_dir: Path) -> None:
@@ -109,10 +126,16 @@ def save_checkpoint(
         draft.rename(run_dir / name)
 
 
+def remove_checkpoints(run_dir: Path, steps: Iterable[int]) -> None:
+    """Remove the checkpoints of these steps."""
+    for step in steps:
+        remove_folder(run_dir, f"checkpoint-{step}")
+
+
 def load_checkpoint(checkpoint: Path, student: Student, optimizer: Any, scheduler: Any) -> dict[str, Any]:
     """Put back what a checkpoint-N holds; returns what the objective kept in it. Raises what read_whole raises."""
     with read_whole(checkpoint):
-        set_peft_model_state_dict(student.model, load_file(checkpoint / "adapter_model.safetensors"))
+        read_weights(student.model, checkpoint)
         optimizer.load_state_dict(_load_tensors(checkpoint / "optimizer.pt"))
         scheduler.load_state_dict(_load_tensors(checkpoint / "scheduler.pt"))
         set_random_state(_load_tensors(checkpoint / random_state_name()))

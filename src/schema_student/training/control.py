@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder
@@ -24,14 +22,14 @@ from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
-from schema_student.student.loading import load_student, train_only
+from schema_student.student.loading import load_student, read_weights, train_only
 from schema_student.training.alignment.link import encode_dataset
 from schema_student.training.alignment.objective import Alignment, AlignmentObjective
 from schema_student.training.alignment.recipes import RECIPES
 from schema_student.training.alignment.selection import read_validations
 from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batch, Batches
-from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import publish_adapter
 from schema_student.training.dpo.alignment import plan_dpo
 from schema_student.training.fine_tuning import sft_loss
 from schema_student.training.local_workers import share_step
@@ -72,23 +70,36 @@ def train_rates(settings: ResolvedSettings, link: str, dataset: Path, adapter: P
     facts |= {"adapter": str(adapter), "control_of": link, "requests": len(rows), "left_out": tally.counts}
     facts["steps"] = schedule.steps
     write_json(run_dir / "run_config.json", facts)
-    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, adapter)
+    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, run_dir, adapter)
     found: list[tuple[float, Row]] = []
     for rate in rates:
         folder = make_folder(run_dir / f"rate-{rate:g}")
-        set_peft_model_state_dict(loaded.model, load_file(adapter / "adapter_model.safetensors"))
+        read_weights(loaded.model, adapter)
         reading = Validation(batches, validation, settings)
         objective = ContinuedSFT(Alignment(share, batches, rows, reading, folder))
-        TrainingLoop(objective, batches, folder, share, replace(schedule, learning_rate=rate), origin).run()
+        planned = replace(schedule, learning_rate=rate)
+        loop = TrainingLoop(objective, batches, folder, share, planned, origin, _choose_likeliest)
+        loop.run()
         if is_first_process():
-            saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(folder, origin)]
-            found += [(rate, row) for row in read_validations(folder, saved) if "eval_p_truth" in row]
+            found += [(rate, row) for row in _read_likelihoods(folder, loop.saved_steps())]
     if not is_first_process():
         return {}
     if not found:
         raise UserError("a control's rate is tuned on validation requests, of which there are none (--align-requests)")
     rate, best = max(found, key=lambda each: each[1]["eval_p_truth"])
     return _publish(run_dir, rate, best, facts, loaded)
+
+
+def _read_likelihoods(folder: Path, steps: Sequence[int]) -> list[Row]:
+    """The validations after these steps that read right answers."""
+    return [row for row in read_validations(folder, steps) if "eval_p_truth" in row]
+
+
+def _choose_likeliest(folder: Path, steps: Sequence[int]) -> Row:
+    """Choose of a rate's steps the one after which right answers are the likeliest."""
+    rows = _read_likelihoods(folder, steps)
+    best = max(rows, key=lambda row: row["eval_p_truth"])["step"] if rows else max(steps)
+    return {"checkpoint": f"checkpoint-{best}"}
 
 
 def _publish(run_dir: Path, rate: float, best: Row, facts: Row, loaded: Any) -> dict[str, Any]:

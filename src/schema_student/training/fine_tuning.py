@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from schema_student.core.tally import Tally
 from schema_student.data.row_lengths import find_row_fault
 from schema_student.preference.requests import Request
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student
+from schema_student.student.loading import Student, attach_adapter, load_student
 from schema_student.student.tokens import TurnsRefused
 from schema_student.training.averaging import publish_mean
 from schema_student.training.batches import Batch, Batches, Row
-from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin, publish_adapter
 from schema_student.training.distributed import gather
 from schema_student.training.local_workers import share_step
-from schema_student.training.loop import Step, TrainingLoop
+from schema_student.training.loop import Choose, Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
 from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
@@ -51,7 +52,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
     `dataset` is what the corpus was made of: it has the schemas by which answers to validation requests are judged.
     """
     rows = read_rows(corpus, CorpusRow)
-    loaded = attach_lora(load_student(settings), settings)
+    loaded = attach_adapter(load_student(settings), settings)
     trees = batching.takes_trees(loaded.model, settings)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     say_template(loaded.tokenizer, rows)
@@ -77,17 +78,19 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
     facts |= {"teacher": teachers(rows), "data_set": imported_facts(corpus), "rows": len(train)}
     facts |= {"left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts)
+    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, run_dir)
     objective = SFT(batches, train, validation, asked, settings)
-    _make_loop(objective, batches, run_dir, share, schedule, origin).run()
+    choose = partial(choose_checkpoint, has_validation=bool(validation), which=settings.sft.sft_checkpoint)
+    loop = _make_loop(objective, batches, run_dir, share, schedule, origin, choose)
+    loop.run()
     if not is_first_process():
         return {}
-    saved = [step_of(checkpoint) for checkpoint in whole_checkpoints(run_dir, origin)]
+    saved = loop.saved_steps()
     facts |= {"stopped": objective.stop_reason() if saved[-1] < schedule.steps else ""}
     if settings.sft.sft_average:
         facts |= average_last(run_dir, saved[-settings.sft.sft_average :], loaded)
     else:
-        facts |= choose_checkpoint(run_dir, saved, bool(validation), settings.sft.sft_checkpoint)
+        facts |= choose(run_dir, saved)
         publish_adapter(run_dir / facts["checkpoint"], run_dir, loaded)
     write_json(run_dir / "run_config.json", facts)
     log.info(f"  checkpoint-final is {facts['checkpoint']}: {facts['why']}")
@@ -96,14 +99,20 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
 
 
 def _make_loop(
-    objective: SFT, batches: Batches, run_dir: Path, settings: ResolvedSettings, schedule: Schedule, origin: Origin
+    objective: SFT,
+    batches: Batches,
+    run_dir: Path,
+    settings: ResolvedSettings,
+    schedule: Schedule,
+    origin: Origin,
+    choose: Choose,
 ) -> TrainingLoop:
     """Our loop, or the one of trl's SFTTrainer where the settings say so."""
     if settings.optimizer.trainer == "own":
-        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
+        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin, choose)
     from schema_student.training.trl_trainers import TrlLoop, trl_sft  # loads transformers' Trainer
 
-    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, trl_sft())
+    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, choose, trl_sft())
 
 
 def take_share(rows: list[Row], settings: ResolvedSettings) -> list[Row]:
@@ -114,10 +123,12 @@ def take_share(rows: list[Row], settings: ResolvedSettings) -> list[Row]:
 
 
 def check_validation(settings: ResolvedSettings, rows: int, asked: int) -> None:
-    """Raise UserError where a checkpoint or a stop is to be decided by validations that there cannot be."""
+    """Raise UserError where a checkpoint or a stop is to be decided by validations, or a mean made, that cannot be."""
     if settings.sft.sft_checkpoint == ANSWERS and not (rows and asked):
         advice = "give --sft-eval-answers a number above 0, and a corpus that d_03_dataset.jsonl was made into"
         raise UserError(f"--sft-checkpoint answers: no validation request is answered; {advice}, or take least-loss")
+    if settings.sft.sft_average and settings.lora.fine_tuning == "full":
+        raise UserError("--sft-average makes the mean of LoRAs: leave it at 0 with --fine-tuning full")
     if settings.sft.sft_patience and not rows:
         raise UserError("--sft-patience: there is no validation row to stop by; give some, or leave it at 0")
 

@@ -14,7 +14,6 @@ import gc
 import importlib
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -31,7 +30,14 @@ from typing import TypeVar
 from schema_student.core.artifacts import is_finished, is_only_checking
 from schema_student.core.errors import UserError
 from schema_student.core.log import log
-from schema_student.core.processes import count_cores, end_with_parent, process_count, run_script
+from schema_student.core.processes import (
+    count_cores,
+    end_with_parent,
+    exit_code_of,
+    pass_on,
+    process_count,
+    run_script,
+)
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.student.choice import has_cuda, resolve_student
 
@@ -107,9 +113,10 @@ def run_apart(stage: Callable[[S], None], settings: S) -> None:
     process.start()
     try:
         process.join()
-    except KeyboardInterrupt:  # the stage has heard it too, and says so
+    except KeyboardInterrupt as interrupt:  # the stage hears it too, and says so
+        pass_on(interrupt, process.pid or 0)
         process.join()
-        raise SystemExit(128 + signal.SIGINT) from None
+        raise SystemExit(exit_code_of(interrupt)) from None
     code = process.exitcode or 0
     if code < 0:
         raise UserError(f"signal {-code} ended the stage; run the same command to continue")

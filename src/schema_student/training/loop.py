@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,23 +24,29 @@ from accelerate.utils import set_seed
 
 from schema_student.core.jsonl import truncate_log
 from schema_student.core.log import log
-from schema_student.core.processes import is_first_process, process_count
+from schema_student.core.processes import Delayed, Interrupted, delay_interrupts, is_first_process, process_count
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
 from schema_student.training.batches import Batch, Batches, Row, inference_mode
 from schema_student.training.checkpoints import (
     Origin,
-    last_checkpoint,
+    find_checkpoints,
     load_checkpoint,
     read_whole,
+    remove_checkpoints,
     remove_drafts,
     save_checkpoint,
     step_of,
+    whole_checkpoints,
 )
 from schema_student.training.checks import require_finite, require_finite_metrics
 from schema_student.training.distributed import average_gradients, gather, own_share, wait_for_everyone
 from schema_student.training.metrics_log import METRICS, MetricsLog
 from schema_student.training.optimization import Schedule, make_optimizer, make_scheduler
+from schema_student.training.resuming import choose_start
+
+Choose = Callable[[Path, Sequence[int]], Mapping[str, Any]]  # the run's folder, saved steps -> {"checkpoint", ...}
+DELAYED = "this step is finished and saved first; once more, and it ends at once"
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,14 @@ class TrainingLoop:
         settings: ResolvedSettings,
         schedule: Schedule,
         origin: Origin,
+        choose: Choose,
     ) -> None:
         set_seed(settings.run.seed)
-        self.origin = origin
+        self.origin, self.choose, self.asked_to_end = origin, choose, Delayed()
         self.objective, self.run_dir, self.settings, self.schedule = objective, run_dir, settings, schedule
         self.student = batches.student
+        if settings.checkpoints.gradient_checkpointing:
+            self.student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.parameters = [weight for weight in self.student.model.parameters() if weight.requires_grad]
         self.optimizer = make_optimizer(self.parameters, settings, schedule.learning_rate)
         self.scheduler = make_scheduler(self.optimizer, settings, schedule.steps)
@@ -124,7 +133,8 @@ class TrainingLoop:
         if first == 0:
             self._validate(0)
         self.log.start_clock()
-        self.train_from(first)
+        with delay_interrupts(DELAYED) as self.asked_to_end:
+            self.train_from(first)
         self.log.close()
         remove_drafts(self.run_dir)
 
@@ -136,6 +146,21 @@ class TrainingLoop:
                 break
             self.train_step(number)
             self.end_step(number)
+            self.end_if_asked(number)
+
+    def end_if_asked(self, number: int) -> None:
+        """Save after a step and raise Interrupted where a signal has asked a process of the run to end.
+
+        Not between steps that learn from the same draw of answers, which no checkpoint keeps.
+        """
+        signal = max(gather([self.asked_to_end.number]))
+        if not signal or number % self.schedule.steps_per_batch:
+            return
+        if not self.schedule.saves_after(number):
+            self._save(number)
+        self.log.close()
+        log.info(f"  stopped after step {number}, which is saved: {self.run_dir / f'checkpoint-{number}'}")
+        raise Interrupted(signal)
 
     def _keep(self, number: int, first: int) -> None:
         """Validate and save after a step at which training stopped, where that was not time to."""
@@ -213,10 +238,33 @@ class TrainingLoop:
     def _save(self, number: int) -> None:
         state = self.objective.state_dict()
         save_checkpoint(self.run_dir, number, self.student, self.optimizer, self.scheduler, state, self.origin)
+        if is_first_process():
+            remove_checkpoints(self.run_dir, [step for step in self._saved() if not self._keeps(step, number)])
+
+    def _saved(self) -> list[int]:
+        return list(map(step_of, find_checkpoints(self.run_dir)))
+
+    def _keeps(self, step: int, last: int) -> bool:
+        """Whether a checkpoint stays: not what an interruption has saved, and no more than --keep-checkpoints."""
+        planned = [each for each in range(1, last + 1) if each == last or self.schedule.saves_after(each)]
+        count = self.settings.checkpoints.keep_checkpoints
+        if step not in planned or not count:
+            return step in planned
+        validated = [each for each in planned if self.schedule.validates_after(each)]
+        best = self.choose(self.run_dir, validated)["checkpoint"] if validated else ""
+        return step in planned[-max(count, self.settings.sft.sft_average) :] or f"checkpoint-{step}" == best
+
+    def saved_steps(self) -> list[int]:
+        """List the steps that the final one is chosen of: also those not kept, as the choice of them is always kept."""
+        whole = [step_of(checkpoint) for checkpoint in whole_checkpoints(self.run_dir, self.origin)]
+        if not self.settings.checkpoints.keep_checkpoints:
+            return whole
+        return [step for step in range(1, whole[-1] + 1) if step == whole[-1] or self.schedule.saves_after(step)]
 
     def _resume(self) -> int:
         """Load the last checkpoint and cut the logs back to it; returns its step, 0 where there is none."""
-        checkpoint = last_checkpoint(self.run_dir, self.origin)
+        asked = self.settings.checkpoints.resume_from_checkpoint
+        checkpoint = choose_start(self.run_dir, self.origin, asked, (METRICS, *self.objective.logs))
         first = step_of(checkpoint) if checkpoint else 0
         if is_first_process():
             for name in (METRICS, *self.objective.logs):

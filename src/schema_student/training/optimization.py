@@ -1,4 +1,4 @@
-"""Plan how long and how fast a stage trains: steps, AdamW, and a learning rate that rises and falls linearly."""
+"""Plan how long and how fast a stage trains: steps, AdamW, and a learning rate that rises and falls."""
 
 from __future__ import annotations
 
@@ -47,11 +47,23 @@ def make_optimizer(
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, settings: ResolvedSettings, steps: int) -> LambdaLR:
-    """Make the schedule: linear warm-up over warmup_ratio of the steps, then a linear decay to 0."""
-    warmup = math.ceil(settings.optimizer.warmup_ratio * steps)
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps))
+    """Make the schedule: linear warm-up over warmup_ratio of the steps, then the decay that lr_scheduler names."""
+    own = settings.optimizer
+    warmup = math.ceil(own.warmup_ratio * steps)
+    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, steps, own.lr_scheduler, own.lr_floor))
 
 
-def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """Compute the share of the learning rate that is used in the step after `step` steps."""
-    return step / warmup if step < warmup else max(0, steps - step) / max(1, steps - warmup)
+def learning_rate_factor(step: int, warmup: int, steps: int, shape: str = "linear", floor: float = 0.0) -> float:
+    """Compute the share of the learning rate that is used in the step after `step` steps.
+
+    As transformers' schedules do: linear, cosine (Loshchilov and Hutter 2017, arXiv 1608.03983), constant; `floor` is
+    the share that a decay ends at.
+
+    >>> learning_rate_factor(55, 10, 100), learning_rate_factor(55, 10, 100, "cosine", floor=0.1)
+    (0.5, 0.55)
+    """
+    if step < warmup:
+        return step / warmup
+    left = max(0, steps - step) / max(1, steps - warmup)
+    decay = {"linear": left, "cosine": (1 + math.cos(math.pi * (1 - left))) / 2, "constant": 1.0}[shape]
+    return floor + (1 - floor) * decay

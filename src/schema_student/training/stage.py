@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
+from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import CorpusRow, Pair
 from schema_student.core.settings import ResolvedSettings
-from schema_student.core.stamps import digest, versions
+from schema_student.core.stamps import beside, digest, versions
 from schema_student.student.choice import hub_revision
 from schema_student.student.loading import Student
 from schema_student.student.tokens import explain_template
@@ -111,7 +112,18 @@ def say_template(tokenizer: Any, rows: Sequence[CorpusRow] | Sequence[Pair]) -> 
             log.info(f"  {line}")
 
 
-def origin_of(facts: dict[str, Any], adapter: Path | None = None) -> dict[str, Any]:
-    """Take of a run's facts what its checkpoints are of, with the digest of the adapter that it began with."""
+def origin_of(facts: dict[str, Any], run_dir: Path, adapter: Path | None = None) -> dict[str, Any]:
+    """Take of a run's facts what its checkpoints are of, with the digest of the adapter that it began with.
+
+    Settings are those of the stamp that began the run's folder, as far as they decide what is learned.
+    """
+    stamp = read_object(beside(run_dir, "partial")) if beside(run_dir, "partial").exists() else {}
     weights = digest(adapter / "adapter_model.safetensors") if adapter else None
-    return {"base": facts["student"]["digest"], "data": facts["data"], "adapter": weights}
+    return {
+        "objective": facts["stage"],
+        "base": facts["student"]["digest"],
+        "data": facts["data"],
+        "adapter": weights,
+        "processes": process_count(),
+        "settings": {**stamp.get("settings", {}), "seed": stamp.get("seed")},
+    }

@@ -19,12 +19,13 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
+from schema_student.core.errors import UserError
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student.loading import Student
 from schema_student.training.batches import Batches, Row
 from schema_student.training.checkpoints import Origin, random_state, set_random_state
 from schema_student.training.checks import require_finite
-from schema_student.training.loop import Objective, TrainingLoop
+from schema_student.training.loop import Choose, Objective, TrainingLoop
 from schema_student.training.optimization import Schedule
 
 IGNORED = -100  # the label of a token that is not supervised
@@ -50,9 +51,10 @@ class TrlLoop(TrainingLoop):
         settings: ResolvedSettings,
         schedule: Schedule,
         origin: Origin,
+        choose: Choose,
         kind: TrlTrainer,
     ) -> None:
-        super().__init__(objective, batches, run_dir, settings, schedule, origin)
+        super().__init__(objective, batches, run_dir, settings, schedule, origin, choose)
         self.kind, self.bfloat16 = kind, batches.autocast == torch.bfloat16
 
     def train_from(self, first: int) -> None:
@@ -88,6 +90,7 @@ class TrlLoop(TrainingLoop):
         self.log.write({**row, **self.kind.metrics(logs, number)})
         with _without_autocast(self.student.model):
             self.end_step(number)
+            self.end_if_asked(number)
 
     def _options(self, first: int) -> dict[str, Any]:
         """The configuration of the trainer; what it does not name is trl's default."""
@@ -101,7 +104,7 @@ class TrlLoop(TrainingLoop):
             "bf16": self.bfloat16,
             "use_cpu": self.student.model.device.type == "cpu",
             "max_length": None,  # rows that are too long were left out or refused: nothing is cut
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": False,  # the loop has enabled it where it is asked for
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
             "disable_tqdm": True,
@@ -172,6 +175,8 @@ def _make_dpo(settings: ResolvedSettings, student: Student, options: dict[str, A
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    if not hasattr(student.model, "peft_config"):
+        raise UserError("trl's DPOTrainer is only given a LoRA here: give --trainer own with --fine-tuning full")
     dpo = settings.dpo
     loss = {"loss_type": [dpo.loss_type], "label_smoothing": dpo.label_smoothing, "f_divergence_type": dpo.f_divergence}
     never_read = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])

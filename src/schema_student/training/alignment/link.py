@@ -21,7 +21,7 @@ from schema_student.training.alignment.requests import encode_requests, learning
 from schema_student.training.alignment.selection import choose_checkpoint
 from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import publish_adapter
 from schema_student.training.distributed import main_process_first
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import TrainingLoop
@@ -44,14 +44,14 @@ def align(settings: ResolvedSettings, name: str, dataset: Path, adapter: Path, r
     facts = run_facts(name, settings, loaded, [dataset])
     facts |= {"adapter": str(adapter), "requests": len(rows), "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, adapter)
+    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, run_dir, adapter)
     reading = Validation(batches, validation, settings)
     made = objective(Alignment(share, batches, rows, reading, run_dir))
-    loop = TrainingLoop(made, batches, run_dir, share, schedule, origin)
+    loop = TrainingLoop(made, batches, run_dir, share, schedule, origin, choose_checkpoint)
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
+    chosen = choose_checkpoint(run_dir, loop.saved_steps())
     chosen |= {"stopped": made.stop_reason()}
     return publish(run_dir, adapter, loaded, facts, chosen, loop)
 

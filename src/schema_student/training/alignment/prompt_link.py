@@ -21,7 +21,7 @@ from schema_student.core.tally import Tally
 from schema_student.schema.compiling import compile_schema
 from schema_student.student import batching
 from schema_student.student.ask import find_room
-from schema_student.student.loading import attach_lora, load_student, train_only
+from schema_student.student.loading import attach_adapter, load_student, train_only
 from schema_student.student.tokens import TurnsRefused, encode_prompt
 from schema_student.training.alignment.link import publish, save_start
 from schema_student.training.alignment.objective import Alignment
@@ -29,7 +29,6 @@ from schema_student.training.alignment.ppo import PPO, load_reward, score_greedy
 from schema_student.training.alignment.selection import chosen, read_validations
 from schema_student.training.alignment.validation import FEWEST, Validation
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import step_of, whole_checkpoints
 from schema_student.training.distributed import gather, own_share
 from schema_student.training.local_workers import share_step
 from schema_student.training.loop import TrainingLoop
@@ -44,7 +43,7 @@ BY = "mean reward of greedy answers to held-out prompts"
 def align_on_prompts(settings: ResolvedSettings, prompts: Path, adapter: Path | None, run_dir: Path) -> dict[str, Any]:
     """Align the adapter, or a fresh one, into the run's folder; returns which checkpoint is the final one."""
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
-    loaded = loaded if adapter else attach_lora(loaded, settings)
+    loaded = loaded if adapter else attach_adapter(loaded, settings)
     train_only(loaded, settings.aligned_modules.align_modules)
     trees, share, tally = batching.takes_trees(loaded.model, settings), share_step(settings), Tally()
     rows = encode_prompts(read_jsonl(prompts), loaded.tokenizer, settings, tally)
@@ -58,15 +57,15 @@ def align_on_prompts(settings: ResolvedSettings, prompts: Path, adapter: Path | 
     facts |= {"adapter": str(adapter) if adapter else None, "data_set": imported_facts(prompts)}
     facts |= {"prompts": len(train), "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, adapter)
+    batches, origin = Batches.of(loaded, share, schedule.batch_size, trees), origin_of(facts, run_dir, adapter)
     before = adapter or save_start(run_dir, loaded)
     validation = RewardValidation(batches, [row["prompt"] for row in held_out[:HELD_OUT]], share)
     made = PPO(Alignment(share, batches, train, validation, run_dir))
-    loop = TrainingLoop(made, batches, run_dir, share, schedule, origin)
+    loop = TrainingLoop(made, batches, run_dir, share, schedule, origin, choose_by_reward)
     loop.run()
     if not is_first_process():
         return {}
-    found = choose_by_reward(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
+    found = choose_by_reward(run_dir, loop.saved_steps())
     return publish(run_dir, before, loaded, facts, found | {"stopped": made.stop_reason()}, loop)
 
 

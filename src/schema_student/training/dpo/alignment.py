@@ -17,12 +17,12 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.core.tally import Tally
 from schema_student.preference.requests import anchors_beside
 from schema_student.student import batching
-from schema_student.student.loading import Student, attach_lora, load_student, train_only
+from schema_student.student.loading import Student, attach_adapter, load_student, train_only
 from schema_student.training.alignment.link import publish, save_start
 from schema_student.training.alignment.requests import encode_requests, validation_requests
 from schema_student.training.alignment.validation import Validation
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import Origin, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin
 from schema_student.training.dpo.beta import make_controller
 from schema_student.training.dpo.encoding import add_anchors, count_cut, encode_pairs
 from schema_student.training.dpo.metrics import TRACE
@@ -41,7 +41,7 @@ def align(
 ) -> dict[str, Any]:
     """Align the adapter, or a fresh one, into the run's folder; returns which checkpoint is the final one."""
     loaded = load_student(settings, adapter=str(adapter) if adapter else None, trainable=True)
-    loaded = loaded if adapter else attach_lora(loaded, settings)
+    loaded = loaded if adapter else attach_adapter(loaded, settings)
     train_only(loaded, settings.aligned_modules.align_modules)
     trees = batching.takes_trees(loaded.model, settings, make_controller(settings).wants_signs)
     tally = Tally()
@@ -66,7 +66,7 @@ def align(
         "steps": schedule.steps,
     }
     write_json(run_dir / "run_config.json", facts)
-    origin = origin_of(facts, adapter)
+    origin = origin_of(facts, run_dir, adapter)
     if adapter is None:
         adapter = save_start(run_dir, loaded)
     batches = Batches.of(loaded, share, schedule.batch_size, trees)
@@ -80,7 +80,7 @@ def align(
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
+    chosen = choose_checkpoint(run_dir, loop.saved_steps())
     chosen |= {"stopped": objective.stop_reason()}
     published = publish(run_dir, adapter, loaded, facts, chosen, loop)
     say_rows(facts, count)
@@ -99,11 +99,11 @@ def _make_loop(
 ) -> TrainingLoop:
     """Our loop, or the one of trl's DPOTrainer where the settings say so."""
     if settings.optimizer.trainer == "own":
-        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
+        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin, choose_checkpoint)
     from schema_student.training.trl_trainers import TrlLoop, trl_dpo  # loads transformers' Trainer
 
     kind = trl_dpo(settings, objective.alarm)
-    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, kind)
+    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, choose_checkpoint, kind)
 
 
 def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool) -> Sequence[Row]:

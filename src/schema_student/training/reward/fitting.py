@@ -20,7 +20,7 @@ from schema_student.student import batching
 from schema_student.student.loading import Student
 from schema_student.student.reward_model import make_reward_model, save_merged
 from schema_student.training.batches import Batches
-from schema_student.training.checkpoints import Origin, publish_adapter, step_of, whole_checkpoints
+from schema_student.training.checkpoints import Origin, publish_adapter
 from schema_student.training.dpo.encoding import encode_pairs, pair_sequences
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import METRICS
@@ -42,11 +42,12 @@ def fit(settings: ResolvedSettings, pairs: Path, adapter: Path | None, run_dir: 
     facts |= {"adapter": str(adapter) if adapter else None, "data_set": imported_facts(pairs)}
     facts |= {"pairs": len(to_train), "left_out": tally.counts, "steps": schedule.steps}
     write_json(run_dir / "run_config.json", facts)
-    batches, origin = Batches.of(reward, settings, schedule.batch_size, trees=False), origin_of(facts, adapter)
-    _make_loop(Ranking(batches, rows, settings), batches, run_dir, settings, schedule, origin).run()
+    batches, origin = Batches.of(reward, settings, schedule.batch_size, trees=False), origin_of(facts, run_dir, adapter)
+    loop = _make_loop(Ranking(batches, rows, settings), batches, run_dir, settings, schedule, origin)
+    loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, list(map(step_of, whole_checkpoints(run_dir, origin))))
+    chosen = choose_checkpoint(run_dir, loop.saved_steps())
     publish_adapter(run_dir / chosen["checkpoint"], run_dir, reward)
     if settings.reward.reward_merged:
         _merge(run_dir)
@@ -102,11 +103,11 @@ def _make_loop(
 ) -> TrainingLoop:
     """The loop of trl's RewardTrainer, or ours where the settings say so."""
     if settings.optimizer.trainer == "own":
-        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin)
+        return TrainingLoop(objective, batches, run_dir, settings, schedule, origin, choose_checkpoint)
     from schema_student.training.trl_trainers import TrlLoop, trl_reward  # loads transformers' Trainer
 
     kind = trl_reward(settings.reward.reward_center)
-    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, kind)
+    return TrlLoop(objective, batches, run_dir, settings, schedule, origin, choose_checkpoint, kind)
 
 
 def choose_checkpoint(run_dir: Path, saved: Sequence[int]) -> dict[str, Any]:
