@@ -167,6 +167,7 @@ FITTING = ("base_model", "max_seq_length", "max_new_tokens", "batch_tokens")  # 
 ENDPOINT = ("endpoint_kind", "endpoint_model")  # of an endpoint that is named
 OWN = (*GROUPS["own_schemas"].model_fields, "date_start", "date_end")  # how requests of --eval-data are read
 STUDENT = ("base_model", *GROUPS["loading"].model_fields, "max_new_tokens")
+SHAPE = tuple({*GROUPS["lora"].model_fields} - {"fine_tuning"})  # of an adapter; by the latter rates at "auto" go
 CASES = {
     "domains": ("domains", {}, ()),
     "schemas": ("schemas", {}, ()),
@@ -187,14 +188,14 @@ CASES = {
         ("base_model", "eval_batch_size", "answer_all", "examples", *GROUPS["loading"].model_fields, *OWN),
     ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
-    "dpo": ("dpo", {}, (*GROUPS["lora"].model_fields,)),  # the adapter has its shape
+    "dpo": ("dpo", {}, SHAPE),  # the adapter has its shape
     **{name: (name, {}, ()) for name in RECIPES},
     "corrections": ("correct", {"requests": "asked.jsonl"}, BATCH),
-    "control": ("control", {"align": ["dpo"]}, (*GROUPS["lora"].model_fields,)),
+    "control": ("control", {"align": ["dpo"]}, SHAPE),
     "reward model": (
         "train-reward",
         {},
-        (*GROUPS["lora"].model_fields, "data_limit", "pairs_per_prompt"),  # they decide its pairs
+        (*SHAPE, "data_limit", "pairs_per_prompt"),  # they decide its pairs
     ),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
@@ -271,7 +272,7 @@ def read_by(name):
         return {*read_by("dpo"), *GROUPS["control"].model_fields} - {*GROUPS["beta"].model_fields}
     if name not in OBJECTIVES or name == "dpo":
         return settings_read(name)
-    of_dpo = {*GROUPS["dpo"].model_fields, *GROUPS["beta"].model_fields, *GROUPS["lora"].model_fields}
+    of_dpo = {*GROUPS["dpo"].model_fields, *GROUPS["beta"].model_fields, *SHAPE}
     own = {key for group in RECIPES[name].groups for key in GROUPS[group].model_fields}
     return {*settings_read("dpo")} - of_dpo | own
 

@@ -12,7 +12,7 @@ import torch
 from schema_student.core.jsonl import write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.settings import Settings
-from schema_student.student.loading import attach_adapter, load_student, write_adapter_record
+from schema_student.student.loading import attach_adapter, load_student, save_adapter
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -23,15 +23,17 @@ def dataset_row(i: int, split: str = "test_seen") -> dict:
 
 
 def write_adapter(folder: Path, settings: Settings, scale: float = 0.3) -> Path:
-    """Save a LoRA of the settings' base whose B is random, not zero."""
+    """Save a LoRA of the settings' base whose B is random, not zero; or all weights, moved a little."""
     student = attach_adapter(load_student(settings), settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         for name, weight in student.model.named_parameters():
             if "lora_B" in name:
                 weight.data.normal_(std=scale)
-    student.model.save_pretrained(folder)
-    write_adapter_record(folder, student)
+            elif settings.lora.fine_tuning == "full":
+                weight.data += torch.randn(weight.shape) * scale / 10
+    folder.mkdir(parents=True)
+    save_adapter(folder, student)
     return folder
 
 
