@@ -10,6 +10,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     checkpoints    save, find, load, publish
     resuming       the checkpoint to go on from: the newest whole one, or one that a person names
     optimization   steps, AdamW, learning rate
+    keeping        the newest checkpoints and the best stay
     batches        rows -> batches on the device
     loop           optimizer steps, validation, checkpoints, resume
     trl_trainers   the same run by trl's SFTTrainer and DPOTrainer

@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 import random
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,6 @@ def save_checkpoint(
         write_json(draft / MANIFEST, {"step": step, "origin": origin, "files": vouch(draft)})
         remove_folder(run_dir, name)
         draft.rename(run_dir / name)
-
-
-def remove_checkpoints(run_dir: Path, steps: Iterable[int]) -> None:
-    """Remove the checkpoints of these steps."""
-    for step in steps:
-        remove_folder(run_dir, f"checkpoint-{step}")
 
 
 def load_checkpoint(checkpoint: Path, student: Student, optimizer: Any, scheduler: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def train_rates(settings: ResolvedSettings, link: str, dataset: Path, adapter: P
         loop = TrainingLoop(objective, batches, folder, share, planned, origin, _choose_likeliest)
         loop.run()
         if is_first_process():
-            found += [(rate, row) for row in _read_likelihoods(folder, loop.saved_steps())]
+            found += [(rate, row) for row in _read_likelihoods(folder, loop.keeping.saved_steps(origin))]
     if not is_first_process():
         return {}
     if not found:

@@ -30,8 +30,9 @@ from schema_student.training.averaging import publish_mean
 from schema_student.training.batches import Batch, Batches, Row
 from schema_student.training.checkpoints import Origin, publish_adapter
 from schema_student.training.distributed import gather
+from schema_student.training.keeping import Choose
 from schema_student.training.local_workers import share_step
-from schema_student.training.loop import Choose, Step, TrainingLoop
+from schema_student.training.loop import Step, TrainingLoop
 from schema_student.training.metrics_log import METRICS
 from schema_student.training.optimization import Schedule
 from schema_student.training.stage import imported_facts, origin_of, run_facts, say_rows, say_template
@@ -85,7 +86,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
     loop.run()
     if not is_first_process():
         return {}
-    saved = loop.saved_steps()
+    saved = loop.keeping.saved_steps(origin)
     facts |= {"stopped": objective.stop_reason() if saved[-1] < schedule.steps else ""}
     if settings.sft.sft_average:
         facts |= average_last(run_dir, saved[-settings.sft.sft_average :], loaded)

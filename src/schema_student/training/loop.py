@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import torch
 from accelerate.utils import set_seed
 
-from schema_student.core.jsonl import truncate_log
 from schema_student.core.log import log
 from schema_student.core.processes import Delayed, Interrupted, delay_interrupts, is_first_process, process_count
 from schema_student.core.settings import ResolvedSettings
@@ -30,22 +29,16 @@ from schema_student.student import batching
 from schema_student.training.batches import Batch, Batches, Row, inference_mode
 from schema_student.training.checkpoints import (
     Origin,
-    find_checkpoints,
-    load_checkpoint,
-    read_whole,
-    remove_checkpoints,
     remove_drafts,
     save_checkpoint,
-    step_of,
-    whole_checkpoints,
 )
 from schema_student.training.checks import require_finite, require_finite_metrics
-from schema_student.training.distributed import average_gradients, gather, own_share, wait_for_everyone
-from schema_student.training.metrics_log import METRICS, MetricsLog
+from schema_student.training.distributed import average_gradients, gather, own_share
+from schema_student.training.keeping import Choose, Keeping
+from schema_student.training.metrics_log import MetricsLog
 from schema_student.training.optimization import Schedule, make_optimizer, make_scheduler
-from schema_student.training.resuming import choose_start
+from schema_student.training.resuming import Trained, resume
 
-Choose = Callable[[Path, Sequence[int]], Mapping[str, Any]]  # the run's folder, saved steps -> {"checkpoint", ...}
 DELAYED = "this step is finished and saved first; once more, and it ends at once"
 
 
@@ -107,7 +100,8 @@ class TrainingLoop:
         choose: Choose,
     ) -> None:
         set_seed(settings.run.seed)
-        self.origin, self.choose, self.asked_to_end = origin, choose, Delayed()
+        self.origin, self.asked_to_end = origin, Delayed()
+        self.keeping = Keeping(run_dir, schedule, choose, settings)
         self.objective, self.run_dir, self.settings, self.schedule = objective, run_dir, settings, schedule
         self.student = batches.student
         if settings.checkpoints.gradient_checkpointing:
@@ -128,7 +122,8 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Train from the last whole checkpoint, else from the start, to the end."""
-        first = self._resume()
+        state = Trained(self.student, self.optimizer, self.scheduler, self.objective)
+        first = resume(state, self.run_dir, self.origin, self.settings.checkpoints.resume_from_checkpoint)
         self.log = MetricsLog(self.run_dir, self.settings, self.schedule.steps, first)
         if first == 0:
             self._validate(0)
@@ -239,41 +234,4 @@ class TrainingLoop:
         state = self.objective.state_dict()
         save_checkpoint(self.run_dir, number, self.student, self.optimizer, self.scheduler, state, self.origin)
         if is_first_process():
-            remove_checkpoints(self.run_dir, [step for step in self._saved() if not self._keeps(step, number)])
-
-    def _saved(self) -> list[int]:
-        return list(map(step_of, find_checkpoints(self.run_dir)))
-
-    def _keeps(self, step: int, last: int) -> bool:
-        """Whether a checkpoint stays: not what an interruption has saved, and no more than --keep-checkpoints."""
-        planned = [each for each in range(1, last + 1) if each == last or self.schedule.saves_after(each)]
-        count = self.settings.checkpoints.keep_checkpoints
-        if step not in planned or not count:
-            return step in planned
-        validated = [each for each in planned if self.schedule.validates_after(each)]
-        best = self.choose(self.run_dir, validated)["checkpoint"] if validated else ""
-        return step in planned[-max(count, self.settings.sft.sft_average) :] or f"checkpoint-{step}" == best
-
-    def saved_steps(self) -> list[int]:
-        """List the steps that the final one is chosen of: also those not kept, as the choice of them is always kept."""
-        whole = [step_of(checkpoint) for checkpoint in whole_checkpoints(self.run_dir, self.origin)]
-        if not self.settings.checkpoints.keep_checkpoints:
-            return whole
-        return [step for step in range(1, whole[-1] + 1) if step == whole[-1] or self.schedule.saves_after(step)]
-
-    def _resume(self) -> int:
-        """Load the last checkpoint and cut the logs back to it; returns its step, 0 where there is none."""
-        asked = self.settings.checkpoints.resume_from_checkpoint
-        checkpoint = choose_start(self.run_dir, self.origin, asked, (METRICS, *self.objective.logs))
-        first = step_of(checkpoint) if checkpoint else 0
-        if is_first_process():
-            for name in (METRICS, *self.objective.logs):
-                truncate_log(self.run_dir / name, first if checkpoint else -1)
-        remove_drafts(self.run_dir)
-        if checkpoint:
-            log.info(f"  continuing after {checkpoint}")
-            with read_whole(checkpoint):
-                state = load_checkpoint(checkpoint, self.student, self.optimizer, self.scheduler)
-                self.objective.load_state_dict(state)
-        wait_for_everyone()
-        return first
+            self.keeping.remove_others(number)

@@ -4,23 +4,58 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, remove_folder, write_bytes
-from schema_student.core.jsonl import read_object
+from schema_student.core.jsonl import read_object, truncate_log
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process
 from schema_student.core.setting_groups import LATEST
+from schema_student.student.loading import Student
 from schema_student.training.checkpoints import (
     MANIFEST,
     Origin,
     find_checkpoints,
     find_fault,
+    load_checkpoint,
+    read_whole,
+    remove_drafts,
     step_of,
     whole_checkpoints,
 )
-from schema_student.training.distributed import broadcast
+from schema_student.training.distributed import broadcast, wait_for_everyone
+from schema_student.training.metrics_log import METRICS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint gives its state back to; `objective` is the loop's view of a stage (loop.Objective)."""
+
+    student: Student
+    optimizer: Any
+    scheduler: Any
+    objective: Any
+
+
+def resume(trained: Trained, run_dir: Path, origin: Origin, asked: str) -> int:
+    """Load the checkpoint to go on from and cut the logs back to it; returns its step, 0 where there is none."""
+    logs = (METRICS, *trained.objective.logs)
+    checkpoint = choose_start(run_dir, origin, asked, logs)
+    first = step_of(checkpoint) if checkpoint else 0
+    if is_first_process():
+        for name in logs:
+            truncate_log(run_dir / name, first if checkpoint else -1)
+    remove_drafts(run_dir)
+    if checkpoint:
+        log.info(f"  continuing after {checkpoint}")
+        with read_whole(checkpoint):
+            state = load_checkpoint(checkpoint, trained.student, trained.optimizer, trained.scheduler)
+            trained.objective.load_state_dict(state)
+    wait_for_everyone()
+    return first
 
 
 def choose_start(run_dir: Path, origin: Origin, asked: str = LATEST, logs: Sequence[str] = ()) -> Path | None:

@@ -25,7 +25,8 @@ from schema_student.student.loading import Student
 from schema_student.training.batches import Batches, Row
 from schema_student.training.checkpoints import Origin, random_state, set_random_state
 from schema_student.training.checks import require_finite
-from schema_student.training.loop import Choose, Objective, TrainingLoop
+from schema_student.training.keeping import Choose
+from schema_student.training.loop import Objective, TrainingLoop
 from schema_student.training.optimization import Schedule
 
 IGNORED = -100  # the label of a token that is not supervised

@@ -51,7 +51,7 @@ def align(settings: ResolvedSettings, name: str, dataset: Path, adapter: Path, r
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, loop.saved_steps())
+    chosen = choose_checkpoint(run_dir, loop.keeping.saved_steps(origin))
     chosen |= {"stopped": made.stop_reason()}
     return publish(run_dir, adapter, loaded, facts, chosen, loop)
 

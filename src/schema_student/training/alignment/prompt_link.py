@@ -65,7 +65,7 @@ def align_on_prompts(settings: ResolvedSettings, prompts: Path, adapter: Path | 
     loop.run()
     if not is_first_process():
         return {}
-    found = choose_by_reward(run_dir, loop.saved_steps())
+    found = choose_by_reward(run_dir, loop.keeping.saved_steps(origin))
     return publish(run_dir, before, loaded, facts, found | {"stopped": made.stop_reason()}, loop)
 
 

@@ -80,7 +80,7 @@ def align(
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, loop.saved_steps())
+    chosen = choose_checkpoint(run_dir, loop.keeping.saved_steps(origin))
     chosen |= {"stopped": objective.stop_reason()}
     published = publish(run_dir, adapter, loaded, facts, chosen, loop)
     say_rows(facts, count)

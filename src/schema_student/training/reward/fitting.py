@@ -47,7 +47,7 @@ def fit(settings: ResolvedSettings, pairs: Path, adapter: Path | None, run_dir: 
     loop.run()
     if not is_first_process():
         return {}
-    chosen = choose_checkpoint(run_dir, loop.saved_steps())
+    chosen = choose_checkpoint(run_dir, loop.keeping.saved_steps(origin))
     publish_adapter(run_dir / chosen["checkpoint"], run_dir, reward)
     if settings.reward.reward_merged:
         _merge(run_dir)
