@@ -49,6 +49,7 @@ def test_its_judge_is_that_of_evaluate(made):
     document = judging.load(anything=1)["test"][2]
     judged = {text: judging.judge_answer(document, [text]) for text in ('{"n": 2}', '{"n": 3}', '{"n": "2"}', "two")}
     assert [(*each.values(),) for each in judged.values()] == [(1, 1), (1, 0), (0, 0), (0, 0)]
+    assert judging.judge_answer({**document, "target": "null"}, ['{"n": 2}']) == {"schema_valid": 1}
     assert {
         metric["metric"] for metric in yaml.load((made[0] / "task.yaml").read_text(), Tagged)["metric_list"]
     } == set(judged["two"])

@@ -50,6 +50,12 @@ def test_one_that_is_too_sure_or_not_sure_enough_is_put_right_on_other_answers(d
     assert c.measure_brier(fitted) < c.measure_brier(raw)
 
 
+def test_calibration_error_weighs_bins_by_their_answers_and_brier_squares():
+    points = [(0.95, True)] * 3 + [(0.55, False)]
+    assert c.measure_ece(points) == 0.175  # (3 * 0.05 + 0.55) / 4
+    assert c.measure_brier(points) == 0.0775  # (3 * 0.0025 + 0.3025) / 4
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_where_all_is_right_or_nothing_the_fit_is_finite_and_leaves_a_doubt(right):
     found = c.fit_calibration([(-0.1 * i, right) for i in range(1, 31)] + [(-0.5, right)])

@@ -45,7 +45,13 @@ def test_only_what_is_below_the_bound_or_not_valid_reaches_the_teacher(made, cap
     assert [each.value["city"] for each in found] == ["Oslo", "Paris", "Paris"]
     assert [each.by for each in found] == ["student", "embedded-teacher", "embedded-teacher"]
     assert [each.confidence for each in found] == pytest.approx([0.9, 0.4, 0.0])
-    assert "deferred 2 of 3 requests to embedded-teacher" in capsys.readouterr().out
+    assert capsys.readouterr().out == "deferred 2 of 3 requests to embedded-teacher\n"
+
+
+def test_an_answer_at_the_bound_is_the_students(made):
+    settle, asked, _ = made
+    (found,) = settle.settle(QUESTIONS[:1], [answer("Oslo", 0.7)])
+    assert (found.confidence, found.by, asked) == (0.7, "student", [])
 
 
 def test_where_the_teacher_fails_the_students_answer_stands_with_a_warning(made, capsys):
@@ -57,12 +63,19 @@ def test_where_the_teacher_fails_the_students_answer_stands_with_a_warning(made,
     assert "to 1 of them it gave no valid answer" in capsys.readouterr().out
 
 
-def test_a_teacher_that_cannot_be_asked_loses_no_answer(made):
+def test_a_teacher_that_cannot_be_asked_loses_no_answer(made, capsys):
     settle, _, fails = made
     fails["all"] = True
     found = settle.settle(QUESTIONS, ANSWERS)
     assert [each.value for each in found] == [each.value for each in ANSWERS] and not found[2].valid
     assert "nobody answers" in found[1].warning and "nobody answers" in found[2].warning
+    assert "to 2 of them it gave no valid answer" in capsys.readouterr().out
+
+
+def test_the_teacher_that_is_named_stands_behind_a_student(monkeypatch):
+    monkeypatch.setattr(deferral, "read_calibration", lambda settings, adapter: Calibration(0.0, 1.0))
+    opened = deferral.open_deferral(default_settings(), "", "gpt-oss:120b", 1.0)
+    assert (opened.teacher, opened.below) == ("gpt-oss:120b", 1.0)
 
 
 def test_where_all_are_sure_no_teacher_is_opened(made):

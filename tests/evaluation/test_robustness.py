@@ -35,6 +35,18 @@ def test_typos_leave_figures_quotes_and_values_as_they_are():
         assert 1 <= len(changed) <= 3 and all(a[0] == b[0] and abs(len(a) - len(b)) <= 1 for a, b in changed)
 
 
+def test_there_is_a_typo_for_each_six_words_and_none_in_words_of_four_letters():
+    twelve = "hotels rooms guests nights prices cities floors views pools towels doors windows"
+    changed = [a != b for a, b in zip(twelve.split(), perturb(twelve, "typos", {}, "en", 3).split(), strict=True)]
+    assert sum(changed) == 2 and perturb("room with view", "typos", {}, "en", 3) is None
+
+
+def test_what_an_answer_repeats_is_none_of_its_truth_values_nor_the_whole_request():
+    query = "is it true"
+    assert perturbations.find_repeated(query, {"prompt": query, "is": True, "it": "it"}) == [(3, 5)]
+    assert perturb('"Ab""Cd" Ef', "case", {}, "en", 1) in ('"Ab""Cd" ef', '"Ab""Cd" EF')  # quotes side by side
+
+
 def test_case_changes_all_but_what_the_answer_repeats():
     found = {perturb(QUERY, "case", TARGET, "en", seed) for seed in range(20)}
     assert len(found) == 2 and all("'Grand Hotel'" in each and "Oslo" in each for each in found)
@@ -51,6 +63,7 @@ def test_case_changes_all_but_what_the_answer_repeats():
         ("room 7", {"room": "7"}, "en", None),  # a text, not a number
         ("called '3 kg'", {}, "en", None),
         ("by 2024-13-01", {}, "en", None),
+        ("12 or 13 rooms by 2024-12-05", {}, "en", "twelve or 13 rooms by 5 December 2024"),
     ],
 )  # fmt: skip
 def test_numbers_units_and_dates_have_other_forms(query, target, language, expected):
@@ -101,10 +114,13 @@ def test_rates_are_of_the_same_requests_and_their_difference_is_paired():
     otherwise = [row(f"Q{i}", i < 2, "case", f"q{i}") for i in range(9)]
     otherwise += [row(f"q{i} x", i < 8, "instruction", f"q{i}") for i in range(10)]
     otherwise.append(row("unknown", None, "instruction", "q1"))
+    otherwise.append(replace(row("not asked plainly", True, "case", "nobody's"), schema_valid=False))
+    otherwise[0] = replace(otherwise[0], schema_valid=False)
     found = robustness.summarize_robustness(plain, otherwise)["kinds"]
     case = found["case"]
     assert (case["plain"]["k"], case["plain"]["n"], case["perturbed"]["k"]) == (8, 9, 2)
     assert (case["fixed"], case["broken"]) == (0, 6) and case["p"] == pytest.approx(2**-5)
+    assert (case["valid"]["k"], case["valid"]["n"]) == (8, 9) and case["difference"]["difference"] < -0.5
     assert case["corrected"] == pytest.approx(2**-4) and found["instruction"]["p"] == 1.0
     lines = list(robustness.say_robustness({"kinds": found}))
     assert len(lines) == 3 and "88.9%" in lines[1] and "22.2%" in lines[1]

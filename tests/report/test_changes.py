@@ -26,6 +26,31 @@ def test_the_change_of_the_likelihood_is_paired_and_in_units_of_its_error():
     assert compare_readings(rows(None), rows(0.5)) is None
 
 
+def test_the_change_has_its_interval_z_and_p_and_one_over_schemas():
+    before, after = rows(0.1, 0.5, 0.6, 0.2), rows(0.2, 0.4, 0.9, 0.5)
+    before[2:] = [replace(row, schema_id="t") for row in before[2:]]
+    after[2:] = [replace(row, schema_id="t") for row in after[2:]]
+    found = compare_readings(before, after)
+    assert (found["before"], found["after"]) == (pytest.approx(0.35), pytest.approx(0.5))
+    assert (found["change"], found["error"]) == (pytest.approx(0.15), pytest.approx(0.0957427))  # sqrt(0.11 / 3) / 2
+    assert (found["z"], found["p"]) == (pytest.approx(1.566699), pytest.approx(0.117185, abs=1e-5))
+    assert (found["low"], found["high"]) == (pytest.approx(-0.037652, abs=1e-5), pytest.approx(0.337652, abs=1e-5))
+    found["by_schema"] = {name: round(value, 6) for name, value in found["by_schema"].items()}
+    assert found["by_schema"] == {"low": 0.0, "high": 0.3, "schemas": 2}
+
+
+def test_the_kinds_that_changed_most_are_named_first_and_the_rest_is_counted():
+    def failed(query, *keywords):
+        broken = [{"path": "", "keyword": keyword, "message": ""} for keyword in keywords]
+        return replace(rows(None)[0], query=query, parsed=True, violations=broken, rank=3)
+
+    before = [failed("0", "f", "e", "d", "c", "b", "same"), failed("1", "b", "a")]
+    after = [failed("0", "same"), failed("1")]
+    (said,) = say_changes(before, after)
+    assert said == "Errors that went: b (2 -> 0); a (1 -> 0); c (1 -> 0); d (1 -> 0); and 2 kinds more."
+    assert [kind for kind, *_ in count_fault_changes(before, after)] == [*"bacdef"]
+
+
 def test_errors_that_went_and_came_are_named_with_their_counts():
     broken = [{"path": "/steps/0/name", "keyword": "enum", "message": ""}]
     before = [replace(row, parsed=True, violations=broken, rank=3) for row in rows(0.1, 0.1)]

@@ -68,6 +68,17 @@ def test_each_student_is_compared_with_what_it_was_made_of():
         "dpo-constrained": "dpo",
         "control": "sft",
     }
+    longer = student("sft-checkpoint-80-constrained", stage=None)
+    assert find_origin(longer, students[:4])["key"] == "sft-checkpoint-80"
+
+
+def test_the_last_link_is_held_against_the_control():
+    passed = {"sft": [0, 0, 0, 1], "rloo": [1, 1, 1, 1], "dpo": [1, 1, 0, 0], "control": [1, 0, 1, 1]}
+    students = [student(key, map(bool, right)) for key, right in passed.items()]
+    *_, last = compare_students(students, [])
+    assert (last["of"], last["key"]) == ("control", "dpo")
+    assert (last["lines"][0]["fixed"], last["lines"][0]["broken"]) == (1, 2)
+    assert ("control", "dpo") not in [(each["of"], each["key"]) for each in compare_students(students[:3], [])]
 
 
 def test_p_values_of_several_comparisons_are_corrected():
@@ -76,3 +87,8 @@ def test_p_values_of_several_comparisons_are_corrected():
     assert [(each["of"], each["key"]) for each in found] == [("base", "sft"), ("sft", "dpo")]
     assert [each["corrected"] for each in found] == pytest.approx(holm([sign_test(8, 0)] * 2))
     assert [line["split"] for line in found[0]["lines"]] == ["test_seen", "all"]
+    assert [
+        each["corrected"] for each in compare_students([student("base", none), student("sft", some)], ["none"])
+    ] == [
+        sign_test(8, 0)  # that of all prompts, not of a split
+    ]

@@ -79,13 +79,18 @@ def _results_of(part: AnySettings) -> Path:
 
 
 def list_gains(parts: dict[int, AnySettings]) -> list[Row]:
-    """What each part has right that the one before has wrong, and the reverse, by an exact test on the same prompts."""
-    right = {
-        percent: {prompt_key(row): bool(row.semantic_pass) for row in read_rows(_results_of(part), EvaluationRow)}
-        for percent, part in parts.items()
-    }
+    """What each part has right that the one before has wrong, and the reverse, by an exact test on the same prompts.
+
+    Unknown verdicts do not count.
+    """
+    right = {percent: _read_verdicts(_results_of(part)) for percent, part in parts.items()}
     steps = list(parts)
     return [_compare(first, then, right[first], right[then]) for first, then in itertools.pairwise(steps)]
+
+
+def _read_verdicts(results: Path) -> Right:
+    known = [(row, row.semantic_pass) for row in read_rows(results, EvaluationRow)]
+    return {prompt_key(row): right for row, right in known if right is not None}
 
 
 def _compare(first: int, then: int, before: Right, after: Right) -> Row:
