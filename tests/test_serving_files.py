@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from schema_student.cli.main import ARGUMENTS, VERBS
+from schema_student.core.flags import load_settings
+from schema_student.core.paths import paths
 from schema_student.core.settings import kebab_case
 from schema_student.core.verbs import settings_read
 
@@ -17,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 SERVING = ROOT / "serving"
 COMPOSE = yaml.safe_load((SERVING / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
-DOCKERFILES = sorted(SERVING.glob("Dockerfile.c*[!e]"))
+DOCKERFILES = sorted(path for path in SERVING.glob("Dockerfile.*") if path.suffix != ".dockerignore")
+SERVERS = [path for path in DOCKERFILES if path.suffix != ".pipeline"]
+RUNNERS = ("pipeline",)  # services that write, and end
 OF_A_RUN = {"student_runs", "exports"}
 
 
@@ -44,21 +48,26 @@ def check_command(words):
 
 def test_each_kind_of_server_has_a_profile_of_its_own():
     assert {name: service["profiles"] for name, service in SERVICES.items()} == {
-        name: [name] for name in ("student", "student-gpu", "vllm", "ollama", "llamacpp")
+        name: [name] for name in ("pipeline", "tensorboard", "student", "student-gpu", "vllm", "ollama", "llamacpp")
     }
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_closed(name):
     service = SERVICES[name]
-    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in service["ports"])
-    assert service["user"] == "10001:10001" and service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in service.get("ports", []))
+    assert (name in RUNNERS) == ("ports" not in service)
+    assert (
+        service["user"] in ("10001:10001", "${RUN_AS:-10001:10001}")
+        and service["read_only"]
+        and service["cap_drop"] == ["ALL"]
+    )
     assert "no-new-privileges:true" in service["security_opt"] and "privileged" not in service
     assert "healthcheck" in service or service["image"].startswith("schema-student:")
 
 
 def test_each_port_of_this_machine_is_taken_once_but_for_the_two_students():
-    ports = [port for name, service in SERVICES.items() if name != "student-gpu" for port in service["ports"]]
+    ports = [port for name, service in SERVICES.items() if name != "student-gpu" for port in service.get("ports", [])]
     assert len({port.split(":")[1] for port in ports}) == len(ports)
 
 
@@ -67,8 +76,8 @@ def test_what_is_mounted_is_there_or_is_made_by_a_run_and_is_read_only(name):
     for mount in SERVICES[name]["volumes"]:
         source, target, mode = re.sub(r"\$\{RUN:-student\}", "RUN", mount).split(":")
         place = (SERVING / source).resolve().relative_to(ROOT).parts
-        assert mode == "ro" and target.startswith("/"), mount
-        assert (ROOT / place[0]).is_dir() and (place[0] == "models" or place[1] in OF_A_RUN), mount
+        assert mode == ("rw" if name in RUNNERS and place == ("outputs",) else "ro") and target.startswith("/"), mount
+        assert (ROOT / place[0]).is_dir() and (place[0] == "models" or mode == "rw" or place[1] in OF_A_RUN), mount
 
 
 def test_the_exports_that_are_served_are_kinds_of_export():
@@ -94,17 +103,39 @@ def test_a_dockerfile_s_sources_and_commands_are_there_and_its_packages_are_pinn
         assert all((ROOT / source).exists() and f"!{source}" in kept for source in sources), words
     runs = steps(dockerfile, "RUN")
     for command in (part.split()[0].strip('"') for words in runs for part in words.split("&&")):
-        assert command.startswith("$VENV/bin/") or shutil.which(command), command
+        local = command.startswith(("$VENV/bin/", ".venv/bin/")) or (ROOT / command).is_file()
+        assert local or shutil.which(command), command
     assert any("--require-hashes -r requirements" in words for words in runs)
     assert all("--require-hashes" in words or "--no-deps" in words for words in runs if "pip" in words)
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("dockerfile", SERVERS, ids=lambda path: path.name)
 def test_a_dockerfile_ends_as_nobody_special_with_a_health_check_and_a_command_of_ours(dockerfile):
     names = [name for name, _ in STEPS.read_steps(dockerfile)]
     assert names.index("USER") < names.index("ENTRYPOINT") and steps(dockerfile, "USER") == ["10001:10001"]
     assert steps(dockerfile, "ENTRYPOINT") == ['["schema-student"]'] and steps(dockerfile, "HEALTHCHECK")
     check_command(yaml.safe_load(steps(dockerfile, "CMD")[-1]))
+
+
+def test_the_pipeline_runs_the_runner_as_nobody_special_and_tensorboard_reads_where_it_writes():
+    dockerfile = SERVING / "Dockerfile.pipeline"
+    names = [name for name, _ in STEPS.read_steps(dockerfile)]
+    assert names.index("USER") < names.index("ENTRYPOINT") and steps(dockerfile, "USER") == ["10001:10001"]
+    assert steps(dockerfile, "ENTRYPOINT") == ['["./runAll.sh"]']
+    flags = yaml.safe_load(steps(dockerfile, "CMD")[-1])
+    check_command(["run", *flags])
+    settings = load_settings(flags, "", "run")
+    assert settings.tracker.report_to == "tensorboard"
+    command = SERVICES["tensorboard"]["command"]
+    assert f"/app/{paths(settings).run_dir.parent}" == command[command.index("--logdir") + 1]
+    pinned = (SERVING / "requirements-tensorboard.txt").read_text()
+    others = (ROOT / "requirements.txt").read_text()
+    assert "\ntensorboard==" in pinned
+    for name in re.findall(r"^([\w.-]+)==", pinned, re.M):
+        versions = [re.findall(rf"^{re.escape(name)}==([\w.]+)", text, re.M) for text in (pinned, others)]
+        assert not versions[1] or versions[0] == versions[1], (
+            name
+        )  # it changes nothing of what the results were made with
 
 
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed")

@@ -1,6 +1,7 @@
 """Nothing is written through a link, nothing but plain files is opened to write, and only a named folder is removed."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -134,3 +135,13 @@ def test_what_should_be_an_object_and_is_not_is_named(tmp_path, text):
     (tmp_path / "a.meta.json").write_text(text)
     with pytest.raises(UserError, match=r"a.meta.json"):
         read_object(tmp_path / "a.meta.json")
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_who_writes_it_next(tmp_path):
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    drafts = [tmp_path / f".{name}.tmp" for name in (f"a.json.{killed.pid}", f"b.json.{killed.pid}", "a.json.1")]
+    for draft in drafts:
+        draft.write_text("half")
+    write_bytes(tmp_path / "a.json", b"{}")
+    assert [draft.exists() for draft in drafts] == [False, True, True]  # process 1 is at work

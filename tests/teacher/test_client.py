@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from fake_ollama import ASK, VERDICT, after_probe, fake_ollama, fake_settings, said
@@ -257,6 +259,23 @@ def test_a_damaged_cache_is_named(tmp_path):
     path.write_text("this is no database, but it is long enough to be taken for one " * 40)
     with pytest.raises(TeacherError, match=r"cache\.sqlite.*move it away"):
         AnswerCache(path)
+
+
+@pytest.mark.parametrize(("free", "words"), [(0, r"disk is full\); free some space"), (2**30, r"error\); mend that")])
+def test_what_sqlite_calls_an_error_of_the_disk_may_be_a_full_one(free, words, tmp_path, monkeypatch):
+    class Failing:
+        def execute(self, *_):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+
+        def close(self):
+            """Nothing is open."""
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **how: Failing())
+    with pytest.raises(TeacherError, match=words):
+        AnswerCache(tmp_path / "cache.sqlite")
 
 
 def test_a_full_disk_does_not_cost_the_answers_that_are_cached(tmp_path, monkeypatch):

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from schema_student.core.errors import UserError
-from schema_student.core.files import make_folder, open_to_write, refuse_link
+from schema_student.core.files import make_folder, open_to_write, refuse_link, remove_drafts
 from schema_student.core.integrity import find_damage, flush, restore, vouch
 from schema_student.core.jsonl import Row, dump_row, maker, name_maker, read_jsonl, read_object, write_json
 from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
-from schema_student.core.processes import is_running
 from schema_student.core.replacing import complete_swap, discard_draft, draft_of
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import beside, digest, find_differences, git_commit, versions
@@ -419,9 +418,6 @@ def _unfinished(path: Path) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Remove the drafts that write_text left where its process was killed: `.NAME.PID.tmp`."""
+    """Remove the drafts of files beside an artifact and in it."""
     for folder in (path.parent, path):
-        for draft in folder.glob(".*.tmp"):
-            pid = draft.name.split(".")[-2]
-            if pid.isdigit() and not is_running(int(pid)):
-                draft.unlink(missing_ok=True)
+        remove_drafts(folder)

@@ -7,6 +7,7 @@ decide which file is emptied, where rows go, or which folder is removed.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from schema_student.core.errors import UserError
+from schema_student.core.processes import is_running
 
 
 def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
@@ -56,6 +58,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files of a folder; each is atomic, and the old ones stand until all new ones are written."""
     folder.mkdir(parents=True, exist_ok=True)
     drafts = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
+    for name in files:
+        remove_drafts(folder, glob.escape(name))
     try:
         for name, draft in drafts.items():
             with open_to_write(draft, "wb") as file:
@@ -66,6 +70,14 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
             draft.replace(folder / name)
     finally:
         for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path, pattern: str = "*") -> None:
+    """Remove the drafts of files that processes left which were killed: `.NAME.PID.tmp`."""
+    for draft in folder.glob(f".{pattern}.*.tmp"):
+        pid = draft.name.split(".")[-2]
+        if pid.isdigit() and not is_running(int(pid)):
             draft.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -39,6 +40,7 @@ MEND = {  # by what SQLite says; no answer is to be asked for again because a di
     sqlite3.SQLITE_CORRUPT: DAMAGED,
     sqlite3.SQLITE_NOTADB: DAMAGED,
 }
+LITTLE = 2**20  # bytes free on a disk that is full
 KEYS_AT_ONCE = 500  # SQLite takes 999 parameters in older builds
 
 
@@ -105,8 +107,11 @@ class AnswerCache:
 
     def _unusable(self, error: sqlite3.Error) -> TeacherError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its extension
+        words = str(error)
+        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self._path.parent).free < LITTLE:  # for its index
+            code, words = sqlite3.SQLITE_FULL, f"{error}: database or disk is full"
         advice = MEND.get(code, "mend that, then run the same command to continue; the answers in it are kept")
-        return TeacherError(f"{self._path}: the cache of the teacher's answers cannot be used ({error}); {advice}")
+        return TeacherError(f"{self._path}: the cache of the teacher's answers cannot be used ({words}); {advice}")
 
     def close(self) -> None:
         """Close the file."""
