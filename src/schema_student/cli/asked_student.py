@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schema_student.core.adapters import describe_adapters
 from schema_student.core.errors import UserError
 from schema_student.core.flags import Own, parse_command
 from schema_student.core.paths import final_adapter, paths
@@ -42,7 +43,8 @@ def read_asked_student(
         adapter = final_adapter(settings)
     if not adapter and settings.run.run and not needs_none(settings, arguments):
         run_dir = paths(settings).run_dir
-        raise UserError(f"{run_dir} has no trained adapter: train it, name an --adapter, or leave --run out")
+        advice = f"train it, name an --adapter, or leave --run out; {describe_adapters(settings)}"
+        raise UserError(f"{run_dir} has no trained adapter: {advice}")
     decided = settings_as_trained(settings, adapter)
     if not decided:
         return settings, arguments

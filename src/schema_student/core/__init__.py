@@ -27,6 +27,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     replacing       the old artifact stands until the new one is whole
     locks           one writer an artifact
     artifacts       done already, refused, or continued after the last whole row
+    adapters        those of an output folder, and the newest one
     verbs           which settings each verb of the command reads
     flags           the command line, generated from the settings
     statistics      intervals and tests of one student, of two on the same prompts, of several

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_args
 from pydantic.fields import FieldInfo
 
 from schema_student import __version__
+from schema_student.core.adapters import name_latest_adapter
 from schema_student.core.errors import SettingsError
 from schema_student.core.log import log
 from schema_student.core.resources import CONFIG_DIR
@@ -127,7 +128,7 @@ def _parse(
     # A runner gives its stages each other's flags: it has refused what none of them reads.
     if "SCHEMA_STUDENT_RUNNER" not in os.environ:
         refuse_unread(verbs, argv, own)
-    return settings, arguments
+    return name_latest_adapter(settings, verbs), arguments
 
 
 def path_of(text: str) -> Path:

@@ -137,13 +137,13 @@ def _refuse_links(found: Paths, out: Path) -> None:
 def final_adapter(settings: AnySettings) -> str:
     """Locate the adapter that a run ends with: that of the link that finished last, else SFT's; "" without one."""
     where = paths(settings)
-    links = sorted(map(where.link_checkpoint, OBJECTIVES), key=_finished_at)
+    links = sorted(map(where.link_checkpoint, OBJECTIVES), key=finished_at)
     folders = (*reversed(links), where.sft_checkpoint)
     return next((str(folder) for folder in folders if (folder / "adapter_config.json").is_file()), "")
 
 
-def _finished_at(checkpoint: Path) -> str:
-    """When the run of a checkpoint-final was finished; "" where it is not."""
+def finished_at(checkpoint: Path) -> str:
+    """Read when the run of a checkpoint-final was finished; "" where it is not."""
     meta = checkpoint.parent.with_name(f"{checkpoint.parent.name}.meta.json")
     return str(read_object(meta).get("finished_at", "")) if meta.is_file() else ""
 

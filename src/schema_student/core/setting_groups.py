@@ -261,7 +261,10 @@ class StudentBaseSettings(Group):
         "ollama:NAME:TAG",
         min_length=1,
     )
-    adapter: PathName = setting('folder of a LoRA adapter; "" = the one of this run')
+    adapter: PathName = setting(
+        f'folder of an adapter; "" = the one of this run; "{LATEST}" = the newest of --output-dir, or of --run, for '
+        "verbs that ask, serve or export"
+    )
     processes: int = setting(
         "processes that share the training of a script on a CPU, no more than cores; on GPUs use torchrun",
         auto=True,

@@ -1,0 +1,55 @@
+"""--adapter latest is the newest adapter of an output folder, or of a run; others are listed where there is none."""
+
+import pytest
+
+from schema_student.core.adapters import list_adapters
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.flags import load_settings
+from schema_student.core.jsonl import write_json
+from schema_student.core.paths import paths
+
+RUNS = {"one": "2026-01-03", "one-dpo": "2026-01-05", "two": "2026-01-04", "two-reward": "2026-01-09", "begun": ""}
+
+
+@pytest.fixture
+def output(tmp_path):
+    """An output folder with runs that ended at these times, and one that has not."""
+    for run, at in RUNS.items():
+        folder = tmp_path / "student_runs" / run
+        (folder / "checkpoint-final").mkdir(parents=True)
+        if at:
+            write_json(folder / "checkpoint-final" / "adapter_config.json", {})
+            write_json(folder.with_name(f"{run}.meta.json"), {"finished_at": at})
+    return tmp_path
+
+
+def adapter_of(verb, output, *flags):
+    given = ["--adapter", "latest", "--output-dir", str(output), *flags]
+    return load_settings(given, "", verb).student.adapter
+
+
+@pytest.mark.parametrize("verb", ["ask", "chat", "evaluate", "export", "parity", "serve"])
+def test_the_newest_adapter_is_taken_and_said(verb, output, capsys):
+    final = output / "student_runs" / "one-dpo" / "checkpoint-final"
+    assert adapter_of(verb, output) == str(final)
+    assert capsys.readouterr().out in ("", f"--adapter latest: {final}, finished 2026-01-05\n")
+
+
+def test_of_a_run_that_is_named_it_is_the_newest_of_its_own(output):
+    two = output / "student_runs" / "two" / "checkpoint-final"
+    assert adapter_of("ask", output, "--run", "two") == str(two)
+    settings = load_settings(["--adapter", "latest", "--output-dir", str(output), "--run", "two"], "", "evaluate")
+    assert paths(settings).run_dir == two.parent
+    assert [folder.parent.name for folder in list_adapters(settings)] == ["one-dpo", "two", "one"]
+
+
+def test_where_there_is_none_the_others_are_listed(output, tmp_path):
+    with pytest.raises(UserError, match=r"no run has ended with an adapter of run begun; there are: .*one-dpo.*two"):
+        adapter_of("ask", output, "--run", "begun")
+    with pytest.raises(UserError, match=r"no run has ended with an adapter; there is none in .*empty"):
+        adapter_of("ask", tmp_path / "empty")
+
+
+def test_what_trains_takes_no_latest(output):
+    with pytest.raises(SettingsError, match="--adapter latest is of ask, chat"):
+        adapter_of("align", output)
