@@ -36,15 +36,6 @@ def run_python(code):
     ).stdout
 
 
-def test_importing_the_package_takes_under_a_fifth_of_a_second_and_no_torch():
-    code = (
-        "import sys, time; begun = time.perf_counter(); import schema_student; "
-        "print(time.perf_counter() - begun, *sys.modules)"
-    )
-    seconds, *modules = run_python(code).split()
-    assert float(seconds) < 0.2 and not {"torch", "transformers", "pandas", "pydantic"} & {*modules}
-
-
 def test_names_come_without_torch_until_a_student_is_loaded():
     code = "import sys; from schema_student import *; print(Student, judge, compile_schema, 'torch' in sys.modules)"
     assert run_python(code).split()[-1] == "False"

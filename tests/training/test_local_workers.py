@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pipeline import run
 from training_runs import adapter_weights, metrics, settings_with_corpus, unfinish
 from two_processes import run_in_two_processes
 
@@ -49,11 +50,10 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
             assert row[name] == pytest.approx(other[name], rel=1e-5), (name, row["step"])
     a, b = (adapter_weights(paths(settings).run_dir / "checkpoint-final") for settings in (two, one))
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    assert "done already" in again.stdout
+    assert "done already" in run("train_student", *flags).out
     assert read_json(paths(two).run_dir / "run_config.json")["settings"]["gradient_accumulation"] == 2
-    alone = subprocess.run([*command, "--processes", "1"], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert "done already" in alone.stdout, alone.stderr  # as on a machine with fewer cores
+    alone = run("train_student", *flags, "--processes", "1")  # as on a machine with fewer cores
+    assert "done already" in alone.out, alone.err
     # As a kill leaves it: after the second step, of which there is a checkpoint.
     unfinish(paths(two).run_dir)
     for name in ("checkpoint-3", "checkpoint-final"):
