@@ -321,20 +321,25 @@ def test_seeds_beyond_the_shipped_ones_are_new_variants():
 class ScriptedTeacher:
     """Answers with the given values in order."""
 
-    def __init__(self, answers):
+    def __init__(self, answers, asked):
         self.info = {"model": "scripted"}
-        self.answers = answers
+        self.answers, self.asked = answers, asked
 
     def ask_many(self, asks, progress=""):
+        self.asked += [payload for _, payload in asks]
         return [self.answers[payload["index"]] for _, payload in asks]
 
 
 def script(monkeypatch, answers):
+    """Let these answers be given; returns what is asked, as it is."""
+    asked = []
+
     @contextmanager
     def opened(settings, choice):
-        yield ScriptedTeacher(answers)
+        yield ScriptedTeacher(answers, asked)
 
     monkeypatch.setattr("schema_student.data.domains.open_teacher", opened)
+    return asked
 
 
 def broken(change):
@@ -364,6 +369,15 @@ def test_unusable_specs_are_left_out_and_twin_names_numbered(tmp_path, monkeypat
     write_domain_specs(settings)
     assert [row["schema_id"] for row in read_jsonl(paths(settings).domain_specs)] == ["hotel", "hotel_v2"]
     assert capsys.readouterr().out.count("rejected:") == 2
+
+
+def test_the_teacher_is_asked_by_own_prompts_and_named_domains_keep_their_names(tmp_path, monkeypatch):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "guests", "domain": "inns"}\n{"prompt": "rooms"}\n')
+    asked = script(monkeypatch, [SPEC, SPEC])
+    settings = settings_in(tmp_path, domain_prompts=str(tmp_path / "prompts.jsonl"))
+    write_domain_specs(settings)
+    assert [payload["seed_prompt"] for payload in asked] == ["inns: guests", "rooms"]
+    assert [row["domain"] for row in read_jsonl(paths(settings).domain_specs)] == ["inns", "hotel"]
 
 
 def test_no_usable_spec_at_all_is_an_error(tmp_path, monkeypatch):

@@ -226,6 +226,12 @@ def test_what_gives_no_row_is_kept_out_and_named(reason, tmp_path):
         raise AssertionError(line)
 
 
+def test_a_tool_whose_calls_are_all_wrong_is_a_schema_without_requests(tmp_path):
+    found = imported(tmp_path, call({"city": 3}))
+    assert [row["schema_id"] for row in found.rows] == ["weather", "lamp"]
+    assert not any("query" in row for row in found.rows)
+
+
 def test_turns_after_the_first_call_are_said_not_to_be_read(tmp_path):
     talk = [USER, CALLED, {"role": "tool", "content": "rain"}, {"role": "assistant", "content": "Rain."}, USER, CALLED]
     found = imported(tmp_path, {"messages": talk, "tools": OPENAI})

@@ -44,6 +44,10 @@ SPEC = {
 }
 
 
+REST = [{"const": "same", "canonical": "equals"}, ABOVE]  # with LIKE they serve all fields of SPEC
+RNG = random.Random(0)
+
+
 def dialect_of(folder, template=TEMPLATE, catalog=CATALOG, least=2, most=4):
     (folder / "template.json").write_text(json.dumps(template))
     (folder / "operators.json").write_text(json.dumps(catalog))
@@ -108,6 +112,31 @@ def test_more_operators_than_the_catalog_holds_are_refused(tmp_path):
 def test_a_template_without_the_marker_may_be_any(tmp_path):
     free = {key: part for key, part in TEMPLATE.items() if key != "x-dsl"} | {"required": ["prompt", "limit"]}
     assert dialect_of(tmp_path, template=free).template == free
+
+
+def test_what_a_template_says_of_conditions_holds_beside_what_is_put_there(tmp_path):
+    template = json.loads(json.dumps(TEMPLATE))
+    conditions = template["properties"]["steps"]["items"]["properties"]["conditions"]
+    conditions["items"]["allOf"] = [{"properties": {"value": {"not": {"const": "forbidden"}}}}]
+    dialect = dialect_of(tmp_path, template=template)
+    compiled = compile_schema(dialect.build(SPEC, dialect.operators_of({**SPEC, "operators": [LIKE, *REST]}, RNG)))
+
+    def answer(value):
+        condition = {"field": "name", "operator": "like", "value": value}
+        return {"prompt": "a", "steps": [{"name": "b", "conditions": [condition], "description": ""}]}
+
+    assert not find_violations(answer("c"), compiled)
+    assert find_violations(answer("forbidden"), compiled) and find_violations(answer(3), compiled)
+
+
+def test_a_template_without_a_time_frame_is_asked_without_one(tmp_path):
+    dialect = dialect_of(tmp_path, template=without("/properties/timeframe"))
+    schema = dialect.build(SPEC, dialect.operators_of({**SPEC, "operators": [LIKE, *REST]}, RNG))
+    for seed in range(20):
+        request = draw_request(
+            read_dsl(schema), load_bank("teacher"), "en", "answerable", "2025-06-15", random.Random(seed)
+        )
+        assert "timeframe" not in request.answer
 
 
 def test_own_operators_are_drawn_within_the_bounds_and_mean_what_they_say(tmp_path):

@@ -15,7 +15,7 @@ PET = {
         {"$ref": "#/components/schemas/NewPet"},
         {
             "type": "object",
-            "required": ["id", "name"],
+            "required": ["id", "name", "created"],
             "properties": {
                 "id": {"$ref": "#/components/schemas/Id"},
                 "parent": {"$ref": "#/components/schemas/Pet"},
@@ -172,6 +172,17 @@ def test_references_into_other_files_are_bundled():
     compiled = compile_schema(operations(document, files.__getitem__)[0]["post"].arguments)
     assert not find_violations({"self": {"at": "abc"}}, compiled)
     assert find_violations({"self": {"at": "abcd"}}, compiled)
+
+
+def test_a_long_chain_of_references_is_bundled():
+    parts = {
+        f"A{i}": {"type": "object", "properties": {"a": {"$ref": f"#/components/schemas/A{i + 1}"}}}
+        for i in range(3000)
+    }
+    parts["A3000"] = {"type": "string"}
+    document = with_parameter({"type": "array", "items": {"$ref": "#/components/schemas/A0"}})
+    arguments = operations(document | {"components": {"schemas": parts}})[0]["get_a"].arguments
+    assert set(arguments["$defs"]) == set(parts)
 
 
 def with_parameter(schema):

@@ -9,6 +9,7 @@ import copy
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -124,6 +125,7 @@ class _Bundle:
         self.document, self.name, self._read, self._is_old = document, name, read, is_old
         self._names: dict[tuple[str, str], str] = {}  # (file, pointer) -> name under $defs
         self._definitions: dict[str, Any] = {}
+        self._waiting: list[tuple[str, str, str]] = []  # definitions that are not copied yet
         self._files: dict[int, str] = {}  # id of a part that was followed into another file -> that file
 
     def follow(self, part: Any) -> dict[str, Any]:
@@ -154,6 +156,9 @@ class _Bundle:
 
     def close(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Put what the copied schemas refer to beside them, without what only a server writes."""
+        while self._waiting:  # no recursion: a chain of references may be longer than the stack
+            name, file, pointer = self._waiting.pop()
+            self._definitions[name] = self._copy(self._look_up(file, pointer), file)
         whole = {**schema, "$defs": self._definitions}
         nodes = list_nodes(whole)
         for node, names in [(node, self._read_only_names(node, frozenset())) for node in nodes]:
@@ -186,9 +191,10 @@ class _Bundle:
                 re.sub(r"\W+", "_", unquote(pointer or file).rpartition("/")[2], flags=re.ASCII).strip("_") or "schema"
             )
             taken = {*self._names.values()}
-            name = next(each for each in (last, *(f"{last}_{n}" for n in range(2, 10**6))) if each not in taken)
+            others = (f"{last}_{n}" for n in range(2, len(taken) + 3))
+            name = next(each for each in chain((last,), others) if each not in taken)
             self._names[file, pointer] = name
-            self._definitions[name] = self._copy(self._look_up(file, pointer), file)
+            self._waiting.append((name, file, pointer))
         return self._names[file, pointer]
 
     def _address(self, ref: str, file: str) -> tuple[str, str]:
