@@ -9,6 +9,7 @@ import pytest
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
 from schema_student.data.importing import import_rows, say_left_out
+from schema_student.schema import yaml_files
 from schema_student.schema.compiling import compile_schema
 from schema_student.schema.grading import grade
 from schema_student.schema.user_schemas import load_schemas
@@ -264,6 +265,23 @@ def test_tools_that_cannot_be_used_are_named(tmp_path):
     }
 
 
+def test_requests_to_tools_that_cannot_be_used_are_counted_and_such_tools_named_once(tmp_path):
+    bad = [{"name": "a", "inputSchema": {"type": "objekt"}}, {"name": "b", "inputSchema": {"type": "object"}}]
+    asked = {"request": ASKED, "call": {"name": "a", "arguments": {}}, "tools": [*bad, *MCP["tools"]]}
+    found = imported(tmp_path, asked, asked, {**call(ARGUMENTS), "tools": [*bad, *MCP["tools"]]})
+    assert {reason: len(places) for reason, places in found.left_out.items()} == {
+        "schemas that cannot be used": 1,
+        "requests to tools that cannot be used": 2,
+        "tools without arguments, which --choice takes": 1,
+    }
+
+
+def test_a_day_and_a_split_that_are_none_are_not_kept(tmp_path):
+    found = imported(tmp_path, call(ARGUMENTS) | {"split": "gold", "current_date": "today"})
+    assert not {"split", "current_date"} & found.rows[0].keys()
+    taken(found, tmp_path)
+
+
 def test_tools_of_one_name_make_no_choice(tmp_path):
     with pytest.raises(UserError, match=r'no row comes of it; left out 1 .*several tools are called "lamp"'):
         imported(tmp_path, {"tools": [MCP["tools"][1]] * 2}, choice=True)
@@ -318,6 +336,15 @@ def test_an_openapi_file_in_yaml_gives_a_schema_an_operation(tmp_path):
     assert row["schema_id"] == "api"
 
 
+def test_a_folder_of_an_openapi_file_and_its_parts_is_read_whole(tmp_path):
+    (tmp_path / "api.yaml").write_text(API)
+    (tmp_path / "parts.yml").write_text(PARTS)
+    assert len(import_rows(tmp_path).rows) == 3
+    (tmp_path / "other.yml").write_text(PARTS)
+    with pytest.raises(UserError, match=r"other\.yml: expected"):
+        import_rows(tmp_path)
+
+
 BAD = {
     "a.jsonl:2: broken line": json.dumps(MCP) + '\n{"tools',
     "a.jsonl:1: expected: a request .* a JSON Schema itself needs no import": '{"type": "object"}\n',
@@ -325,9 +352,6 @@ BAD = {
     "a.json:3: not JSON": '{\n"tools": [\n}',
     "a.yaml:2: not YAML": "a: 1\nb: [",
     "a.yaml: a value that JSON does not have": "a: !!binary aGVsbG8=",
-    "a.yaml: holds more than 2,000,000 values": "\n".join(
-        ["a0: &a0 [1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9))]
-    ),
     "a.json: tool 2: a tool without a name": json.dumps({"tools": [MCP["tools"][0], {"inputSchema": LAMP}]}),
     "outside .*, and is not read": "openapi: 3.1.0\npaths: {/a: {get: {parameters: [{$ref: ../secret.json}]}}}",
     "a.txt:1: not JSON": "hello",
@@ -340,6 +364,14 @@ def test_what_is_not_understood_is_named_with_its_place(message, tmp_path):
     (tmp_path / name).write_text(BAD[message])
     with pytest.raises(UserError, match=message):
         import_rows(tmp_path / name)
+
+
+def test_aliases_of_yaml_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml_files, "MOST_VALUES", 1000)
+    lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 4))]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"a\.yaml: holds more than 1,000 values"):
+        import_rows(tmp_path / "a.yaml")
 
 
 def test_a_document_of_another_kind_than_is_meant_is_refused(tmp_path):

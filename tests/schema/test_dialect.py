@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -217,6 +218,11 @@ BAD_OWN = {
 def test_bad_operators_of_a_spec_are_refused(words):
     with pytest.raises(SchemaError, match=words):
         shipped_dialect().operators_of({**SPEC, "operators": BAD_OWN[words]}, random.Random(0))
+
+
+def test_all_operators_of_the_catalog_may_be_given():
+    dialect = replace(shipped_dialect(), least=10, most=10)
+    assert len(dialect.operators_of(SPEC, RNG)) == 10
 
 
 def test_operators_that_cannot_serve_the_fields_are_refused_and_not_drawn_for_ever(tmp_path):

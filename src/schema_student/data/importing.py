@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, parse_row, read_json, read_text
+from schema_student.core.splits import read_split
 from schema_student.data.traces import EXPECTED, Call, Trace, Unread, is_trace, read_trace
 from schema_student.schema.compiling import SchemaError
 from schema_student.schema.envelopes import list_tools
@@ -33,7 +34,6 @@ MEANT = {
     "openapi": "an OpenAPI document (openapi, paths)",
     "mcp": "a tools/list result, {tools: [{name, inputSchema}]}",
 }
-KEPT = ("current_date", "split")  # of a trace, as --schemas takes them
 
 
 @dataclass
@@ -43,11 +43,12 @@ class Import:
     rows: list[Row] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     unread_turns: int = 0  # traces that go on after their first call
+    parts: set[Path] = field(default_factory=set)  # files that OpenAPI documents refer to
     _ids: dict[str, str] = field(default_factory=dict)  # text of a schema -> its id
     _usable: dict[str, bool] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set)
 
-    def add(self, name: str, schema: dict[str, Any], where: str, **known: Any) -> bool:
+    def add(self, name: str, schema: dict[str, Any], where: str, **known: Any) -> None:
         """Add a row where its schema can be used and its answer is valid; else note why not."""
         text = repr(schema)
         if text not in self._usable:
@@ -55,14 +56,20 @@ class Import:
                 SchemaRow(name, schema, None, None, None, where), "schemas that cannot be used"
             )
         if not self._usable[text]:
-            return False
+            if known:
+                self.left_out["requests to tools that cannot be used"].append(f"{where}: {name}")
+            return
         row = SchemaRow(name, schema, None, known.get("answer"), None, f"{where}: {name}")
         if row.answer is not None and not self._check(row, "calls that are not valid against their tool"):
-            return False
+            return
         if text not in self._ids:
             self._ids[text] = _free_name(_safe_name(name), {*self._ids.values()})
         self.rows.append({"schema_id": self._ids[text], "schema": schema, **known})
-        return True
+
+    def leave_out(self, reason: str, where: str, schema: dict[str, Any]) -> None:
+        """Note that nothing comes of a schema."""
+        self.left_out[reason].append(where)
+        self._usable[repr(schema)] = False
 
     def has(self, schema: dict[str, Any]) -> bool:
         """Return whether rows of a schema are there, or it is known to be of no use."""
@@ -100,11 +107,20 @@ def import_rows(path: Path, kind: Kind = "", choice: bool = False) -> Import:
     tools: list[tuple[str, list[Tool]]] = []  # of tool lists and OpenAPI documents, by the place of each
     traces: list[tuple[str, Row]] = []
     beside: list[tuple[str, list[Tool]]] = []  # of traces
+    unknown: list[tuple[str, UserError]] = []
     for where, document in _read_documents(path):
-        if _recognize(document, where, "" if kind == "traces" and path.is_dir() else kind) == "traces":
+        try:
+            recognized = _recognize(document, where, "" if kind == "traces" and path.is_dir() else kind)
+        except UserError as error:
+            unknown.append((where, error))
+            continue
+        if recognized == "traces":
             traces.append((where, document))
         else:
             tools.append((where, _tools_of(document, where, path, found)))
+    for where, problem in unknown:
+        if Path(where).resolve() not in found.parts:
+            raise problem
     for where, row in _join_answers(traces):
         try:
             trace = read_trace(row, where)
@@ -199,18 +215,19 @@ def _tools_of(document: Any, where: str, path: Path, found: Import) -> list[Tool
     if not is_openapi(document):
         return list_tools(document, where)
     folder = Path(where).parent
-    tools, left_out = list_operations(document, where, lambda name: _read_beside(folder, name, path))
+    tools, left_out = list_operations(document, where, lambda name: _read_beside(folder, name, path, found))
     for place, reason in left_out.items():
         found.left_out["operations that are no schema"].append(f"{where}: {place}: {reason}")
     return tools
 
 
-def _read_beside(folder: Path, name: str, path: Path) -> Any:
+def _read_beside(folder: Path, name: str, path: Path, found: Import) -> Any:
     """The document of another file that one refers to: of the same folder, or of that which is imported."""
     file = (folder / name).resolve()
     root = (path if path.is_dir() else path.parent).resolve()
     if not file.is_relative_to(root):
         raise SchemaError(f"{folder / name} lies outside {root}, and is not read")
+    found.parts.add(file)
     return read_yaml(file) if file.suffix.lower() in (".yaml", ".yml") else read_json(file)
 
 
@@ -220,7 +237,7 @@ def _read_beside(folder: Path, name: str, path: Path) -> Any:
 
 def _add_trace(found: Import, trace: Trace, shared: list[Tool], row: Row, where: str, choice: bool) -> None:
     tools, call = trace.tools or shared, trace.call
-    asked: dict[str, Any] = {"query": trace.query, **{key: row[key] for key in KEPT if row.get(key) is not None}}
+    asked = {"query": trace.query, **_kept(row)}
     named = [tool for tool in tools if call is None or tool.name == call.name]
     found.unread_turns += trace.has_more
     if not named:
@@ -235,6 +252,14 @@ def _add_trace(found: Import, trace: Trace, shared: list[Tool], row: Row, where:
         given = {"answer": call.arguments} if call else {}
         accepted = {"accepted": call.accepted} if call and call.accepted else {}
         _add_tool(found, named[0], where, **asked, **given, **accepted)
+
+
+def _kept(row: Row) -> Row:
+    """What a trace says of itself as --schemas takes it: its day and its split, where they are such."""
+    day, split = row.get("current_date"), row.get("split")
+    is_day = isinstance(day, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", day)
+    is_split = isinstance(split, str) and read_split(split)
+    return ({"current_date": day} if is_day else {}) | ({"split": split} if is_split else {})
 
 
 def _choice_of(call: Call) -> dict[str, Any]:
@@ -255,7 +280,7 @@ def _add_tools(found: Import, tools: list[Tool], where: str, choice: bool) -> No
 def _add_tool(found: Import, tool: Tool, where: str, **known: Any) -> None:
     schema = schema_of(tool)
     if schema.get("type") == "object" and not schema.get("properties") and not known.get("answer"):
-        found.left_out["tools without arguments, which --choice takes"].append(f"{where}: {tool.name}")
+        found.leave_out("tools without arguments, which --choice takes", f"{where}: {tool.name}", schema)
     else:
         found.add(tool.name, schema, where, **known)
 
