@@ -44,6 +44,17 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Escape lone surrogates, which tests of hostile texts log: no report with one reaches pytest-xdist."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    said = str(report.longrepr or "")
+    if said != (escaped := said.encode("utf-8", "backslashreplace").decode()):
+        report.longrepr = escaped
+    return report
+
+
 @pytest.fixture(autouse=True)
 def spoken():
     """What is logged is said on the terminal, as programs do, so that capsys sees it."""
