@@ -345,6 +345,26 @@ def test_a_folder_of_an_openapi_file_and_its_parts_is_read_whole(tmp_path):
         import_rows(tmp_path)
 
 
+def test_words_of_yaml_1_1_and_numbers_as_keys_are_texts(tmp_path):
+    land = "{type: string, enum: [NO, SE, true]}"
+    body = f"{{type: object, properties: {{on: {land}, 200: {{type: integer}}}}}}"
+    content = f"{{application/json: {{schema: {body}}}}}"
+    (tmp_path / "a.yaml").write_text(
+        f"openapi: 3.1.0\npaths: {{/a: {{post: {{requestBody: {{content: {content}}}}}}}}}"
+    )
+    (row,) = import_rows(tmp_path / "a.yaml").rows
+    assert row["schema"]["properties"] == {
+        "on": {"type": "string", "enum": ["NO", "SE", True]},
+        "200": {"type": "integer"},
+    }
+
+
+def test_a_choice_of_nothing_is_none(tmp_path):
+    (tmp_path / "api.json").write_text(json.dumps({"openapi": "3.1.0", "paths": {"/a": {"get": {}}}}))
+    with pytest.raises(UserError, match=r"no row comes of it; left out 1 \(operations that are no schema\)[^;]*$"):
+        import_rows(tmp_path / "api.json", choice=True)
+
+
 BAD = {
     "a.jsonl:2: broken line": json.dumps(MCP) + '\n{"tools',
     "a.jsonl:1: expected: a request .* a JSON Schema itself needs no import": '{"type": "object"}\n',

@@ -155,6 +155,11 @@ def test_own_domains_beside_own_schemas_are_refused():
         default_settings(schemas="mine", operators="operators.json")
 
 
+def test_least_above_most_operators_is_refused():
+    with pytest.raises(SettingsError, match="least_operators: is above most_operators 3"):
+        default_settings(least_operators=4, most_operators=3)
+
+
 def test_more_domains_than_own_prompts_are_refused_of_the_embedded_teacher(tmp_path):
     with pytest.raises(UserError, match="give --domains 6 or less"):
         write_domain_specs(settings_in(tmp_path, domains=7))

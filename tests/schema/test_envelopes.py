@@ -8,7 +8,7 @@ from compact_reader import Reader
 
 from schema_student.core.resources import CHECKOUT
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.envelopes import count_nullable, open_envelope, translate_nullable
+from schema_student.schema.envelopes import count_nullable, list_tools, open_envelope, translate_nullable
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations, is_valid
 from schema_student.schema.rendering import render_schema
@@ -34,11 +34,25 @@ TITLED = {"title": "forecast", "description": "Weather.", **CITY}
         ({"response_format": {"type": "json_schema", "json_schema": {**NAMED, "schema": CITY}}}, "an OpenAI request"),
         ({"tools": [{"type": "function", "function": {**NAMED, "parameters": CITY}}]}, "an OpenAI tool"),
         ({"functionDeclarations": [{**NAMED, "parameters": CITY}]}, "an OpenAI function"),
+        ({"jsonrpc": "2.0", "id": 1, "result": {"tools": [{**NAMED, "inputSchema": CITY}]}}, "an MCP tool"),
     ],
 )
 def test_the_one_schema_of_an_envelope_is_taken(document, envelope):
     opened = open_envelope(document, "f.json")
     assert (opened.schema, opened.envelope) == (TITLED, envelope)
+
+
+def test_the_types_of_gemini_and_bfcl_become_those_of_json_schema():
+    gemini = {"type": "OBJECT", "properties": {"a": {"type": "STRING", "nullable": True}, "type": {"type": "ARRAY"}}}
+    bfcl = {"type": "dict", "properties": {"a": {"type": "float"}, "b": {"type": "any"}, "c": {"type": "tuple"}}}
+    tools = [{"functionDeclarations": [{**NAMED, "parameters": gemini}]}, {**NAMED, "parameters": bfcl}]
+    first, second = (tool.arguments for tool in list_tools({"tools": tools}, "f.json"))
+    assert first["properties"] == {"a": {"type": ["string", "null"]}, "type": {"type": "array"}}
+    assert second == {
+        "type": "object",
+        "properties": {"a": {"type": "number"}, "b": {}, "c": {"type": "array"}},
+    }
+    assert gemini["type"] == "OBJECT"
 
 
 @pytest.mark.parametrize(

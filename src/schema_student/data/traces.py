@@ -34,7 +34,6 @@ CALLED = (
     *("answer", "answers", "output", "completion", "response"),
 )
 ARGUMENTS = ("arguments", "args", "input", "parameters", "params")
-RESULTS = ("tool_result", "function_call_output", "functionResponse", "function_response")
 EXPECTED = "a request (request, query, question, messages, contents) and the call that was made (call, tool_calls, ...)"
 
 
@@ -132,8 +131,6 @@ def _read_turn(turn: Any) -> _Turn:
         return _Turn("user", turn, [])
     if not isinstance(turn, dict):
         raise Unread(f"a turn that is no message: {json.dumps(turn)[:80]}")
-    if turn.get("type") in RESULTS:
-        return _Turn("tool", "", [])
     said = turn.get("role", turn.get("from"))
     if said is None and turn.get("type") == "function_call":  # of OpenAI's Responses
         return _Turn("assistant", "", [_read_call(turn)])
@@ -142,22 +139,17 @@ def _read_turn(turn: Any) -> _Turn:
         raise Unread(f"a turn of role {said}; known are {', '.join(sorted(ROLES))}")
     content = turn.get("content", turn.get("value", turn.get("parts")))
     parts = content if isinstance(content, list) else [content]
-    if any(isinstance(part, dict) and _kind_of(part) in RESULTS for part in parts):
-        return _Turn("tool", "", [])
     called = [*_as_list(turn.get("tool_calls")), *_as_list(turn.get("function_call"))]
     called += _as_list(_unpack(content)) if said == "function_call" else []
-    called += [
-        part
-        for part in parts
-        if isinstance(part, dict) and _kind_of(part) in ("tool_use", "functionCall", "function_call")
-    ]
+    called += [part for part in parts if _is_call(part)]
     return _Turn(role, "\n".join(filter(None, map(_text_of, parts))), [_read_call(call) for call in called])
 
 
-def _kind_of(part: dict[str, Any]) -> str:
-    """What a part of a turn is: by its type, or by its only key as in Gemini."""
-    named = [key for key in ("functionCall", "function_call", "functionResponse", "function_response") if key in part]
-    return named[0] if named else str(part.get("type", ""))
+def _is_call(part: Any) -> bool:
+    named = isinstance(part, dict) and (
+        part.get("type") == "tool_use" or part.keys() & {"functionCall", "function_call"}
+    )
+    return bool(named)
 
 
 def _text_of(part: Any) -> str:

@@ -1,13 +1,15 @@
-"""Read YAML as JSON: strings for keys, days as they are written, no objects of Python."""
+"""Read YAML as JSON: strings for keys, days and words such as `no` as they are written, no objects of Python."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_text
 
+BOOLEAN = "tag:yaml.org,2002:bool"
 MOST_VALUES = 2_000_000  # aliases can make a file of a kilobyte hold more than a machine does
 
 
@@ -19,12 +21,13 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: YAML needs the package pyyaml; or convert the file to JSON") from None
 
     class Loader(yaml.SafeLoader):
-        """Reads a day as the text that it is written as."""
+        """Reads days, and the yes, no, on, off of YAML 1.1, as the texts that they are written as."""
 
     Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "bool")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    Loader.add_implicit_resolver(BOOLEAN, re.compile("^(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"])
     try:
         document = yaml.load(read_text(path), Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
