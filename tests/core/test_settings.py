@@ -252,7 +252,8 @@ def test_an_adapter_from_elsewhere_belongs_to_no_run():
 def test_settings_are_frozen_and_changed_makes_a_checked_copy():
     settings = default_settings()
     assert settings.changed(seed=1).run.seed == 1
-    assert settings.dump("lora") == {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_modules": "all"}
+    shape = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_modules": "all"}
+    assert settings.dump("lora") == {"fine_tuning": "lora", **shape}
     with pytest.raises(SettingsError, match="seed"):
         settings.changed(seed=-1)
 

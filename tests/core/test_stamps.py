@@ -195,7 +195,7 @@ CASES = {
     "reward model": (
         "train-reward",
         {},
-        (*SHAPE, "data_limit", "pairs_per_prompt"),  # they decide its pairs
+        (*SHAPE, "data_limit", "pairs_per_prompt", "mix"),  # they decide its pairs
     ),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
     "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
@@ -224,6 +224,7 @@ OTHERS |= {
 }
 OTHERS |= {
     "run": "other",
+    "mix": ["more/data:0.5"],
     "kind": ["gguf"],
     "gguf_types": ["F16"],
     "sft_checkpoint": "last",
@@ -279,8 +280,9 @@ def read_by(name):
 
 def test_imported_data_follow_their_source(stubbed, tmp_path):
     settings = default_settings(**SMALL, data_set="some/data", output_dir=str(tmp_path))
-    assert deciding_settings([imports.import_corpus], settings) == {"data_set", "data_limit", "seed"}
-    assert deciding_settings([imports.import_pairs], settings) == {"data_set", "data_limit", "seed", "pairs_per_prompt"}
+    both = {"data_set", "data_limit", "mix", "seed"}
+    assert deciding_settings([imports.import_corpus], settings) == both
+    assert deciding_settings([imports.import_pairs], settings) == {*both, "pairs_per_prompt"}
 
 
 def test_a_reward_model_is_stamped_where_it_scores(stubbed, tmp_path):

@@ -78,6 +78,17 @@ class DataSettings(Group):
     data_limit: int = setting("rows to take of it, evenly spread; 0 = all", ge=0)
 
 
+class MixSettings(Group):
+    """Which further data sets are mixed in."""
+
+    section = "data"
+
+    mix: list[Folder] = setting(
+        "further data sets, each with its share of the rows: FILE:SHARE; --data-set has what is left of 1, and no set "
+        "trains on what another holds out"
+    )
+
+
 class TrackerSettings(Group):
     """Where else training logs go."""
 

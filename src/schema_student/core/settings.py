@@ -41,6 +41,7 @@ class AnySettings:
     run: groups.RunSettings
     own_schemas: groups.OwnSchemasSettings
     data: groups.DataSettings
+    mix: groups.MixSettings
     tracker: groups.TrackerSettings
     prompt: groups.PromptSettings
     verdict: groups.VerdictSettings

@@ -31,6 +31,15 @@ class Tally:
         self.layouts[layout] += 1
         self.unused.update(unused)
 
+    def merge(self, other: Tally) -> None:
+        """Add what another tally counts."""
+        for reason, n in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + n
+        self.first = {**other.first, **self.first}
+        self.malformed += other.malformed
+        self.unused.update(other.unused)
+        self.layouts.update(other.layouts)
+
     def lines(self) -> list[str]:
         """Write one line a reason, for people."""
         return [f"left out {n}: {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]

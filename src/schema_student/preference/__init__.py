@@ -11,6 +11,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     data_files  files of any kind, folders and the hub -> rows with their places
     turns       conversations of any convention -> messages
     layouts     rows of any layout -> prompts and answers
+    mixing         several data sets by shares; none trains on what another holds out
     imports     data of any origin -> pairs or corpus
     prompts        prompts of any origin, for answers of the student's own
     reward_scores  a reward model's scores, each computed once

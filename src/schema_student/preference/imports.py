@@ -28,6 +28,7 @@ from schema_student.core.stamps import make_stamp
 from schema_student.core.tally import Tally
 from schema_student.preference.data_files import find_data_files, load_rows
 from schema_student.preference.layouts import Example, expand, read_row
+from schema_student.preference.mixing import Part, mix, parse_mix
 from schema_student.preference.turns import Malformed, Unusable
 
 Numbered = Sequence[tuple[str, Row]]
@@ -57,8 +58,8 @@ def _pairs_of(settings: AnySettings) -> Read:
 
 def _import(settings: AnySettings, path: Path, deciding: Sequence[str], read: Read) -> Path:
     """Write the rows that `read` makes of --data-set; `deciding` are the groups of settings of its stamp."""
-    files = find_data_files(_require_data_set(settings))
-    with open_artifact(path, make_stamp(settings, *deciding), files, settings.run.overwrite) as artifact:
+    files = [file for source, _ in _list_sources(settings) for file in find_data_files(source)]
+    with open_artifact(path, make_stamp(settings, *deciding, "mix"), files, settings.run.overwrite) as artifact:
         if artifact.done:
             return path
         found, tally = read_data_set(settings, read)
@@ -68,14 +69,29 @@ def _import(settings: AnySettings, path: Path, deciding: Sequence[str], read: Re
     return path
 
 
+def _list_sources(settings: AnySettings) -> list[tuple[str, float]]:
+    """The data sets to read, each with its share."""
+    return parse_mix(_require_data_set(settings), settings.mix.mix)
+
+
 def read_data_set(settings: AnySettings, read: Read) -> tuple[list[Pair | CorpusRow], Tally]:
-    """Read --data-set and say what became of its rows; raises UserError as the imports do."""
-    source, tally = _require_data_set(settings), Tally()
+    """Read --data-set, and what --mix adds to it; says what became of the rows. Raises UserError as the imports do."""
+    tally = Tally()
+    parts = [
+        Part(source, share, _read_source(source, settings.data.data_limit, read, tally))
+        for source, share in _list_sources(settings)
+    ]
+    return mix(parts, settings.run.seed, tally) if len(parts) > 1 else list(parts[0].rows), tally
+
+
+def _read_source(source: str, limit: int, read: Read, whole: Tally) -> list[Pair | CorpusRow]:
+    """Read one data set; what is left out is said, and added to the `whole` tally."""
+    tally = Tally()
     loaded = load_rows(source, tally)
     total = len(loaded) + sum(tally.counts.values())
     if not total:
         raise UserError(f"{source} has no rows")
-    rows = take(loaded, settings.data.data_limit)
+    rows = take(loaded, limit)
     found = list(read(rows, tally))
     for line in (*tally.notes(), *tally.lines()):
         log.info(f"  {line}")
@@ -85,7 +101,8 @@ def read_data_set(settings: AnySettings, read: Read) -> tuple[list[Pair | Corpus
         raise UserError(f"{source} has nothing to train on in {total} rows; {'; '.join(tally.lines())}")
     held_out = sum(row.split != "train" for row in found)
     log.info(f"  {len(found)} rows from {total} of {source}, {held_out} of them held out")
-    return found, tally
+    whole.merge(tally)
+    return found
 
 
 def check_pairs(settings: AnySettings) -> None:
@@ -106,7 +123,7 @@ def read_corpus(settings: AnySettings) -> list[CorpusRow]:
 
 def _check(settings: AnySettings, read: Read) -> None:
     source = _require_data_set(settings)
-    if find_data_files(source):
+    if all(find_data_files(each) for each, _ in _list_sources(settings)):
         found, _ = read_data_set(settings, read)
         log.info("\n".join(f"  {line}" for line in show_example(found[0])))
     else:

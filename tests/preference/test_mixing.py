@@ -1,0 +1,94 @@
+"""Several data sets are mixed by shares, the same on each start, and none trains on what another holds out."""
+
+import pytest
+import tiny
+
+from schema_student.core.errors import SettingsError, UserError
+from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.stamps import beside
+from schema_student.preference.imports import import_corpus, import_pairs
+from schema_student.preference.mixing import parse_mix
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+HELD_OUT = "its prompt, or one nearly like it, is held out in another data set of --mix"
+
+
+def rows(name, count, split="train"):
+    words = [" ".join(WORDS[(i + k) % 10] for k in range(6)) for i in range(count)]
+    return [{"prompt": f"{name} {i} {words[i]}", "completion": str(i), "split": split} for i in range(count)]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Settings of two data sets: 100 rows and 200, and 10 for validation of each."""
+    write_jsonl(tmp_path / "a.jsonl", rows("first", 100) + rows("held a", 10, "validation"))
+    write_jsonl(tmp_path / "b.jsonl", rows("second", 200) + rows("held b", 10, "validation"))
+    return tiny.tiny_settings(tmp_path, data_set=str(tmp_path / "a.jsonl"), mix=[f"{tmp_path}/b.jsonl:0.25"])
+
+
+def mixed(settings):
+    path = import_corpus(settings)
+    return read_jsonl(path), read_json(beside(path, "meta"))
+
+
+def origins(found, split):
+    names = [row["origin"].split(":")[0] for row in found if row["split"] == split]
+    return [names.count("a.jsonl"), names.count("b.jsonl")]
+
+
+def test_each_data_set_gives_its_share_and_as_many_as_shares_allow(settings, capsys):
+    found, meta = mixed(settings)
+    assert origins(found, "train") == [100, 33] and origins(found, "validation") == [10, 3]
+    assert "b.jsonl: 33 of 200 rows for train, a share of 25%" in capsys.readouterr().out
+    assert meta["left_out"] == {"beyond its data set's share of --mix": 174}
+
+
+def test_the_draw_is_the_seed_s_and_not_the_first_rows(settings):
+    found, _ = mixed(settings)
+    again, _ = mixed(settings.changed(run="again"))
+    other, _ = mixed(settings.changed(run="other", seed=7))
+    assert found == again != other
+    drawn = [int(row["completion"]) for row in found if row["prompt"].startswith("second")]
+    assert drawn == sorted(drawn) and max(drawn) > 100
+
+
+def test_no_set_trains_on_what_another_holds_out_nor_on_what_is_nearly_so(settings, tmp_path, capsys):
+    held = rows("held a", 10, "validation")
+    near = {**held[1], "prompt": held[1]["prompt"].upper() + " !", "split": "train"}
+    write_jsonl(tmp_path / "b.jsonl", [{**held[0], "split": "train"}, near, *rows("second", 200)])
+    found, meta = mixed(settings.changed(mix=[f"{tmp_path}/b.jsonl:0.5"], run="leak"))
+    trained = {row["prompt"] for row in found if row["split"] == "train"}
+    assert not trained & {held[0]["prompt"], near["prompt"]}
+    assert meta["left_out"][HELD_OUT] == 2 and HELD_OUT in capsys.readouterr().out
+
+
+def test_a_set_may_hold_nothing_out_but_not_train_on_nothing(settings, tmp_path):
+    write_jsonl(tmp_path / "b.jsonl", rows("second", 200))
+    found, _ = mixed(settings)
+    assert origins(found, "validation") == [10, 0]
+    write_jsonl(tmp_path / "b.jsonl", rows("held b", 10, "validation"))
+    with pytest.raises(UserError, match=r"b\.jsonl has no row to train on"):
+        mixed(settings.changed(run="nothing"))
+
+
+def test_pairs_are_mixed_too(settings, tmp_path):
+    for name in ("a", "b"):
+        pairs = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad", "split": "train"} for i in range(40)]
+        write_jsonl(tmp_path / f"{name}.jsonl", pairs)
+    found = read_jsonl(import_pairs(settings.changed(mix=[f"{tmp_path}/b.jsonl:0.5"])))
+    assert origins(found, "train") == [40, 40]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["b.jsonl"], "give FILE:SHARE"),
+        (["b.jsonl:1.5"], "give FILE:SHARE"),
+        ([":0.5"], "give FILE:SHARE"),
+        (["b.jsonl:0.6", "c.jsonl:0.4"], "leaves --data-set a.jsonl no share"),
+        (["a.jsonl:0.5"], "names a.jsonl twice"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(given, said):
+    with pytest.raises(SettingsError, match=said):
+        parse_mix("a.jsonl", given)
