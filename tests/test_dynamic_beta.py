@@ -35,6 +35,7 @@ def run(monkeypatch, output_dir, *flags):
     return read_jsonl(output_dir.parent / "bench" / "results.jsonl")
 
 
+@pytest.mark.slow
 def test_it_makes_every_run_once_and_a_table(finished, monkeypatch, capsys):
     real, made = dynamic_beta.run_job, []
 

@@ -112,6 +112,7 @@ def test_a_second_run_does_nothing(undisturbed):
     assert contents(undisturbed.output) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_training_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path, blow):
     output = again(undisturbed, tmp_path, "d_0*")
@@ -124,6 +125,7 @@ def test_training_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_pa
     same(undisturbed.output, output, "student_runs/student")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path):
     output = again(undisturbed, tmp_path, "d_0*", *SFT)
     flags = [*small(undisturbed.base, output), "--eval-student", "sft"]
@@ -136,6 +138,7 @@ def test_an_evaluation_that_was_killed_ends_as_if_it_had_not_been(undisturbed, t
     same(undisturbed.output, output, "student_runs/eval/student-sft")
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_inputs_is_the_same_byte_for_byte_but_for_named_times(undisturbed):
     first = undisturbed.output.rename(undisturbed.output.with_name("first"))  # paths stand in settings
     try:

@@ -35,6 +35,7 @@ def write_settings(settings, path):
 needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one process a core")
 
 
+@pytest.mark.slow
 @needs_two_cores
 def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, sft_max_steps=3, run="one")
@@ -160,6 +161,7 @@ def find_listeners(pids):
     return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
+@pytest.mark.slow
 @needs_two_cores
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent, and has /proc")
 def test_processes_listen_on_loopback_alone_and_none_outlives_a_killed_script(tmp_path):

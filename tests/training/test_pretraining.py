@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 
+import pytest
 import tiny
 
 from schema_student.schema.compiling import compile_schema
@@ -91,6 +92,7 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert rates[0] == 0.01 and max(rates) == 1.0 and rates[500] == 1.0 and rates[-1] == 0.05
 
 
+@pytest.mark.slow
 def test_a_pretraining_runs_saves_a_base_and_continues(tmp_path):
     from schema_student.student.loading import load_tokenizer
 
