@@ -1,7 +1,9 @@
 """Artifacts: atomic, stamped, and the same after any kill."""
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schema_student import __version__
 from schema_student.core.artifacts import dry_run, is_only_checking, open_artifact, read_meta
 from schema_student.core.artifacts import make as make_stage
 from schema_student.core.errors import SettingsError, UserError
@@ -20,14 +23,17 @@ from schema_student.core.jsonl import (
     parse_row,
     read_json,
     read_jsonl,
+    read_object,
+    update_json,
     write_json,
     write_jsonl,
     write_text,
 )
+from schema_student.core.locks import hold_lock
 from schema_student.core.paths import evaluated, evaluated_requests, paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import default_settings
-from schema_student.core.stamps import beside, digest, make_stamp
+from schema_student.core.stamps import beside, digest, git_commit, make_stamp, versions
 from schema_student.operate.pretty import write_pretty
 
 STAMP = {"settings": {"domains": 3}, "seed": 1}
@@ -113,6 +119,71 @@ def test_a_second_writer_is_refused_naming_the_first(tmp_path):
         with open_artifact(path, STAMP):
             raise AssertionError("two writers")
     assert make(path, ROWS) == []
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from schema_student.core.locks import hold_lock
+
+path = Path(sys.argv[1])
+print("begun", flush=True)
+with hold_lock(path, wait=True):
+    with path.open("a") as file:
+        file.write(" second " + path.with_name(path.name + ".lock").read_text())
+"""
+
+
+def test_a_writer_that_waits_comes_after_the_first(tmp_path):
+    path = tmp_path / "x.json"
+    with hold_lock(path):
+        waiting = subprocess.Popen([sys.executable, "-c", WAITS, str(path)], stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout.readline() == "begun\n"
+        assert path.with_name("x.json.lock").read_text() == str(os.getpid())
+        path.write_text("first")
+    assert waiting.wait(60) == 0
+    waiting.stdout.close()
+    assert path.read_text() == f"first second {waiting.pid}" and not path.with_name("x.json.lock").exists()
+
+
+def test_drafts_of_processes_that_are_gone_are_swept(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    kept = [tmp_path / f".made.jsonl.{os.getpid()}.tmp", tmp_path / ".notes.tmp", tmp_path / "made.tmp"]
+    for path in (*kept, swept := tmp_path / f".other.json.{gone.pid}.tmp"):
+        path.write_text("")
+    make(tmp_path / "made.jsonl", ROWS)
+    assert not swept.exists() and all(path.exists() for path in kept)
+
+
+def test_a_value_that_stands_there_already_is_not_written_again(tmp_path):
+    path = tmp_path / "value.json"
+    update_json(path, {"a": 1})
+    first = path.stat().st_ino
+    update_json(path, {"a": 1})
+    assert path.stat().st_ino == first  # a file that is written takes the place of the old one
+    update_json(path, {"a": 2})
+    assert path.stat().st_ino != first and read_json(path) == {"a": 2}
+
+
+def test_an_object_has_fields_of_their_kinds(tmp_path):
+    path = tmp_path / "meta.json"
+    write_json(path, {"inputs": [1], "seed": None})
+    assert read_object(path, seed=int, files=dict)["inputs"] == [1]
+    with pytest.raises(UserError, match=r"meta\.json: inputs must be dict, not list"):
+        read_object(path, inputs=dict)
+    write_json(path, [1])
+    with pytest.raises(UserError, match=r"meta\.json: must hold a JSON object, not list"):
+        read_object(path)
+
+
+def test_versions_and_commit_say_what_made_an_artifact():
+    found = versions()
+    libraries = {"torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"}
+    assert found.keys() == {"python", "schema_student"} | libraries
+    assert found["python"] == ".".join(map(str, sys.version_info[:3])) and found["schema_student"] == __version__
+    assert found["torch"] == importlib.metadata.version("torch")
+    assert git_commit() is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit())
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schema_student.core.cleaning import for_terminal, hide_secrets, hide_userinfo, one_line
+from schema_student.core.cleaning import for_terminal, hide_address, hide_secrets, hide_userinfo, one_line
 from schema_student.core.log import log
 
 STEERING = ["\x1b[31m", "\x9b2J", "\u202e", "\u2066", "\u200b", "\r", "\x00", "\x07", "\ud800", "\ue000"]
@@ -46,3 +46,16 @@ def test_an_address_is_shown_without_user_and_password(text, shown, capsys):
 def test_secrets_are_hidden_in_letters_of_any_case_the_longer_first():
     assert hide_secrets("a SECRET1 secret b", ["secret", "secret1"]) == "a *** *** b"
     assert hide_secrets("a.c abc", ["a.c"]) == "*** abc" and hide_secrets("abc", []) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://ann:p@/w:1@gpu:11434", "http://***@gpu:11434"),
+        ("ann:pw@gpu:1", "***@gpu:1"),
+        ("http://gpu:11434", "http://gpu:11434"),
+        ("gpu", "gpu"),
+    ],
+)
+def test_one_address_is_shown_without_what_stands_before_its_last_at(address, shown):
+    assert hide_address(address) == shown

@@ -38,6 +38,8 @@ def test_a_folder_has_one_digest_whatever_the_time_it_took(tmp_path):
     assert digest_timeless(write_run(tmp_path / "b", 2.5)) == first
     assert digest_timeless(write_run(tmp_path / "c", 1.5, loss=0.25)) != first
     assert digest_timeless(write_run(tmp_path / "d", 1.5, weights=b"\x00\x02")) != first
+    alone = [digest_timeless(tmp_path / name / "run_config.json") for name in "ab"]
+    assert alone[0] == alone[1] != digest_timeless(tmp_path / "a" / "training_metrics.jsonl")
     (tmp_path / "b" / "more.json").write_text("{}")
     assert digest_timeless(tmp_path / "b") != first
 
