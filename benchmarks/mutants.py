@@ -36,12 +36,15 @@ NOT_MUTATED = (
 )
 UNTOUCHED = ("encoding", "strict", "description", "help")  # arguments, by keyword
 WORD = re.compile(r"\w?[\"'][\w./:-]+[\"']")
-Site = tuple[int, int, cst.CSTNode, cst.CSTNode]  # line, that of its statement, what stands there, and instead
+Site = tuple[int, int, cst.CSTNode, cst.CSTNode]  # line, that of its statement or 0, what stands there, and instead
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: its file in the repository, its line and that of the statement around it, the change, the new text."""
+    """One fault: its file in the repository, its line, that of its statement, the change, and the whole new text.
+
+    `statement` is 0 outside of functions: it runs on import.
+    """
 
     file: str
     line: int
@@ -59,18 +62,22 @@ class SiteVisitor(cst.CSTVisitor):
     def __init__(self) -> None:
         super().__init__()
         self.sites: list[Site] = []
-        self.statement = 0
+        self.statement = self.functions = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if m.matches(node, NOT_MUTATED) or (isinstance(node, cst.Arg) and is_untouched(node)):
             return False
         if isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
             self.statement = self.line(node)
+        self.functions += isinstance(node, cst.FunctionDef)
         for kind, operator in mutation_operators:
             if isinstance(node, kind) and (operator is not operator_string or is_word(node)):
-                here = self.line(node), self.statement, node
+                here = self.line(node), self.statement if self.functions else 0, node
                 self.sites += [(*here, changed) for changed in mutations(operator, node)]
         return True
+
+    def on_leave(self, original_node: cst.CSTNode) -> None:
+        self.functions -= isinstance(original_node, cst.FunctionDef)
 
     def line(self, node: cst.CSTNode) -> int:
         position = self.get_metadata(PositionProvider, node, None)

@@ -41,14 +41,14 @@ IMPORTED_ONCE = "torch transformers peft datasets pandas matplotlib.pyplot pydan
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".tools", ".browser", "__pycache__", "outputs", ".*_cache", "build")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 PYTEST = ["--tb=no", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # some is imported
-BUDGET = 20  # seconds of tests a mutant, as they were recorded; at least one test
+BUDGET = 20  # seconds on the processor of the tests of a mutant, as they were recorded; at least one test
 MEMORY = 12 << 30  # bytes of data; a fault may well never stop
 FORKS = multiprocessing.get_context("forkserver")
 
 
 @dataclass
 class Recording:
-    """What ran when the tests passed: seconds of each test, and the tests that run each line, by file."""
+    """What ran when the tests passed: seconds of each on the processor, and the tests that run each line, by file."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -63,14 +63,15 @@ class Recording:
                 mine[line] = mine.get(line, []) + tests
 
     def tests_of(self, file: str, line: int, statement: int) -> list[str]:
-        """Those that run a line; or, where it runs on import, anything of its file or else of its package.
+        """Those that run a line; where it runs on import (statement 0), anything of its file or else of its package.
 
         Fastest first, within BUDGET.
         """
         lines, passed = self.lines.get(file, {}), self.seconds.keys()
-        if not (of_line := {*(lines.get(str(line)) or lines.get(str(statement), ()))}):
-            return []
         of_file = {test for tests in lines.values() for test in tests}
+        of_line = {*(lines.get(str(line)) or lines.get(str(statement), ()))} if statement else of_file
+        if not of_line:
+            return []
         chosen, total = [], 0.0
         for test in sorted(of_line & passed or of_file & passed or passed, key=self.seconds.__getitem__):
             total += self.seconds[test]
@@ -270,7 +271,7 @@ def digest_of(paths: Iterable[Path]) -> str:
 
 
 class Contexts:
-    """A plugin of pytest that names to coverage the test that runs, and takes the time of those that pass."""
+    """A plugin of pytest that names to coverage the test that runs, and takes its seconds on the processor."""
 
     def __init__(self, coverage: Any) -> None:
         self.coverage = coverage
@@ -279,9 +280,12 @@ class Contexts:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.coverage.switch_context(nodeid)
+        self.seconds[nodeid] = -sum(os.times()[:4])
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.seconds[nodeid] += sum(os.times()[:4])
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
         if not report.passed:
             self.failed.add(report.nodeid)
 

@@ -244,11 +244,11 @@ def test_a_mutant_meets_the_tests_that_run_its_line_the_fastest_first_within_the
     recording = mutation.Recording(seconds, {"file.py": lines, "names.py": {"1": [""]}})
     assert recording.tests_of("file.py", 2, 2) == recording.tests_of("file.py", 5, 2) == ["quicker", "quick"]
     assert recording.tests_of("file.py", 3, 2) == ["slow"]
-    assert recording.tests_of("file.py", 1, 1) == ["quicker", "quick"]  # on import: those of the file
-    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("other.py", 2, 2) == []
+    assert recording.tests_of("file.py", 3, 0) == ["quicker", "quick"]  # on import: those of the file
+    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("other.py", 2, 0) == []
     recording.add(mutation.Recording({"new": 0.1}, {"file.py": {"2": ["new"], "4": ["new"]}}))
     assert recording.tests_of("file.py", 2, 2) == ["new", "quicker", "quick"]
-    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("names.py", 1, 1)[:1] == ["new"]
+    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("names.py", 1, 0)[:1] == ["new"]
 
 
 def test_the_score_of_mutants_leaves_out_those_that_change_nothing(capsys, monkeypatch):

@@ -89,6 +89,21 @@ def test_an_answer_that_is_not_valid_has_no_confidence_and_one_that_nobody_judge
     assert c.list_points(rows, c.Calibration(0.0, 1.0)) == [(0.0, False), (0.5, True)]
 
 
+def test_a_calibration_is_described_on_its_own_rows():
+    told = {"schema_id": "s", "query": "q", "split": "validation", "current_date": "", "raw_output": "", "rank": 0}
+    known = [(0.9, True)] * 8 + [(0.6, True), (0.6, False)]
+    rows = [EvaluationRow(**told, schema_valid=True, log_p=math.log(p), semantic_pass=right) for p, right in known]
+    rows.append(EvaluationRow(**told, schema_valid=False, semantic_pass=False))
+    found = calibrated.describe_calibration(rows, c.Calibration(0.0, 1.0))
+    assert (found["intercept"], found["slope"], found["requests"], found["right"]) == (0.0, 1.0, 11, 9)
+    assert found["brier"] == pytest.approx((8 * 0.01 + 0.16 + 0.36) / 11, abs=1e-6)
+    cuts = [(each["most_errors"], each["threshold"]) for each in found["thresholds"]]
+    assert cuts == [(0.01, 0.9), (0.02, 0.9), (0.05, 0.9), (0.1, 0.6)]
+    counts = [[(each[of]["k"], each[of]["n"]) for of in ("coverage", "errors")] for each in found["thresholds"]]
+    assert counts == [[(8, 11), (0, 8)]] * 3 + [[(10, 11), (1, 10)]]
+    assert calibrated.describe_calibration(rows[-1:], c.Calibration(0.0, 1.0))["thresholds"] == []
+
+
 CASES = [(False, -0.1, False), (True, math.log(0.5), True), (True, None, True), (True, -0.1, None)]
 
 

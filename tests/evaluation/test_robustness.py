@@ -140,6 +140,7 @@ def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
     (student,) = loaded  # one for all
     layers = [module for module in student.model.modules() if isinstance(module, LoraLayer)]
     assert layers and all(layer.merged for layer in layers)
+    assert summary == paths(settings).eval_dir("student-sft") / "robustness_summary.json"
     rows = read_jsonl(summary.with_name("robustness_results.jsonl"))
     assert {each["perturbed"] for each in rows} == {"typos", "case", "instruction"}  # "number 200" has no other form
     assert all(each["original_query"] in each["prompt_text"] for each in rows if each["perturbed"] == "instruction")

@@ -75,6 +75,11 @@ def test_a_rejected_answer_says_where_its_first_wrong_value_ends():
         later.removesuffix("}"),
     ]
     assert made[2].rejected_end == len('{"trip":')
+    city = {"field": "city", "value": "Oslo", "operator": "is"}
+    asked = {**QUERY, "steps": [{**QUERY["steps"][0], "conditions": [city]}]}
+    row = dataset_row(schema_json=json.dumps({"x-dsl": "query"}), ast_json=json.dumps(asked))
+    (pair,), _ = paired(answered(json.dumps(asked).replace("Oslo", "Rome")), row)
+    assert pair.rejected[: pair.rejected_end].endswith('"value": "Rome"')
 
 
 def test_the_students_own_right_answer_is_chosen_before_the_teachers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from asking import ask, settings_for
@@ -96,6 +97,31 @@ def test_a_host_that_is_gone_is_set_aside_and_tried_again(monkeypatch):
     found = run_all(range(200), answer, [Host("a"), Host("b")], slots=1)
     assert len(found) == 200 and set(answered[:60]) == {"a"} and "b" in answered[60:]
     assert 0 < len(failed) < 10  # not one failure a question
+
+
+def test_by_a_simulated_clock_hosts_take_turns_rest_and_come_back(monkeypatch):
+    clock, hosts, asked = [0.0], [Host("a"), Host("b")], []
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(dispatch, "pause_seconds", lambda failures: 10.0 * failures)
+    gone, failed = Again(60.0, failed=True, gone=True), Again(60.0, failed=True)
+    outcomes = [gone, Done(0), failed, failed, Done(0), failed, failed, failed]  # of b, which answers all from then on
+
+    def answer(question, host):
+        asked.append(host.server)
+        return outcomes.pop(0) if host.server == "b" and outcomes else Done(0)
+
+    def ask_at(now):
+        clock[0], before = now, len(asked)
+        run_all([0], answer, hosts, slots=1)
+        return "".join(asked[before:])
+
+    assert [ask_at(0.0) for _ in range(2)] == ["a", "ba"]  # the least asked; b does not even answer
+    assert [ask_at(9.9), ask_at(10.0)] == ["a", "b"]  # when it has rested, it is the least asked
+    assert [ask_at(10.0) for _ in range(3)] == ["ba", "ba", "b"]  # fewer than three failures in a row are no rest
+    assert [ask_at(10.0) for _ in range(4)] == ["a", "ba", "ba", "ba"]  # both asked alike: the first named
+    assert [ask_at(39.9), ask_at(40.0)] == ["a", "b"] and not outcomes
+    assert [host.failures for host in hosts] == [0, 0] and sum(host.in_flight for host in hosts) == 0
+    assert [host.asked for host in hosts] == [asked.count("a"), asked.count("b")]
 
 
 def test_what_waits_holds_no_slot():
