@@ -219,6 +219,15 @@ def test_help_shows_the_flags_of_its_groups_and_help_all_shows_all(capsys):
         shown = capsys.readouterr().out
         assert "--train-queries" in shown
         assert ("--beta-delta" in shown) == shows_beta
+        assert ("\ndpo settings:\n" in shown) == shows_beta and "\ndataset settings:\n" in shown
+
+
+HEADINGS = "general data tracker prompt teacher dataset hub student sft eval gate pairs align dpo reward rollouts"
+HEADINGS += " pairwise average report export endpoint"
+
+
+def test_settings_stand_under_the_headings_of_help_in_the_order_of_the_flow():
+    assert list(dict.fromkeys(kind.section for kind in GROUPS.values())) == HEADINGS.split()
 
 
 @pytest.mark.parametrize(
