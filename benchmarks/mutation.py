@@ -298,9 +298,10 @@ def record(package: str, tests: Path, folder: Path, path: Path) -> None:
     os.chdir(ROOT)
     source = ROOT / "src/schema_student" / package
     settings = folder / "settings"
-    # PYTEST_CURRENT_TEST reaches what a test starts; in this process the plugin names the context.
+    # What a test starts reads these settings anew, and its test's name; in this process the plugin names the context.
+    os.environ["COVERAGE_PROCESS_START"] = str(settings)
     settings.write_text(
-        "[run]\ncontext = ${PYTEST_CURRENT_TEST-}\nparallel = true\npatch = subprocess\n"
+        "[run]\ncontext = ${PYTEST_CURRENT_TEST-}\nparallel = true\n"
         f"data_file = {folder / 'data'}\nsource = {source}\n",
         encoding="utf-8",
     )

@@ -453,7 +453,7 @@ def test_requests_are_the_runs_its_extra_ones_or_a_persons_own():
     assert evaluated_requests(default_settings(eval_data="mine.jsonl")) == Path("mine.jsonl")
 
 
-def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path, monkeypatch):
+def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path, monkeypatch, capsys):
     settings, path, there = default_settings(dry_run=True), tmp_path / "x" / "made.jsonl", tmp_path / "there.jsonl"
     ran = []
 
@@ -470,8 +470,11 @@ def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path,
     monkeypatch.setenv("SCHEMA_STUDENT_SCRIPTS", "build_training_corpus.py")
     there = there.with_name("d_04_training_corpus.jsonl")
     assert not make_stage(stage(), settings, [there], [path]) and ran == []  # an earlier stage makes what it reads
+    assert f"would read  {there} (an earlier stage makes it)" in capsys.readouterr().out
     there.write_text("")
     assert not make_stage(stage(), settings, [there], [path]) and ran == [True] and not path.parent.exists()
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"would read  {there} (present)", f"would write {path} (absent)"]
     assert make_stage(stage(), settings.changed(dry_run=False), [there], [path]) and ran == [True, False]
     made = path.read_bytes()
     assert not make_stage(stage(), settings, [there], [path])

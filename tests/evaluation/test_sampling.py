@@ -91,7 +91,9 @@ def test_a_served_student_is_sampled_with_a_seed_for_each(flags, tmp_path):
     with served(Student.load(str(tmp_path / "base"))) as address:
         VERBS["evaluate"]([*flags, "--endpoint", address, "--samples", "3", "--run", "there"])
     (path,) = (tmp_path / "student_runs" / "eval").glob("there-endpoint-*-on-mine/samples-3-at-1.jsonl")
-    assert all(len({each["text"] for each in row["samples"]}) > 1 for row in read_jsonl(path))
+    rows = read_jsonl(path)
+    assert all(len({each["text"] for each in row["samples"]}) > 1 for row in rows)
+    assert all(each["truncated"] in (True, False) and each["tokens"] <= 6 for row in rows for each in row["samples"])
 
 
 @pytest.mark.parametrize(
