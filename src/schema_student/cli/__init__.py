@@ -16,6 +16,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     ask            ask: one request, or many
     chat           chat: a conversation at a terminal, or lines of a pipe
     pipeline       run: all stages from nothing to a report
+    sweep          sweep: a run of each point of a grid or list of settings
     operating      status, runtime, clean, menu, doctor
     another_run    the command that a refusal advises: a second experiment beside the first
     main           the verbs in the order of use; config, completion

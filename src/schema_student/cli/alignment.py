@@ -208,8 +208,9 @@ def _correct_requests(settings: AnySettings) -> None:
 
 def _make_rollouts(settings: AnySettings) -> None:
     from schema_student.preference.rollouts import make_rollouts
+    from schema_student.training.stage import join_ranks
 
-    make_rollouts(settings)
+    make_rollouts(settings, join_ranks())
 
 
 def _import_and_align(settings: ResolvedSettings) -> None:

@@ -21,6 +21,7 @@ from schema_student.core.jsonl import Row, read_object, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated, evaluated_requests, final_adapter, paths
+from schema_student.core.processes import is_first_process
 from schema_student.core.settings import Settings
 from schema_student.evaluation.examples import check_examples
 from schema_student.student.choice import resolve_student
@@ -83,7 +84,7 @@ def evaluate(argv: Sequence[str]) -> None:
         students = [settings.changed(eval_student=name) for name in resolve_student(settings)[1].align.align]
     for each in students:
         _evaluate_student(each, arguments)
-    if not all([_passes_gates(each) for each in students]):
+    if is_first_process() and not all([_passes_gates(each) for each in students]):
         raise SystemExit(1)
 
 
@@ -147,9 +148,12 @@ def _evaluate_one(settings: Settings, arguments: argparse.Namespace) -> Path | N
 
     def evaluate_all() -> None:
         from schema_student.evaluation.evaluate import evaluate_student, load_once
+        from schema_student.training.stage import join_ranks
 
         load = load_once(settings, adapter)
-        evaluate_student(settings, name, adapter, load)
+        evaluate_student(settings, name, adapter, load, join_ranks())
+        if not is_first_process():
+            return  # what follows is the first one's
         if arguments.samples:
             from schema_student.evaluation.sampling import sample_student
 

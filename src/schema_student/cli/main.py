@@ -32,6 +32,7 @@ from schema_student.cli import (
 from schema_student.cli import ask as asking
 from schema_student.cli import chat as chatting
 from schema_student.cli import learning_curve as curving
+from schema_student.cli import sweep as sweeping
 from schema_student.cli.another_run import another_run
 from schema_student.cli.preview import PREVIEW
 from schema_student.core.artifacts import MadeOtherwiseError, dry_run, overwriting
@@ -120,6 +121,7 @@ GROUPED: dict[str, dict[str, Callable[[Sequence[str]], None]]] = {
         "calibrate-judge": evaluation.calibrate_judge,
         "perplexity": evaluation.perplexity,
         "learning-curve": curving.learning_curve,
+        "sweep": sweeping.sweep,
         "judge": evaluation.judge,
         "show-prompt": evaluation.show_prompt,
     },
@@ -171,6 +173,7 @@ ARGUMENTS: Mapping[str, Own] = {  # of verbs that take more than settings
     "judge": evaluation.JUDGE,
     "show-prompt": evaluation.SHOW_PROMPT,
     "learning-curve": curving.LEARNING_CURVE,
+    "sweep": sweeping.SWEEP,
     "perplexity": evaluation.PERPLEXITY,
     "serve": serving.SERVE,
     "import": importing.IMPORT,

@@ -9,6 +9,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     progress        a bar at a terminal, else a line now and then
     errors          what a person did wrong, with what to do about it
     processes       exit codes, which processes run, and which of several this is
+    chunks          work in chunks, here or on a Ray cluster
     files           files to write and folders to remove: never through a link
     splits          names of the splits
     links           names of the links of an alignment

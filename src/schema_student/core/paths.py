@@ -41,6 +41,7 @@ class Paths:
     pairwise: Path
     judge: Path
     report_dir: Path
+    sweep: Path
     exports: Path
     chat: Path
     logs: Path
@@ -106,6 +107,7 @@ def paths(settings: AnySettings) -> Paths:
         pairwise=out / "duels",
         judge=out / "judge",
         report_dir=out / "reports" / run,
+        sweep=out / "sweeps" / run,
         exports=out / "exports" / run,
         chat=out / "chat" / f"{run}.jsonl",
         logs=out / "logs",

@@ -920,3 +920,15 @@ class EndpointSettings(Group):
         "what it speaks: OpenAI's API (schema-student serve, vLLM, llama.cpp) or Ollama's"
     )
     endpoint_model: str = setting('its model; "" = the only one that it has')
+
+
+class ClusterSettings(Group):
+    """Where work is done that is cut into chunks: nothing here decides an artifact."""
+
+    section = "cluster"
+
+    on: str = setting(
+        '"here", or "ray[:ADDRESS]": teacher data, evaluation and rollouts in chunks by the workers of a Ray cluster',
+        pattern=r"^(here|ray(:.+)?)$",
+    )
+    workers: int = setting("chunks at once on Ray; 0 = as many as it has cores", ge=0)

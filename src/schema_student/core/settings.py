@@ -98,6 +98,7 @@ class AnySettings:
     export: groups.ExportSettings
     parity: groups.ParitySettings
     endpoint: groups.EndpointSettings
+    cluster: groups.ClusterSettings
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, as a configuration file holds them, without flags and without passwords."""

@@ -16,7 +16,7 @@ from schema_student.core.settings import GROUP_OF, GROUPS
 NAMED = ("run", "data.data_set", "student.adapter")  # they name the run, and so say where its artifacts lie
 LOOKED_AT = ("run.run", "run.output_dir", "run.dry_run")  # by verbs that only look at what is there
 SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if name != "teacher_answers")
-ASKED = ("teacher", *SERVER, "answers")  # which teacher, and how it is asked
+ASKED = ("teacher", *SERVER, "answers", "cluster")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
 EXTRA = ("extra_tests", "sampling.pair_prompts", "hub", "push")  # what else is made of a data set
@@ -158,6 +158,7 @@ READS: dict[str, tuple[str, ...]] = {
     "completion": (),
 }
 READS = {"run": tuple(dict.fromkeys(group for verb, *_ in STAGES.values() for group in READS[verb])), **READS}
+READS["sweep"] = READS["run"]
 
 
 def settings_read(verb: str) -> list[str]:
@@ -197,5 +198,6 @@ def verbs_that_read(name: str) -> list[str]:
     return [
         verb
         for verb, reads in READS.items()
-        if verb not in ("run", "config", "runtime", "doctor") and (group in reads or f"{group}.{name}" in reads)
+        if verb not in ("run", "sweep", "config", "runtime", "doctor")
+        and (group in reads or f"{group}.{name}" in reads)
     ]

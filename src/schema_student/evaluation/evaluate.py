@@ -10,18 +10,23 @@ With eval_extra the requests are those of d_03_extra_tests.jsonl, with eval_data
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from schema_student.core.artifacts import Artifact, open_artifact, read_meta
+from schema_student.core.chunks import ALONE, HERE, Opening, Ranks, map_chunks
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import dump_json, write_json
 from schema_student.core.log import log
 from schema_student.core.names import resolve_run
 from schema_student.core.paths import evaluated_requests, paths
+from schema_student.core.processes import is_first_process
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
@@ -49,26 +54,40 @@ Load = Callable[[], Student]
 BATCHES = 8  # whose rows are written at once, each making room for the next: what a kill can cost
 
 
+class _LoadedOnce:
+    """A student that is loaded where it is first asked; another process that is given this loads its own."""
+
+    def __init__(self, settings: AnySettings, adapter: str) -> None:
+        self._settings, self._adapter = settings, adapter
+        self._student: Student | None = None
+
+    def __call__(self) -> Student:
+        import torch
+
+        if self._student is None:
+            self._student = load_student(self._settings, adapter=self._adapter or None)
+            if self._adapter and self._student.model.dtype == torch.float32:
+                self._student.model.merge_adapter()
+        return self._student
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LoadedOnce, (self._settings, self._adapter)
+
+
 def load_once(settings: AnySettings, adapter: str) -> Load:
     """Load a student where it is first asked, once for all that asks it.
 
     A LoRA in float32 is added to its base's weights, with which reading costs less; in bfloat16 that would round them.
     """
-
-    @cache
-    def load() -> Student:
-        import torch
-
-        student = load_student(settings, adapter=adapter or None)
-        if adapter and student.model.dtype == torch.float32:
-            student.model.merge_adapter()
-        return student
-
-    return load
+    return _LoadedOnce(settings, adapter)
 
 
-def evaluate_student(given: AnySettings, name: str, adapter: str = "", load: Load | None = None) -> Path:
+def evaluate_student(
+    given: AnySettings, name: str, adapter: str = "", load: Load | None = None, ranks: Ranks = ALONE
+) -> Path:
     """Evaluate the base ("") or an adapter under a name, loaded by `load`; returns evaluation_summary.json.
+
+    Of several `ranks` the first one writes, and the others complete their share of the requests.
 
     Raises UserError for an adapter that is missing or of another base, and for splits without rows.
     """
@@ -81,6 +100,10 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "", load: Loa
     if adapter:
         check_adapter(adapter, choice)
         inputs.append(Path(adapter) / "adapter_model.safetensors")
+    load = load or load_once(settings, adapter)
+    if ranks is not ALONE and not is_first_process():
+        _complete_share(settings, load, ranks)
+        return summary
     teacher = resolve_teacher(settings) if settings.eval.judge_valid else None
     stamp, student = stamp_evaluation(settings, choice, teacher)
     with open_artifact(results, stamp, inputs, settings.run.overwrite) as artifact:
@@ -94,12 +117,12 @@ def evaluate_student(given: AnySettings, name: str, adapter: str = "", load: Loa
                 log.info(f"evaluation of {name}: the weights are those of {same.parent.name}, whose answers are taken")
             elif len(rows) < len(requests):
                 log.info(f"evaluation of {name}: {student['student']}, {adapter or 'no adapter'}")
+            ranks.tell(len(requests) if same else len(rows))
             fill_artifact(
-                artifact,
-                rows,
-                same,
-                lambda done: answer_requests(requests, done, settings, load or load_once(settings, adapter), teacher),
+                artifact, rows, same, lambda done: answer_requests(requests, done, settings, load, teacher, ranks)
             )
+        else:
+            ranks.tell(sys.maxsize)
         facts = {
             "run": resolve_run(settings),
             "name": name,
@@ -224,8 +247,66 @@ def _open_student(settings: ResolvedSettings, load: Load, requests: Sequence[Dat
     yield partial(complete, student, examples=read_examples(settings))
 
 
+@contextmanager
+def _open_apart(
+    settings: ResolvedSettings, load: Load, requests: Sequence[DatasetRow]
+) -> Iterator[Callable[[Sequence[DatasetRow]], list[Completion]]]:
+    """Open who answers in a process that writes nothing."""
+    with _open_student(settings, load, requests) as complete_batch, Progress(disable=True) as bar:
+        yield lambda batch: complete_batch(batch, settings, bar)
+
+
+def _complete_all(
+    batches: Sequence[Sequence[DatasetRow]],
+    settings: ResolvedSettings,
+    load: Load,
+    ranks: Ranks,
+    bar: Progress,
+) -> Generator[list[Completion]]:
+    """Complete the batches, each as one process would: here, by all ranks, or by the workers of a cluster."""
+    every = [request for batch in batches for request in batch]
+    cluster, local = settings.cluster, not settings.endpoint.endpoint and settings.evaluated.eval_student != "teacher"
+    if ranks is ALONE and (cluster.on == HERE or not local):
+        with _open_student(settings, load, every) as complete_batch:
+            yield from (complete_batch(batch, settings, bar) for batch in batches)
+        return
+    with closing(Opening(partial(_open_apart, settings, load, every))) as complete_batch_apart:
+        if ranks is ALONE:
+            found = map_chunks(complete_batch_apart, batches, cluster.on, cluster.workers)
+        else:
+            kind = TypeAdapter(list[Completion])
+            packed = ranks.share(lambda batch: kind.dump_python(complete_batch_apart(batch), mode="json"), batches)
+            found = map(kind.validate_python, packed)
+        for completions in found:
+            bar.update(len(completions))
+            yield completions
+
+
+def _complete_share(settings: ResolvedSettings, load: Load, ranks: Ranks) -> None:
+    """Be one of several processes but the first: complete a share of the requests, and write nothing."""
+    requests, done = find_requests(settings), ranks.tell(None)
+    if done < len(requests):
+        with Progress(disable=True) as bar:
+            for _ in _complete_all(_cut_batches(requests, done, settings)[1], settings, load, ranks, bar):
+                pass
+
+
+def _cut_batches(
+    requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings
+) -> tuple[int, list[Sequence[DatasetRow]]]:
+    """Cut the requests into what is written at once, from the batch in which those after the first `done` begin."""
+    size = BATCHES * int(settings.decoding.eval_batch_size)
+    begun = done - done % size
+    return begun, [requests[begin : begin + size] for begin in range(begun, len(requests), size)]
+
+
 def answer_requests(
-    requests: Sequence[DatasetRow], done: int, settings: ResolvedSettings, load: Load, choice: TeacherChoice | None
+    requests: Sequence[DatasetRow],
+    done: int,
+    settings: ResolvedSettings,
+    load: Load,
+    choice: TeacherChoice | None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[EvaluationRow]:
     """Let a student answer the requests after the first `done`: their rows.
 
@@ -233,19 +314,16 @@ def answer_requests(
     """
     if done >= len(requests):
         return
-    size = BATCHES * int(settings.decoding.eval_batch_size)
-    begins = range(done - done % size, len(requests), size)
-    begun = min(begins, default=0)
+    begun, batches = _cut_batches(requests, done, settings)
     with ExitStack() as stack:
-        complete_batch = stack.enter_context(_open_student(settings, load, requests))
         teacher = stack.enter_context(open_teacher(settings, choice)) if choice else None
         bar = stack.enter_context(
             Progress(total=len(requests), initial=begun, desc="  answers", unit="answer", smoothing=0)
         )
-        for begin in begins:
-            batch = requests[begin : begin + size]
-            written = complete_batch(batch, settings, bar)
+        written_batches = stack.enter_context(closing(_complete_all(batches, settings, load, ranks, bar)))
+        for batch, written in zip(batches, written_batches, strict=True):
             strip = settings.verdict.strip_fences
             graded = [grade_completion(*pair, strip) for pair in zip(batch, written, strict=True)]
             graded = ask_teacher(graded, teacher) if teacher else graded
-            yield from [each.row for each in graded][max(0, done - begin) :]
+            yield from [each.row for each in graded][max(0, done - begun) :]
+            begun += len(batch)

@@ -12,6 +12,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     resolved       every "auto" as it becomes on this machine
     runner_flags   before a runner's first stage: its help, and is each of its flags read?
     ending         at a run's end: where its results are, how long it took, what to do next
+    sweep          several runs of a grid or list of settings: which, and what they reach
     runtime        what this machine has, and what every "auto" becomes on it
     status         runs, their stages, and what to do next
     room           a full disk: which, and how much is missing

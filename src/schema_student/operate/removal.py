@@ -24,7 +24,7 @@ from schema_student.core.stamps import beside
 from schema_student.operate.status import find_runs, measure, read_status
 
 KINDS = ("dataset", "training", "evaluations", "alignment", "exports")
-REST = ("reports", "rollouts", "corrections", "chat", "latest", "runs")  # what --all takes of a run besides
+REST = ("reports", "sweeps", "rollouts", "corrections", "chat", "latest", "runs")  # what --all takes of a run besides
 DATA = ("d_01_*", "d_02_*", "d_03_*", "d_04_*")
 
 

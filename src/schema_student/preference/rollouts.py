@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
+from schema_student.core.chunks import ALONE, Opening, Ranks, map_chunks
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, read_jsonl, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
+from schema_student.core.processes import is_first_process
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.core.stamps import digest, make_stamp, versions
@@ -50,13 +53,18 @@ BESIDE = ("system", "tools", "functions", "images", "chat_template_kwargs", "his
 KEPT = ("schema_id", "schema", "query", "current_date", "target", "accepted")  # of a prompt's row
 
 
-def make_rollouts(given: AnySettings) -> Path:
-    """Sample and judge; returns rollout_judged.jsonl. Raises UserError for prompts that cannot be scored so."""
+def make_rollouts(given: AnySettings, ranks: Ranks = ALONE) -> Path:
+    """Sample and judge; returns rollout_judged.jsonl. Raises UserError for prompts that cannot be scored so.
+
+    Of several `ranks` each samples a share, and the first one writes and judges.
+    """
     _, settings = resolve_student(given)
     if settings.scoring.rollout_scorer == "reward" and not settings.scoring.reward_model:
         raise UserError("--rollout-scorer reward needs --reward-model, a folder or hub id")
     prompts = read_prompts(settings)
-    responses = sample_responses(settings, prompts)
+    responses = sample_responses(settings, prompts, ranks)
+    if not is_first_process():
+        return responses
     judged = judge_responses(settings, responses)
     write_json(judged.with_name("manifest.json"), describe(settings, responses, judged))
     return judged
@@ -106,7 +114,7 @@ def _read_prompt(where: str, row: Row, settings: ResolvedSettings) -> Row:
 # Sampling
 
 
-def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path:
+def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row], ranks: Ranks = ALONE) -> Path:
     """Write rollout_responses.jsonl: each prompt's row with its answers [{text, finished}]."""
     path = paths(settings).rollouts / "rollout_responses.jsonl"
     by_student = settings.rollouts.rollout_source == "student"
@@ -121,19 +129,48 @@ def sample_responses(settings: ResolvedSettings, prompts: Sequence[Row]) -> Path
         settings, *SAMPLED, *(BY_STUDENT if by_student else BY_TEACHER), prompts=digest(list(prompts)), **who
     )
     inputs = [adapter / "adapter_model.safetensors"] if adapter else []
-    with open_artifact(path, stamp, inputs, settings.run.overwrite) as artifact:
-        if not artifact.done and len(artifact.rows) < len(prompts):
-            with ExitStack() as stack:
-                answer = ask_student(settings, adapter) if teacher is None else None
-                answer = answer or stack.enter_context(_asking_server(settings, teacher))  # type: ignore[arg-type]
-                for start in range(len(artifact.rows), len(prompts), CHUNK):
-                    part = prompts[start : start + CHUNK]
-                    for row, answers in zip(part, answer([row["prompt"] for row in part]), strict=True):
-                        artifact.append({**row, "answers": answers})
-                    log.info(f"  answered {start + len(part)}/{len(prompts)} prompts")
-        if not artifact.done:
+    first = is_first_process()
+    with open_artifact(path, stamp, inputs, settings.run.overwrite) if first else nullcontext() as artifact:
+        done = ranks.tell(0 if artifact is None else len(prompts) if artifact.done else len(artifact.rows))
+        for rows in _answer_all(prompts[done:], settings, adapter, teacher, ranks) if done < len(prompts) else ():
+            done += len(rows)
+            if artifact:
+                for row in rows:
+                    artifact.append(row)
+                log.info(f"  answered {done}/{len(prompts)} prompts")
+        if artifact and not artifact.done:
             artifact.finish({"adapter": str(adapter) if adapter else None})
     return path
+
+
+def _answer_all(
+    prompts: Sequence[Row],
+    settings: ResolvedSettings,
+    adapter: Path | None,
+    teacher: TeacherChoice | None,
+    ranks: Ranks,
+) -> Iterator[list[Row]]:
+    """Answer the prompts, CHUNK at a time, here, by all ranks, or by the workers of a cluster: their rows."""
+    chunks = [list(prompts[start : start + CHUNK]) for start in range(0, len(prompts), CHUNK)]
+    cluster = settings.cluster
+    with closing(Opening(partial(_open_answering, settings, adapter, teacher))) as answer:
+        if ranks is ALONE:
+            yield from map_chunks(answer, chunks, cluster.on, cluster.workers)
+        else:
+            yield from ranks.share(answer, chunks)
+
+
+@contextmanager
+def _open_answering(
+    settings: ResolvedSettings, adapter: Path | None, teacher: TeacherChoice | None
+) -> Iterator[Callable[[list[Row]], list[Row]]]:
+    """Open who answers, in the process that asks: rows in, rows with answers out."""
+    with ExitStack() as stack:
+        answer = stack.enter_context(_asking_server(settings, teacher)) if teacher else ask_student(settings, adapter)
+        yield lambda rows: [
+            {**row, "answers": answers}
+            for row, answers in zip(rows, answer([row["prompt"] for row in rows]), strict=True)
+        ]
 
 
 def _base(settings: ResolvedSettings) -> str:

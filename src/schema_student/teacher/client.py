@@ -15,13 +15,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from schema_student.core.chunks import HERE, map_chunks
 from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.progress import Progress
-from schema_student.core.setting_groups import AnswersSettings
+from schema_student.core.setting_groups import AnswersSettings, ClusterSettings, ServerSettings
 from schema_student.core.settings import AnySettings
 from schema_student.core.stamps import digest
 from schema_student.schema.compiling import SchemaError, compile_schema
@@ -39,6 +42,7 @@ from schema_student.teacher.retries import DropFormat, GiveUp, Repair, Retry, af
 from schema_student.teacher.roles import role_format, role_messages
 from schema_student.teacher.usage import Usage
 
+CHUNK = 4  # questions that a worker of a cluster puts one after another, each of its concurrency
 Ask = tuple[str, dict[str, Any]]
 SAMPLE = "sample"  # in a payload: the n-th independent answer to the same question, 0 = the first
 
@@ -55,7 +59,8 @@ def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> 
         open_chat(choice, settings.server, settings.answers) as chat,
         closing(AnswerCache(paths(settings).teacher_cache)) as cache,
     ):
-        teacher = Teacher(chat, settings.answers, cache, probe_model(chat, settings.answers, cache))
+        info = probe_model(chat, settings.answers, cache)
+        teacher = Teacher(chat, settings.answers, cache, info, settings.cluster)
         yield teacher
         teacher.confirm_all()
 
@@ -63,8 +68,16 @@ def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> 
 class Teacher:
     """A probed teacher: ask one question, or many at once."""
 
-    def __init__(self, chat: ChatClient, answers: AnswersSettings, cache: AnswerCache, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        chat: ChatClient,
+        answers: AnswersSettings,
+        cache: AnswerCache,
+        info: dict[str, Any],
+        cluster: ClusterSettings | None = None,
+    ) -> None:
         self.chat = chat
+        self._cluster = cluster
         self.info = info
         self._answers = answers
         self._cache = cache
@@ -146,6 +159,8 @@ class Teacher:
             bar.update()
 
         with bar:
+            if self._cluster and self._cluster.on != HERE:
+                return ask_on_cluster(self, questions, self._cluster, bar)
             replies = self.chat.run(questions, self._put, tick)
         return {question.key: reply for question, reply in zip(questions, replies, strict=True)}
 
@@ -206,3 +221,71 @@ class Teacher:
         if isinstance(decision, GiveUp):
             return Done(TeacherFailure(question.role, decision.reason, fault.kind))
         raise self.chat.stopping_error(fault, host) from fault
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Workers of a cluster
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it goes to a worker; `wanted` is the JSON Schema of its answer."""
+
+    role: str
+    messages: list[dict[str, str]]
+    wanted: dict[str, Any]
+    key: str
+    sample: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker was answered: an end a question, an answer or a failure; what it rejected; its counts."""
+
+    ends: list[Any]
+    rejected: list[Row]
+    usage: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ChunkAsking:
+    """Asks a chunk of questions in a worker: the named hosts, else the server of the worker's own machine."""
+
+    choice: TeacherChoice
+    server: ServerSettings
+    answers: AnswersSettings
+    info: dict[str, Any]
+
+    def __call__(self, chunk: Sequence[Asked]) -> Told:
+        formatted = self.info["format"] != "ignored"
+        questions = [
+            Question(each.role, each.messages, compile_schema(each.wanted, "format"), each.key, formatted, each.sample)
+            for each in chunk
+        ]
+        with (
+            open_chat(self.choice, self.server, self.answers) as chat,
+            closing(AnswerCache(Path(":memory:"))) as cache,  # who asked keeps what is answered
+        ):
+            teacher = Teacher(chat, self.answers, cache, self.info)
+            ends = chat.run(questions, teacher._put)
+            teacher.confirm_all()
+            return Told(ends, cache.rejected([each.key for each in chunk]), chat.usage.tallies())
+
+
+def ask_on_cluster(teacher: Teacher, questions: list[Question], cluster: ClusterSettings, bar: Progress) -> Row:
+    """Have the workers of a cluster ask the questions; key -> answer or failure, kept here as each chunk comes."""
+    chat, size = teacher.chat, CHUNK * teacher.chat.server.teacher_concurrency
+    asked = [Asked(each.role, each.messages, each.compiled.schema, each.key, each.sample) for each in questions]
+    chunks = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
+    ask = ChunkAsking(chat.choice, chat.server, teacher._answers, teacher.info)
+    found: Row = {}
+    for chunk, told in zip(chunks, map_chunks(ask, chunks, cluster.on, cluster.workers), strict=True):
+        for each, end in zip(chunk, told.ends, strict=True):
+            found[each.key] = end
+            if not isinstance(end, TeacherFailure):
+                teacher._cache.put(each.key, each.role, teacher.name, end)
+        for row in told.rejected:
+            teacher._cache.reject(*row.values())
+        teacher.usage.add(told.usage)
+        bar.update(len(chunk))
+    return found

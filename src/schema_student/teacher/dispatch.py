@@ -62,8 +62,11 @@ class Again:
     gone: bool = False
 
 
-class _Queue(Generic[Q]):
-    """The questions that wait and the hosts that they go to; one lock for both."""
+class Dispatcher(Generic[Q]):
+    """The questions that wait and the hosts that they go to; one lock for both.
+
+    Threads `take` and `give_back`; a simulation calls `offer` and `give_back` with a clock of its own.
+    """
 
     def __init__(self, questions: Sequence[Q], hosts: Sequence[Host], slots: int) -> None:
         self.hosts, self.slots = hosts, slots
@@ -78,13 +81,20 @@ class _Queue(Generic[Q]):
         with self._changed:
             while self._open > 0:
                 now = time.monotonic()
-                if (host := self._host_of_next(now)) is not None:
-                    _, i = heapq.heappop(self._waiting)
-                    host.in_flight += 1
-                    host.asked += 1
-                    return i, self._questions[i], host
-                self._changed.wait(self._seconds_to_wait(now))
+                if (taken := self.offer(now)) is not None:
+                    return taken
+                self._changed.wait(self.seconds_to_wait(now))
             return None
+
+    def offer(self, now: float) -> tuple[int, Q, Host] | None:
+        """Give the next question to its host, where there are both at this time; else None."""
+        with self._changed:
+            if (host := self._host_of_next(now)) is None:
+                return None
+            _, i = heapq.heappop(self._waiting)
+            host.in_flight += 1
+            host.asked += 1
+            return i, self._questions[i], host
 
     def _host_of_next(self, now: float) -> Host | None:
         """Find the host for the question that is to be put next, where its time has come and a host is free."""
@@ -92,8 +102,8 @@ class _Queue(Generic[Q]):
             return None
         return self._free_host(self._last.get(self._waiting[0][1]), now)
 
-    def _seconds_to_wait(self, now: float) -> float | None:
-        """Until the next question may be put or a host has rested; None: until somebody gives a question back."""
+    def seconds_to_wait(self, now: float) -> float | None:
+        """Compute the seconds until a question may be put or a host has rested; None: until one is given back."""
         if not self._waiting:
             return None
         ready = self._waiting[0][0]
@@ -106,12 +116,12 @@ class _Queue(Generic[Q]):
     def _rest_ends(self, now: float) -> float:
         return min((host.rests_until for host in self.hosts if host.rests_until > now), default=now + LONGEST_PAUSE)
 
-    def give_back(self, i: int, host: Host, outcome: Done[Any] | Again) -> None:
-        """Free the slot; a question to be asked again waits its time."""
+    def give_back(self, i: int, host: Host, outcome: Done[Any] | Again, now: float | None = None) -> None:
+        """Free the slot; a question to be asked again waits its time. `now`: by another clock than this machine's."""
         with self._changed:
             host.in_flight -= 1
             if isinstance(outcome, Again):
-                self._put_back(i, host, outcome, time.monotonic())
+                self._put_back(i, host, outcome, time.monotonic() if now is None else now)
             else:
                 host.failures = 0
                 self._open -= 1
@@ -154,7 +164,7 @@ def run_all(
 
     The threads are daemons: Ctrl-C ends the program at once, not after the answers under way.
     """
-    waiting = _Queue(questions, hosts, slots)
+    waiting = Dispatcher(questions, hosts, slots)
     finished: Finished = queue.SimpleQueue()
     for _ in range(min(slots * len(hosts), len(questions))):
         threading.Thread(target=_work, args=(waiting, ask, finished), daemon=True).start()
@@ -171,7 +181,7 @@ def run_all(
     return [results[i] for i in range(len(questions))]
 
 
-def _work(waiting: _Queue[Q], ask: Callable[[Q, Host], Done[R] | Again], finished: Finished) -> None:
+def _work(waiting: Dispatcher[Q], ask: Callable[[Q, Host], Done[R] | Again], finished: Finished) -> None:
     """Put questions until all are answered; an error ends all threads."""
     while (taken := waiting.take()) is not None:
         i, question, host = taken

@@ -42,6 +42,17 @@ class Usage:
         with self._lock:
             self._faults[kind] += 1
 
+    def tallies(self) -> list[dict[str, Any]]:
+        """Return all counts, for who counts for several processes."""
+        with self._lock:
+            return [dict(each) for each in (self._counts, self._cost, self._rejected, self._faults)]
+
+    def add(self, tallies: list[dict[str, Any]]) -> None:
+        """Add the counts of another process."""
+        with self._lock:
+            for mine, others in zip((self._counts, self._cost, self._rejected, self._faults), tallies, strict=True):
+                mine.update(others)
+
     def line(self) -> str:
         """Write the counts for a progress bar."""
         counts, cost = self._counts, self._cost

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -84,6 +84,13 @@ def gather_micro_batches(values: list[Any]) -> list[Any]:
 def own_share(values: list[Any]) -> list[Any]:
     """Take this process's share of what is in the order of the plan of batches."""
     return values[process_index() :: process_count()]
+
+
+def share_chunks(function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+    """Apply a function to chunks, each in one process, and give every process the results of all, in order."""
+    for begin in range(0, len(chunks), process_count()):
+        own = chunks[begin : begin + process_count()][process_index() :][:1]
+        yield from gather([function(chunk) for chunk in own])
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
+from schema_student.core.chunks import ALONE, Ranks
+from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
@@ -36,6 +39,7 @@ def make_run(
     The first process holds the lock and writes; the others hear from it whether there is anything to do, and in which
     folder: another one while the old run stands. A run goes on with as many as began it.
     """
+    _refuse_sharding()
     stamp = {**stamp, **_count_processes(None if overwrite else read_meta(run_dir))}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
         folder = _share_folder("" if artifact is None or artifact.done else str(artifact.work))
@@ -46,6 +50,15 @@ def make_run(
     return run_dir / "checkpoint-final"
 
 
+def _refuse_sharding() -> None:
+    """Refuse FSDP of accelerate launch, which would be passed over in silence."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise UserError(
+            "FSDP: prompt trees and decoding read the weights of layers, which FSDP leaves in shards; students of this "
+            "size fit whole on each GPU: take config/accelerate/ddp.yaml"
+        )
+
+
 def run_first(action: Callable[[], Any]) -> None:
     """Run an action before training, in the first process; the others wait until it is done."""
     if process_count() == 1 or local_workers.idle:
@@ -54,6 +67,15 @@ def run_first(action: Callable[[], Any]) -> None:
     from schema_student.training.distributed import main_process_first  # loads torch
 
     main_process_first(action)
+
+
+def join_ranks() -> Ranks:
+    """Return how torchrun's processes divide the work of a stage that trains nothing; one process does all of it."""
+    if process_count() == 1:
+        return ALONE
+    from schema_student.training.distributed import broadcast, share_chunks  # loads torch
+
+    return Ranks(broadcast, share_chunks)
 
 
 def _count_processes(finished: dict[str, Any] | None) -> dict[str, int]:
