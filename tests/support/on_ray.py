@@ -65,6 +65,20 @@ def evaluate(folder: Path) -> None:
     make_rollouts(settings)
 
 
+def start_cluster() -> None:
+    """Start a local cluster of two workers; again where a busy machine takes longer than Ray waits for itself."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            return
+        except Exception:
+            if last:
+                raise
+            ray.shutdown()
+
+
 def run_on_ray(what: str, folder: Path) -> None:
     """Run tests/support/on_ray.py; skips where Ray is not installed."""
     found = importlib.util.find_spec("ray")
@@ -79,7 +93,5 @@ def run_on_ray(what: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    start_cluster()
     {"map": map_all, "data": make_data, "evaluate": evaluate}[sys.argv[1]](Path(sys.argv[2]))

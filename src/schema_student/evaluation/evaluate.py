@@ -123,16 +123,7 @@ def evaluate_student(
             )
         else:
             ranks.tell(sys.maxsize)
-        facts = {
-            "run": resolve_run(settings),
-            "name": name,
-            **student,
-            "adapter": adapter or None,
-            "schema_rendering": settings.prompt.schema_rendering,
-            "decoding": settings.evaluated.decoding,
-            "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
-            **describe_eval_data(settings, rows, teacher),
-        }
+        facts = _describe(settings, name, adapter, student, teacher, rows)
         if not artifact.done:
             artifact.finish({"name": name, "adapter": adapter or None})
             print_summary(name, summarize(rows))
@@ -140,6 +131,27 @@ def evaluate_student(
                 log.info(str(facts["without_answer"]))
         _write_summary(summary, {**facts, **summarize(rows), **read_samples(results.parent)}, artifact.done)
     return summary
+
+
+def _describe(
+    settings: ResolvedSettings,
+    name: str,
+    adapter: str,
+    student: dict[str, Any],
+    teacher: TeacherChoice | None,
+    rows: Sequence[EvaluationRow],
+) -> dict[str, Any]:
+    """What a summary says beside its rates."""
+    return {
+        "run": resolve_run(settings),
+        "name": name,
+        **student,
+        "adapter": adapter or None,
+        "schema_rendering": settings.prompt.schema_rendering,
+        "decoding": settings.evaluated.decoding,
+        "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
+        **describe_eval_data(settings, rows, teacher),
+    }
 
 
 def fill_artifact(

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from schema_student.core.setting_groups import AnswersSettings, ServerSettings
+from schema_student.core.setting_groups import AnswersSettings, ClusterSettings, ServerSettings
 from schema_student.teacher.addresses import Address
 from schema_student.teacher.apis import Reply, open_servers
 from schema_student.teacher.budget import Limits, request_limits
@@ -81,6 +81,7 @@ class ChatClient:
     server: ServerSettings
     limits: Limits
     usage: Usage = field(default_factory=Usage)
+    cluster: ClusterSettings | None = None  # whose workers put the questions of roles
 
     def ask_all(self, chats: Sequence[Chat]) -> list[Text]:
         """Return what the model writes, in the order of the chats; raises TeacherError where one gets no answer."""

@@ -60,7 +60,8 @@ def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> 
         closing(AnswerCache(paths(settings).teacher_cache)) as cache,
     ):
         info = probe_model(chat, settings.answers, cache)
-        teacher = Teacher(chat, settings.answers, cache, info, settings.cluster)
+        chat.cluster = settings.cluster
+        teacher = Teacher(chat, settings.answers, cache, info)
         yield teacher
         teacher.confirm_all()
 
@@ -68,16 +69,8 @@ def open_teacher(settings: AnySettings, choice: TeacherChoice | None = None) -> 
 class Teacher:
     """A probed teacher: ask one question, or many at once."""
 
-    def __init__(
-        self,
-        chat: ChatClient,
-        answers: AnswersSettings,
-        cache: AnswerCache,
-        info: dict[str, Any],
-        cluster: ClusterSettings | None = None,
-    ) -> None:
+    def __init__(self, chat: ChatClient, answers: AnswersSettings, cache: AnswerCache, info: dict[str, Any]) -> None:
         self.chat = chat
-        self._cluster = cluster
         self.info = info
         self._answers = answers
         self._cache = cache
@@ -159,8 +152,8 @@ class Teacher:
             bar.update()
 
         with bar:
-            if self._cluster and self._cluster.on != HERE:
-                return ask_on_cluster(self, questions, self._cluster, bar)
+            if self.chat.cluster and self.chat.cluster.on != HERE:
+                return ask_on_cluster(self, questions, self.chat.cluster, bar)
             replies = self.chat.run(questions, self._put, tick)
         return {question.key: reply for question, reply in zip(questions, replies, strict=True)}
 
