@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from schema_student.core.chunks import map_chunks
-from schema_student.data.dataset import BATCH, ROUNDS, SCHEMAS_AT_ONCE
+from schema_student.data.dataset import BATCH, ROUNDS
 from schema_student.teacher.dispatch import Again, Dispatcher, Done, Host, pause_seconds
 
 ANSWERS, SECONDS, CHUNK = 400, 0.05, 4
@@ -104,7 +104,7 @@ class Plan:
 
     rows: int = 1_000_000
     schemas: int = 1000
-    at_once: int = SCHEMAS_AT_ONCE  # schemas whose questions are asked together
+    at_once: int = 64  # schemas whose questions are asked together (--schemas-at-once)
     hosts: int = 100
     slots: int = 4
     seconds: float = 20.0  # of an answer, median

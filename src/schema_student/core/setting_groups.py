@@ -213,6 +213,10 @@ class DatasetSettings(Group):
     teacher_agreement: int = setting(
         "independent answers to a request that must mean the same, else it is rejected; 1 = none beside the first", ge=1
     )
+    schemas_at_once: int = setting(
+        "schemas whose rows are asked for together: a hundred hosts are kept busy by 64; rows come in another order",
+        ge=1,
+    )
     date_start: Day = setting("first day that current_date is drawn from")
     date_end: Day = setting("last day that current_date is drawn from")
     near_duplicate: Share = setting(

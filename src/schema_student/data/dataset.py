@@ -59,7 +59,6 @@ from schema_student.teacher.usage import usage_line
 
 DECIDING = ("own_schemas", "dataset", "answers")  # groups of settings
 BATCH = 5  # requests written at once: they share a date, a language and a kind
-SCHEMAS_AT_ONCE = 4  # schemas worked on at once
 ROUNDS = 6  # times that a schema's missing rows are asked for again
 
 
@@ -184,10 +183,11 @@ class RowWriter:
                 self.collector.add(replace(given, query=query, answer=answer, source="variant", accepted=None))
 
     def fill_by_schema(self, quotas: dict[Quota, int]) -> None:
-        """Ask for the rows of SCHEMAS_AT_ONCE schemas after another."""
+        """Ask for the rows of schemas_at_once schemas after another."""
         ids = list(dict.fromkeys(quota.source.schema_id for quota in quotas))
-        for start in range(0, len(ids), SCHEMAS_AT_ONCE):
-            some = ids[start : start + SCHEMAS_AT_ONCE]
+        count = self.settings.dataset.schemas_at_once
+        for start in range(0, len(ids), count):
+            some = ids[start : start + count]
             self.fill({quota: n for quota, n in quotas.items() if quota.source.schema_id in some})
 
     def fill(self, quotas: dict[Quota, int]) -> None:
