@@ -7,6 +7,7 @@ import pytest
 import tiny
 from hotel_requests import TARGETS, dataset_row
 from on_ray import run_on_ray
+from two_processes import run_in_two_processes
 
 from schema_student.core.chunks import ALONE, Ranks
 from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
@@ -28,8 +29,8 @@ from schema_student.evaluation.evaluate import evaluate_student
 from schema_student.preference.rollouts import make_rollouts
 from schema_student.training.stage import join_ranks
 settings = default_settings(**read_object(Path(sys.argv[1])))
-evaluate_student(settings, "student-base", "", join_ranks())
-evaluate_student(settings, "student-base", "", join_ranks())  # which is done
+evaluate_student(settings, "student-base", ranks=join_ranks())
+evaluate_student(settings, "student-base", ranks=join_ranks())  # which is done
 make_rollouts(settings, join_ranks())
 """
 
@@ -69,7 +70,7 @@ def assert_same(files):
 
 def test_two_gloo_processes_write_what_one_writes(made):
     folder, files = made
-    tiny.run_in_two_processes("-c", TWO, str(folder / "settings.json"))
+    run_in_two_processes("-c", TWO, str(folder / "settings.json"))
     assert_same(files)
 
 
@@ -88,7 +89,7 @@ def test_a_rank_that_resumes_begins_where_the_first_one_is(made):
         return map(function, chunks)
 
     settings = default_settings(**{**json.loads((folder / "settings.json").read_text())})
-    evaluate_student(settings, "student-base", "", Ranks(lambda value: value, share))
+    evaluate_student(settings, "student-base", ranks=Ranks(lambda value: value, share))
     total = sum(told[0])
     assert total == len(read_jsonl(paths(settings).eval_dir("student-base") / "evaluation_results.jsonl"))
     assert join_ranks() is ALONE
