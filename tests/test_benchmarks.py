@@ -25,7 +25,6 @@ from schema_student.student import prompt_tree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
-kill_teacher_run = importlib.import_module("kill_teacher_run")
 fresh_requests = importlib.import_module("fresh_requests")
 trl_step = importlib.import_module("trl_step")
 cells = importlib.import_module("cells")
@@ -106,9 +105,13 @@ def test_a_single_sequence_has_nothing_to_share():
 
 
 @pytest.mark.slow
-def test_a_dataset_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
-    said = kill_teacher_run.kill_often(tmp_path, kills=1, rows=40, seed=5)
-    assert said.startswith("1 kills in ") and "each byte-identical to the undisturbed one" in said
+@pytest.mark.parametrize(("kind", "stages"), [("kills", "dataset,corpus,sft"), ("full-disk", "dataset,corpus")])
+def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been(kind, stages):
+    times = stages.count(",") + 1
+    given = ["--times", str(times), "--in-a-row", "1", "--stages", stages, "--events"]
+    said = run(sys.executable, "benchmarks/disturbed_runs.py", kind, *given)
+    where = ", ".join(f"1 in {name}" for name in stages.split(","))
+    assert said.startswith(f"{times} {kind} in 1 runs ({where}): all ") and said.endswith(" as undisturbed\n")
 
 
 def test_whole_runs_of_several_files_make_one_table(tmp_path):

@@ -1,11 +1,14 @@
 """A full disk is told in one line: which one, how much is missing there, what to do; other failures are left alone."""
 
 import errno
+import os
+import sys
 
 import pytest
 
 from schema_student.cli import main
 from schema_student.core.errors import UserError, is_of_full_disk
+from schema_student.core.processes import run_script
 from schema_student.core.settings import default_settings
 from schema_student.operate.room import estimate_disk, explain_full_disk
 
@@ -71,3 +74,19 @@ def test_a_verb_that_meets_a_full_disk_ends_with_that_line(settings, monkeypatch
     monkeypatch.setitem(main.VERBS, "generate", fail)
     with pytest.raises(UserError, match="the disk is full"):
         main.dispatch(["generate", "--output-dir", settings.run.output_dir, "--teacher-model", "embedded"])
+
+
+def test_a_process_that_a_verb_forks_tells_it_too(settings, monkeypatch, capfd):
+    def fork(argv):
+        if not (pid := os.fork()):
+            try:
+                run_script(lambda: (_ for _ in ()).throw(FULL[4]))
+            finally:
+                os._exit(1)
+        os.waitpid(pid, 0)
+
+    monkeypatch.delenv("SCHEMA_STUDENT_RUNNER", raising=False)
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    monkeypatch.setitem(main.VERBS, "generate", fork)
+    main.dispatch(["generate", "--output-dir", settings.run.output_dir, "--teacher-model", "embedded"])
+    assert f"error: {settings.run.output_dir}: the disk is full" in capfd.readouterr().err

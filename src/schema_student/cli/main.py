@@ -41,7 +41,7 @@ from schema_student.core.flags import Own, build_parser, parse_command
 from schema_student.core.jsonl import write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.processes import run_script
+from schema_student.core.processes import explain_failure, run_script
 from schema_student.core.resources import CONFIG_DIR, IS_INSTALLED
 from schema_student.core.settings import Settings, config_schema, default_settings
 from schema_student.core.verbs import RECORDED, settings_read, stage_of
@@ -238,16 +238,25 @@ def _remember_overwritten(verb: str, argv: Sequence[str]) -> AbstractContextMana
 
 @contextmanager
 def _told_room(verb: str, argv: Sequence[str]) -> Iterator[None]:
-    """Tell in one line which disk is full, where a verb fails of that."""
-    try:
-        yield
-    except Exception as error:
+    """Tell in one line which disk is full, where a verb, or a process that it forks, fails of that."""
+
+    def explain(error: Exception) -> str:
         if not is_of_full_disk(error):
-            raise
+            return ""
 
         from schema_student.operate.room import explain_full_disk
 
-        raise UserError(explain_full_disk(error, _parse(verb, argv)[0])) from error
+        return explain_full_disk(error, _parse(verb, argv)[0])
+
+    token = explain_failure.set(explain)
+    try:
+        yield
+    except Exception as error:
+        if words := explain(error):
+            raise UserError(words) from error
+        raise
+    finally:
+        explain_failure.reset(token)
 
 
 def _record(verb: str, argv: Sequence[str]) -> AbstractContextManager[None]:

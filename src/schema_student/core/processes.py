@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -31,6 +32,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
         self.number = number
 
+
+# What a failure comes of, in the words of who knows the settings; "" where it is another. Forks take it over.
+explain_failure: ContextVar[Callable[[Exception], str]] = ContextVar("explain_failure", default=lambda error: "")
 
 # What a program sets in its environment where it is not set, before torch and the libraries of the hub are loaded.
 ENVIRONMENT = {
@@ -154,6 +158,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
+        if words := explain_failure.get()(error):
+            log.error(f"error: {words}")
+            sys.exit(1)
         if error.errno not in UNWRITABLE:
             tell_in_one_line(error)
             sys.exit(1)
@@ -161,7 +168,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         log.error(f"error: {place}{error.strerror}; mend that, then run the same command to continue")
         sys.exit(1)
     except Exception as error:
-        tell_in_one_line(error)
+        if words := explain_failure.get()(error):
+            log.error(f"error: {words}")
+        else:
+            tell_in_one_line(error)
         sys.exit(1)
     if "SCHEMA_STUDENT_RUNNER" in os.environ:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB

@@ -116,7 +116,7 @@ def _choose(settings: Settings, ask: _Questions) -> list[str]:
     log.info("\n".join(describe_status(status)))
     next_ones = [f"next: {run['next']}" for run in status["runs"] if '"..."' not in run["next"]]
     titles = {step.title: step for step in STEPS}
-    chosen = ask.one_of("What now? (type to search)", [*reversed(next_ones), *titles, QUIT])
+    chosen = ask.one_of("What now?", [*reversed(next_ones), *titles, QUIT])
     if chosen == QUIT:
         return []
     if chosen not in titles:
