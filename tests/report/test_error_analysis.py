@@ -1,13 +1,17 @@
 """Where answers fail: faults by keyword and path, examples."""
 
 import json
+from dataclasses import replace
 
 from schema_student.core.records import EvaluationRow
 from schema_student.report.error_analysis import (
+    describe_faults,
     differing_paths,
     find_failures,
+    list_weakest,
     pick_examples,
     tabulate_failures,
+    tabulate_groups,
 )
 from schema_student.schema.canonical import canonical
 from schema_student.schema.structure import general_pointer
@@ -39,6 +43,12 @@ def test_faults_are_named_by_keyword_and_general_pointer():
     assert find_failures(row("q", False, parsed=False, rank=0, truncated=True)) == [("cut off", "")]
     assert find_failures(row("q", False, student_canonical='{"a":2}')) == [("not as asked", "/a")]
     assert find_failures(row("q", True)) == []
+    unknown = {"student_canonical": None, "target_canonical": None, "target": None}
+    assert find_failures(replace(row("q", False), **unknown)) == [("not as asked", "")]
+    assert find_failures(replace(row("q", False), **unknown, semantic_pass=None)) == []
+    assert find_failures(row("q", False)) == [("not as asked", "/prompt")]  # it means the same in other words
+    refused = {"student_canonical": '{"refusal":1}', "target_canonical": '{"refusal":1}', "target": {"refusal": 1}}
+    assert find_failures(row("q", False, **refused)) == [("not as asked", "/refusal/reason")]
 
 
 def test_the_table_of_faults_puts_those_of_the_last_student_first():
@@ -68,6 +78,7 @@ def test_conditions_are_compared_by_their_field_wherever_they_stand():
     assert paths(meaning(city, ("price", "above", 30)), meaning(price, city)) == {f"{where}/*/value"}
     assert paths(meaning(("aaa", "is", "Lyon"), price, star), meaning(city, price, star)) == {f"{where}/*/field"}
     assert paths(meaning(city, price, star), meaning(price, star)) == {where}
+    assert paths(meaning(price), meaning(price, star)) == {where}
 
 
 def test_an_answer_is_held_against_the_nearest_accepted_one():
@@ -86,3 +97,37 @@ def test_examples_show_every_students_answer_to_the_same_prompt():
     (kind,) = pick_examples([base, sft])
     assert kind["of"] == "the base student"
     assert [answer["rank"] for answer in kind["prompts"][0]["answers"]] == [0, 5]
+
+
+def test_schemas_of_which_the_largest_share_fails_come_first():
+    right = {"half": [True, True, False, False], "two": [False] * 2, "none": [True] * 2, "four": [False] * 4}
+    rows = [row(str(i), passed, schema_id=name) for name, some in right.items() for i, passed in enumerate(some)]
+    found = [(each["schema_id"], each["failed"], each["asked"]) for each in list_weakest(student("sft", rows))]
+    assert found == [("four", 4, 4), ("two", 2, 2), ("half", 2, 4)]
+    assert list_weakest(student("sft", rows), most=1)[0]["split"] == "test_seen"
+
+
+def test_groups_have_the_share_of_known_verdicts():
+    rows = [row(str(i), passed, kind="no_field", language="fr") for i, passed in enumerate([True, None, False, False])]
+    rows.append(row("q", True, kind="answerable"))
+    found = tabulate_groups([student("sft", rows), student("dpo", rows[:1])], ("kind", "language"))
+    assert [each["group"] for each in found] == [["answerable"], ["no field", "fr"]]
+    assert [[(share["k"], share["n"]) for share in each["shares"]] for each in found] == [
+        [(1, 1), (0, 0)],
+        [(1, 3), (1, 1)],
+    ]
+
+
+def test_examples_are_of_the_last_student_that_fails_so_and_evenly_spread():
+    base, sft = (student(key, [row(str(i), False) for i in range(5)]) for key in ("base", "sft"))
+    (kind,) = pick_examples([base, sft])
+    assert (kind["of"], kind["count"]) == ("the sft student", 5)
+    assert len(kind["prompts"]) == 2 and len(pick_examples([base], each=4)[0]["prompts"]) == 4
+
+
+def test_an_answer_that_is_valid_but_wrong_has_the_teachers_reason():
+    assert describe_faults(row("q", False, teacher_reason="the date is missing")) == ["the date is missing"]
+    assert describe_faults(row("q", False)) == ["not what the target means"]
+    broken = [{"path": "", "keyword": "type", "message": "no object"}]
+    assert describe_faults(row("q", False, schema_valid=False, violations=broken)) == ["/  type: no object"]
+    assert describe_faults(row("q", True)) == []
