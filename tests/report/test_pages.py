@@ -419,6 +419,19 @@ def test_fewer_valid_answers_are_said_whatever_became_of_right_ones():
 def test_of_two_tests_of_an_alignment_neither_counts_by_itself():
     assert judge_alignment(line(9, 2, 0.04), None)["tone"] == "good"
     assert judge_alignment(line(9, 2, 0.04), None, reading=reading(0.0001, 0.01))["tone"] == "neutral"
+    one = reading(0.0206, 0.01)  # p 0.04 by itself, 0.08 by Holm
+    assert judge_alignment(line(5, 4, 0.6), None, reading=one)["title"] == "Alignment made no difference beyond chance"
+
+
+def test_the_headline_says_where_a_student_came_from():
+    def student(key, rate):
+        found = {"rate": rate, "n": 40, "low": 0.1, "high": 0.9}
+        summary = {"overall": {"semantic_pass_rate": found}}
+        return {"who": f"the {key} student", "key": key, "stage": key, "label": f"after {key}", "summary": summary}
+
+    said = write_headline([student("base", 0.125), student("sft", 0.5), student("dpo", 0.75)])
+    assert said.startswith("The dpo student answers 75.0% of 40 test requests") and "interval 10.0% to 90.0%" in said
+    assert said.endswith(" It was 12.5% before any training and 50.0% after sft.")
 
 
 def test_a_student_that_answers_by_heart_is_called_so():

@@ -1,0 +1,60 @@
+"""What to do next follows from rates and counts, each bound where it stands; at most three commands."""
+
+import pytest
+
+from schema_student.report.advice import advise
+
+AGAIN = "evaluate --run mine --eval-student sft"
+
+
+def student(key="sft", valid=1.0, right=0.9, truncated=0, keys=()):
+    rates = {"schema_valid_rate": {"rate": valid}, "semantic_pass_rate": {"rate": right}}
+    overall = {**rates, "truncated": truncated, "total": 100}
+    return {"key": key, "keys": [key, *keys], "stage": key, "summary": {"overall": overall}}
+
+
+def advised(*students, links=("dpo",), **settings):
+    found = advise(students, links, "mine", settings)
+    return {each["command"].removeprefix("schema-student "): each["text"] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("rates", "command", "text"),
+    [
+        ({"right": 0.8}, "export --run mine", "It is good enough to try elsewhere: export it"),
+        ({"right": 0.79}, "export --run mine", None),
+        ({"truncated": 6}, f"{AGAIN} --max-new-tokens 80 --overwrite", "6 answers were cut off: give them room"),
+        ({"truncated": 5}, f"{AGAIN} --max-new-tokens 80 --overwrite", None),
+        (
+            {"valid": 0.96},
+            f"{AGAIN} --decoding constrained",
+            "4 answers are not valid: hold them to their schemas and see what that costs",
+        ),
+        ({"valid": 0.97}, f"{AGAIN} --decoding constrained", None),
+        ({"valid": 0.96, "keys": ["sft-constrained"]}, f"{AGAIN} --decoding constrained", None),
+        ({"right": 0.79}, "run --run mine-2 --train-queries 48",
+         "Teach it more: twice the requests, as a run beside this one"),
+        ({"right": 0.8}, "run --run mine-2 --train-queries 48", None),
+        ({"right": None}, f"{AGAIN} --judge-valid --overwrite", "Let a teacher judge the answers"),
+    ],
+)  # fmt: skip
+def test_each_command_is_advised_from_its_bound_on(rates, command, text):
+    assert advised(student(**rates), max_new_tokens=40, train_queries=24).get(command) == text
+
+
+def test_it_is_the_last_student_of_the_flow_that_is_looked_at_and_three_commands_are_enough():
+    found = advised(student(right=0.9), student("dpo", valid=0.5, right=0.1, truncated=50), max_new_tokens=40)
+    assert [*found] == [
+        "evaluate --run mine --eval-student dpo --max-new-tokens 80 --overwrite",
+        "evaluate --run mine --eval-student dpo --decoding constrained",
+        'ask --run mine "..."',
+    ]
+    many = advised(student(valid=0.5, truncated=50), links=())
+    assert [command.split()[0] for command in many] == ["export", "evaluate", "evaluate"]
+
+
+def test_pairs_are_advised_where_nothing_was_aligned():
+    assert "run --run mine --from pairs" in advised(student(), links=())
+    assert "run --run mine --from pairs" not in advised(student())
+    assert [*advised()] == ["run --run mine --from sft"]
+    assert next(iter(advised(student(), output_dir="elsewhere"))) == "export --run mine --output-dir elsewhere"
