@@ -40,7 +40,9 @@ PACKAGES = "evaluation preference core training report schema teacher data stude
 IMPORTED_ONCE = "torch transformers peft datasets pandas matplotlib.pyplot pydantic jsonschema_rs gguf".split()
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".tools", ".browser", "__pycache__", "outputs", ".*_cache", "build")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-PYTEST = ["--tb=no", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # some is imported
+PYTEST = ["--tb=no", "-p", "no:cacheprovider"]
+PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported once
+PYTEST += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # which would end a file of tests after its last
 BUDGET = 20  # seconds on the processor of the tests of a mutant, as they were recorded; at least one test
 MEMORY = 12 << 30  # bytes of data; a fault may well never stop
 FORKS = multiprocessing.get_context("forkserver")
