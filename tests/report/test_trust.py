@@ -6,8 +6,9 @@ import report_run
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
+from schema_student.core.statistics import wilson
 from schema_student.report.pages import collect, write_report
-from schema_student.report.trust import say_trust
+from schema_student.report.trust import say_trust, show_trust
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,24 @@ def test_requests_that_are_said_otherwise_have_a_table(settings):
     students = {each["key"]: each for each in read_json(folder / "report.json")["students"]}
     assert students["sft"]["robustness"]["typos"]["broken"] == 4 and students["base"]["robustness"] == {}
     path.unlink()
+
+
+def describe(risk, thresholds=()):
+    told = {"label": "SFT", "who": "the student", "color": "blue", "n": 400, "errors": 0.1, "risk": risk}
+    few, enough = ({"mean": 0.5, "right": wilson(2, 4)}, {"mean": 0.9, "right": wilson(4, 5)})
+    return {**told, "reliability": [few, enough], "thresholds": list(thresholds)}
+
+
+def test_bins_of_few_answers_are_not_drawn_and_a_long_curve_keeps_its_ends():
+    curve = [(1 - i / 400, (i + 1) / 400, i / 4000) for i in range(400)]
+    reliability, risk = show_trust(describe(curve)).panels
+    assert [x for x, _ in reliability.series[1].points] == [0.9]
+    points = risk.series[0].points
+    assert len(points) <= 161 and (points[0], points[-1]) == ((1 / 400, 0.0), (1.0, 399 / 4000))
+    short = show_trust(describe(curve[:3])).panels[1].series[0].points
+    assert short == [(coverage, wrong) for _, coverage, wrong in curve[:3]]
+
+
+def test_a_threshold_that_lets_nothing_through_is_none():
+    nothing = {"most_errors": 0.05, "threshold": 0.5, "coverage": wilson(0, 10), "errors": wilson(0, 0)}
+    assert say_trust(describe([], [nothing])).startswith("No threshold of confidence")
