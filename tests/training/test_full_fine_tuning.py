@@ -14,7 +14,7 @@ from schema_student.deploy import merging
 from schema_student.deploy.adapter import copy_adapter
 from schema_student.deploy.export import export_student
 from schema_student.deploy.source import find_source
-from schema_student.student.full_weights import is_full, put_full_weights, save_full_weights
+from schema_student.student.full_weights import WEIGHTS, is_full, put_full_weights, save_full_weights
 from schema_student.student.loading import Student, load_student
 from schema_student.student.reward_model import make_reward_model
 from schema_student.training import sft
@@ -36,10 +36,12 @@ def trained(tmp_path_factory):
 
 def test_every_weight_is_trained_in_float32_and_comes_back(trained):
     final = paths(trained).sft_checkpoint
-    before, after = weights_of(tiny.tiny_model()), weights_of(load_student(trained, adapter=str(final)).model)
+    loaded = load_student(trained.changed(dtype="float32"), adapter=str(final))
+    before, after, saved = weights_of(tiny.tiny_model()), weights_of(loaded.model), load_file(final / WEIGHTS)
     assert is_full(final) and before.keys() == after.keys()
     assert not [name for name in before if torch.equal(before[name], after[name])]
-    assert {weight.dtype for weight in after.values()} == {torch.float32}
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}
+    assert all(torch.equal(after[name], saved[name]) for name in saved)
     losses = [row["eval_loss"] for row in metrics(final.parent) if "eval_loss" in row]
     assert losses[-1] < losses[0]
 
@@ -80,7 +82,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
     model = tiny.tiny_model()
     model.value_head = torch.nn.Linear(32, 1)  # PPO's
     save_full_weights(tmp_path, model)
-    assert load_file(tmp_path / "adapter_model.safetensors").keys() == weights_of(tiny.tiny_model()).keys()
+    assert load_file(tmp_path / WEIGHTS).keys() == weights_of(tiny.tiny_model()).keys()
     with pytest.raises(UserError, match="cannot be put on"):
         load_student(tiny.tiny_settings(tmp_path.parent, lora_r=2), adapter=str(cut(tmp_path)))
     with pytest.raises(ValueError, match="1 of its weights are not those of this model"):

@@ -311,7 +311,7 @@ def resolve_auto(settings: AnySettings, kind: str) -> ResolvedSettings:
     The numbers stand in config/auto_KIND.json.
     """
     values = settings.dump(*GROUPS)
-    for name, value in read_auto(kind, settings.lora.fine_tuning).items():
+    for name, value in read_auto(kind, values["fine_tuning"]).items():
         if values[name] == "auto":
             values[name] = value
     return _rebuild(ResolvedSettings, values)

@@ -137,7 +137,9 @@ def load_student(
         check_adapter(adapter, choice)
     if adapter is not None and trainable:
         check_fine_tuning(adapter, settings)
-    if settings.lora.fine_tuning == "full" or (adapter is not None and is_full(adapter)):
+    if trainable and settings.lora.fine_tuning == "full":
+        settings = settings.changed(dtype="float32")
+    if (trainable and settings.lora.fine_tuning == "full") or (adapter is not None and is_full(adapter)):
         choice = replace(choice, backend="transformers")  # of Unsloth only its LoRA has been tried
     model, tokenizer = (
         load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
@@ -272,8 +274,6 @@ def find_dtype(choice: StudentChoice, settings: AnySettings, device: Any) -> Any
 
     from schema_student.student.batching import multiplies_bfloat16
 
-    if settings.lora.fine_tuning == "full":
-        return torch.float32
     if settings.loading.dtype != "auto":
         return getattr(torch, settings.loading.dtype)
     half = device.type != "cpu" or (choice.kind != "embedded" and multiplies_bfloat16(device))

@@ -53,7 +53,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
     `dataset` is what the corpus was made of: it has the schemas by which answers to validation requests are judged.
     """
     rows = read_rows(corpus, CorpusRow)
-    loaded = attach_adapter(load_student(settings), settings)
+    loaded = attach_adapter(load_student(settings, trainable=True), settings)
     trees = batching.takes_trees(loaded.model, settings)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")
     say_template(loaded.tokenizer, rows)
