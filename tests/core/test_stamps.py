@@ -155,6 +155,7 @@ MANNER = (
     *GROUPS["server"].model_fields,
     *GROUPS["gate"].model_fields,
     *GROUPS["checkpoints"].model_fields,
+    *GROUPS["cluster"].model_fields,
 )
 ALLOWANCE = ("beta_published",)  # allows values of others
 COUNTED = ("processes",)  # make_run stamps how many there are
@@ -224,6 +225,7 @@ OTHERS |= {
 }
 OTHERS |= {
     "run": "other",
+    "on": "ray",
     "mix": ["more/data:0.5"],
     "kind": ["gguf"],
     "gguf_types": ["F16"],
