@@ -223,7 +223,7 @@ def test_help_shows_the_flags_of_its_groups_and_help_all_shows_all(capsys):
 
 
 HEADINGS = "general data tracker prompt teacher dataset hub student sft eval gate pairs align dpo reward rollouts"
-HEADINGS += " pairwise average report export endpoint"
+HEADINGS += " pairwise average report export endpoint cluster"
 
 
 def test_settings_stand_under_the_headings_of_help_in_the_order_of_the_flow():
