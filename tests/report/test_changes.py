@@ -47,7 +47,7 @@ def test_the_kinds_that_changed_most_are_named_first_and_the_rest_is_counted():
     before = [failed("0", "f", "e", "d", "c", "b", "same"), failed("1", "b", "a")]
     after = [failed("0", "same"), failed("1")]
     (said,) = say_changes(before, after)
-    assert said == "Errors that went: b (2 -> 0); a (1 -> 0); c (1 -> 0); d (1 -> 0); and 2 kinds more."
+    assert said == "Errors that went: b (2 -> 0); a (1 -> 0); c (1 -> 0); d (1 -> 0); and 2 more."
     assert [kind for kind, *_ in count_fault_changes(before, after)] == [*"bacdef"]
 
 

@@ -86,7 +86,7 @@ def say_changes(before: Rows, after: Rows) -> list[str]:
     for verb, kept in (("went", [c for c in changes if c[1] > c[2]]), ("came", [c for c in changes if c[1] < c[2]])):
         if kept:
             named = "; ".join(f"{kind} ({then} -> {now})" for kind, then, now in kept[:MOST])
-            more = f"; and {len(kept) - MOST} kinds more" if len(kept) > MOST else ""
+            more = f"; and {len(kept) - MOST} more" if len(kept) > MOST else ""
             found.append(f"Errors that {verb}: {named}{more}.")
     return found
 
