@@ -66,6 +66,9 @@ def test_every_script_is_the_door_to_a_verb_of_its_own():
         "train-reward",
         "train-ppo",
         "completion",
+        "import",
+        "menu",
+        "sweep",
     }
     assert len(verbs) == len(set(verbs))
 

@@ -370,6 +370,7 @@ def test_each_artifact_has_its_place(changes, run, data, pairs):
         "report_dir": f"o/reports/{run}",
         "exports": f"o/exports/{run}",
         "chat": f"o/chat/{run}.jsonl",
+        "sweep": f"o/sweeps/{run}",
         "logs": "o/logs",
         "pretty": "o/pretty",
         "reward_scores": "o/reward_scores.sqlite",
