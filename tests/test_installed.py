@@ -44,7 +44,7 @@ def imported_packages():
 def test_the_dependencies_are_what_the_package_imports():
     extras = PROJECT["optional-dependencies"]
     imported = imported_packages() - names(
-        [each for extra in ("gpu", "llamacpp", "export", "trl", "chat", "serve") for each in extras.get(extra, ())]
+        [each for extra in ("gpu", "llamacpp", "trl", "chat", "menu", "serve", "ray") for each in extras.get(extra, ())]
     )
     assert names(PROJECT["dependencies"]) == imported
 

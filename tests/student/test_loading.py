@@ -186,7 +186,7 @@ def test_of_an_adapter_only_the_named_part_is_trained(base):
     assert trained() == set(LORA_MODULES)
     train_only(student, "attention")
     assert trained() == set(LORA_MODULES[:4])
-    with pytest.raises(UserError, match="no LoRA on the base's mlp to train: give --align-modules all"):
+    with pytest.raises(UserError, match="nothing on the base's mlp to train: give --align-modules all"):
         train_only(student, "mlp")
 
 

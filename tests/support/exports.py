@@ -32,7 +32,7 @@ def write_adapter(folder: Path, settings: Settings, scale: float = 0.3) -> Path:
                 weight.data.normal_(std=scale)
             elif settings.lora.fine_tuning == "full":
                 weight.data += torch.randn(weight.shape) * scale / 10
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_adapter(folder, student)
     return folder
 

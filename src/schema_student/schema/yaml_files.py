@@ -15,10 +15,7 @@ MOST_VALUES = 2_000_000  # aliases can make a file of a kilobyte hold more than 
 
 def read_yaml(path: Path) -> Any:
     """Read one YAML document; raises UserError with file and line where it is broken, or holds what JSON does not."""
-    try:
-        import yaml
-    except ImportError:
-        raise UserError(f"{path}: YAML needs the package pyyaml; or convert the file to JSON") from None
+    import yaml  # few runs need it
 
     class Loader(yaml.SafeLoader):
         """Reads days, and the yes, no, on, off of YAML 1.1, as the texts that they are written as."""
