@@ -340,7 +340,7 @@ def test_doubling_references_are_rendered_once_each(levels):
     schema = {**level(-1), "$defs": {f"L{i}": level(i) for i in range(levels)} | last}
     began = time.thread_time()
     assert len(render_schema(schema)) <= len(minified(schema)) + 64
-    assert time.thread_time() - began < 2
+    assert time.thread_time() - began < 4
 
 
 def test_a_long_chain_of_definitions_is_rendered():
