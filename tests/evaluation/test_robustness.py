@@ -149,4 +149,6 @@ def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
     assert {kind: each["plain"]["n"] for kind, each in found.items()} == {"typos": 3, "case": 3, "instruction": 3}
     monkeypatch.setattr(robustness, "answer_requests", None)  # nothing is asked twice
     assert robustness.measure_robustness(settings, "student-sft", adapter) == summary
+    with pytest.raises(TypeError, match="not callable"):  # but where they are to be made again
+        robustness.measure_robustness(settings.changed(overwrite=True), "student-sft", adapter)
     assert perturbations.KINDS.keys() >= found.keys()

@@ -53,6 +53,8 @@ def test_where_no_right_answer_is_known_validity_is_told():
     unknown = {"samples": [{**each, "right": None} for each in row["samples"]]}
     found = summarize_samples([unknown], 3)
     assert found["pass_at_k"]["1"]["rate"] is None and found["vote"]["n"] == 0
+    invalid = {"samples": [{**each, "right": None} for each in drawn("-", "-", "-")["samples"]]}
+    assert summarize_samples([invalid], 3)["vote"]["n"] == 0
     assert "valid pass@1 66.7%, pass@3 100.0%; self-agreement 33.3%" in describe_samples(
         {"samples": 3, "temperature": 1.0, **found}
     )
