@@ -9,7 +9,7 @@ from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import EvaluationRow, read_rows
 from schema_student.core.settings import default_settings
-from schema_student.report.changes import compare_readings, count_fault_changes, say_changes
+from schema_student.report.changes import compare_readings, compare_validity, count_fault_changes, say_changes
 from schema_student.report.pages import collect, write_report
 
 
@@ -24,6 +24,16 @@ def test_the_change_of_the_likelihood_is_paired_and_in_units_of_its_error():
     noisy = compare_readings(rows(0.1, 0.5), rows(0.2, 0.4))
     assert noisy["change"] == pytest.approx(0.0) and abs(noisy["z"]) < 1e-9
     assert compare_readings(rows(None), rows(0.5)) is None
+
+
+def test_answers_that_became_valid_and_invalid_are_counted_on_the_prompts_of_both():
+    def told(*valid):
+        return [replace(row, schema_valid=ok) for row, ok in zip(rows(*[None] * len(valid)), valid, strict=True)]
+
+    found = compare_validity(told(True, True, True, False, False), told(True, False, True, True, True, True))
+    assert found == {"n": 5, "before": 3, "after": 4, "fixed": 2, "broken": 1, "p": 1.0}
+    lost = compare_validity(told(*[True] * 8), told(*[False] * 8))
+    assert (lost["fixed"], lost["broken"], lost["p"]) == (0, 8, 0.0078125)
 
 
 def test_the_change_has_its_interval_z_and_p_and_one_over_schemas():

@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 from sampled_runs import aligned, beside, student_of_four_numbers
 from training_runs import adapter_weights, killed_in_step, metrics, same_run
 from two_processes import run_in_two_processes
@@ -50,6 +51,15 @@ def test_right_answers_become_likelier_and_each_step_says_how(settings):
     assert second["reward"] == first["reward"] != third["reward"] and fourth["value_loss"] < third["value_loss"]
     final = paths(settings).link_dir("ppo") / "checkpoint-final"
     assert all("lora_" in name for name in adapter_weights(final))
+
+
+def test_the_loss_of_values_leaves_the_policy_as_it_is(settings, monkeypatch):
+    monkeypatch.setattr(ppo, "clipped_losses", lambda log_ratios, advantages, clip: torch.zeros_like(log_ratios))
+    steps, _ = aligned(settings.changed(align_stop=1000.0), "ppo")
+    trained = adapter_weights(paths(settings).link_dir("ppo") / "checkpoint-8")
+    before = adapter_weights(paths(settings).sft_checkpoint)
+    assert len(steps) == 8 and all(row["grad_norm"] > 0 for row in steps)  # of the value head
+    assert all(torch.equal(trained[name], before[name]) for name in before)
 
 
 def test_killed_within_a_draw_and_run_again_it_equals_an_undisturbed_run(settings, tmp_path, monkeypatch):
