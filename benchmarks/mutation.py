@@ -4,11 +4,12 @@
     PYTHONPATH=src python benchmarks/mutation.py --packages evaluation,core --count 25 --seed 1 [--jobs 2]
 
 One fault at a time goes into a copy of the tree (benchmarks/mutants.py says which, and what is left alone). The tests
-of its package that run its line follow, the fastest first, until one fails: caught. Running out of time counts as
-caught, a line that no test runs as missed. Which test runs which line is recorded once (coverage, also of what tests
-start), and again for a file of tests that changes. Rows go to FOLDER/results.jsonl; run again, it goes on where it
-stopped. What can't be caught because nothing changes stands in mutation_equivalents.json, with the reason. Goal: 90% of
-all caught, 85% in each package, 95% in evaluation, preference, training and core; 300 mutants in 40 minutes.
+that run its line follow, its package's own before others and the fastest first, until one fails: caught. Running out of
+time counts as caught, a line that no test runs as missed. Which test runs which line is recorded once (coverage, also
+of what tests start), and again for a file of tests that changes. Rows go to FOLDER/results.jsonl; run again, it goes on
+where it stopped. What can't be caught because nothing changes stands in mutation_equivalents.json, with the reason.
+Goal: 90% of all caught, 85% in each package, 95% in evaluation, preference, training and core; 300 mutants in 40
+minutes.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import signal
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from queue import Queue
@@ -43,8 +46,9 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1
 PYTEST = ["--tb=no", "-p", "no:cacheprovider"]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is imported once
 PYTEST += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # which would end a file of tests after its last
-BUDGET = 20  # seconds on the processor of the tests of a mutant, as they were recorded; at least one test
+BUDGET = 20  # seconds on the processor of a mutant's tests, as they were recorded, for each kind; at least one test
 MEMORY = 12 << 30  # bytes of data; a fault may well never stop
+NOT_RECORDED = ("real",)  # folders of tests: what needs the real Gemma
 FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -56,30 +60,43 @@ class Recording:
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)  # tests that were seen to pass by themselves
 
-    def add(self, other: Recording) -> None:
-        """Add what another file of tests runs."""
-        self.seconds |= other.seconds
-        for file, lines in other.lines.items():
+    def add(self, seconds: dict[str, float], lines: dict[str, dict[str, list[int]]]) -> None:
+        """Add what another file of tests runs: of its tests, seconds, and where they stand in it, by file and line."""
+        tests = list(seconds)
+        self.seconds |= {test: taken for test, taken in seconds.items() if taken is not None}
+        for file, ran in lines.items():
             mine = self.lines.setdefault(file, {})
-            for line, tests in lines.items():
-                mine[line] = mine.get(line, []) + tests
+            for line, places in ran.items():
+                mine.setdefault(line, []).extend(tests[i] for i in places if seconds[tests[i]] is not None)
 
     def tests_of(self, file: str, line: int, statement: int) -> list[str]:
-        """Those that run a line; where it runs on import (statement 0), anything of its file or else of its package.
+        """Those that run a line, of its package and then others; each kind the fastest first, within BUDGET.
 
-        Fastest first, within BUDGET.
+        Where it runs on import (statement 0): those that run anything of its file, then all of its package.
         """
-        lines, passed = self.lines.get(file, {}), self.seconds.keys()
-        of_file = {test for tests in lines.values() for test in tests}
-        of_line = {*(lines.get(str(line)) or lines.get(str(statement), ()))} if statement else of_file
-        if not of_line:
-            return []
-        chosen, total = [], 0.0
-        for test in sorted(of_line & passed or of_file & passed or passed, key=self.seconds.__getitem__):
-            total += self.seconds[test]
-            if total <= BUDGET or not chosen:
-                chosen.append(test)
+        lines = self.lines.get(file, {})
+        if statement:
+            near = {*(lines.get(str(line)) or lines.get(str(statement), ()))}
+            kinds = [{test for test in near if is_of(test, file)}, near]
+        else:
+            near = {test for tests in lines.values() for test in tests}
+            kinds = [near, {test for test in self.seconds if is_of(test, file)}]
+        chosen: list[str] = []
+        for kind in kinds:
+            chosen += self.affordable(kind.difference(chosen))
         return chosen
+
+    def affordable(self, tests: set[str]) -> list[str]:
+        """Choose the fastest tests that take BUDGET together, at least one; none that fails without a mutant."""
+        ordered = sorted(tests & self.seconds.keys(), key=lambda test: (self.seconds[test], test))
+        within = bisect_right([*accumulate(map(self.seconds.__getitem__, ordered))], BUDGET)
+        return ordered[: max(1, within)]
+
+
+def is_of(test: str, file: str) -> bool:
+    """Tell whether a test is of a file's package: in its folder of tests, or an example of its docstrings."""
+    package = Path(file).parts[2]
+    return test.startswith(f"tests/{package}/") or f"[schema_student.{package}." in test
 
 
 def main() -> None:
@@ -88,8 +105,9 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)  # tests/conftest.py would set it too late
     FORKS.set_forkserver_preload(IMPORTED_ONCE)
     options.folder.mkdir(parents=True, exist_ok=True)
+    recording = recorded(options.folder, options.jobs)
     for package in options.packages.split(","):
-        sample_package(package, options)
+        sample_package(package, recording, options)
     rows = read_rows(options.folder / "results.jsonl")
     print_scores([row for row in rows if row["seed"] == options.seed], options.packages.split(","))
 
@@ -110,7 +128,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def sample_package(package: str, options: argparse.Namespace) -> None:
+def sample_package(package: str, recording: Recording, options: argparse.Namespace) -> None:
     """Run the mutants of a package that have no result yet."""
     from mutants import draw_mutants
 
@@ -120,7 +138,6 @@ def sample_package(package: str, options: argparse.Namespace) -> None:
     left = [mutant for mutant in drawn if (options.seed, mutant.file, mutant.before, mutant.after) not in done]
     if not left:
         return
-    recording = recorded(package, options.folder)
     with Trees(options.jobs) as trees, ThreadPoolExecutor(options.jobs) as pool:
         for row in pool.map(lambda mutant: try_mutant(mutant, recording, trees), left):
             row |= {"package": package, "seed": options.seed}
@@ -251,19 +268,30 @@ def check_tests(tree: Path, tests: list[str], said: Path) -> int:
     return pytest.main(["-x", *PYTEST, *tests], plugins=[FirstFailure(said)])
 
 
-def recorded(package: str, folder: Path) -> Recording:
-    """Which tests run which lines of a package: recorded for a file of tests once for what it and the package are."""
+def recorded(folder: Path, jobs: int) -> Recording:
+    """Which tests run which lines: recorded for a file of tests once for what it and the code are, `jobs` at a time."""
+    source = digest_of((ROOT / "src").rglob("*.py"))
+    (folder / "recorded").mkdir(exist_ok=True)
+
+    def path_of(tests: Path) -> Path:
+        return folder / "recorded" / f"{tests.parent.name}-{tests.stem}-{digest_of([tests])}-{source}.json"
+
+    def record_apart(tests: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="coverage-") as data:
+            log = folder / "recorded" / f"{tests.stem}.log"
+            run_apart((1200, 2400), log, record, tests, Path(data), path_of(tests))
+        print(f"recorded which lines {tests.relative_to(ROOT)} runs", flush=True)
+
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name not in NOT_RECORDED]
+    left = [path for path in files if not path_of(path).exists()]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(record_apart, sorted(left, key=lambda path: -path.stat().st_size)))
     whole = Recording()
-    source = digest_of((ROOT / "src/schema_student" / package).rglob("*.py"))
-    for tests in [*(ROOT / "tests" / package).rglob("test_*.py"), ROOT / "tests/test_doctests.py"]:
-        path = folder / "recorded" / f"{package}-{tests.stem}-{digest_of([tests])}-{source}.json"
-        if not path.exists():
-            print(f"recording which lines of {package} {tests.name} runs", flush=True)
-            shutil.rmtree(folder / "coverage", ignore_errors=True)
-            for new in (folder / "coverage", folder / "recorded"):
-                new.mkdir(exist_ok=True)
-            run_apart((1200, 1200), folder / "recording.log", record, package, tests, folder / "coverage", path)
-        whole.add(Recording(**json.loads(path.read_text(encoding="utf-8"))))
+    for path in sorted(files):
+        if path_of(path).exists():
+            whole.add(**json.loads(path_of(path).read_text(encoding="utf-8")))
+        else:
+            print(f"no tests of {path.name} are used: they did not end", flush=True)
     return whole
 
 
@@ -292,40 +320,45 @@ class Contexts:
             self.failed.add(report.nodeid)
 
 
-def record(package: str, tests: Path, folder: Path, path: Path) -> None:
+def record(tests: Path, folder: Path, path: Path) -> None:
     """Run a file of tests under coverage, what they start included, and write the recording."""
     import pytest
     from coverage import Coverage
 
     os.chdir(ROOT)
-    source = ROOT / "src/schema_student" / package
     settings = folder / "settings"
     # What a test starts reads these settings anew, and its test's name; in this process the plugin names the context.
     os.environ["COVERAGE_PROCESS_START"] = str(settings)
     settings.write_text(
         "[run]\ncontext = ${PYTEST_CURRENT_TEST-}\nparallel = true\n"
-        f"data_file = {folder / 'data'}\nsource = {source}\n",
+        f"data_file = {folder / 'data'}\nsource = {ROOT / 'src' / 'schema_student'}\n",
         encoding="utf-8",
     )
     coverage = Coverage(config_file=str(settings))
     contexts = Contexts(coverage)
     coverage.start()
-    examples = f"not test_doctests or schema_student.{package}."
-    pytest.main([str(tests.relative_to(ROOT)), "-k", examples, *PYTEST], plugins=[contexts])
+    pytest.main([str(tests.relative_to(ROOT)), *PYTEST], plugins=[contexts])
     coverage.stop()
     coverage.save()
     coverage.combine()
-    seconds = {test: taken for test, taken in contexts.seconds.items() if test not in contexts.failed}
-    found = Recording(seconds, lines_by_file(coverage.get_data()))
-    path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    seconds = {test: None if test in contexts.failed else taken for test, taken in contexts.seconds.items()}
+    lines = lines_by_file(coverage.get_data(), [*seconds])
+    path.write_text(json.dumps({"seconds": seconds, "lines": lines}), encoding="utf-8")
 
 
-def lines_by_file(data: Any) -> dict[str, dict[str, list[str]]]:
-    """The tests that run each line, by file; "" is what runs on import."""
+def lines_by_file(data: Any, tests: list[str]) -> dict[str, dict[str, list[int]]]:
+    """The tests that run each line, by file, as places in `tests`; what runs on import is left out."""
+    places = {test: place for place, test in enumerate(tests)}
+
+    def place_of(contexts: list[str]) -> list[int]:
+        names = {context.removesuffix("|").split(" (")[0] for context in contexts}
+        return sorted(places[name] for name in names if name in places)
+
     return {
         Path(file).relative_to(ROOT).as_posix(): {
-            str(line): sorted({context.removesuffix("|").split(" (")[0] for context in contexts})
+            str(line): found
             for line, contexts in data.contexts_by_lineno(file).items()
+            if (found := place_of(contexts))
         }
         for file in data.measured_files()
     }

@@ -241,17 +241,26 @@ def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():
     assert lines[-1].startswith("dpo against the control: +6.00 +- 0.00 points of P(truth)")
 
 
-def test_a_mutant_meets_the_tests_that_run_its_line_the_fastest_first_within_the_budget():
-    seconds = {"slow": 30.0, "quick": 1.0, "quicker": 0.5, "long": 19.0}
-    lines = {"1": [""], "2": ["slow", "quick", "quicker", "long", "failed"], "3": ["slow"], "4": []}
-    recording = mutation.Recording(seconds, {"file.py": lines, "names.py": {"1": [""]}})
-    assert recording.tests_of("file.py", 2, 2) == recording.tests_of("file.py", 5, 2) == ["quicker", "quick"]
-    assert recording.tests_of("file.py", 3, 2) == ["slow"]
-    assert recording.tests_of("file.py", 3, 0) == ["quicker", "quick"]  # on import: those of the file
-    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("other.py", 2, 0) == []
-    recording.add(mutation.Recording({"new": 0.1}, {"file.py": {"2": ["new"], "4": ["new"]}}))
-    assert recording.tests_of("file.py", 2, 2) == ["new", "quicker", "quick"]
-    assert recording.tests_of("file.py", 4, 4) == recording.tests_of("names.py", 1, 0)[:1] == ["new"]
+def test_a_mutant_meets_the_tests_that_run_its_line_of_its_package_first_and_within_the_budget():
+    recording, file = mutation.Recording(), "src/schema_student/core/a.py"
+    own = {"tests/core/test_a.py::slow": 30.0, "tests/core/test_a.py::quick": 1.0, "tests/core/test_a.py::failed": None}
+    recording.add(own, {file: {"2": [0, 1, 2], "3": [0], "4": [2]}})
+    example = "tests/test_doctests.py::every[schema_student.core.a]"
+    others = {"tests/cli/test_b.py::quickest": 0.1, "tests/cli/test_b.py::long": 19.9, example: 2.0}
+    recording.add(others, {file: {"2": [0, 1, 2], "7": [1]}})
+    slow, quick, _, quickest, long, example = [*own, *others]
+    assert recording.tests_of(file, 2, 2) == recording.tests_of(file, 5, 2) == [quick, example, quickest, long]
+    assert recording.tests_of(file, 3, 2) == [slow] and recording.tests_of(file, 7, 7) == [long]
+    assert recording.tests_of(file, 4, 4) == recording.tests_of("src/schema_student/data/b.py", 2, 0) == []
+    assert recording.tests_of(file, 1, 0) == [
+        quickest,
+        quick,
+        example,
+        slow,
+    ]  # on import: of the file, then the package
+    assert recording.tests_of("src/schema_student/core/b.py", 1, 0) == [quick, example]
+    del recording.seconds[quick]  # as where it is seen to fail without a mutant
+    assert recording.tests_of(file, 2, 2) == [example, quickest, long]
 
 
 def test_the_score_of_mutants_leaves_out_those_that_change_nothing(capsys, monkeypatch):

@@ -530,6 +530,17 @@ def test_run_says_at_its_end_where_its_results_are(tmp_path, monkeypatch, capfd)
     assert "done in 0 s" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("code", "ended"), [(0, KeyboardInterrupt), (130, SystemExit)])
+def test_an_interrupt_that_the_stage_does_not_hear_ends_the_run_after_it(code, ended, tmp_path, monkeypatch):
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\necho x >> {tmp_path}/began\nkill -INT $PPID\nexec >&-\nexit {code}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(pipeline.sys, "executable", str(fake))
+    with pytest.raises(ended):
+        VERBS["run"](["--output-dir", str(tmp_path), "--until", "schemas"])
+    assert (tmp_path / "began").read_text() == "x\n"  # one stage of two
+
+
 def test_a_run_refuses_an_endpoint_before_its_first_stage(tmp_path):
     given = ["--endpoint", "http://127.0.0.1:9", "--output-dir", str(tmp_path)]
     with pytest.raises(SettingsError, match="--endpoint: evaluate_base asks the run's own student"):

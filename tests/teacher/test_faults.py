@@ -225,7 +225,7 @@ def test_answers_since_the_last_look_at_a_changed_model_are_not_kept(tmp_path, m
             run()
         server.digest = "digest 1"
         with open_teacher(settings) as teacher:
-            assert outcome(teacher) == VERDICT and teacher.asked == 1
+            assert outcome(teacher) == VERDICT and teacher.usage.asked == 1
 
 
 def test_a_context_larger_than_the_model_has_is_refused(tmp_path):

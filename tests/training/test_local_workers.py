@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,27 @@ def write_settings(settings, path):
 
 
 needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one process a core")
+
+
+@pytest.mark.parametrize(("code", "ended"), [(0, KeyboardInterrupt), (-9, KeyboardInterrupt), (130, SystemExit)])
+def test_an_interrupt_is_told_by_the_stage_or_where_it_did_not_hear_it_by_what_began_it(code, ended, monkeypatch):
+    class Stage:
+        pid, exitcode, joined = 0, code, 0
+
+        def start(self):
+            pass
+
+        def join(self):
+            Stage.joined += 1
+            if Stage.joined == 1:
+                raise KeyboardInterrupt
+
+    context = SimpleNamespace(Process=lambda target, args: Stage())
+    monkeypatch.setattr(local_workers, "choose_start", lambda: context)
+    monkeypatch.setenv(local_workers.IMPORTED_AHEAD, "1")
+    with pytest.raises(ended) as left:
+        local_workers.run_apart(print, default_settings())
+    assert Stage.joined == 2 and getattr(left.value, "code", 130) == 130
 
 
 @pytest.mark.slow

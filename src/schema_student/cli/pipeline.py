@@ -83,6 +83,8 @@ def run_stage(name: str, flags: Sequence[str], file: IO[bytes], whole: Mapping[s
         except KeyboardInterrupt as interrupt:  # the stage's last words are kept
             pass_on(interrupt, stage.pid)
             _copy(stage, file)
+            if stage.wait() == 0:  # it did not hear it, and the next one is not to begin
+                raise
         ended = stage.wait()
     code = 128 - ended if ended < 0 else ended  # as a shell says which signal ended it
     took = round(time.monotonic() - started)

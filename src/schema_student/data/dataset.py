@@ -110,7 +110,7 @@ def _make(
         for split, rows in sorted(own.items(), key=lambda item: -SPLITS.index(item[0])):
             writer.add_own_rows(split, rows)
         writer.fill_by_schema(quotas)
-        facts = {"teacher_info": {**teacher.info, "asked": teacher.asked}}
+        facts = {"teacher_info": teacher.info}
         usage = teacher.usage.summary(len(collector.rows))
         write_jsonl(artifact.companion(rejected_answers_path(artifact.path)), teacher.rejected_answers())
     rejected = artifact.companion(rejected_path(artifact.path))

@@ -89,11 +89,6 @@ class Teacher:
     def usage(self) -> Usage:
         return self.chat.usage
 
-    @property
-    def asked(self) -> int:
-        """Count the questions that went to the server; the others were answered from disk."""
-        return self.usage.asked
-
     def ask(self, role: str, payload: dict[str, Any]) -> Any:
         """Ask one question for its validated answer; raises TeacherError where none is to be had."""
         answer = self.ask_many([(role, payload)])[0]

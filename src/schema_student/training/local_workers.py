@@ -113,10 +113,12 @@ def run_apart(stage: Callable[[S], None], settings: S) -> None:
     process.start()
     try:
         process.join()
-    except KeyboardInterrupt as interrupt:  # the stage hears it too, and says so
+    except KeyboardInterrupt as interrupt:
         pass_on(interrupt, process.pid or 0)
         process.join()
-        raise SystemExit(exit_code_of(interrupt)) from None
+        if (process.exitcode or 0) <= 0:  # it did not hear it, or could not speak any more
+            raise
+        raise SystemExit(exit_code_of(interrupt)) from None  # it has said so
     code = process.exitcode or 0
     if code < 0:
         raise UserError(f"signal {-code} ended the stage; run the same command to continue")
