@@ -11,6 +11,7 @@ from collections import Counter
 import jsonschema_rs
 import pytest
 
+from schema_student.schema.compiling import SchemaError
 from schema_student.schema.instances import dead_ends, flattening
 from schema_student.schema.instances.dead_ends import Budget, DeadEnd, OutOfBudget, OutOfTime, TooDeep, check_size
 from schema_student.schema.instances.flattening import fix_properties, flatten, take_branch
@@ -430,6 +431,27 @@ def test_what_a_condition_asks_about_is_held_as_the_value_has_it():
 
 
 # What all tries may cost
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "string", "not": {}}, 8),
+        ({"type": "object", "properties": {"a": {"type": "string", "not": {}}}, "required": ["a"]}, 8 * 8),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True}, 8 * (1 + 12)),
+    ],
+)
+def test_a_value_is_drawn_eight_times_before_the_one_around_it_and_an_item_that_must_differ_twelve(schema, words):
+    asked = []
+    with pytest.raises(SchemaError, match="no valid instance found in 1 tries"):
+        example_instance(schema, random.Random(0), tries=1, word=lambda part, path: asked.append(path) or "x")
+    assert len(asked) == words
+
+
+def test_an_item_that_may_repeat_is_drawn_three_times_for_another_one():
+    asked, schema = [], {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+    assert example_instance(schema, random.Random(0), word=lambda part, path: asked.append(path) or "x") == ["x", "x"]
+    assert asked == ["/0", "/1", "/1", "/1"]
 
 
 def test_a_try_has_a_bound_of_values_levels_and_parts(monkeypatch):

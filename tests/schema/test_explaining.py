@@ -206,3 +206,142 @@ def test_a_fault_of_a_value_that_nests_deep_is_told(depth, schema):
     for _ in range(depth):
         value = [value]
     assert len(find_violations(value, compile_schema(schema))) == 1
+
+
+OLD = {"$schema": "http://json-schema.org/draft-07/schema#"}
+OLDEST = {"$schema": "http://json-schema.org/draft-04/schema#"}
+DYNAMIC = {
+    name: {
+        "$id": f"http://x.test/{name}",
+        "$dynamicAnchor": "n",
+        "properties": {"c": {"$dynamicRef": "#n"}},
+        "type": "object",
+    }
+    for name in "ab"
+}
+ONE = {"contains": {"const": 1}}
+NAMED = {"propertyNames": {"pattern": "^x"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "told"),
+    [
+        (ONE, [], ["3  contains: 0 items are valid under `contains`, at least 1 must be"]),
+        (ONE | {"minContains": 2}, [1, 3], ["3  contains: 1 items are valid under `contains`, at least 2 must be"]),
+        (ONE | {"maxContains": 1}, [1, 1], ["3  contains: 2 items are valid under `contains`, at most 1 may be"]),
+        (
+            OLD | ONE | {"minContains": 2, "maxContains": 0, "maxItems": 0},
+            [1],
+            ["3  maxItems: [1] has more than 0 items"],
+        ),
+        (OLD | ONE | {"minContains": 2}, [2], ["3  contains: 0 items are valid under `contains`, at least 1 must be"]),
+        (OLDEST | ONE | NAMED | {"type": "string"}, ["a"], ['1  type: ["a"] is not of type "string"']),
+        (OLDEST | NAMED | {"required": ["b"]}, {"a": 1}, ['2  required: "b" is a required property']),
+        (
+            NAMED,
+            {"a/b": 1, "x": 1, "c": 2},
+            ['2  propertyNames: "a/b" does not match "^x"', '2  propertyNames: "c" does not match "^x"'],
+        ),
+        ({"not": {"required": ["a"]}}, {"a": 1}, ['3  not: {"required": ["a"]} is not allowed for {"a": 1}']),
+        (
+            {"oneOf": [{"type": "integer"}, {"minimum": 2}]},
+            3,
+            ["3  oneOf: 3 is valid under more than one of the schemas listed in the 'oneOf' keyword"],
+        ),
+        (
+            {"additionalProperties": False},
+            {"a": 1},
+            ["2  additionalProperties: Additional properties are not allowed ('a' was unexpected)"],
+        ),
+        (
+            {"additionalProperties": False, "properties": {"k": {}}, "patternProperties": {"^x": {}}},
+            {"a": 1, "b": 2, "k": 1, "xx": 1},
+            ["2  additionalProperties: Additional properties are not allowed ('a', 'b' were unexpected)"],
+        ),
+        (
+            OLD | {"items": [{}], "additionalItems": False},
+            [1, "x", {"a": 1}],
+            ['1  additionalItems: Additional items are not allowed ("x", {"a": 1} were unexpected)'],
+        ),
+        (
+            OLD | {"items": [{}], "additionalItems": {"type": "null"}},
+            [1, None, 2],
+            ['1 /2 type: 2 is not of type "null"'],
+        ),
+        (
+            OLD | {"items": {"type": "null"}, "additionalItems": False},
+            [None, 2],
+            ['1 /1 type: 2 is not of type "null"'],
+        ),
+        (OLD | {"prefixItems": [False], "maxItems": 0}, [1], ["3  maxItems: [1] has more than 0 items"]),
+        (
+            {"$schema": "https://json-schema.org/draft/2019-09/schema"}
+            | {"dependencies": {"a": ["b"]}, "dependentSchemas": {"a": {"required": ["c"]}}},
+            {"a": 1},
+            ['2  required: "c" is a required property'],
+        ),
+        (
+            {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}},
+            {"a": 1},
+            ['2  required: "b" is a required property', '2  required: "c" is a required property'],
+        ),
+        (
+            {"unevaluatedProperties": False, "properties": {"a": {}}},
+            {"a": 1, "b": 2},
+            ["2  unevaluatedProperties: Unevaluated properties are not allowed ('b' was unexpected)"],
+        ),
+        (
+            {"unevaluatedItems": False, "prefixItems": [{}]},
+            [1, 2],
+            ["1  unevaluatedItems: Unevaluated items are not allowed ('2' was unexpected)"],
+        ),
+        ({"enum": ["a", {"x": 1}]}, {"a": [1, 2]}, ['3  enum: {"a": [1, 2]} is not one of "a", {"x": 1}']),
+        ({"properties": {"a": False}}, {"a": {"b": 1}}, ["2 /a falseSchema: nothing is allowed here"]),
+        (
+            {"anyOf": [{"enum": [*range(8)]}, {"enum": [*range(6, 13)]}]},
+            "x",
+            ['3  anyOf: "x" is not one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 1 more'],
+        ),
+        ({"enum": [*range(12)]}, "x", ['3  enum: "x" is not one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11']),
+        ({"const": 1}, "x" * 78, ["3  const: 1 was expected"]),
+        ({"enum": [1]}, "x" * 78, [f'3  enum: "{"x" * 78}" is not one of 1']),
+        ({"enum": [1]}, "x" * 79, [f'3  enum: "{"x" * 76}... is not one of 1']),
+        (
+            {"properties": {"x": {"$ref": "http://x.test/a"}}, "$defs": DYNAMIC},
+            {"x": {"c": 3}},
+            ["3 /x/c $dynamicRef: 3 is not valid, and what is wrong in it was not looked at"],
+        ),
+        (
+            {"oneOf": [record({"k": {"const": "a"}, "n": {"type": "null"}}), record({"k": {"const": "b"}})]},
+            {"k": "a", "n": 1, "m": 2},
+            [
+                '1 /n type: 1 is not of type "null"',
+                "2  additionalProperties: Additional properties are not allowed ('m' was unexpected)",
+            ],
+        ),
+    ],
+)
+def test_a_violation_is_told_by_rank_place_keyword_and_words(schema, value, told):
+    found = find_violations(value, compile_schema(schema))
+    assert [f"{v.rank} {v.path} {v.keyword}: {v.message}" for v in found] == told
+
+
+def test_a_message_of_more_than_three_hundred_characters_is_cut_in_its_middle():
+    def message(length):
+        (violation,) = find_violations("x", compile_schema({"enum": ["a" * length]}))
+        return violation.message
+
+    head, tail = '"x" is not one of "', '"'
+    assert message(280) == f"{head}{'a' * 280}{tail}" and len(message(280)) == 300
+    assert message(281) == f"{head}{'a' * 131} ... {'a' * 149}{tail}"
+
+
+def test_what_is_not_looked_at_is_said_behind_the_last_violation(monkeypatch):
+    monkeypatch.setattr("schema_student.schema.explaining.MAX_STEPS", 2)
+    schema = compile_schema({"items": {"type": "integer"}})
+    more = " (there may be more: not all was looked at)"
+    assert [v.message for v in find_violations(["a"], schema)] == ['"a" is not of type "integer"']
+    assert [v.message for v in find_violations(["a", "b"], schema)] == [
+        '"a" is not of type "integer"',
+        f'"b" is not valid, and what is wrong in it was not looked at{more}',
+    ]

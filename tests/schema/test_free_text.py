@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_student.schema.free_text import find_language, standardize
+from schema_student.schema.free_text import find_language, names_what_is_missing, same_request, standardize
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,74 @@ def test_the_language_of_texts_is_that_of_more_function_words():
     assert find_language(["field for la"]) is None  # too few
     assert find_language(["for the la le"]) is None  # as many of both
     assert find_language([]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a .5 m", "a.5m"),
+        ("3. x", "3x"),
+        ("5 . 6", "56"),
+        ("12,34", "12,34"),
+        ("1,000,000.5", "1000000.5"),
+        ("1,000,00", "1,000,00"),
+        ("a, b", "ab"),
+        ("a_b_1", "ab1"),
+        ("1_2", "12"),
+        ("2 3", "2 3"),
+        ("2 x", "2x"),
+        ("it's", 'it"s'),
+        ("\u22125 m", "-5m"),
+        ("a - 5", "a-5"),
+        ("area: x**y and *z", "area:x^yandz"),
+        ("sin(x) + 1", "sin(x)+1"),
+        ("1.2.3", "1-2-3"),
+        ("01.02.2024.", "01-02-2024"),
+        ("2024-01-02-03", "2024-01-02-03"),
+        ("2024-01-01 00:00:00+00:00", "2024-01-01 00:00:00z"),
+        ("2024-01-01T00:00:00.5z", "2024-01-01t00:00:00.5z"),
+        ("2024-01-01T00:00:00+01:00", "2024-01-01t00:00:00+01:00"),
+        ("from 1" + " " * 18 + "- 2", "from1-2"),
+        ("from 1" + " " * 20 + "-" + " " * 20 + "2", "from12"),
+    ],
+)
+def test_a_text_is_written_without_what_says_nothing_in_it(text, plain):
+    assert standardize(text) == plain
+
+
+FIELD_WORDS, OPERATOR_WORDS = (
+    "field fields champ champs".split(),
+    "operator operators op\u00e9rateur op\u00e9rateurs".split(),
+)
+COLORS = "red green blue tall wide"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected", "request_text", "named"),
+    [
+        *((f"no {word} for x", "no operator for x", "x", False) for word in FIELD_WORDS),
+        *((f"no {word} for x", "no field for x", "x", False) for word in OPERATOR_WORDS),
+        *((f"no {word} for x", "no champ for x", "x", True) for word in FIELD_WORDS),
+        *((f"no {word} for x", "no operator for x", "x", True) for word in OPERATOR_WORDS),
+        ("no field or operator for x", "no operator for x", "x", True),
+        ("x is missing", "no operator for x", "x", True),
+        ("aucun champ pour blason", "no field for crest", "le blason", False),
+        ("no field for greater", "no operator for greater", "above 3", False),
+        ("no operator for greater", "no operator for greater or_lesser", "above 3", False),
+        ("nothing for the Greater_Lesser", "no operator for greater lesser", "above 3", True),
+        ("no field for tall", "no field for tall wide", "tall ones", True),
+        ("red green", "red green blue", COLORS, False),
+        ("red green blue", "red green blue", COLORS, True),
+        ("red green", "red green blue tall", COLORS, True),
+        ("red", "red green blue tall", COLORS, False),
+        ("red green", COLORS, COLORS, False),
+        ("red green blue", COLORS, COLORS, True),
+        (None, "no field for x", "x", False),
+    ],
+)
+def test_a_reason_names_all_of_few_words_and_half_of_many_and_the_right_kind(reason, expected, request_text, named):
+    assert names_what_is_missing(reason, expected, request_text) is named
+
+
+def test_requests_are_the_same_but_for_spaces_case_and_composition():
+    assert same_request(" A  Caf\u00e9\n", "a cafe\u0301") and not same_request("a b", "ab")

@@ -96,6 +96,25 @@ ADDED = [json.dumps(word) for word in WORDS] + ["1", "true"]
         ({"n": 5}, NUMBER, "missing", ["{}"]),
         ({"n": 5}, NUMBER, "unexpected", []),
         ({"n": 5}, NUMBER | CLOSED, "unexpected", [f'{{"n":5,"description":{word}}}' for word in ADDED]),
+        (
+            {"description": 1, "comment": 2, "name": 3, "type": 4, "n": 5},
+            {"properties": {key: {} for key in ("description", "comment", "name", "type", "n")}} | CLOSED,
+            "unexpected",
+            [f'{{"description":1,"comment":2,"name":3,"type":4,"n":5,"descriptions":{word}}}' for word in ADDED],
+        ),
+        *(
+            (
+                value,
+                {"properties": {key: {} for key in value}} | CLOSED,
+                "unexpected",
+                [f'{json.dumps(value, separators=(",", ":"))[:-1]},"{name}":{word}}}' for word in ADDED],
+            )
+            for value, name in (
+                ({"description": 1}, "comment"),
+                ({"description": 1, "comment": 2}, "name"),
+                ({"description": 1, "comment": 2, "name": 3}, "type"),
+            )
+        ),
         ({"n": 5}, NUMBER, "out_of_bounds", ['{"n":15}']),
         ({"n": 5}, {"properties": {"n": {"minimum": -4}}}, "out_of_bounds", ['{"n":-5}']),
         ({"n": 5}, {"properties": {"n": {"minimum": -999}}}, "out_of_bounds", ['{"n":-999999995}']),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from schema_examples import BFCL_ROWS, QUERY_SCHEMA
 
 from schema_student.core.resources import CHECKOUT, DATA_DIR
+from schema_student.schema.compact.words import FORMATS
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.drafts import DRAFT_NAMES
+from schema_student.schema.drafts import DRAFT_NAMES, is_format_checked
 from schema_student.schema.instances.generator import example_instance
 from schema_student.schema.judging import find_violations
 from schema_student.schema.mutations import mutate
@@ -293,6 +294,70 @@ def test_schemas_with_other_verdicts_are_rendered_otherwise(part, other):
         assert render_schema(first) != render_schema(second)
         assert_told(first, random.Random(5))
         assert_told(second, random.Random(5))
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (True, "x? any"),
+        (False, "x? never"),
+        ({"type": "integer", "format": "int64", "description": "a count"}, "x? integer # a count (int64)"),
+        ({"type": "string", "format": "int64"}, "x? string # (int64)"),
+        ({"type": "string", "format": "date", "description": "a day"}, "x? date # a day"),
+        ({"type": "string", "format": "date", "minLength": 3}, "x? date 3.. chars"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "x? integer|null"),
+        ({"anyOf": [{"type": "array", "items": {"type": "null"}}, {"type": "string"}]}, "x? string|list of null"),
+        ({"oneOf": [{"const": "a", "description": "one"}, {"enum": ["b"]}]}, "x? one of\n one: a\n b"),
+        ({"oneOf": [{"const": 1}, {"const": 1}]}, "x? one of\n option 1 1\n option 2 1"),
+        ({"anyOf": [{"const": 1}, {"const": 1}]}, "x? one of\n 1\n 1"),
+        ({"type": ["integer", "number", "null"], "minimum": 1, "exclusiveMaximum": 5}, "x? number 1..<5|null"),
+        ({"type": "number", "exclusiveMinimum": 1, "maximum": 5}, "x? number >1..5"),
+        ({"type": "integer", "maximum": 5}, "x? integer ..5"),
+        (
+            {
+                "type": "array",
+                "items": {"type": ["string", "null"], "maxLength": 3},
+                "minItems": 2,
+                "uniqueItems": True,
+            },
+            "x? list 2.. unique of string ..3 chars|null",
+        ),
+        ({"not": {"type": "null"}}, 'x? {"not":{"type":"null"}}'),
+        ({"enum": [1, "1", None, True, "a b"]}, 'x? 1|"1"|null|true|a b'),
+        ({"enum": [1, 2.0, 2.5, "x"], "type": "integer"}, "x? 1|2.0"),
+        ({"enum": ["a"], "type": "integer"}, "x? never"),
+        ({"const": {"a": 1}, "default": {"a": 1}}, '#\nx? = {"a":1} {"const":{"a":1}}'),
+        ({"type": "object", "minProperties": 1, "required": ["q"]}, 'x? object {"minProperties":1,"required":["q"]}'),
+        (
+            {"type": "object", "patternProperties": {"^x": {"type": "integer"}}, "required": ["q"]},
+            'x? object {"required":["q"]}\n /^x/ integer\n * any',
+        ),
+        (
+            {"type": "object", "patternProperties": {"y z": {"type": "integer"}}},
+            'x? object {"patternProperties":{"y z":{"type":"integer"}}}',
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"k": {}},
+                "if": {"properties": {"k": {"const": "a"}}},
+                "then": {"required": ["z"]},
+            },
+            'x? object\n k? any\n * any\n if any\n  k? a\n  * any\n then {"required":["z"]}',
+        ),
+    ],
+)
+def test_a_part_is_said_in_these_words(part, line):
+    schema = {"type": "object", "properties": {"x": part}, "additionalProperties": False}
+    assert render_schema(schema) == line
+
+
+@pytest.mark.parametrize("draft", DRAFT_NAMES.values())
+def test_a_format_stands_for_a_type_where_its_draft_checks_it_and_in_the_description_elsewhere(draft):
+    for name in (*FORMATS, "int64", "password"):
+        part = {"type": "string", "format": name}
+        text = render_schema({"$schema": draft, "type": "object", "properties": {"x": part}})
+        assert text == (f"x? {name}\n* any" if is_format_checked(name, draft) else f"x? string # ({name})\n* any")
 
 
 def test_line_breaks_in_a_description_are_escaped():

@@ -3,7 +3,17 @@
 import pytest
 
 from schema_student.schema.compiling import SchemaError, compile_schema
-from schema_student.schema.structure import resolve
+from schema_student.schema.structure import (
+    encode_reference,
+    encode_references,
+    general_pointer,
+    in_schema_order,
+    list_values,
+    place_nodes,
+    references_of,
+    resolve,
+    shape,
+)
 
 UNIT = {"enum": ["kg", "lb"]}
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
@@ -63,10 +73,32 @@ def test_before_2019_only_annotations_beside_a_reference_count():
     assert resolve(node, {**schema, "$schema": DRAFT_7}) == {"type": "integer", "default": 3}
 
 
-def test_keywords_beside_a_reference_that_speak_of_the_same_thing_hold_together_with_it():
-    node = {"$ref": "#/$defs/a", "additionalProperties": False}
-    schema = {"properties": {"x": node}, "$defs": {"a": {"properties": {"b": {}}}}}
-    assert resolve(node, schema) == {"additionalProperties": False, "allOf": [{"properties": {"b": {}}}]}
+@pytest.mark.parametrize(
+    ("beside", "target", "resolved"),
+    [
+        ({"additionalProperties": False}, {"properties": {"b": {}}}, "together"),
+        ({"patternProperties": {}}, {"unevaluatedProperties": False}, "together"),
+        ({"minContains": 2}, {"items": {}}, "together"),
+        ({"prefixItems": [{}]}, {"unevaluatedItems": False}, "together"),
+        ({"additionalItems": {}}, {"maxContains": 2, "contains": {}}, "together"),
+        ({"then": {}}, {"if": {}}, "together"),
+        ({"else": {}}, {"if": {}}, "together"),
+        ({"minimum": 2}, {"minimum": 1}, "together"),
+        ({"required": ["b"]}, {"properties": {"b": {}}}, "as one"),
+        ({"items": {}}, {"properties": {"b": {}}}, "as one"),
+        ({"title": "mine"}, {"title": "its", "type": "null"}, {"title": "mine", "type": "null"}),
+        ({"minimum": 2}, True, {"minimum": 2}),
+        ({"minimum": 2}, False, False),
+        ({}, True, True),
+        ({"allOf": [{}], "minimum": 2}, {"minimum": 1}, {"allOf": [{}, {"minimum": 1}], "minimum": 2}),
+    ],
+)
+def test_keywords_beside_a_reference_hold_together_with_it(beside, target, resolved):
+    """As one schema, unless they speak of the same thing."""
+    node = {"$ref": "#/$defs/a", **beside}
+    both = {"together": lambda: {**beside, "allOf": [target]}, "as one": lambda: {**target, **beside}}
+    expected = both[resolved]() if isinstance(resolved, str) else resolved
+    assert resolve(node, {"properties": {"x": node}, "$defs": {"a": target}}) == expected
 
 
 def test_references_that_only_name_each_other_allow_anything():
@@ -95,3 +127,99 @@ def test_a_schema_that_refers_to_itself_is_not_blamed_for_another_fault(fault, m
 def test_an_id_that_is_no_uri_is_refused():
     with pytest.raises(SchemaError, match="Invalid URI"):
         compile_schema({"$id": "http://[x", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {}}})
+
+
+PLACE = {"properties": {"a": {}, "b": {}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "ordered"),
+    [
+        (PLACE, {"c": 1, "b": 2, "a": 3}, "a b c"),
+        (PLACE, ["b", "a"], "0 1"),
+        ({"properties": {"p": PLACE}}, {"p": {"b": 1, "a": 2}}, "p p/a p/b"),
+        ({"additionalProperties": PLACE}, {"p": {"b": 1, "a": 2}}, "p p/a p/b"),
+        ({"properties": {"p": {}}, "additionalProperties": PLACE}, {"p": {"b": 1, "a": 2}}, "p p/b p/a"),
+        ({"items": PLACE}, [{"b": 1, "a": 2}], "0 0/a 0/b"),
+        ({"items": [{}, PLACE]}, [{"b": 1, "a": 2}, {"b": 1, "a": 2}], "0 0/b 0/a 1 1/a 1/b"),
+        ({"items": [PLACE]}, [{"b": 1, "a": 2}, {"b": 1, "a": 2}], "0 0/a 0/b 1 1/b 1/a"),
+        ({"prefixItems": [{}], "items": PLACE}, [{"b": 1, "a": 2}, {"b": 1, "a": 2}], "0 0/b 0/a 1 1/a 1/b"),
+        ({"properties": {"b": {}}, "allOf": [PLACE, {"properties": {"c": {}}}]}, {"c": 1, "a": 2, "b": 3}, "b a c"),
+        ({"allOf": [{"$ref": "#"}, PLACE]}, {"b": 1, "a": 2}, "a b"),
+        ({"$ref": "#/$defs/p", "$defs": {"p": PLACE}}, {"b": 1, "a": 2}, "a b"),
+        (
+            {"oneOf": [{"properties": {"a": {}}}, True, {"$ref": "#/$defs/p"}], "$defs": {"p": PLACE}},
+            {"b": 1, "a": 2},
+            "a b",
+        ),
+        (
+            {"anyOf": [{"properties": {"b": {"const": 9}, "a": {}}}, {"properties": {"a": {}, "b": {"const": 1}}}]},
+            {"b": 1, "a": 2},
+            "a b",
+        ),
+        ({"anyOf": [PLACE, {"type": "string"}, {"items": PLACE}]}, [{"b": 1, "a": 2}], "0 0/a 0/b"),
+        ({"anyOf": [{"type": "string"}, {"prefixItems": [PLACE]}]}, [{"b": 1, "a": 2}], "0 0/a 0/b"),
+        ({"anyOf": [{"items": {}}, {"items": PLACE}]}, [{"b": 1, "a": 2}], "0 0/b 0/a"),
+        ({"properties": {"p": {"anyOf": [PLACE, {"items": PLACE}, {"type": "string"}]}}}, {"p": "x"}, "p"),
+    ],
+)
+def test_keys_are_ordered_as_the_schema_of_the_alternative_orders_them(schema, value, ordered):
+    def paths(node, place=()):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            yield "/".join(map(str, (*place, key)))
+            yield from paths(child, (*place, key))
+
+    found = in_schema_order(value, schema)
+    assert found == value and list(paths(found)) == ordered.split()
+
+
+def test_two_schemas_have_one_shape_that_differ_in_annotations_alone():
+    noted = {
+        "title": "t",
+        "$id": "i",
+        "$schema": "s",
+        "$comment": "c",
+        "description": "d",
+        "examples": [1],
+        "default": 1,
+    }
+    said = {
+        "type": "object",
+        "properties": {"title": {"x-y": 1, **noted}, "x": {"default": {"a": 1}}},
+        "allOf": [noted],
+    }
+    assert shape({**noted, **said, "x-z": {}}) == {
+        "type": "object",
+        "properties": {"title": {}, "x": {"default": {"a": 1}}},
+        "allOf": [{}],
+    }
+
+
+def test_pointers_values_and_places_are_listed():
+    assert general_pointer("/a/0/12b/7/3") == "/a/*/12b/*/*" and general_pointer("/10a") == "/10a"
+    assert list(list_values({"a": [1, {"b": None}], "c": "d"})) == [1, None, "d"] and list(list_values([])) == []
+    schema = {"properties": {"properties": {"const": {"x": {}}}}, "anyOf": [{}, True], "enum": [{}]}
+    assert sorted(path for path, _ in place_nodes(schema)) == [(), ("anyOf", 0), ("properties", "properties")]
+
+
+def test_references_are_encoded_where_they_are_not_and_nothing_else():
+    assert encode_reference("a b.json#/x%20y/50%/{z}") == "a%20b.json#/x%20y/50%25/%7Bz%7D"
+    assert encode_reference("http://h/a?b=c&d@e!$'()*+,;:-._~") == "http://h/a?b=c&d@e!$'()*+,;:-._~"
+    schema = {
+        "$ref": "#/a b",
+        "properties": {"$ref": {"$dynamicRef": "#c d", "$recursiveRef": 3}},
+        "const": {"$ref": "e f"},
+    }
+    encode_references(schema)
+    assert schema == {
+        "$ref": "#/a%20b",
+        "properties": {"$ref": {"$dynamicRef": "#c%20d", "$recursiveRef": 3}},
+        "const": {"$ref": "e f"},
+    }
+
+
+def test_a_schema_is_indexed_once_and_not_for_ever():
+    schemas = [{"const": i} for i in range(66)]
+    first = references_of(schemas[0])
+    assert all(references_of(schema) for schema in schemas[1:64]) and references_of(schemas[0]) is first
+    assert references_of(schemas[64]) and references_of(schemas[0]) is not first

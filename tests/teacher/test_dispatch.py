@@ -14,7 +14,7 @@ from server_faults import FAULTS
 
 from schema_student.teacher import dispatch
 from schema_student.teacher.client import open_teacher
-from schema_student.teacher.dispatch import Again, Done, Host, pause_seconds, run_all
+from schema_student.teacher.dispatch import LONGEST_PAUSE, Again, Dispatcher, Done, Host, pause_seconds, run_all
 from schema_student.teacher.faults import TeacherError
 
 
@@ -57,6 +57,17 @@ def test_no_host_gets_more_than_its_slots(slots):
 
     run_all(range(40), answer, [Host("a"), Host("b")], slots)
     assert max(load.most.values()) <= slots and set(load.most) == {"a", "b"}
+
+
+def test_all_slots_of_all_hosts_are_used_by_threads_that_hold_up_no_exit_and_each_answer_ticks():
+    everybody, ticks = threading.Barrier(6, timeout=30), []
+
+    def answer(question, host):
+        everybody.wait()
+        return Done(threading.current_thread().daemon)
+
+    assert run_all(range(6), answer, [Host("a"), Host("b")], 3, lambda: ticks.append(1)) == [True] * 6
+    assert len(ticks) == 6 and run_all([], answer, [Host("a")], 1) == []
 
 
 def test_the_least_loaded_host_is_asked():
@@ -127,6 +138,55 @@ def test_by_a_simulated_clock_hosts_take_turns_rest_and_come_back(monkeypatch):
     assert [host.asked for host in hosts] == [asked.count("a"), asked.count("b")]
 
 
+def test_questions_go_out_in_order_to_the_least_loaded_then_the_least_asked_host():
+    a, b = hosts = [Host("a"), Host("b")]
+    dispatcher = Dispatcher("stuvwxyz", hosts, slots=2)
+    assert [dispatcher.offer(0.0) for _ in range(5)] == [(0, "s", a), (1, "t", b), (2, "u", a), (3, "v", b), None]
+    assert (a.in_flight, b.in_flight, a.asked, b.asked) == (2, 2, 2, 2)
+    dispatcher.give_back(1, b, Done(0), 1.0)
+    assert [dispatcher.offer(1.0) for _ in range(2)] == [(4, "w", b), None]
+    dispatcher.give_back(0, a, Done(0), 2.0)
+    dispatcher.give_back(4, b, Done(0), 2.0)
+    assert dispatcher.offer(2.0) == (5, "x", a)  # of as many in flight, that was asked less
+    dispatcher.give_back(2, a, Done(0), 3.0)
+    dispatcher.give_back(5, a, Done(0), 3.0)
+    assert [dispatcher.offer(3.0) for _ in range(2)] == [(6, "y", a), (7, "z", b)]  # none before one
+
+
+def test_what_is_put_again_and_when_by_a_clock_of_the_caller(monkeypatch):
+    monkeypatch.setattr(dispatch, "pause_seconds", lambda failures: 10.0 * failures)
+    a, b = hosts = [Host("a"), Host("b")]
+    dispatcher = Dispatcher("xy", hosts, slots=1)
+    assert dispatcher.offer(0.0) == (0, "x", a)
+    dispatcher.give_back(0, a, Again(5.0), 1.0)  # no fault of the host: it is asked again
+    assert dispatcher.offer(1.0) == (1, "y", b)
+    assert dispatcher.offer(5.9) is None and dispatcher.seconds_to_wait(5.0) == 1.0
+    assert dispatcher.seconds_to_wait(5.9999) == 0.001  # no less
+    assert dispatcher.offer(6.0) == (0, "x", a) and dispatcher.seconds_to_wait(6.0) is None
+    dispatcher.give_back(0, a, Again(5.0, failed=True), 7.0)  # at another host at once
+    assert dispatcher.seconds_to_wait(7.0) == LONGEST_PAUSE and a.failures == 1 and a.rests_until == 0.0
+    dispatcher.give_back(1, b, Done(0), 7.0)
+    assert dispatcher.offer(7.0) == (0, "x", b)  # though a was asked as often and stands first
+    dispatcher.give_back(0, b, Again(5.0, failed=True, gone=True), 8.0)
+    assert b.rests_until == 18.0 and dispatcher.offer(8.0) == (0, "x", a)
+    dispatcher.give_back(0, a, Again(5.0, failed=True, gone=True), 8.0)  # it was the second of a's failures in a row
+    assert a.rests_until == 28.0 and dispatcher.offer(13.0) is None  # both rest
+    assert dispatcher.seconds_to_wait(13.0) == 5.0 and dispatcher.offer(18.0) == (0, "x", b)
+    dispatcher.give_back(0, b, Done(0), 18.0)
+    assert dispatcher.take() is None and dispatcher.offer(99.0) is None
+
+
+def test_a_host_alone_never_rests_and_its_question_waits_its_time():
+    (a,) = hosts = [Host("a")]
+    dispatcher = Dispatcher("x", hosts, slots=1)
+    for second in range(5):
+        assert dispatcher.offer(second) == (0, "x", a)
+        dispatcher.give_back(0, a, Again(1.0, failed=True, gone=True), second)
+    assert a.failures == 5 and a.rests_until == 0.0
+    dispatcher.stop()
+    assert dispatcher.take() is None
+
+
 def test_what_waits_holds_no_slot():
     """With one slot, a question that pauses for long does not keep the others from being answered."""
     order = []
@@ -160,6 +220,7 @@ def test_pauses_double_are_jittered_and_bounded(monkeypatch):
         drawn = [pause_seconds(failures) for _ in range(20)]
         full = min(dispatch.LONGEST_PAUSE, 0.5 * 2 ** (failures - 1))
         assert full / 2 <= min(drawn) < max(drawn) <= full
+    assert pause_seconds(10_000) <= dispatch.LONGEST_PAUSE
 
 
 # Real servers
