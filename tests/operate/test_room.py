@@ -26,6 +26,7 @@ FULL = [
     OSError(errno.EFBIG, "File too large"),
     Exception("Error while serializing: I/O error: No space left on device (os error 28)"),  # safetensors
     RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),  # torch.save
+    RuntimeError("basic_ios::clear: iostream error"),  # torch.save, whose file has no room at all
     OSError("100000 requested and 8176 written"),  # numpy.save
     UserError("teacher_cache.sqlite: the cache cannot be used (database or disk is full)"),
 ]

@@ -10,7 +10,7 @@ UNWRITABLE |= {errno.ENOTDIR, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SIGNS_OF_FULL = (  # in the words of those who do not pass the number on: safetensors, SQLite, numpy, torch's zip files
     *("(os error 28)", "(os error 122)", "(os error 27)", "database or disk is full"),
-    *("requested and", "inline_container.cc"),
+    *("requested and", "inline_container.cc", "iostream error"),
 )
 
 
