@@ -69,8 +69,8 @@ class Recording:
             for line, places in ran.items():
                 mine.setdefault(line, []).extend(tests[i] for i in places if seconds[tests[i]] is not None)
 
-    def tests_of(self, file: str, line: int, statement: int) -> list[str]:
-        """Those that run a line, of its package and then others; each kind the fastest first, within BUDGET.
+    def tests_of(self, file: str, line: int, statement: int) -> list[list[str]]:
+        """Two kinds, those of its package that run a line and others; each the fastest first, within BUDGET.
 
         Where it runs on import (statement 0): those that run anything of its file, then all of its package.
         """
@@ -81,10 +81,7 @@ class Recording:
         else:
             near = {test for tests in lines.values() for test in tests}
             kinds = [near, {test for test in self.seconds if is_of(test, file)}]
-        chosen: list[str] = []
-        for kind in kinds:
-            chosen += self.affordable(kind.difference(chosen))
-        return chosen
+        return [self.affordable(kinds[0]), self.affordable(kinds[1] - kinds[0])]
 
     def affordable(self, tests: set[str]) -> list[str]:
         """Choose the fastest tests that take BUDGET together, at least one; none that fails without a mutant."""
@@ -176,25 +173,27 @@ class Trees:
 
 def try_mutant(mutant: Any, recording: Recording, trees: Trees) -> dict[str, Any]:
     """Run the tests of a mutant; one that fails must pass without it, or is left out from then on."""
-    start, tests = time.monotonic(), recording.tests_of(mutant.file, mutant.line, mutant.statement)
+    start, kinds = time.monotonic(), recording.tests_of(mutant.file, mutant.line, mutant.statement)
     with trees.one() as tree:
-        outcome, failed = run_mutated(tree, mutant, tests, recording)
+        outcome, failed = run_mutated(tree, mutant, kinds, recording)
         sound = not failed or passes_alone(tree, failed, recording)
     if not sound:
         print(f"left out, as it fails without a mutant: {failed}", flush=True)
         return try_mutant(mutant, recording, trees)
-    row = {name: value for name, value in asdict(mutant).items() if name != "text"} | {"tests": len(tests)}
+    row = {name: value for name, value in asdict(mutant).items() if name != "text"} | {"tests": sum(map(len, kinds))}
     return row | {"outcome": outcome, "by": failed, "seconds": round(time.monotonic() - start, 1)}
 
 
-def run_mutated(tree: Path, mutant: Any, tests: list[str], recording: Recording) -> tuple[str, str]:
-    """Run tests while the mutant stands in a copy of the tree."""
-    if not tests:
-        return "never run", ""
+def run_mutated(tree: Path, mutant: Any, kinds: list[list[str]], recording: Recording) -> tuple[str, str]:
+    """Run tests, one kind after the other, while the mutant stands in a copy of the tree."""
+    found = "never run", ""
     path = tree / mutant.file
     original = path.read_bytes()
     path.write_text(mutant.text, encoding="utf-8")
-    found = run_tests(tree, tests, sum(recording.seconds[test] for test in tests))
+    for tests in filter(None, kinds):
+        found = run_tests(tree, tests, sum(recording.seconds[test] for test in tests))
+        if found[0] != "missed":
+            break
     path.write_bytes(original)
     return found
 
