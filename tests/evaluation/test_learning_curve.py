@@ -11,7 +11,7 @@ from training_runs import SCHEMA
 from schema_student.cli import learning_curve as verb
 from schema_student.cli.main import dispatch
 from schema_student.core.errors import SettingsError, UserError
-from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
+from schema_student.core.jsonl import read_json, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows, write_rows
 from schema_student.core.settings import default_settings
@@ -71,13 +71,37 @@ def test_the_curve_holds_rows_rates_and_what_the_last_rows_changed(drawn):
     assert [point["steps"] for point in curve["points"]] == [1, 2, 4]
     assert all(point["as_asked"]["n"] == 4 for point in curve["points"])  # the same tests
     assert [(gain["from"], gain["to"]) for gain in curve["gains"]] == [(25, 50), (50, 100)]
-    assert list_lines(curve)[1].split()[:3] == ["25%", "2", "1"]
+    assert curve["run"] == "student"
+    for point in curve["points"]:
+        summary = read_json(paths(settings).eval_dir(f"{point['run']}-sft") / "evaluation_summary.json")["overall"]
+        assert point == {
+            **{name: point[name] for name in ("percent", "run", "rows", "steps")},
+            "valid": summary["schema_valid_rate"],
+            "as_asked": summary["semantic_pass_rate"],
+            "p_truth": summary["p_truth"],
+        }
+
+
+def test_a_curve_is_listed_with_intervals_and_what_more_rows_changed():
+    valid, asked = {"rate": 0.985}, {"rate": 0.5, "low": 0.25, "high": 0.75}
+    points = [
+        {"percent": percent, "rows": rows, "steps": steps, "valid": valid, "as_asked": asked}
+        for percent, rows, steps in ((50, 1200, 75), (100, 2400, 1150))
+    ]
+    gains = [{"from": 50, "to": 100, "fixed": 9, "broken": 1, "p": 0.021484}]
+    assert list_lines({"points": points, "gains": gains}) == [
+        "              rows   steps     valid  as asked   95% interval",
+        "  50%        1,200      75     98.5%     50.0%   25.0% to 75.0%",
+        " 100%        2,400   1,150     98.5%     50.0%   25.0% to 75.0%",
+        "from 50% to 100%: 9 fixed, 1 broken, p = 0.0215",
+    ]
 
 
 def test_the_parts_learn_from_the_run_s_own_data(drawn):
     settings, _ = drawn
-    parts = list_parts(settings, [25, 100])
-    assert parts[100].run.run == "" and parts[25].sft.sft_share == 0.25
+    parts = list_parts(settings, [100, 25])
+    assert parts[100] == settings.changed(eval_student="sft") and list(parts) == [25, 100]
+    assert (parts[25].run.run, parts[25].sft.sft_share, parts[25].evaluated.eval_student) == ("student-25", 0.25, "sft")
     assert paths(parts[25]).corpus == paths(settings).corpus and paths(parts[25]).dataset == paths(settings).dataset
 
 
@@ -101,17 +125,17 @@ def test_the_report_draws_it_with_intervals(drawn):
     assert show_learning_curve(None) is None
 
 
-def test_gains_are_counted_on_the_same_prompts(drawn, tmp_path):
-    settings, _ = drawn
-    parts = list_parts(settings, [50, 100])
-    moved = list_parts(settings.changed(output_dir=str(tmp_path), data_dir=settings.run.output_dir), [50, 100])
-    for percent, right in ((50, [True, False, True, None]), (100, [True, True, False, True])):
-        results = paths(parts[percent]).eval_dir(f"{['student-50', 'student'][percent == 100]}-sft")
-        rows = read_jsonl(results / "evaluation_results.jsonl")
-        copies = [{**row, "semantic_pass": passed} for row, passed in zip(rows, right, strict=True)]
-        write_jsonl(paths(moved[percent]).eval_dir(results.name) / "evaluation_results.jsonl", copies)
-    (gain,) = list_gains(moved)
-    assert (gain["fixed"], gain["broken"], gain["p"]) == (1, 1, 1.0)  # what is not known counts in neither
+def test_gains_are_counted_on_the_same_prompts(tmp_path):
+    parts = list_parts(default_settings(output_dir=str(tmp_path)), [100, 25, 50])
+    verdicts = {"1": True, "0": False, "?": None}
+    told = {"schema_id": "s", "split": "test_seen", "current_date": "", "raw_output": "", "rank": 4}
+    for name, marks in (("student-25", "0000000011?1"), ("student-50", "1111111101"), ("student", "1" * 9 + "?11")):
+        rows = [{**told, "query": f"q{i}", "semantic_pass": verdicts[mark]} for i, mark in enumerate(marks)]
+        write_jsonl(tmp_path / "student_runs" / "eval" / f"{name}-sft" / "evaluation_results.jsonl", rows)
+    assert list_gains(parts) == [  # what is not known, or not asked, counts in neither
+        {"from": 25, "to": 50, "fixed": 8, "broken": 1, "p": 0.039062},  # 2 (1 + 9) / 512 = 0.0390625
+        {"from": 50, "to": 100, "fixed": 1, "broken": 0, "p": 1.0},
+    ]
 
 
 @pytest.mark.parametrize("text", ["0", "25,101", "a", "25,,50", ""])
@@ -127,6 +151,8 @@ def test_a_run_of_a_share_has_no_curve(tmp_path):
 
 def test_a_curve_that_holds_no_points_is_refused(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
-    write_json(paths(settings).report_dir / "learning_curve.json", {"points": 3})
-    with pytest.raises(UserError, match="points"):
-        read_curve(paths(settings))
+    assert read_curve(paths(settings)) is None
+    for name, curve in (("points", {"points": 3}), ("gains", {"points": [], "gains": "none"})):
+        write_json(paths(settings).report_dir / "learning_curve.json", curve)
+        with pytest.raises(UserError, match=name):
+            read_curve(paths(settings))

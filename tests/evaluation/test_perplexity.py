@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -17,7 +19,8 @@ from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow
 from schema_student.data.row_lengths import find_percentiles
 from schema_student.evaluation import perplexity
-from schema_student.student import batching
+from schema_student.student import batching, generation
+from schema_student.student.generated import Generation
 from schema_student.student.loading import load_student
 from schema_student.training import sft
 
@@ -38,6 +41,7 @@ def run(tmp_path_factory):
         {**head, "query": f"number {i}", "ast_json": json.dumps({"n": i}), "is_valid": True, "split": split}
         for i, split in enumerate(["test_seen"] * 3 + ["test_unseen"] * 2)
     ]
+    rows.append({**rows[0], "query": "nobody answered it", "ast_json": "null"})
     write_jsonl(paths(settings).dataset, rows)
     sft.train_sft(settings)
     return settings
@@ -76,6 +80,17 @@ def test_splits_stand_apart_and_what_is_too_long_is_counted(run):
     assert found["splits"]["mine"]["perplexity_a_token"] == pytest.approx(alone["perplexity_a_token"], rel=1e-5)
 
 
+def test_a_row_that_just_fits_is_read_and_one_that_the_template_refuses_is_left_out(run):
+    student, (row,) = load_student(run), rows_of("a")
+    student.tokenizer.chat_template += "{% if refuse %}{{ raise_exception('no') }}{% endif %}"
+    refused = replace(row, chat_template_kwargs={"refuse": True})
+    length = len(batching.encode(student.tokenizer, row.prompt, row.completion))
+    for longest, read in ((length, 1), (length - 1, 0)):
+        settings = student.settings.changed(max_seq_length=longest)
+        found = perplexity.measure_perplexity(student, [row, refused], settings)["overall"]
+        assert (found["rows"], found["left_out"]) == (read, 2 - read)
+
+
 def test_of_no_row_nothing_is_known(run):
     student = load_student(run)
     found = perplexity.measure_perplexity(student, [], student.settings)["overall"]
@@ -91,10 +106,70 @@ def test_parameters_of_the_adapter_are_those_that_training_moves(run):
 
 
 def test_texts_are_described_by_distinct_words_and_lengths():
-    found = perplexity.describe_texts(["one two one two", "one two"], tiny.tiny_tokenizer())
-    assert found["distinct_1"] == round(2 / 6, 4) and found["distinct_2"] == 0.5  # (one two), (two one) of 4
-    assert found["characters"] == {"p50": 7, "p90": 15, "p99": 15, "max": 15} == found["tokens"]
+    found = perplexity.describe_texts(["one two One two", "one tw\u00f6"], tiny.tiny_tokenizer())
+    assert {name: found[name] for name in ("texts", "distinct_1", "distinct_2", "distinct_3")} == {
+        "texts": 2,
+        "distinct_1": 0.5,  # one, two, tw\u00f6 of 6
+        "distinct_2": 0.75,  # (one two), (two one), (one tw\u00f6) of 4
+        "distinct_3": 1.0,
+    }
+    assert found["characters"] == {"p50": 7, "p90": 15, "p99": 15, "max": 15}
+    assert found["tokens"] == {"p50": 8, "p90": 15, "p99": 15, "max": 15}  # bytes
     assert find_percentiles([7, 15]) == [7, 15, 15, 15]
+    nothing = {"texts": 0, "distinct_1": 0.0, "distinct_2": 0.0, "distinct_3": 0.0}
+    assert perplexity.describe_texts([], tiny.tiny_tokenizer()) == nothing
+
+
+def test_the_student_s_own_answers_are_those_to_some_of_the_rows(run, monkeypatch):
+    asked = []
+
+    def generate(student, prompts, *how):
+        asked.append((prompts, how))
+        return [[Generation(prompt, 3, prompt == "number 0", 0.0)] for prompt in prompts]
+
+    monkeypatch.setattr(generation, "generate", generate)
+    student = SimpleNamespace(tokenizer=tiny.tiny_tokenizer())
+    found = perplexity.describe_answers(student, rows_of(*"abcde"), 2, run.changed(eval_batch_size=3))
+    assert asked == [(["number 0", "number 2"], (16, 3))]
+    assert (found["texts"], found["finished"], found["characters"]["max"]) == (2, 1, 8)
+
+
+TEXTS = {"texts": 4, "distinct_1": 0.5, "distinct_2": 0.25, "distinct_3": 0.125, "finished": 3}
+TEXTS |= {"characters": {"p50": 7, "p90": 1200}, "tokens": {"p50": 2, "p90": 300}}
+
+
+def test_models_are_listed_side_by_side():
+    overall = {"rows": 1234, "left_out": 2, "perplexity_a_token": 1.5, "perplexity_a_character": None}
+    overall |= {"nats_an_answer": 0.25, "tokens": 70, "characters": 60}
+    splits = {"test_seen": {"perplexity_a_token": 2.0}, "mine": {"perplexity_a_token": 3.0}}
+    one = {"overall": overall, "splits": splits, "references": TEXTS, "answers": TEXTS}
+    one["parameters"] = {"total": 2600000, "trainable": 0}
+    two = {**one, "splits": {"mine": {"perplexity_a_token": 4.0}}, "answers": None}
+    names = "base", "an/adapter/with-a/long-name"
+    lines = perplexity.list_lines(dict(zip(names, (one, two), strict=True)))
+    assert {len(line) for line in lines} == {48 + 2 * 24}
+    assert [[line[:48].rstrip(), line[48:72].strip(), line[72:].strip()] for line in lines] == [
+        ["", "base", "apter/with-a/long-name"],
+        ["rows", "1,234", "1,234"],
+        ["left out: too long, or refused by the template", "2", "2"],
+        ["perplexity a token", "1.5000", "1.5000"],
+        ["perplexity a character", "-", "-"],
+        ["-log p of an answer, nats", "0.250", "0.250"],
+        ["tokens of reference answers", "70", "70"],
+        ["characters of them", "60", "60"],
+        ["perplexity a token, test_seen", "2.0000", "-"],
+        ["perplexity a token, mine", "3.0000", "4.0000"],
+        ["references, distinct-1", "0.5000", "0.5000"],
+        ["references, distinct-2", "0.2500", "0.2500"],
+        ["references, distinct-3", "0.1250", "0.1250"],
+        ["references, characters: p50, p90, p99, max", "7, 1,200", "7, 1,200"],
+        ["references, tokens: p50, p90, p99, max", "2, 300", "2, 300"],
+        ["parameters, total", "2,600,000", "2,600,000"],
+        ["parameters, trainable", "0", "0"],
+    ]
+    lines = perplexity.list_lines({"base": one})
+    assert [line.split()[-3:] for line in lines if line.startswith("answers that ended")] == [["3", "of", "4"]]
+    assert sum(line.startswith("answers, ") for line in lines) == 5
 
 
 # ---- the verb
