@@ -2,17 +2,23 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from alignment_runs import ANSWER, settings_with_requests
+from hotel_requests import FORM, dataset_row
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
+from schema_student.core.records import DatasetRow
 from schema_student.evaluation import completions
 from schema_student.evaluation.evaluate import evaluate_student
+from schema_student.schema.prompts import render_row_prompt
 from schema_student.student import batching, reading
 from schema_student.student.loading import load_student
+from schema_student.teacher.faults import TeacherFailure
 
 APART = ("read", "tokens", "seconds", "log_p", "least_sure")  # what writing an answer takes, and rounding
 
@@ -100,6 +106,28 @@ def test_an_answer_that_is_not_sure_is_written(evaluated, monkeypatch):
     found = read_jsonl(paths(settings).eval_dir("student-unsure") / "evaluation_results.jsonl")
     assert not any(row["read"] for row in found)
     assert [row["raw_output"] for row in found] == [row["raw_output"] for row in written]
+
+
+def test_the_teacher_is_asked_as_for_a_data_set_and_may_fail(evaluated):
+    rows = [dataset_row("one", {"city": "Lyon"}), dataset_row("two", {"city": "Lyon"}, language=None)]
+    batch, settings = [DatasetRow.from_json(row) for row in rows], evaluated[0]
+    asked = []
+
+    def ask_many(asks):
+        asked.extend(asks)
+        return [{"city": "Paris"}, TeacherFailure("answer", "no JSON")]
+
+    with Progress(total=2) as bar:
+        found = completions.complete_by_teacher(SimpleNamespace(ask_many=ask_many), batch, settings, bar)
+    assert bar.n == 2
+    question = {"schema": FORM, "current_date": "2026-01-31", "language": "en", "batch": 0}
+    assert asked == [("answer", {**question, "query": query}) for query in ("one", "two")]
+    prompts = [render_row_prompt(row, "compact") for row in batch]
+    fault = "the teacher gave no usable answer: no JSON"
+    assert found == [
+        completions.Completion(prompts[0], '{"city":"Paris"}'),
+        completions.Completion(prompts[1], fault=fault, failed=True),
+    ]
 
 
 def test_extra_tests_are_evaluated_under_a_name_of_their_own(evaluated):

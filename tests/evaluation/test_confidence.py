@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 from alignment_runs import ANSWER, settings_with_requests
 
+from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import EvaluationRow
+from schema_student.core.statistics import wilson
 from schema_student.evaluation import confidence as c
 from schema_student.evaluation import confidence_calibration as calibrated
 
@@ -28,6 +30,27 @@ def answers(n, seed, distort=lambda p: p):
 def test_a_student_that_is_calibrated_already_is_left_as_it_is():
     found = c.fit_calibration(answers(4000, 1))
     assert found.intercept == pytest.approx(0, abs=0.15) and found.slope == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("counts", [(4, 3, 0.8, 4, 1, 0.4), (20, 20, math.exp(-0.01), 1, 0, math.exp(-10.0))])
+def test_through_two_probabilities_the_fit_goes_through_platts_targets_of_both(counts):
+    """Exact by two equations; the second table needs steps to be halved, or Newton's method runs away."""
+    n1, right1, p1, n2, right2, p2 = counts
+    drawn = [(math.log(p), i < k) for n, k, p in ((n1, right1, p1), (n2, right2, p2)) for i in range(n)]
+    right, wrong = right1 + right2, n1 + n2 - right1 - right2
+    means = [(k * (right + 1) / (right + 2) + (n - k) / (wrong + 2)) / n for n, k in ((n1, right1), (n2, right2))]
+    (x1, y1), (x2, y2) = (
+        (math.log(p / (1 - p)), math.log(mean / (1 - mean))) for p, mean in zip((p1, p2), means, strict=True)
+    )
+    slope = (y1 - y2) / (x1 - x2)
+    found = c.fit_calibration(drawn)
+    assert (found.intercept, found.slope) == (pytest.approx(y1 - slope * x1, abs=1e-4), pytest.approx(slope, abs=1e-4))
+    assert (found.intercept, found.slope) == (round(found.intercept, 6), round(found.slope, 6))
+
+
+def test_a_log_p_counts_as_no_nearer_to_0_than_it_is_rounded_to():
+    same = c.Calibration(0.0, 1.0)
+    assert [same.confidence(log_p) for log_p in (0.0, -1e-4, -2e-4, -1.0)] == [0.9999, 0.9999, 0.9998, 0.367879]
 
 
 def test_eight_steps_of_newtons_method_reach_the_optimum(monkeypatch):
@@ -54,6 +77,19 @@ def test_calibration_error_weighs_bins_by_their_answers_and_brier_squares():
     points = [(0.95, True)] * 3 + [(0.55, False)]
     assert c.measure_ece(points) == 0.175  # (3 * 0.05 + 0.55) / 4
     assert c.measure_brier(points) == 0.0775  # (3 * 0.0025 + 0.3025) / 4
+    assert c.measure_ece([]) is None and c.measure_brier([]) is None
+    thirds = [(0.3, False), (0.2, True), (0.2, False)]
+    assert c.measure_ece(thirds) == 0.3 and c.measure_brier(thirds) == 0.256667  # (0.09 + 0.64 + 0.04) / 3
+    assert c.measure_aurc(thirds) == 0.805556  # (1 + (1 + 0.5) / 2 + 2 / 3) / 3
+
+
+def test_bins_of_confidence_hold_their_lower_end_and_the_last_one_1():
+    points = [(0.0, False), (0.09, False), (0.1, True), (0.15, False), (0.16, True), (1.0, True)]
+    assert c.measure_reliability(points[::-1]) == [
+        {"low": 0.0, "high": 0.1, "mean": 0.045, "right": wilson(0, 2)},
+        {"low": 0.1, "high": 0.2, "mean": 0.136667, "right": wilson(2, 3)},
+        {"low": 0.9, "high": 1.0, "mean": 1.0, "right": wilson(1, 1)},
+    ]
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -80,7 +116,8 @@ def test_a_threshold_is_the_lowest_that_keeps_to_the_errors_that_are_allowed():
     assert c.find_threshold([(0.5, False)], 0.1) is None
     assert c.find_threshold([(0.0, False), (0.0, True)], 0.9) is None  # not valid: never let through
     cut = c.cut_at(points, 0.4)
-    assert (cut["coverage"]["k"], cut["coverage"]["n"], cut["errors"]["k"]) == (11, 13, 1)
+    assert cut == {"coverage": wilson(11, 13), "errors": wilson(1, 11)}
+    assert c.find_threshold([(0.5, True), (0.5, False)], 0.5) == 0.5  # as many as are allowed
 
 
 def test_an_answer_that_is_not_valid_has_no_confidence_and_one_that_nobody_judged_is_no_point():
@@ -119,7 +156,8 @@ def made(tmp_path_factory):
         {**like, "query": f"number {300 + i}", "ast_json": ANSWER if i % 3 else '{"n":8}', "is_valid": True}
         for i in range(36)
     ]
-    write_jsonl(where.dataset, [*rows, *asked])
+    unusable = [{**asked[0], "query": f"number {400 + i}", "is_valid": False} for i in range(12)]
+    write_jsonl(where.dataset, [*rows, *asked[:18], *unusable, *asked[18:]])
     adapter = str(where.sft_checkpoint)
     return settings, adapter, calibrated.calibrate_student(settings, "student-sft", adapter)
 
@@ -129,6 +167,10 @@ def test_a_student_is_calibrated_on_validation_requests_alone(made):
     found = read_json(path)
     rows = read_jsonl(path.with_name("calibration_results.jsonl"))
     assert {row["split"] for row in rows} == {"validation"} and len(rows) == found["requests"] == 24
+    assert not any(row["query"].startswith("number 4") for row in rows)  # which are not valid
+    meta = read_meta(path.with_name("calibration_results.jsonl"))
+    assert meta["settings"]["calibration_requests"] == 24 and meta["settings"]["teacher"] is None
+    assert [*meta["inputs"]] == ["d_03_dataset.jsonl", "adapter_model.safetensors"]
     assert found["right"] == sum(row["semantic_pass"] for row in rows) == 12
     assert all(row["log_p"] < 0 for row in rows)
     read = calibrated.read_calibration(settings, adapter)
@@ -148,12 +190,33 @@ def test_answers_are_not_written_twice_and_other_requests_are_refused(made):
         calibrated.calibrate_student(settings.changed(calibration_requests=22), "student-sft", adapter)
 
 
+def test_answers_of_the_same_weights_are_taken_but_where_they_are_to_be_written_again(made, capsys):
+    settings, adapter, path = made
+
+    def load():
+        raise LookupError("loaded")
+
+    again = calibrated.calibrate_student(settings, "student-again", adapter, load)
+    assert again.parent.name == "student-again" and again.read_bytes() == path.read_bytes()
+    results = [each.with_name("calibration_results.jsonl").read_bytes() for each in (path, again)]
+    assert results[0] == results[1] and "answers 24 validation" not in capsys.readouterr().out
+    with pytest.raises(LookupError, match="loaded"):
+        calibrated.calibrate_student(settings.changed(overwrite=True), "student-again", adapter, load)
+    assert "  student-again answers 24 validation requests, to calibrate its confidence" in capsys.readouterr().out
+
+
 def test_too_few_requests_are_no_calibration(made, capsys):
     settings, adapter, _ = made
     assert calibrated.calibrate_student(settings.changed(calibration_requests=19), "student-few", adapter) is None
-    assert "too few" in capsys.readouterr().out
-    with pytest.raises(UserError, match="not calibrated"):
+    said = "  19 validation requests: too few to calibrate the confidence of student-few\n"
+    assert capsys.readouterr().out == said
+    with pytest.raises(UserError, match=r"a base is not calibrated .* evaluate --adapter FOLDER"):
         calibrated.read_calibration(settings.changed(run="another"), adapter="")
+    other = settings.changed(run="another", eval_student="base", decoding="constrained", eval_extra=True)
+    with pytest.raises(
+        UserError, match=r"eval/another-sft/confidence.json is missing\); .* evaluate --adapter .*final"
+    ):
+        calibrated.read_calibration(other, adapter)
 
 
 def test_where_too_few_have_a_verdict_no_calibration_is_left(made, monkeypatch, capsys):
@@ -178,9 +241,13 @@ def test_a_calibration_of_other_weights_is_refused(made):
     settings, adapter, path = made
     found = read_json(path)
     write_json(path, {**found, "adapter_digest": "0" * 64})
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match=r"of other weights than .*checkpoint-final; .*checkpoint-final --overwrite"):
         calibrated.read_calibration(settings, adapter)
-    write_json(path, {name: value for name, value in found.items() if name != "slope"})
-    with pytest.raises(UserError, match="holds no calibration"):
-        calibrated.read_calibration(settings, adapter)
+    for missing in ("slope", "intercept"):
+        write_json(path, {name: value for name, value in found.items() if name != missing})
+        with pytest.raises(UserError, match="holds no calibration: remove it, and evaluate it"):
+            calibrated.read_calibration(settings, adapter)
+        write_json(path, {**found, missing: "1"})
+        with pytest.raises(UserError, match=f"{missing} must be float"):
+            calibrated.read_calibration(settings, adapter)
     write_json(path, found)

@@ -16,6 +16,7 @@ from schema_student.core.paths import evaluated, paths
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import default_settings
 from schema_student.data.dataset import draw_date
+from schema_student.evaluation import eval_data
 from schema_student.evaluation.completions import Completion
 from schema_student.evaluation.eval_data import read_eval_data
 from schema_student.evaluation.verdicts import ask_teacher, grade_completion
@@ -96,6 +97,71 @@ def test_rows_of_a_dataset_are_taken_as_they_are(tmp_path):
         ("q test_seen", "test_seen"),
         ("q test_unseen", "test_unseen"),
     ]
+
+
+def test_a_request_is_what_a_data_set_would_hold_of_it(tmp_path):
+    accepted = {"city": ["Lyon", "Paris"]}
+    rows = [
+        own_row("one", {"city": "Lyon"}, accepted=accepted),
+        {**own_row("two"), "schema": {**FORM, "title": "Caf\u00e9s"}, "schema_id": "other"},
+        own_row(""),
+    ]
+    told = {"current_date": "2026-01-31", "is_valid": True, "split": "test", "source": "user"}
+    one, two = read(tmp_path, rows)
+    assert one == DatasetRow(
+        **told, schema_id="form", domain="form", schema_json=json.dumps(FORM), query="one", accepted=accepted,
+        ast_json='{"city":"Lyon"}',
+    )  # fmt: skip
+    assert (two.domain, two.ast_json, two.schema["title"]) == ("Caf\u00e9s", None, "Caf\u00e9s")
+    assert "Caf\u00e9s" in two.schema_json  # as it stands there
+
+
+def test_a_data_set_is_known_by_its_first_row(tmp_path):
+    path, row = tmp_path / "mine.jsonl", dataset_row("q", {"city": "Lyon"})
+    settings = default_settings(eval_data=str(path))
+    for before in ("", "\ufeff", "\n \n"):
+        path.write_text(before + json.dumps({**row, "domain": "known"}) + "\n", encoding="utf-8")
+        assert [each.domain for each in read_eval_data(settings)] == ["known"]
+    path.write_text(json.dumps({**row, **own_row("own")}))  # a schema of its own: not a row of d_03
+    assert [each.domain for each in read_eval_data(settings)] == ["form"]
+    for text in ("", "[1]", "no JSON"):
+        path.write_text(text)
+        with pytest.raises(UserError):
+            read_eval_data(settings)
+    with pytest.raises(UserError, match=r"nowhere.jsonl is not there; it takes rows"):
+        read_eval_data(default_settings(eval_data=str(tmp_path / "nowhere.jsonl")))
+
+
+def test_a_limit_is_that_of_each_split(tmp_path):
+    rows = [own_row(f"{split} {i}", split=split) for split in ("test", "train") for i in range(4)]
+    found = read(tmp_path, rows, eval_splits=["train", "test_seen"], eval_limit=1)
+    assert [row.query for row in found] == ["test 0", "train 0"]
+    assert len(read(tmp_path, rows, eval_splits=["train", "test_seen"])) == 8
+
+
+def test_a_summary_says_who_judges_what_has_no_answer():
+    rows = [SimpleNamespace(semantic_match_target=right) for right in (True, False, None)]
+    settings = default_settings(eval_data="a/mine.jsonl")
+    assert eval_data.describe_eval_data(default_settings(), rows, None) == {}
+    assert eval_data.describe_eval_data(settings, rows[:2], None) == {"eval_data": "mine.jsonl"}
+    teachers = {
+        None: "validity alone is judged",
+        True: "validity alone is judged",
+        False: "as asked is the teacher's word",
+    }
+    for embedded, said in teachers.items():
+        teacher = None if embedded is None else SimpleNamespace(embedded=embedded)
+        assert eval_data.describe_eval_data(settings, rows, teacher) == {
+            "eval_data": "mine.jsonl",
+            "without_answer": f"1 of 3 requests have no answer: {said}",
+        }
+
+
+def test_a_stamp_holds_how_requests_of_ones_own_are_read():
+    assert eval_data.stamp_eval_data(default_settings()) == {}
+    settings = default_settings(eval_data="mine.jsonl", draft="2019-09", date_start="2026-02-01")
+    known = {"draft": "2019-09", "date_start": "2026-02-01", "date_end": settings.value("date_end")}
+    assert eval_data.stamp_eval_data(settings) == settings.dump("own_schemas") | known
 
 
 def test_a_request_without_a_day_is_asked_on_the_day_that_a_run_would_draw(tmp_path):

@@ -1,23 +1,39 @@
 """Every answer gets one verdict; the summary counts them honestly; a killed evaluation continues to the same rows."""
 
 import json
+import pickle
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 from hotel_requests import ANSWERS, FORM, TARGETS, dataset_row, let_students_write
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student.cli import main
+from schema_student.core.artifacts import read_meta
+from schema_student.core.chunks import Ranks
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
+from schema_student.core.records import DatasetRow, EvaluationRow
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
 from schema_student.core.statistics import wilson
+from schema_student.evaluation import evaluate
+from schema_student.evaluation.completions import Completion, Reference
 from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import summarize
+from schema_student.evaluation.verdicts import ask_teacher, grade_completion, has_truth
+from schema_student.schema.canonical import canonical
 from schema_student.student import generation
+from schema_student.student.choice import base_digest, resolve_student
+from schema_student.student.sureness import Sureness, UnsureToken
+from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import Teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -68,7 +84,7 @@ def results(settings, name="student-base"):
     return read_jsonl(paths(settings).eval_dir(name) / "evaluation_results.jsonl")
 
 
-def test_each_answer_gets_its_verdict(settings, canned):
+def test_each_answer_gets_its_verdict(settings, canned, capsys):
     summary = read_json(evaluate_student(settings, "student-base"))
     rows = {row["query"]: row for row in results(settings)}
     assert [rows[query]["rank"] for query in TARGETS] == [5, 5, 4, 3, 0]
@@ -82,7 +98,19 @@ def test_each_answer_gets_its_verdict(settings, canned):
     assert (overall["semantic_pass_rate"]["k"], overall["semantic_pass_rate"]["n"]) == (4, 10)
     assert overall["wrong_but_valid_rate"]["rate"] == 0.2 and overall["teacher_accept_rate"]["n"] == 6
     assert list(summary["splits"]) == ["test_seen", "test_unseen"] and summary["total"] == 10
-    assert summary["judged_by"] == "embedded rule-based teacher (not an LLM)"
+    assert {name: summary[name] for name in list(summary)[:8]} == {
+        "run": "student",
+        "name": "student-base",
+        "student": settings.student.base_model,
+        "base": settings.student.base_model,
+        "adapter": None,
+        "schema_rendering": "compact",
+        "decoding": "free",
+        "judged_by": "embedded rule-based teacher (not an LLM)",
+    }
+    said = capsys.readouterr().out
+    assert f"evaluation of student-base: {settings.student.base_model}, no adapter\n" in said
+    assert "student-base            " in said and "embedded" not in said.partition("prompts")[2]
 
 
 def test_each_property_has_its_own_precision_and_recall(settings, canned):
@@ -136,6 +164,101 @@ def test_rows_have_the_fields_of_the_contract(settings, canned):
         "semantic_pass tokens seconds current_date language kind target"
     )
     assert all(set(contract.split()) <= set(row) for row in results(settings))
+
+
+def test_a_row_holds_what_is_known_of_a_request_its_answer_and_the_verdict():
+    accepted = {"city": ["Lyon"], "nights": [2, 3]}
+    asked = {
+        **dataset_row("two nights", {"city": "Lyon", "nights": 2}, accepted=accepted),
+        "kind": "k",
+        "language": "fr",
+    }
+    least = (UnsureToken(1, "Rome", 0.25, "Lyon", 0.5),)
+    written = Completion(
+        "the prompt", '{"city":"Rome","nights":2}', 9, 0.5, mask_changes=3, read=True, p_truth=0.75,
+        sureness=Sureness(-1.5, least), reference=Reference(-0.5, 7),
+    )  # fmt: skip
+    request = DatasetRow.from_json(asked)
+    found = grade_completion(request, written, False)
+    assert (found.request, found.value) == (request, {"city": "Rome", "nights": 2})
+    (violation,) = found.row.violations
+    assert (violation["path"], violation["keyword"]) == ("/city", "enum")
+    expected = EvaluationRow(
+        schema_id="form", domain="hotels", query="two nights", split="test_seen", current_date="2026-01-31",
+        language="fr", kind="k", prompt_text="the prompt", raw_output=written.text, parsed=True, rank=3,
+        violations=[violation], target={"city": "Lyon", "nights": 2}, accepted=accepted,
+        target_canonical=canonical({"city": "Lyon", "nights": 2}, FORM), exact_match=False,
+        semantic_match_target=False, semantic_pass=False, tokens=9, seconds=0.5, mask_changes=3, read=True,
+        parts=[
+            {"name": "/city", "right": False, "given": True, "expected": True},
+            {"name": "/nights", "right": True, "given": True, "expected": True},
+        ],
+        p_truth=0.75, reference_logp=-0.5, reference_tokens=7, log_p=-1.5,
+        least_sure=[{"place": 1, "token": "Rome", "probability": 0.25, "other": "Lyon", "other_probability": 0.5}],
+    )  # fmt: skip
+    assert found.row == expected
+    right = grade_completion(request, Completion("p", '{"city":"Lyon","nights":3}'), False).row
+    assert (right.rank, right.exact_match, right.semantic_match_target, right.semantic_pass) == (5, False, True, True)
+    assert right.student_canonical == canonical({"city": "Lyon", "nights": 3}, FORM)
+    assert (right.log_p, right.least_sure, right.reference_logp, right.reference_tokens) == (None, [], None, None)
+    failed = grade_completion(request, Completion("p", fault="the teacher failed", failed=True), False).row
+    assert (failed.parse_error, failed.too_long, failed.parsed) == ("the teacher failed", False, False)
+    missing = {"right": False, "given": False, "expected": True}
+    assert failed.parts == [{"name": "/city", **missing}, {"name": "/nights", **missing}]
+    assert grade_completion(request, Completion("p", fault="no room"), False).row.too_long
+
+
+def test_what_only_its_alternatives_tell_is_known_but_has_no_answer_to_match():
+    request = DatasetRow.from_json(dataset_row("q", None, accepted={"city": ["Lyon"]}))
+    request = replace(request, ast_json=None)
+    assert has_truth(request) and not has_truth(replace(request, accepted=None))
+    row = grade_completion(request, Completion("p", '{"city":"Paris"}'), False).row
+    assert (row.exact_match, row.target_canonical, row.parts, row.should_refuse) == (None, None, [], None)
+    assert row.semantic_match_target is row.semantic_pass and row.semantic_pass is not None
+    unknown = replace(request, accepted=None)
+    valid, wrong = (grade_completion(unknown, Completion("p", text), False).row for text in ('{"city":"Paris"}', "no"))
+    assert (valid.semantic_match_target, valid.semantic_pass) == (None, None)
+    assert (wrong.semantic_match_target, wrong.semantic_pass) == (None, False)
+
+
+def test_true_is_not_1_and_the_order_of_keys_is_nothing():
+    request = DatasetRow.from_json(dataset_row("q", {"a": 1, "b": 2}, schema={}))
+    exact = [
+        grade_completion(request, Completion("p", text), False).row.exact_match
+        for text in ('{"b":2,"a":1}', '{"a":true,"b":2}', '{"a":1}')
+    ]
+    assert exact == [True, False, False]
+
+
+def test_a_verdict_of_the_teacher_decides_and_where_it_fails_nothing_is_known():
+    request = DatasetRow.from_json(dataset_row("q", {"city": "Lyon"}))
+    texts = '{"city":"Lyon"}', '{"city":"Paris"}', '{"city":"Paris"}', "no"
+    graded, asked = [grade_completion(request, Completion("p", text), False) for text in texts], []
+
+    def ask_many(asks):
+        asked.extend(asks)
+        verdicts = [{"is_good": False, "reason": "not so"}, {"is_good": True, "reason": "so"}]
+        return [*verdicts, TeacherFailure("judge", "timed out")]
+
+    chat = SimpleNamespace(choice=SimpleNamespace(embedded=True))
+    rows = [each.row for each in ask_teacher(graded, SimpleNamespace(chat=chat, ask_many=ask_many))]
+    assert [
+        (row.rank, row.semantic_pass, row.teacher_verdict, row.teacher_reason, row.teacher_error) for row in rows
+    ] == [
+        (4, False, False, "not so", None),
+        (5, True, True, "so", None),
+        (4, None, None, None, "timed out"),
+        (0, False, None, None, None),
+    ]
+    assert rows[3] is graded[3].row and [role for role, _ in asked] == ["judge"] * 3
+    assert asked[1][1] == {
+        "schema": FORM,
+        "query": "q",
+        "current_date": "2026-01-31",
+        "answer": {"city": "Paris"},
+        "reference": {"city": "Lyon"},
+        "accepted": None,
+    }
 
 
 def test_a_teacher_that_cannot_judge_is_an_error_in_the_row_never_a_no(settings, canned, monkeypatch):
@@ -326,6 +449,109 @@ def test_a_finished_evaluation_is_not_done_again(settings, canned, capsys):
     assert "done already" in capsys.readouterr().out
 
 
+def test_a_summary_that_is_not_what_follows_from_the_rows_is_made_again(settings, canned, capsys):
+    path = evaluate_student(settings, "student-base")
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
+    assert "made again" not in capsys.readouterr().out
+    evaluate_student(settings, "student-base")
+    assert path.stat().st_mtime_ns == written and "made again" not in capsys.readouterr().out
+    for content, said in (
+        ("{}", f"  {path} was not what follows from the rows: made again"),
+        (None, "was missing: made"),
+    ):
+        path.write_text(content) if content else path.unlink()
+        evaluate_student(settings, "student-base")
+        assert path.read_bytes() == whole and said in capsys.readouterr().out
+
+
+def test_what_decides_the_answers_stands_in_the_stamp(settings, canned, monkeypatch):
+    path = evaluate_student(settings, "student-base").with_name("evaluation_results.jsonl")
+    choice, resolved = resolve_student(settings)
+    made, teacher = read_meta(path), resolve_teacher(settings)
+    groups = ("prompt", "verdict", "loading", "length", "generation", "decoding", "eval")
+    decided = {**resolved.dump(*groups), "answer_all": False, "decoding": "free", "teacher": None}
+    assert made["settings"] == {**decided, **resolved.dump("answers"), "teacher": teacher.stamp}
+    assert (made["name"], made["adapter"], made["base_digest"]) == ("student-base", None, base_digest(choice.base))
+
+    def stamped(**changes):
+        return evaluate.stamp_evaluation(resolved.changed(**changes), choice, None)
+
+    assert stamped()[0] == {"settings": decided, "seed": settings.run.seed, "base_digest": base_digest(choice.base)}
+    assert stamped(answer_all=True)[0]["settings"] == {**decided, "answer_all": True}
+    held = stamped(decoding="constrained")[0]["settings"]
+    assert held == {**decided, "answer_all": True, "decoding": "constrained"}
+    assert stamped(examples=2)[0]["settings"] == {**decided, "examples": 2}
+    assert "calibration_requests" in evaluate.stamp_evaluation(resolved, choice, None, "confidence")[0]["settings"]
+    assert "calibration_requests" in evaluate.stamp_evaluation(resolved, choice, teacher, "confidence")[0]["settings"]
+    monkeypatch.setattr(evaluate, "identify_endpoint", lambda given: {"model": "m", "url": given.endpoint})
+    stamp, student = stamped(endpoint="http://here:1")
+    assert stamp["endpoint"] == {"model": "m", "url": "http://here:1"} and "base_digest" not in stamp
+    assert student == {"student": "m at http://here:1", "base": None}
+    served = resolved.dump("prompt", "verdict", "length", "generation", "eval")
+    assert stamp["settings"] == {**served, "decoding": "free", "teacher": None}
+    stamp, student = stamped(eval_student="teacher")
+    assert stamp["answered_by"] == teacher.stamp and student == {"student": teacher.display_name, "base": None}
+    taught = resolved.dump("prompt", "verdict", "eval", "answers")
+    assert stamp["settings"] == {**taught, "decoding": "free", "teacher": None}
+
+
+def test_the_first_of_several_processes_tells_the_others_where_to_begin(settings, canned, monkeypatch):
+    told, bars = [], []
+    ranks = Ranks(lambda value: told.append(value) or value, map)
+    monkeypatch.setattr(evaluate, "BATCHES", 1)
+    monkeypatch.setattr(evaluate, "Progress", lambda **how: bars.append((how, Progress(**how))) or bars[-1][1])
+    write = generation.generate
+
+    def dying(student, prompts, *given, **more):
+        if any("a room in Lyon" in prompt for prompt in prompts):
+            raise KeyboardInterrupt
+        return write(student, prompts, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "generate", dying)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_student(settings, "first", ranks=ranks)
+    for name in ("first", "first", "second"):
+        evaluate_student(settings, name, ranks=ranks)
+    assert told == [0, 2, sys.maxsize, 10]
+    shown = [(bar.total, bar.initial, bar.n, bar.unit) for how, bar in bars if not how.get("disable")]
+    assert shown == [(10, 0, 2, "answer"), (10, 2, 10, "answer")] and len(bars) == 4  # and one for each share, hidden
+
+
+def test_the_others_complete_their_share_and_write_nothing(settings, canned, monkeypatch):
+    shared = []
+
+    def share(function, batches):
+        shared.append([len(batch) for batch in batches])
+        return map(function, batches)
+
+    monkeypatch.setattr(evaluate, "BATCHES", 1)
+    monkeypatch.setattr(evaluate, "is_first_process", lambda: False)
+    for done in (0, 5, 9, 10, sys.maxsize):
+        summary = evaluate_student(settings, "other", ranks=Ranks(lambda value, done=done: done, share))
+        assert summary.name == "evaluation_summary.json" and not summary.parent.exists()
+    assert shared == [[2] * 5, [2] * 3, [2]]  # from the batch on in which the rest begins
+
+
+@pytest.mark.parametrize(
+    ("adapter", "dtype", "merged"), [("a", "float32", 1), ("a", "bfloat16", 0), ("", "float32", 0)]
+)
+def test_a_student_is_loaded_where_it_is_first_asked_and_once(monkeypatch, adapter, dtype, merged):
+    loaded, merges, settings = [], [], default_settings(seed=3)
+    model = SimpleNamespace(dtype=getattr(torch, dtype), merge_adapter=lambda: merges.append(1))
+
+    def load_student(settings, adapter):
+        loaded.append((settings, adapter))
+        return SimpleNamespace(model=model)
+
+    monkeypatch.setattr(evaluate, "load_student", load_student)
+    load = evaluate.load_once(settings, adapter)
+    assert not loaded and load() is load()
+    assert loaded == [(settings, adapter or None)] and len(merges) == merged
+    pickle.loads(pickle.dumps(load))()  # in another process, which loads its own
+    assert loaded == [(settings, adapter or None)] * 2
+
+
 def test_a_missing_adapter_is_refused_before_anything_is_written(settings, tmp_path):
     with pytest.raises(UserError, match="no adapter at"):
         evaluate_student(settings, "student-sft", str(tmp_path / "nowhere"))
@@ -340,6 +566,10 @@ def test_splits_without_rows_are_refused(settings):
 def test_a_limit_spreads_evenly_over_a_split(settings):
     rows = read_requests(paths(settings).dataset, ["test_seen"], 2)
     assert [row.query for row in rows] == ["two nights in Lyon", "Paris for long"]
+    both = read_requests(paths(settings).dataset, ["test_unseen", "test_seen"])
+    assert [(row.split, row.query) for row in both] == [
+        (split, query) for split in ("test_unseen", "test_seen") for query in TARGETS
+    ]
 
 
 def test_wilson_gives_known_intervals():

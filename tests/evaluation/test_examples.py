@@ -26,6 +26,8 @@ def test_examples_stand_between_the_schema_and_the_date_as_many_as_fit():
     shown = add_examples(PROMPT, rows, lambda text: True)
     assert shown.startswith('Write JSON.\nSchema:\nn integer\nDate: 2026-01-30\nRequest: number 1\nAnswer: {"n":1}\n')
     assert shown.endswith("\nDate: 2026-01-31\nRequest: number 9") and shown.count("Answer:") == 3
+    one = add_examples(PROMPT, rows[:1], lambda text: True)
+    assert one == PROMPT.replace("\nDate: ", '\nDate: 2026-01-30\nRequest: number 1\nAnswer: {"n":1}\n\nDate: ')
     few = add_examples(PROMPT, rows, lambda text: len(text) < len(shown))
     assert few.count("Answer:") == 2 and "number 2" in few and "number 3" not in few
     assert add_examples(PROMPT, rows, lambda text: False) == add_examples(PROMPT, [], lambda text: True) == PROMPT
@@ -35,9 +37,13 @@ def test_only_training_requests_of_the_same_schema_are_shown(tmp_path):
     settings = settings_with_requests(tmp_path, judge_valid=False).changed(examples=2, eval_student="base")
     where = paths(settings)
     rows = read_jsonl(where.dataset)
-    write_jsonl(where.dataset, [*rows, *(example(i) for i in range(20, 24)), {**example(99), "schema_id": "other"}])
+    others = [{**example(18), "is_valid": False}, example(19, "validation"), {**example(99), "schema_id": "other"}]
+    write_jsonl(where.dataset, [*rows, *others, *map(example, range(20, 24))])
     found = read_examples(settings)
-    assert [row.query for row in found["s"]] == ["number 20", "number 22"]
+    assert {name: [row.query for row in some] for name, some in found.items()} == {
+        "other": ["number 99"],
+        "s": ["number 20", "number 22"],
+    }
     name, adapter = evaluated(settings)
     assert (name, adapter) == ("student-base-2-examples", "")
     evaluate_student(settings, name, adapter)
@@ -56,3 +62,7 @@ def test_examples_that_no_prompt_can_show_are_refused(tmp_path):
         with pytest.raises(SettingsError, match="--examples"):
             check_examples(settings.changed(**wrong))
     assert read_examples(settings.changed(examples=0)) == {}
+    with pytest.raises(SettingsError, match="--examples"):
+        check_examples(settings, samples=2)
+    check_examples(settings)
+    check_examples(settings.changed(examples=0, eval_student="teacher"), samples=2)

@@ -46,7 +46,10 @@ def test_a_rate_is_held_against_the_least_one_in_percent(least, passed):
 
 def test_valid_answers_may_be_counted_instead_and_no_verdict_passes_nothing():
     assert check_rate("a", rows_of("0000"), 100, "valid").passed
-    assert not check_rate("a", rows_of("????"), 1, "as_asked").passed
+    unknown = check_rate("a", rows_of("????"), 1, "as_asked")
+    assert not unknown.passed and unknown.said == "gate FAILED: a: of no answer is it known whether it is as asked"
+    found = check_rate("mine", rows_of("111111111" + "0"), 90, "as_asked").said
+    assert found == "gate passed: mine: 90.0% as asked (9 of 10, 95% interval 59.6% to 98.2%), at least 90%"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,32 @@ def test_the_line_names_the_numbers():
     gate = check_against("new", rows_of("1" * 30 + "0" * 10), "old", rows_of("0" + "1" * 39), "as_asked")
     assert "on the same 40 prompts: 75.0% as asked against 97.5%, fixed 1, broken 10" in gate.said
     assert "McNemar test p 0.012)" in gate.said and "P(truth)" not in gate.said
+    better = check_against("new", rows_of("11"), "old", rows_of("10"), "as_asked")
+    assert better.said == (
+        "gate passed: new is not worse than old beyond chance on the same 2 prompts: 100.0% as asked against 50.0%, "
+        "fixed 1, broken 0 (exact McNemar test p 1)"
+    )
+
+
+def test_two_readings_make_a_test_and_one_does_not():
+    before, now = ((rows_of("11", p_truth=values)) for values in ((0.5, 0.75), (0.75, 0.875)))
+    assert check_against("new", now, "old", before, "as_asked").said.endswith("P(truth) 81.2% against 62.5% (z +3.0)")
+    now[1] = replace(now[1], p_truth=None)
+    assert "P(truth)" not in check_against("new", now, "old", before, "as_asked").said
+
+
+def test_each_gate_that_is_asked_for_is_checked(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path), run="new", eval_student="sft")
+    finish(settings, "new-sft", rows_of("1" * 10 + "0" * 10))
+    finish(settings, "old-sft", rows_of("1" * 20))
+    assert check_gates(settings, "new-sft") == []
+    (rate,) = check_gates(settings.changed(fail_under=50), "new-sft")
+    assert rate.passed and rate.said.startswith("gate passed: new-sft: 50.0% as asked (10 of 20, ")
+    (worse,) = check_gates(settings.changed(not_worse_than="old"), "new-sft")
+    assert not worse.passed and worse.said.startswith("gate FAILED: new-sft is worse than old-sft on the same 20 ")
+    both = check_gates(settings.changed(fail_under=51, not_worse_than="old", fail_on="valid"), "new-sft")
+    assert [gate.passed for gate in both] == [True, True] and "100.0% valid (20 of 20" in both[0].said
+    assert "100.0% valid against 100.0%" in both[1].said
 
 
 def test_where_no_prompt_has_a_verdict_of_both_the_gate_fails():
@@ -108,6 +137,9 @@ def test_other_prompts_are_refused_by_name():
     changed = [EvaluationRow.from_json({**others[0].as_json(), "target_canonical": '{"n":1}'})]
     with pytest.raises(UserError, match="the right answer to 'request 0' is another one in old"):
         check_against("new", rows_of("1"), "old", changed, "as_asked")
+    long = [replace(others[0], query="x" * 81)]
+    with pytest.raises(UserError, match=r"of new are its own, such as 'x{80} \.\.\. \(1 more .*' \(s, 2026-01-31\); "):
+        pair_rows("new", long, "old", [])
 
 
 def finish(settings, name, rows):
@@ -134,6 +166,10 @@ def test_the_evaluation_that_is_meant_is_found(tmp_path):
     finish(settings, "old-sft", rows_of("1"))
     assert find_reference(settings, "new-sft") == "old-sft"
     assert find_reference(settings.changed(not_worse_than="old-dpo-on-mine"), "new-sft") == "old-dpo-on-mine"
+    named_alike = settings.changed(run="sft", adapter=str(tmp_path), endpoint="http://here:1", eval_student="auto")
+    assert find_reference(named_alike, "sft-sft") == "old-sft"
+    with pytest.raises(UserError, match="no finished evaluation gone-dpo; evaluate it first"):
+        find_reference(settings.changed(not_worse_than="gone-dpo"), "new-sft")
     finish(settings, "new-sft", rows_of("1"))
     with pytest.raises(UserError, match="names this evaluation itself"):
         find_reference(settings.changed(not_worse_than="new-sft"), "new-sft")

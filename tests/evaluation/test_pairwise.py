@@ -21,7 +21,6 @@ from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherFailure
 from schema_student.training import sft
 
-
 EVEN = {"verdicts": [], "reasons": [], "outcome": "tie", "swayed": False, "error": None}
 
 
@@ -95,9 +94,11 @@ def test_scores_of_both_stand_in_the_row_and_none_of_an_answer_that_was_cut_off(
 
     pairs = [(answer("a"), answer("b")), (answer("c", "r"), answer("d", "r", truncated=True)), (answer("e"),) * 2]
     rows = pairwise.compare_by_scores(pairs, score, tie=0.1)
-    assert asked == [*zip(["prompt of q", "prompt of q", "prompt of r", "prompt of r"], "abcd", strict=True)] + [
-        ("prompt of q", "e")
-    ] * 2
+    assert (
+        asked
+        == [*zip(["prompt of q", "prompt of q", "prompt of r", "prompt of r"], "abcd", strict=True)]
+        + [("prompt of q", "e")] * 2
+    )
     both = {"valid": [True, True], "right": [True, True]}
     assert rows == [
         {**TOLD, **both, **EVEN, "first": "a", "second": "b", "same": False, "outcome": "win", "scores": [2.0, 1.5]},
@@ -161,7 +162,9 @@ def test_outcomes_are_tabulated_by_which_answer_is_valid():
     ]
 
 
-@pytest.mark.parametrize(("lengths", "named"), [([], []), ([7], ["0 to 7"]), ([3, 1, 2], ["3 to 3", "0 to 1", "2 to 2"])])
+@pytest.mark.parametrize(
+    ("lengths", "named"), [([], []), ([7], ["0 to 7"]), ([3, 1, 2], ["3 to 3", "0 to 1", "2 to 2"])]
+)
 def test_fewer_than_four_lengths_have_quarters_too(lengths, named):
     assert pairwise.name_lengths(lengths) == [f"{each} characters" for each in named]
 

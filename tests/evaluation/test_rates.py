@@ -5,7 +5,7 @@ import math
 import pytest
 
 from schema_student.core.records import EvaluationRow
-from schema_student.evaluation.rates import describe_decodings, print_summary, rates, summarize
+from schema_student.evaluation.rates import compute_perplexity, describe_decodings, print_summary, rates, summarize
 
 RANKS = {"not json": 0, "enum": 3, "valid": 4, "right": 5}
 
@@ -130,6 +130,40 @@ def test_of_nothing_there_is_no_speed():
     assert speed["seconds_percentiles"] == {} and "mask_changes" not in speed
 
 
+def test_answers_without_tokens_or_without_seconds_have_no_speed_of_their_own():
+    rows = [row(1, "a", "test_seen", "right", tokens=4, seconds=2.0)]
+    rows += [row(2, "a", "test_seen", "right", tokens=3), row(3, "a", "test_seen", "right", seconds=1.0)]
+    speed = summarize(rows)["speed"]
+    assert (speed["tokens"], speed["seconds"], speed["seconds_percentiles"]["p10"]) == (7, 3.0, 2.0)
+    assert speed["tokens_percentiles"]["p99"] == 4.0 and speed["tokens_per_second_percentiles"]["p50"] == 2.0
+
+
+def test_a_perplexity_beyond_a_double_is_none():
+    assert compute_perplexity(1400.0, 2) == round(math.exp(700.0), 6) and compute_perplexity(1400.5, 2) is None
+
+
+def test_where_nothing_was_written_both_decodings_have_nothing():
+    nothing = summarize([row(1, "a", "test_seen", "right", read=True, mask_changes=0)])
+    nothing["speed"]["mask_changes"] = 0
+    empty = summarize([])
+    lines = [line.split() for line in describe_decodings(empty, {**nothing, "overall": empty["overall"]})]
+    assert lines[1:] == [
+        ["schema", "valid", "0.0%", "0.0%"],
+        ["semantic", "pass", "0.0%", "0.0%"],
+        ["truncated", "0", "0"],
+        ["tokens", "per", "second", "0", "0"],
+        ["tokens", "changed", "0.0%"],
+    ]
+
+
+def test_of_nothing_a_summary_says_no_rate(capsys):
+    print_summary("student", summarize([]))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["overall", "0", "-", "-", "-", "-"],
+        ["0", "tokens/s"],
+    ]
+
+
 def test_two_decodings_stand_side_by_side(summary):
     lines = describe_decodings(summarize(ROWS[:2]), summary)
     assert [line.split() for line in lines] == [
@@ -151,5 +185,5 @@ def test_the_summary_is_said_split_by_split(summary, capsys):
         ["test_unseen", "4", "75.0%", "33.3%", "0.0%", "33.3%"],
         ["overall", "8", "75.0%", "42.9%", "14.3%", "28.6%"],
     ]
-    assert lines[3].startswith("P(truth) 40.0%") and "; 1 known" in lines[3]
+    assert lines[3] == "P(truth) 40.0%, the likelihood of right answers; 1 known by reading"
     assert lines[4] == "23 tokens/s; truncated 2, prompts too long 1, teacher errors 1, fences stripped 1"

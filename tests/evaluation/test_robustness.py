@@ -9,9 +9,11 @@ import pytest
 from alignment_runs import settings_with_requests
 from peft.tuners.lora import LoraLayer
 
+from schema_student.core.artifacts import read_meta
 from schema_student.core.jsonl import read_json, read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, EvaluationRow
+from schema_student.core.statistics import paired_difference, wilson
 from schema_student.evaluation import evaluate, perturbations, robustness
 from schema_student.evaluation.perturbations import KINDS, perturb
 from schema_student.student.loading import load_student
@@ -41,6 +43,25 @@ def test_there_is_a_typo_for_each_six_words_and_none_in_words_of_four_letters():
     assert sum(changed) == 2 and perturb("room with view", "typos", {}, "en", 3) is None
 
 
+def test_a_typo_is_two_letters_swapped_one_left_out_or_one_doubled():
+    word, expected = "abcdefg", set()
+    for i in range(1, 5):  # neither the first letter nor the last two
+        expected |= {
+            word[:i] + word[i + 1] + word[i] + word[i + 2 :],
+            word[:i] + word[i + 1 :],
+            word[:i] + word[i] + word[i:],
+        }
+    assert {perturb(word, "typos", {}, "en", seed) for seed in range(200)} == expected
+    assert {perturb("aaaaa", "typos", {}, "en", seed) for seed in range(20)} == {"aaaa", "aaaaaa"}
+
+
+def test_a_word_beside_what_is_kept_may_have_a_typo():
+    for query in ("'ab'nights", "nights'ab'", "nights, Osloo"):
+        for seed in range(8):
+            found = perturb(query, "typos", {"city": "Osloo"}, "en", seed)
+            assert found != query and ("'ab'" in found or found.endswith(", Osloo"))
+
+
 def test_what_an_answer_repeats_is_none_of_its_truth_values_nor_the_whole_request():
     query = "is it true"
     assert perturbations.find_repeated(query, {"prompt": query, "is": True, "it": "it"}) == [(3, 5)]
@@ -63,6 +84,14 @@ def test_case_changes_all_but_what_the_answer_repeats():
         ("room 7", {"room": "7"}, "en", None),  # a text, not a number
         ("called '3 kg'", {}, "en", None),
         ("by 2024-13-01", {}, "en", None),
+        ("by 2024-00-10", {}, "en", None),
+        ("by 2024-01-09 or 2024-12-31", {}, "en", "by 9 January 2024 or 31 December 2024"),
+        ("5 kg, 30km, 2 cm, 45 min, 20%", {}, "en",
+         "five kilograms, 30 kilometres, two centimetres, 45 minutes, 20 percent"),
+        ("5 kg, 30km, 2 cm, 45 min, 20%", {}, "fr",
+         "cinq kilogrammes, 30 kilom\u00e8tres, deux centim\u00e8tres, 45 minutes, 20 pour cent"),
+        ("0 or 13 or 999 or 1000 or 9999 or 10000 or 1234567", {}, "en",
+         "0 or 13 or 999 or 1000 or 9999 or 10,000 or 1,234,567"),
         ("12 or 13 rooms by 2024-12-05", {}, "en", "twelve or 13 rooms by 5 December 2024"),
     ],
 )  # fmt: skip
@@ -122,11 +151,22 @@ def test_rates_are_of_the_same_requests_and_their_difference_is_paired():
     assert (case["fixed"], case["broken"]) == (0, 6) and case["p"] == pytest.approx(2**-5)
     assert (case["valid"]["k"], case["valid"]["n"]) == (8, 9) and case["difference"]["difference"] < -0.5
     assert case["corrected"] == pytest.approx(2**-4) and found["instruction"]["p"] == 1.0
-    lines = list(robustness.say_robustness({"kinds": found}))
-    assert len(lines) == 3 and "88.9%" in lines[1] and "22.2%" in lines[1]
+    assert found["instruction"] == {
+        **{side: wilson(8, 10) for side in ("plain", "perturbed")},
+        **{"valid": wilson(11, 11), "fixed": 0, "broken": 0, "difference": paired_difference(0, 0, 10)},
+        **{"p": 1.0, "corrected": 1.0},
+    }
+    assert case["difference"] == paired_difference(0, 6, 9)
+    nobody = robustness.summarize_robustness([], [replace(otherwise[0], semantic_pass=None)])["kinds"]
+    assert [line.split() for line in robustness.say_robustness({"kinds": {**found, "typos": nobody["case"]}})] == [
+        ["said", "otherwise", "requests", "plain", "otherwise", "fixed", "broken", "p", "(Holm)"],
+        ["case", "9", "88.9%", "22.2%", "0", "6", "0.062"],
+        ["instruction", "10", "80.0%", "80.0%", "0", "0", "1.000"],
+        ["typos", "0", "0.0%", "0.0%", "0", "0", "1.000"],
+    ]
 
 
-def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
+def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch, capsys):
     settings = settings_with_requests(tmp_path, judge_valid=False, sft_max_steps=60)
     settings = settings.changed(robustness=3)
     adapter = str(paths(settings).sft_checkpoint)
@@ -147,8 +187,27 @@ def test_a_student_answers_them_beside_the_plain_ones(tmp_path, monkeypatch):
     assert all(json.loads(json.dumps(each["target"])) == {"n": 7} for each in rows)
     found = read_json(summary)["kinds"]
     assert {kind: each["plain"]["n"] for kind, each in found.items()} == {"typos": 3, "case": 3, "instruction": 3}
+    assert "  student-sft answers 9 requests that are said otherwise" in capsys.readouterr().out
+    assert {each["teacher_verdict"] for each in rows} == {None}  # nobody was asked
+    meta = read_meta(summary.with_name("robustness_results.jsonl"))
+    assert meta["settings"]["robustness"] == 3 and meta["settings"]["teacher"] is None
+    assert [*meta["inputs"]] == ["d_03_dataset.jsonl", "evaluation_results.jsonl"]
     monkeypatch.setattr(robustness, "answer_requests", None)  # nothing is asked twice
     assert robustness.measure_robustness(settings, "student-sft", adapter) == summary
     with pytest.raises(TypeError, match="not callable"):  # but where they are to be made again
         robustness.measure_robustness(settings.changed(overwrite=True), "student-sft", adapter)
-    assert perturbations.KINDS.keys() >= found.keys()
+    answers = [EvaluationRow.from_json(each) for each in rows]
+    begun = []
+
+    def gone_on_with(requests, done, *given):
+        begun.append(done)
+        yield from answers[done : 2 if len(begun) == 1 else None]
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(robustness, "answer_requests", gone_on_with)
+    again, whole = settings.changed(overwrite=True), summary.with_name("robustness_results.jsonl").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        robustness.measure_robustness(again, "student-sft", adapter)
+    robustness.measure_robustness(again, "student-sft", adapter)
+    assert begun == [0, 2] and summary.with_name("robustness_results.jsonl").read_bytes() == whole

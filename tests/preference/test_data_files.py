@@ -1,9 +1,11 @@
 """Files of every common kind, folders and the hub: the same rows come out of all, each with its place."""
 
+import builtins
 import bz2
 import gzip
 import json
 import lzma
+from pathlib import Path
 
 import pytest
 
@@ -62,12 +64,54 @@ def test_a_row_is_named_by_its_line_in_lines_and_by_its_number_elsewhere(tmp_pat
     for name, places in {
         "crlf.jsonl": [":1", ":3"],
         "list.json": [": row 1", ": row 2"],
+        "wrapped.json": [": row 1", ": row 2"],
+        "one_after_the_other.json": [":1", ":6"],
         "table.csv": [":2", ":3"],
     }.items():
         (tmp_path / name).write_text(TEXTS[name], newline="")
         assert places_of(tmp_path / name) == places
     (tmp_path / "long.csv").write_text('prompt,completion\n"two\nlines",2\nthree,3\n')
     assert places_of(tmp_path / "long.csv") == [":2", ":4"]
+    (tmp_path / "one.json").write_text(json.dumps([ROW, OTHER]) + "\n")
+    assert places_of(tmp_path / "one.json") == [": row 1", ": row 2"]
+    (tmp_path / "single.json").write_text("\n" + json.dumps(ROW))
+    assert places_of(tmp_path / "single.json") == [":2"]
+    (tmp_path / "single.json").write_text(json.dumps(ROW, indent=1))
+    assert places_of(tmp_path / "single.json") == [":1"]
+
+
+def test_not_a_number_is_null_wherever_it_stands(tmp_path):
+    path = tmp_path / "mine.json"
+    for text in ('[{"a": NaN}]', '[\n{"a": NaN}\n]', '{"a": NaN}', '{\n"a": NaN}\n{"a":\nNaN}'):
+        path.write_text(text)
+        assert {json.dumps(row) for row in rows_of(path)} == {'{"a": null}'}
+
+
+@pytest.mark.parametrize("name", ["data", "rows", "train", "examples", "instances", "items", "records"])
+def test_a_list_of_rows_may_be_wrapped_in_an_object(tmp_path, name):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"version": 1, name: [ROW, OTHER]}))
+    assert rows_of(path) == [ROW, OTHER]
+    for value in ([], [1], "x"):  # no list of rows: the object is the row
+        path.write_text(json.dumps({"version": 1, name: value}))
+        assert rows_of(path) == [{"version": 1, name: value}]
+
+
+def test_lines_of_which_one_is_broken_are_read_around_it(tmp_path):
+    path, tally = tmp_path / "mine.jsonl", Tally()
+    path.write_text(f'{{"a": \n{json.dumps(ROW)}\n[1, 2\n')
+    assert rows_of(path, tally) == [ROW]
+    assert [where.removeprefix(str(path)) for where in tally.first.values()] == [":1", ":3"]
+    assert all(reason.startswith("broken line, not JSON: ") for reason in tally.counts)
+    assert all(" at column " in reason for reason in tally.counts)
+    (tmp_path / "empty.jsonl").write_text(" \n\n")
+    assert rows_of(tmp_path / "empty.jsonl") == []
+
+
+def test_a_header_with_commas_is_one_of_commas_though_a_semicolon_stands_in_it(tmp_path):
+    for name, text in (("mine.csv", "prompt;a,completion\nx,y\n"), ("mine.tsv", "prompt;a\tcompletion\nx\ty\n")):
+        (tmp_path / name).write_text(text)
+        assert rows_of(tmp_path / name) == [{"prompt;a": "x", "completion": "y"}]
 
 
 def test_what_is_no_row_is_counted_with_its_line(tmp_path):
@@ -117,12 +161,67 @@ def test_a_folder_s_splits_are_kept_and_its_test_rows_are_not_trained_on(tmp_pat
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
     (tmp_path / "README.md").write_text("# Data")
     (tmp_path / ".hidden.jsonl").write_text("{")
+    no_data = "dataset_info dataset_infos dataset_dict state package config".split()
+    for name in (*(f"{each}.json" for each in no_data), "cache-1.jsonl", "train.jsonl.meta.json", ".git/x.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{")
     tally = Tally()
     assert [row["split"] for row in rows_of(tmp_path, tally)] == ["validation", "train", "train"]
-    assert tally.counts == {"of a test split, which is not trained on": 1}
+    assert tally.counts == {"of a test split, which is not trained on": 1} and tally.malformed == 0
+    assert tally.first == {"of a test split, which is not trained on": f"{tmp_path}/test.jsonl:1"}
     (tmp_path / "more.csv").write_text("prompt\n")
     with pytest.raises(UserError, match=r"files of several kinds \(.csv, .jsonl\)"):
         rows_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "validation") for name in ("validation-00000-of-00001", "valid", "val2", "DEV", "eval", "a/dev/rows")),
+        ("train_sft", "train"),
+        ("test/rows", "test"),
+        ("test-train", "train"),  # the last word counts
+        ("trained", None),
+    ],
+)
+def test_a_split_is_named_by_a_word_of_the_place(name, split):
+    assert data_files.split_of_file(Path(f"{name}.jsonl")) == split
+
+
+def test_a_row_that_names_its_split_keeps_it(tmp_path):
+    (tmp_path / "train.ndjson").write_text(json.dumps({**ROW, "split": "validation"}))
+    assert rows_of(tmp_path) == [{**ROW, "split": "validation"}]
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".ndjson", ".jsonlines", ".json", ".JSONL"])
+def test_lines_of_json_go_by_several_names(tmp_path, kind):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / f"mine{kind}").write_text(LINES)
+    assert rows_of(tmp_path / "folder") == [ROW, OTHER]
+
+
+ADVICE = {
+    ".zip .tar .tgz .7z .rar": "unpack it and give the folder",
+    ".xlsx .xls .ods": "save the sheet as CSV",
+    ".pkl .pickle .pt .pth .npy .npz": "reading it can run code: save it as Parquet",
+    ".db .sqlite .sqlite3": "export the table as CSV",
+}
+
+
+@pytest.mark.parametrize(("kind", "advice"), [(kind, said) for kinds, said in ADVICE.items() for kind in kinds.split()])
+def test_a_kind_that_is_not_read_has_its_advice(tmp_path, kind, advice):
+    (tmp_path / f"mine{kind}").write_bytes(b"[")
+    with pytest.raises(UserError, match=rf"mine{kind}: {advice} \(read here: JSON Lines, "):
+        rows_of(tmp_path / f"mine{kind}")
+    with pytest.raises(UserError, match=f"gone{kind} is not there"):
+        find_data_files(f"gone{kind}")
+
+
+def test_what_is_packed_by_zstd_is_read_where_its_package_is_there(tmp_path, monkeypatch):
+    (tmp_path / "mine.jsonl.zst").write_text(LINES)
+    monkeypatch.setattr(data_files.importlib.util, "find_spec", lambda name: name == "zstandard")
+    monkeypatch.setattr(data_files.importlib, "import_module", lambda name: {"zstandard": builtins}[name])
+    assert rows_of(tmp_path / "mine.jsonl.zst") == [ROW, OTHER]
 
 
 def test_a_test_file_that_is_named_itself_is_read(tmp_path):
@@ -154,6 +253,14 @@ def test_a_folder_without_data_an_address_and_a_file_that_is_not_there_are_refus
         find_data_files(str(tmp_path))
     with pytest.raises(UserError, match="fetch it yourself"):
         find_data_files("https://example.org/mine.jsonl")
+    with pytest.raises(UserError, match=r"^--data-set s3://\.\.\.: fetch it yourself"):
+        find_data_files("s3://user:secret@bucket/mine.jsonl")
+    for name in ("./nowhere", "/nowhere", "~/nowhere"):
+        with pytest.raises(UserError, match="is not there"):
+            find_data_files(name)
+    assert find_data_files("some/set") == []
+    with pytest.raises(UserError, match=r"gone.jsonl cannot be read: No such file or directory$"):
+        data_files.read_file(tmp_path / "gone.jsonl")
     for name in ("nowhere.jsonl", "nowhere.parquet", "nowhere.csv.gz"):
         with pytest.raises(UserError, match=f"{name} is not there"):
             find_data_files(str(tmp_path / name))
@@ -165,8 +272,12 @@ def test_the_hub_is_asked_for_a_data_set_its_configuration_and_split(monkeypatch
     import datasets
 
     asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or [ROW])
-    assert load_rows("some/set:part", Tally()) == [("some/set:part:1", ROW)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or [ROW, null])
+    null = {"a": None, "turns": [{"role": "user", "tool_calls": None}], "n": 0}
+    assert load_rows("some/set:part", Tally()) == [
+        ("some/set:part:1", ROW),
+        ("some/set:part:2", {"turns": [{"role": "user"}], "n": 0}),
+    ]
     load_rows("some/set", Tally())
     train = {"split": "train", "revision": None}
     assert asked == [(("some/set", "part"), train), (("some/set", None), train)]

@@ -4,6 +4,7 @@ import pytest
 
 from schema_student.core.tally import Tally
 from schema_student.preference import layouts
+from schema_student.preference.held_out import prompt_digest, split_of
 from schema_student.preference.imports import read_examples, read_pairs
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -314,6 +315,218 @@ def test_a_file_of_several_layouts_is_read_row_by_row():
     assert sum(tally.counts.values()) == 2 and tally.malformed == 1
 
 
+def scored(*answers, **more):
+    return {"prompt": "p", "answers": [*answers], **more}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *({"prompt": "p", name: [{"text": "bad", "score": 1}, {"text": "good", "score": 2}]} for name in layouts.LISTS),
+        *({"prompt": "p", "answers": ["bad", "good"], name: [1, 2]} for name in ("scores", "ratings", "rating")),
+        *({"prompt": "p", "answers": ["good", "bad"], name: [1, 2]} for name in ("ranks", "rank")),
+        *(
+            scored({text: "bad", "score": 1}, {text: "good", "score": 2})
+            for text in ("text", "response", "answer", "content")
+        ),
+        *(
+            scored({"text": "bad", score: 1}, {"text": "good", score: 2})
+            for score in ("score", "overall_score", "rating")
+        ),
+        scored({"text": "good", "rank": 1}, {"text": "bad", "rank": 2}),
+        scored({"text": "bad", "rank": 1, "score": 1}, {"text": "good", "rank": 2, "score": 2}),  # ranks beside scores
+        scored(
+            {"text": "good", "score": 2}, {"text": "bad", "score": 1}, {"text": "cut", "score": 3, "finished": False}
+        ),
+        scored({"text": "good", "score": 2}, {"text": "bad", "score": 1}, {"text": "unknown", "score": None}),
+        {"prompt": "p", "answers": [{"text": "bad", "score": 1}, {"text": "good", "score": 2}], "scores": [9, 8, 7]},
+    ],
+    ids=str,
+)
+def test_scored_answers_are_read_by_every_name(row):
+    assert paired(row)[0] == [("p", "good", "bad")]
+
+
+def test_a_pair_of_scored_answers_says_their_ranks_and_why_the_worse_one_is_worse():
+    best = {"text": "good", "score": 5, "rank": 5}
+    row = scored(best, {"text": "bad", "score": 3, "rank": 3, "why": "/city enum"}, scorer="schema", ties=[])
+    assert layouts.expand({**row, "schema_id": "s"}, 1) == [
+        {
+            **{"prompt": "p", "schema_id": "s", "scorer": "schema", "source": "rollout: schema", "why": "/city enum"},
+            **{"chosen": "good", "rejected": "bad", "chosen_rank": 5, "rejected_rank": 3},
+        }
+    ]
+    plain = {"prompt": "p", "answers": ["bad", "good"], "scores": [1, 2]}
+    told = dict.fromkeys(("why", "chosen_rank", "rejected_rank"))
+    assert layouts.expand(plain, 1) == [
+        {"prompt": "p", **told, "source": "rollout: judged", "chosen": "good", "rejected": "bad"}
+    ]
+    texts = [{"text": text, "score": score} for text, score in zip("abcd", (1, 3, 3, 2), strict=True)]
+    most = [layouts.expand(scored(*texts), count) for count in (1, 2, 3)]
+    assert [[(each["chosen"], each["rejected"]) for each in rows] for rows in most] == [
+        [("b", "a")],
+        [("b", "a"), ("b", "d")],  # of equal scores the first is the best, and no pair is made of them
+        [("b", "a"), ("b", "d")],
+    ]
+
+
+def test_a_pair_keeps_what_it_tells_and_its_domain_is_that_of_a_corpus_alone():
+    told = {
+        "schema_id": "s",
+        "why": "w",
+        "source": "greedy",
+        "chosen_rank": 5,
+        "rejected_rank": 4,
+        "chosen_source": "t",
+    }
+    (pair,) = read_pairs(numbered({**PAIRS["plain"], **told, "domain": "d"}), tally := Tally())
+    assert {name: getattr(pair, name) for name in told} == told and not tally.unused and not pair.extra
+    (plain,) = read_pairs(numbered(PAIRS["plain"]), Tally())
+    assert plain.as_json() == {
+        **{"prompt": "p", "chosen": "good", "rejected": "bad", "schema_id": prompt_digest("p"), "why": ""},
+        **{"source": "prompt, chosen and rejected", "split": split_of("p"), "origin": "mine.jsonl:1"},
+    }
+    row = {**EXAMPLES["messages"], "tools": [TOOL], "chat_template_kwargs": {"thinking": False}, "schema_id": "s"}
+    (example,) = read_examples([("a/folder/mine.jsonl:7", {**row, "domain": "d", "split": "valid2"})], Tally())
+    assert example.as_json() == {
+        **{"schema_id": "s", "domain": "d", "prompt": "p", "completion": "good", "is_valid": True},
+        **{"split": "validation", "tools": [TOOL], "chat_template_kwargs": {"thinking": False}},
+        "origin": "mine.jsonl:7",
+    }
+    assert learned(row | {"chat_template_kwargs": '{"thinking": false}'})[1].counts == {}
+    del row["schema_id"]
+    (example,) = read_examples(numbered(row), Tally())
+    assert example.schema_id == prompt_digest("p", tools=[TOOL], chat_template_kwargs={"thinking": False})
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        *((name, f"{name}: the student reads text alone") for name in layouts.MEDIA),
+        *(
+            (name, f"{name} beside prompt and completion: what it means there is not known; join them into one column")
+            for name in ("document", "documents", "passage", "input", "context")
+        ),
+        *(
+            (name, f"prompt beside {name}: which of them asks is not said; join them into one column")
+            for name in ("question", "query", "inputs")
+        ),
+    ],
+)
+def test_a_column_that_changes_what_a_row_means_is_not_passed_over(column, reason):
+    found, tally = learned({"prompt": "p", "completion": "good", column: ["x"]})
+    assert found == [] and tally.counts == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "asks", ["instruction", "prompt", "question", "query", "inputs", "messages", "conversations", "conversation"]
+)
+@pytest.mark.parametrize("answers", ["completion", "response", "output", "answer", "targets"])
+def test_one_column_asks_and_one_answers_whatever_they_are_called(asks, answers):
+    found, tally = learned({asks: [user("p")] if asks in layouts.TALKS else "p", answers: "good"})
+    assert found == [MEANT] and tally.layouts == {f"{asks} and {answers}": 1}
+
+
+@pytest.mark.parametrize("talk", layouts.TALKS)
+def test_a_conversation_answers_itself_and_may_repeat_its_first_words(talk):
+    turns = [user("p"), assistant("x"), user("q"), assistant("good")]
+    meant = [([*turns[:3]], "good", None)]
+    assert learned({talk: turns})[0] == learned({talk: turns, "prompt": " p "})[0] == meant
+    assert learned({talk: turns, "prompt": turns[:2]})[0] == meant
+    for other in ("q", [assistant("x")]):
+        counts = learned({talk: turns, "prompt": other})[1].counts
+        assert counts == {f"prompt beside {talk}: which of them asks is not said; join them into one column": 1}
+
+
+LABELS = [(True, True), ("True", True), (1, True), ("1.0", True), (" TRUE ", True), (False, False), ("false", False)]
+
+
+@pytest.mark.parametrize(("said", "good"), [*LABELS, (0, False), ("0", False), (0.0, False), (1.0, True)])
+@pytest.mark.parametrize("column", ["label", "kto_tag"])
+def test_a_label_says_whether_an_answer_is_good(column, said, good):
+    found, tally = learned({"prompt": "p", "completion": "good", column: said})
+    assert found == [MEANT] * good and not tally.unused
+
+
+@pytest.mark.parametrize("weight", [0, "0", "0.0", 1, "1", "1.0", 2])
+def test_a_weight_of_0_takes_a_row_out_and_one_of_1_says_nothing(weight):
+    found, tally = learned({**EXAMPLES["messages"], "weight": weight})
+    assert found == [MEANT] * (weight not in (0, "0", "0.0"))
+    assert tally.unused == ({"weight": 1} if weight == 2 else {})
+
+
+def test_what_a_person_s_own_row_was_made_of_is_passed_over_beside_its_schema_id():
+    made_of = dict.fromkeys("scorer schema query current_date target accepted kind operators schema_json".split(), "x")
+    found, tally = learned({"schema_id": "s", "prompt": "p", "completion": "good", **made_of})
+    assert found == [MEANT] and not tally.unused
+    assert learned({"prompt": "p", "completion": "good", "query": "x"})[0] == []  # which are not
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "messages": [user("p"), assistant("c")]},
+         "messages ends in an answer that is not the chosen one"),
+        ({"prompt": "p", "chosen": [user("q"), assistant("a")], "rejected": "b"},
+         "prompt is not what chosen and rejected answer"),
+        ({"prompt": "p", "completion": "c", "chat_template_kwargs": [1]}, "chat_template_kwargs is no object"),
+        ({"instruction": "p", "input": ["x"], "output": "c"}, "input is no text"),
+        ({"prompt": "p", "completion": "c", "history": "x"}, "history is no list of [question, answer]"),
+        ({"prompt": "p", "completion": "c", "history": [["a"]]}, "history is no list of [question, answer]"),
+        ({"prompt": "p", "completion": "c", "history": [["a", 1]]}, "history is no list of [question, answer]"),
+        ({"messages": [user("p"), assistant("x", tool_calls={"name": "f"}), user("q"), assistant("c")]},
+         "messages has tool_calls that are no list"),
+        ({"messages": [user("p"), assistant("x", tool_calls=[{"arguments": 1}]), user("q"), assistant("c")]},
+         "messages has a tool call without the name of its function"),
+        ({"messages": [SYSTEM], "completion": "c"}, "there is no turn of the user"),
+        ({"messages": [user(None)], "completion": "c"}, "messages has a turn whose content is null"),
+        ({"messages": [user(4)], "completion": "c"}, "messages has a turn whose content is no text"),
+        ({"messages": [user("p"), assistant("a")], "completion": "c"}, "the last turn of the prompt is not the user's"),
+        ({"prompt": "p", "completions": ["a", "b"], "scores": [1]},
+         "no request with an answer in a layout that is known (its columns: prompt, completions, scores)"),
+        (scored({"text": "a", "score": True}), "the score of an answer is no number"),
+        (scored({"text": "a", "score": 1}, ties=[[0]]), "ties is no list of [i, j], the places of two answers"),
+        (scored({"text": "a", "score": 1}, ties=[[0, "0"]]), "ties is no list of [i, j], the places of two answers"),
+        (scored({"score": 1}), "an answer of the list has no text, or no score"),
+        ({"info": {"post": "p"}, "summaries": [{"text": "a"}], "choice": 0},
+         "a comparison has info.post and two summaries, each with its text"),
+        ({"info": {"post": 4}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
+         "a comparison has info.post and two summaries, each with its text"),
+        ({"info": "p", "summaries": "ab", "choice": 0},
+         "a comparison has info.post and two summaries, each with its text"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_row_that_cannot_be_meant_is_counted_by_its_reason(row, reason):
+    found, tally = learned(row)
+    assert found == [] and tally.counts == {reason: 1}
+
+
+def test_turns_keep_names_and_ids_of_calls_and_parts_of_text_are_joined():
+    call = {**CALL, "id": "7"}
+    parts = [{"type": "input_text", "text": "p"}, "q", {"text": "r"}]
+    turns = [
+        {"role": "User", "content": parts, "name": "Ann"},
+        assistant("", tool_calls=[call]),
+        {"role": "function", "content": "ok", "tool_call_id": "7", "name": 3},
+        {"from": "observation", "value": "more"},
+        assistant("done"),
+    ]
+    found, tally = learned({"messages": turns})
+    prompt = [
+        {"role": "user", "content": "p\nq\nr", "name": "Ann"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "ok", "tool_call_id": "7"},
+        {"role": "tool", "content": "more"},
+    ]
+    assert found == [(prompt, "done", None)] and not tally.unused
+    bare = {"name": "f", "arguments": "no JSON"}
+    found, _ = learned(
+        {"messages": [user("p"), assistant(None, tool_calls=[bare, {"name": "g"}]), turns[3], assistant("x")]}
+    )
+    assert [each["function"] for each in found[0][0][1]["tool_calls"]] == [bare, {"name": "g", "arguments": {}}]
+
+
 def test_labelled_answers_to_one_prompt_are_paired_and_the_others_counted():
     def row(prompt, completion, label, **beside):
         return {"prompt": prompt, "completion": completion, "label": label, **beside}
@@ -325,6 +538,12 @@ def test_labelled_answers_to_one_prompt_are_paired_and_the_others_counted():
         assert found == wanted and tally.counts == {alone: 2}
     found, tally = paired(row("p", "a", True, tools=[TOOL]), row("p", "b", False))
     assert found == [] and tally.counts == {alone: 2}
+    many = [row("p", text, True) for text in "ab"] + [row("p", text, False) for text in "cdea"]
+    found, tally = paired(*many, most=9)
+    assert found == [("p", "a", "c"), ("p", "b", "d"), ("p", "a", "e"), ("p", "b", "a")] and tally.counts == {}
+    found, tally = paired(row("p", "a", True), row("p", "b", True), row("p", "a ", False))
+    assert tally.counts == {"chosen and rejected differ in white space only": 1}
+    assert tally.first == {"chosen and rejected differ in white space only": "mine.jsonl:1"}
 
 
 @pytest.mark.parametrize(

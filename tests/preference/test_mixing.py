@@ -5,12 +5,13 @@ import tiny
 
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.records import CorpusRow
 from schema_student.core.stamps import beside
+from schema_student.core.tally import Tally
 from schema_student.preference.imports import import_corpus, import_pairs
-from schema_student.preference.mixing import parse_mix
+from schema_student.preference.mixing import BEYOND, HELD_OUT, Part, mix, parse_mix
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
-HELD_OUT = "its prompt, or one nearly like it, is held out in another data set of --mix"
 
 
 def rows(name, count, split="train"):
@@ -39,8 +40,15 @@ def origins(found, split):
 def test_each_data_set_gives_its_share_and_as_many_as_shares_allow(settings, capsys):
     found, meta = mixed(settings)
     assert origins(found, "train") == [100, 33] and origins(found, "validation") == [10, 3]
-    assert "b.jsonl: 33 of 200 rows for train, a share of 25%" in capsys.readouterr().out
-    assert meta["left_out"] == {"beyond its data set's share of --mix": 174}
+    said = capsys.readouterr().out
+    for line in (
+        "a.jsonl: 100 of 100 rows for train, a share of 75%",
+        "b.jsonl: 33 of 200 rows for train, a share of 25%",
+    ):
+        assert f"  {line}\n" in said
+    assert "  b.jsonl: 3 of 10 rows for validation, a share of 25%\n" in said
+    assert meta["left_out"] == {"beyond its data set's share of --mix": 174} and meta["rows"] == len(found) == 146
+    assert meta["layouts"] == {"prompt and completion": 320}
 
 
 def test_the_draw_is_the_seed_s_and_not_the_first_rows(settings):
@@ -50,6 +58,32 @@ def test_the_draw_is_the_seed_s_and_not_the_first_rows(settings):
     assert found == again != other
     drawn = [int(row["completion"]) for row in found if row["prompt"].startswith("second")]
     assert drawn == sorted(drawn) and max(drawn) > 100
+    assert [row["prompt"].split()[0] for row in found] == ["first"] * 100 + ["second"] * 33 + ["held"] * 13
+
+
+def test_what_is_left_out_is_named_by_its_place(settings):
+    part = Part("a/folder/b.jsonl", 0.5, [row_of(i, "train", f"b.jsonl:{i}" if i else None) for i in (0, 1, 2)])
+    other = Part("a.jsonl", 0.5, [row_of(9, "train", "a.jsonl:9")])
+    tally = Tally()
+    found = mix([other, part], 1, tally)
+    assert (
+        len(found) == 2 and tally.counts == {BEYOND: 2} and tally.first[BEYOND] in ("b.jsonl", "b.jsonl:1", "b.jsonl:2")
+    )
+    held = Part("h.jsonl", 0.5, [row_of(0, "validation", None), row_of(5, "train", None)])
+    tally = Tally()
+    mix([part, held], 1, tally)
+    assert tally.first[HELD_OUT] == "b.jsonl"  # which has no place of its own
+
+
+def row_of(i, split, origin):
+    words = " ".join(WORDS[i : i + 1] * 6)
+    return CorpusRow(schema_id="s", prompt=words, completion="c", is_valid=True, split=split, origin=origin)
+
+
+def test_shares_are_those_of_all_rows_to_nine_digits():
+    assert parse_mix("a", ["b:0.1", "c:0.2"]) == [("a", 0.7), ("b", 0.1), ("c", 0.2)]
+    assert parse_mix("a", ["b:0.999999998"])[0] == ("a", 2e-9)
+    assert parse_mix("a", ["C:/data/b:0.5"])[1] == ("C:/data/b", 0.5)
 
 
 def test_no_set_trains_on_what_another_holds_out_nor_on_what_is_nearly_so(settings, tmp_path, capsys):
@@ -59,7 +93,8 @@ def test_no_set_trains_on_what_another_holds_out_nor_on_what_is_nearly_so(settin
     found, meta = mixed(settings.changed(mix=[f"{tmp_path}/b.jsonl:0.5"], run="leak"))
     trained = {row["prompt"] for row in found if row["split"] == "train"}
     assert not trained & {held[0]["prompt"], near["prompt"]}
-    assert meta["left_out"][HELD_OUT] == 2 and HELD_OUT in capsys.readouterr().out
+    assert meta["left_out"][HELD_OUT] == 2
+    assert f"  b.jsonl: left out 2: {HELD_OUT} (first: b.jsonl:1)\n" in capsys.readouterr().out
 
 
 def test_a_set_may_hold_nothing_out_but_not_train_on_nothing(settings, tmp_path):
@@ -84,6 +119,9 @@ def test_pairs_are_mixed_too(settings, tmp_path):
     [
         (["b.jsonl"], "give FILE:SHARE"),
         (["b.jsonl:1.5"], "give FILE:SHARE"),
+        (["b.jsonl:1"], "give FILE:SHARE"),
+        (["b.jsonl:0"], "give FILE:SHARE"),
+        (["b.jsonl:x"], "give FILE:SHARE"),
         ([":0.5"], "give FILE:SHARE"),
         (["b.jsonl:0.6", "c.jsonl:0.4"], "leaves --data-set a.jsonl no share"),
         (["a.jsonl:0.5"], "names a.jsonl twice"),

@@ -10,6 +10,7 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import write_jsonl
 from schema_student.core.records import DatasetRow
 from schema_student.preference.open_requests import read_open_requests
+from schema_student.schema.prompts import render_row_prompt
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -57,7 +58,28 @@ def test_an_answer_that_is_known_is_the_target(tmp_path):
     (known,) = read(
         tmp_path / "asked.jsonl", {"query": "q", "schema_id": "s", "answer": {"n": 2}, "accepted": {"n": [2, 3]}}
     )
-    assert known.row.target == {"n": 2} and known.row.accepted == {"n": [2, 3]}
+    assert known.row == DatasetRow(
+        schema_id="s",
+        schema_json=json.dumps(SCHEMA),
+        query="q",
+        current_date=known.row.current_date,
+        ast_json='{"n": 2}',
+        is_valid=True,
+        split="alignment",
+        accepted={"n": [2, 3]},
+        source="request",
+    )
+    assert known.prompt == render_row_prompt(known.row, "compact")
+
+
+def test_schemas_of_ones_own_are_told_apart_and_may_be_named(tmp_path):
+    schemas = [{"type": "string"}, {"type": "integer"}, {"type": "string"}]
+    rows = [{"query": "q", "schema": schema} for schema in schemas]
+    names = [each.row.schema_id for each in read(tmp_path / "asked.jsonl", *rows, {**rows[0], "schema_id": "mine"})]
+    assert names[0] == names[2] != names[1] and names[3] == "mine"
+    write_jsonl(tmp_path / "asked.jsonl", rows[:1])
+    (alone,) = read_open_requests(tmp_path / "asked.jsonl", [], "compact")
+    assert alone.row.current_date == ""  # of a run without days
 
 
 @pytest.mark.parametrize(
@@ -69,6 +91,7 @@ def test_an_answer_that_is_known_is_the_target(tmp_path):
         ({"query": "q", "schema_id": "t"}, "the run has none called 't'"),
         ({"query": "q", "schema": {"type": "no such"}}, "schema"),
         ({"query": "q", "schema_id": "s", "answer": {"n": "2"}}, "its answer is not valid: /n: "),
+        ({"query": "q", "schema_id": "s", "answer": []}, "its answer is not valid: /: "),
         ({"query": "q", "schema_id": "s", "accepted": [1]}, "accepted must be an object"),
         ({"query": "q", "schema_id": "s", "current_date": "2026-02-30"}, "no day"),
     ],

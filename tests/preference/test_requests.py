@@ -6,6 +6,7 @@ import pytest
 
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import default_settings, resolve_auto
+from schema_student.preference.held_out import prompt_digest
 from schema_student.preference.requests import anchor_of, anchors_beside, draw_requests, take_together
 from schema_student.schema.prompts import render_row_prompt
 
@@ -55,8 +56,8 @@ def test_those_of_a_schema_are_taken_together():
 def test_an_anchor_is_a_training_row_of_the_answer(tmp_path):
     (request,) = draw_requests([row("two nights")], SETTINGS)
     assert request.prompt == render_row_prompt(request.row, SETTINGS.prompt.schema_rendering)
+    assert request.digest == prompt_digest(request.prompt)
     assert anchor_of(request, "{}").as_json() == {
-        **anchor_of(request, "{}").as_json(),
         "schema_id": "a",
         "domain": "hotels",
         "prompt": request.prompt,

@@ -39,6 +39,27 @@ def test_no_answer_is_scored_twice_and_scores_keep_their_order(tmp_path, loaded)
     assert loaded[2:] == [("p", "ccc")]
 
 
+def test_scores_are_kept_to_six_digits_in_a_folder_that_is_made(tmp_path, loaded, monkeypatch):
+    path, asked = tmp_path / "new" / "folder" / "scores.sqlite", []
+
+    def load(name):
+        asked.append(name)
+        return SimpleNamespace(score=lambda prompts, answers: [-0.12345678])
+
+    monkeypatch.setattr(reward_scores, "load_reward_model", load)
+    assert scored(path, ["p"], ["a"], "two") == scored(path, ["p"], ["a"], "two") == [-0.123457]
+    assert asked == ["two"]
+    with open_reward_scores("one", path) as reward:
+        assert reward.score([], []) == [] and (reward.name, reward.digest) == ("one", "one")
+
+
+@pytest.mark.parametrize("ending", ["", "-journal"])
+def test_a_file_that_is_a_link_is_refused(tmp_path, loaded, ending):
+    (tmp_path / f"scores.sqlite{ending}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"scores.sqlite{ending} is a link"):
+        scored(tmp_path / "scores.sqlite", ["p"], ["a"])
+
+
 def test_another_model_and_another_prompt_have_scores_of_their_own(tmp_path, loaded):
     for name, prompt in (("one", "p"), ("two", "p"), ("one", "q")):
         scored(tmp_path / "scores.sqlite", [prompt], ["a"], name)

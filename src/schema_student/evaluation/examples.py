@@ -32,7 +32,7 @@ def read_examples(settings: AnySettings) -> Examples:
         raise UserError(f"--examples are training requests of {dataset}, which is missing; leave them out")
     by_schema: Examples = {}
     for row in read_rows(dataset, DatasetRow):
-        if row.split == TRAIN and row.is_valid and row.ast_json:
+        if row.split == TRAIN and row.is_valid:
             by_schema.setdefault(row.schema_id, []).append(row)
     return {schema_id: spread(rows, count) for schema_id, rows in by_schema.items()}
 

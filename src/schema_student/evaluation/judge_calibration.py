@@ -226,11 +226,11 @@ def describe(summary: Row) -> list[str]:
         lines.append(f"  {summary['left_out']} requests are left out: their answers are the judge's own, or not known")
     for name in ("with_reference", "without_reference"):
         if found := summary[name]:
-            kappa = "-" if found["kappa"] is None else f"{found['kappa']:.2f}"
             rates = {key: found[key]["rate"] for key in ("agreement", "false_accept_rate", "false_reject_rate")}
-            said = ", ".join(f"{key.replace('_', ' ')} {rate:.1%}" for key, rate in rates.items() if rate is not None)
+            said = [f"{key.replace('_', ' ')} {rate:.1%}" for key, rate in rates.items() if rate is not None]
+            said.append("kappa -" if found["kappa"] is None else f"kappa {found['kappa']:.2f}")
             failed = f"; {found['errors']} failed" if found["errors"] else ""
-            lines.append(f"  {name.replace('_', ' ')}: {found['answers']} answers, {said}, kappa {kappa}{failed}")
+            lines.append(f"  {name.replace('_', ' ')}: {found['answers']} answers, {', '.join(said)}{failed}")
     for name in ("false_accepts", "false_rejects"):
         for row in summary[name][:SHOWN]:
             blind = ", without a reference" if row["blind"] else ""

@@ -203,9 +203,9 @@ def _read_documents(text: str, file: Path, lines: Sequence[tuple[str, str]]) -> 
     values, at, decoder = [], 0, json.JSONDecoder(parse_constant=lambda _: None)
     try:
         while rest := text[at:].lstrip():
-            at = len(text) - len(rest)
-            value, at = decoder.raw_decode(text, at)
-            values.append((f"{file}:{text.count(chr(10), 0, at) + 1}", value))
+            begin = len(text) - len(rest)
+            value, at = decoder.raw_decode(text, begin)
+            values.append((f"{file}:{text.count(chr(10), 0, begin) + 1}", value))
     except (ValueError, RecursionError):
         return ((where, parse_json(line)) for where, line in lines)
     return iter(values)
