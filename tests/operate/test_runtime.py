@@ -3,8 +3,7 @@
 import importlib.metadata
 import os
 import subprocess
-from contextlib import nullcontext
-from pathlib import Path, PosixPath
+from pathlib import PosixPath
 from types import SimpleNamespace
 
 import pytest
