@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from base64 import b64encode
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -217,3 +218,165 @@ def test_a_verb_that_stands_alone_is_advised_by_its_own_name(settings):
 def test_without_a_run_it_says_how_to_begin_and_makes_nothing(tmp_path, capsys):
     dispatch(["status", "--output-dir", str(tmp_path / "none")])
     assert "begin: schema-student run" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+# ---- every file of a run's folder, row by row
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test turns, and a process that was started at tick 100 on a machine named here."""
+
+    class Clock:
+        seconds = 0.0
+
+        @classmethod
+        def now(cls, zone):
+            return datetime(2026, 11, 20, 11, tzinfo=zone) + timedelta(seconds=cls.seconds)
+
+    monkeypatch.setattr(recorder, "datetime", Clock)
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: 50 + Clock.seconds)
+    monkeypatch.setattr(recorder.platform, "node", lambda: "here")
+    monkeypatch.setattr(recorder, "process_started", lambda pid: "100" if pid == os.getpid() else "")
+    return Clock
+
+
+def at(seconds):
+    return f"2026-11-20T11:00:{seconds:06.3f}+00:00"
+
+
+def test_files_of_a_run_hold_each_message_event_and_state(settings, clock, monkeypatch):
+    monkeypatch.setenv("SCHEMA_STUDENT_COMMAND", "./runAll.sh")
+    path = folder_of(settings) / "status.json"
+    progress = {"done": 1, "of": {"word": "http://ann:pass@gpu", "rate": float("inf")}}
+    shown = {"done": 1, "of": {"word": "http://***@gpu", "rate": None}}
+    with recorded("sft", settings):
+        begun = json.loads(path.read_text())
+        log_event("progress", "one", **progress)
+        clock.seconds = 1.9
+        log_event("progress", "two", done=2)
+        early = json.loads(path.read_text())
+        clock.seconds = 2.0
+        log_event("progress", "three", done=3)
+        written = json.loads(path.read_text())
+        log.warning("a\x1b[2J\nb")
+    state = {
+        **{"state": "running", "pid": os.getpid(), "host": "here", "process_started": "100", "started_at": at(0)},
+        **{"settings": {"output_dir": settings.run.output_dir, "run": "mine", "seed": 7}, "runner": "./runAll.sh"},
+    }
+    assert begun == {"run": "mine", "stages": {"sft": {**state, "at": at(0)}}} == early
+    assert written["stages"]["sft"] == {**state, "progress": {"done": 3}, "at": at(2)}
+    ended = {**state, "state": "done", "ended_at": at(2), "progress": {"done": 3}, "at": at(2)}
+    assert json.loads(path.read_text())["stages"] == {"sft": ended}
+    events = [{"event": "begun"}, {"event": "progress", **shown}, {"event": "progress", "done": 2}]
+    events += [{"event": "progress", "done": 3}, {"event": "done"}]
+    times = [0, 0, 1.9, 2, 2]
+    assert read_jsonl(path.with_name("events.jsonl")) == [
+        {"at": at(seconds), "stage": "sft", **event} for seconds, event in zip(times, events, strict=True)
+    ]
+    head = f"sft [{os.getpid()}]"
+    assert path.with_name("run.log").read_text().splitlines() == [
+        f"{at(0)} DEBUG   {head} begun: sft",
+        f"{at(0)} DEBUG   {head} one",
+        f"{at(1.9)} DEBUG   {head} two",
+        f"{at(2)} DEBUG   {head} three",
+        f"{at(2)} WARNING {head} a [2J",
+        "b",
+        f"{at(2)} DEBUG   {head} done: sft",
+    ]
+    assert path.with_name("console.log").read_text() == "a [2J\nb\n"
+    with recorded("export", settings):
+        pass
+    assert list(json.loads(path.read_text())["stages"]) == ["sft", "export"]
+
+
+@pytest.mark.parametrize(
+    ("left", "shown", "state", "error"),
+    [
+        (SystemExit(3), "", "failed", "it ended with exit code 3"),
+        (SystemExit(3), "error: no room", "failed", "no room"),
+        (SystemExit(3), "error: no room\nmore", "failed", "it ended with exit code 3"),
+        (SystemExit(0), "error: no room", "done", None),
+        (BrokenPipeError(32, "gone"), "", "failed", "BrokenPipeError: [Errno 32] gone"),
+        (PermissionError(13, "no"), "", "failed", "PermissionError: [Errno 13] no"),
+    ],
+)
+def test_how_a_stage_ended_is_recorded(left, shown, state, error, settings):
+    with pytest.raises(type(left)) as caught, recorded("sft", settings):
+        if shown:
+            log.error(shown)
+        raise left
+    found = state_of(settings)[0]
+    told = json.loads((folder_of(settings) / "status.json").read_text())["stages"]["sft"]
+    assert caught.value is left and (told["state"], told.get("error")) == (state, error)
+    assert error is None or found["error"] == error
+    assert read_jsonl(folder_of(settings) / "events.jsonl")[-1]["event"] == state
+
+
+def test_an_operating_system_s_error_that_nobody_can_mend_is_unforeseen(settings):
+    with pytest.raises(SystemExit) as left, recorded("sft", settings):
+        raise OSError(5, "Input/output error")
+    assert left.value.code == 1 and state_of(settings)[0]["error"] == "OSError: [Errno 5] Input/output error"
+
+
+def test_of_several_processes_the_first_alone_writes_but_each_its_failure(settings, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with recorded("sft", settings):
+        log.info("said")
+    assert not folder_of(settings).exists()
+    with pytest.raises(SystemExit), recorded("sft", settings):
+        raise RuntimeError("of the second")
+    text = (folder_of(settings) / "run.log").read_text()
+    assert "RuntimeError: of the second" in text and "begun" not in text
+
+
+def test_links_lead_from_a_run_to_its_parts_and_to_the_last_run(settings):
+    from schema_student.core.paths import paths
+
+    where = paths(settings)
+    for place in (where.run_dir, where.report_dir, where.exports, where.dataset):
+        place.mkdir(parents=True)
+    where.run_folder.mkdir(parents=True)
+    (where.run_folder / "report").write_text("mine")  # what is no link stays
+    (where.run_folder / "exports").symlink_to("elsewhere")
+    with recorded("sft", settings):
+        pass
+    links = {path.name: os.readlink(path) for path in where.run_folder.iterdir() if path.is_symlink()}
+    assert links == {
+        "student": "../../student_runs/mine",
+        "exports": "../../exports/mine",
+        "dataset": "../../data/mine/d_03_dataset.jsonl",
+    }
+    before = os.lstat(where.run_folder / "student").st_ino
+    with recorded("sft", settings):
+        pass
+    assert os.lstat(where.run_folder / "student").st_ino == before  # the same one is not made anew
+    assert not [path for path in where.run_folder.iterdir() if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("setting", ["teacher_host", "endpoint"])
+def test_passwords_of_a_run_s_own_addresses_are_hidden(setting, settings):
+    address = "http://ann:pass-word@gpu"
+    given = {setting: [address] if setting == "teacher_host" else address}
+    with recorded("sft", settings.changed(**given)):
+        log.info("401 for pass-word")
+    assert (folder_of(settings) / "console.log").read_text() == "401 for ***\n"
+
+
+def test_a_log_is_set_aside_once_it_is_larger_than_its_bound_and_three_are_kept(settings, monkeypatch):
+    monkeypatch.setattr(recorder, "LARGEST", 3)
+    with recorded("sft", settings):
+        for word in ("abc", "d", "efgh", "ijkl", "mnop", "qrst"):
+            log.info(word)
+    folder = folder_of(settings)
+    kept = {path.name[-1]: path.read_text() for path in folder.glob("console.log*")}
+    assert kept == {"g": "qrst\n", "1": "mnop\n", "2": "ijkl\n", "3": "d\nefgh\n"}
+
+
+def test_the_start_of_a_process_is_a_number_of_ticks_and_nothing_of_none():
+    assert recorder.process_started(os.getpid()).isdigit() and recorder.process_started(2**22 + 1) == ""
+
+
+def test_settings_without_a_run_s_name_have_none(tmp_path):
+    assert recorder.run_of(default_settings(run="mine")) == "mine"
+    assert recorder.run_of(default_settings(run="eval")) == ""
