@@ -302,10 +302,12 @@ def test_files_of_a_run_hold_each_message_event_and_state(settings, clock, monke
     ],
 )
 def test_how_a_stage_ended_is_recorded(left, shown, state, error, settings):
-    with pytest.raises(type(left)) as caught, recorded("sft", settings):
-        if shown:
-            log.error(shown)
+    def stage():
+        log.error(shown or "a word")
         raise left
+
+    with pytest.raises(type(left)) as caught, recorded("sft", settings):
+        stage()
     found = state_of(settings)[0]
     told = json.loads((folder_of(settings) / "status.json").read_text())["stages"]["sft"]
     assert caught.value is left and (told["state"], told.get("error")) == (state, error)
