@@ -2,12 +2,14 @@
 
     python serving/try_steps.py serving/Dockerfile.cpu /tmp/place     # takes as long as building the image
 
-ENV, WORKDIR and USER are read; a path of the image's own, as /opt/venv, becomes one below the folder. What makes users
-is left out. Ends with the exit code of the first step that fails.
+ENV, WORKDIR and USER are read; the network's own certificates (SSL_CERT_FILE, PIP_CERT) stay in the environment; a
+path of the image's own, as /opt/venv, becomes one below the folder. What makes users is left out. Ends with the exit
+code of the first step that fails.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT")
 NOT_HERE = ("useradd",)  # commands that change the machine
 
 
@@ -33,6 +36,7 @@ def try_steps(dockerfile: Path, place: Path) -> int:
     """Run the steps below `place`, which must not be there; returns the first exit code that is not 0."""
     place.mkdir(parents=True)
     environment, folder = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(place)}, place
+    environment |= {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for name, words in read_steps(dockerfile):
         if name == "ENV":

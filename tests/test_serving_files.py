@@ -144,12 +144,14 @@ def test_hadolint_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
-def test_steps_are_tried_in_a_folder_of_their_own(tmp_path):
+def test_steps_are_tried_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_CERT", "/own/certificates")
+    monkeypatch.setenv("STRANGER", "1")
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text(
         "FROM x\n# a remark\nENV VENV=/opt/v A=b\nRUN useradd me\nWORKDIR /app\nCOPY LICENSE ./\n"
         'COPY config ./config\nRUN mkdir -p "$VENV" && \\\n  cp LICENSE config/defaults.json "$VENV" && test "$A" = b\n'
-        "RUN exit 3\nRUN touch no\n"
+        'RUN test "$PIP_CERT" = /own/certificates && test -z "$STRANGER"\nRUN exit 3\nRUN touch no\n'
     )
     place = tmp_path / "place"
     assert STEPS.try_steps(dockerfile, place) == 3
