@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sqlite3
 import threading
@@ -261,8 +262,14 @@ def test_a_damaged_cache_is_named(tmp_path):
         AnswerCache(path)
 
 
-@pytest.mark.parametrize(("free", "words"), [(0, r"disk is full\); free some space"), (2**30, r"error\); mend that")])
-def test_what_sqlite_calls_an_error_of_the_disk_may_be_a_full_one(free, words, tmp_path, monkeypatch):
+FULL, BROKEN = r"disk is full\); free some space", r"error\); mend that"
+
+
+@pytest.mark.parametrize(
+    ("free", "limit", "words"),
+    [(2**20 - 1, resource.RLIM_INFINITY, FULL), (2**30, 10_000, FULL), (2**20, resource.RLIM_INFINITY, BROKEN)],
+)
+def test_what_sqlite_calls_an_error_of_the_disk_may_be_a_full_one(free, limit, words, tmp_path, monkeypatch):
     class Failing:
         def execute(self, *_):
             error = sqlite3.OperationalError("disk I/O error")
@@ -273,6 +280,7 @@ def test_what_sqlite_calls_an_error_of_the_disk_may_be_a_full_one(free, words, t
             """Nothing is open."""
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_FSIZE: (limit, limit)}.__getitem__)
     monkeypatch.setattr(sqlite3, "connect", lambda *given, **how: Failing())
     with pytest.raises(TeacherError, match=words):
         AnswerCache(tmp_path / "cache.sqlite")

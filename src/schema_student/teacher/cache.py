@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import sqlite3
 import threading
@@ -108,7 +109,7 @@ class AnswerCache:
     def _unusable(self, error: sqlite3.Error) -> TeacherError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its extension
         words = str(error)
-        if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self._path.parent).free < LITTLE:  # for its index
+        if code == sqlite3.SQLITE_IOERR and has_no_room(self._path.parent):  # for its index, or for one more page
             code, words = sqlite3.SQLITE_FULL, f"{error}: database or disk is full"
         advice = MEND.get(code, "mend that, then run the same command to continue; the answers in it are kept")
         return TeacherError(f"{self._path}: the cache of the teacher's answers cannot be used ({words}); {advice}")
@@ -116,6 +117,12 @@ class AnswerCache:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def has_no_room(folder: Path) -> bool:
+    """Tell whether a disk is as good as full, or this process may write files of a limited size only (ulimit -f)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return limit != resource.RLIM_INFINITY or shutil.disk_usage(folder).free < LITTLE
 
 
 def export_answers(cache: AnswerCache, path: Path) -> int:
