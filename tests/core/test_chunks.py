@@ -1,9 +1,13 @@
 """Work in chunks comes back in order, each once, whoever did it and whichever worker was lost."""
 
 import json
+import pickle
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from on_ray import run_on_ray
@@ -60,6 +64,42 @@ def test_ray_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'schema-student\[ray\]'"):
         list(map_chunks(str, [1], "ray"))
+
+
+@dataclass(eq=False)
+class Made:
+    """A reference to a result."""
+
+    value: object
+
+
+class AtOnce:
+    """What map_chunks asks of Ray, done at once; of several tasks the last begun is the first to be ready."""
+
+    cloudpickle = pickle
+    is_initialized = staticmethod(lambda: True)
+    cluster_resources = staticmethod(lambda: {"CPU": 2.0})
+    put = staticmethod(lambda value: value)
+    get = staticmethod(lambda made: made.value)
+    wait = staticmethod(lambda made: (made[-1:], made[:-1]))
+
+    def __init__(self):
+        self.cores = []
+
+    def remote(self, function):
+        return SimpleNamespace(options=lambda **how: SimpleNamespace(remote=partial(self.begin, function, how)))
+
+    def begin(self, function, how, *words):
+        self.cores.append(how["num_cpus"])
+        return Made(function(*words))
+
+
+@pytest.mark.parametrize(("count", "cores"), [(3, [1, 1, 1]), (5, [1, 1, 1, 0, 1, 1])])
+def test_one_more_process_is_started_while_all_workers_are_busy_and_chunks_wait(monkeypatch, count, cores):
+    ray = AtOnce()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert list(map_chunks(str, range(count), "ray", 0)) == [*map(str, range(count))]
+    assert ray.cores == cores
 
 
 def test_a_lost_worker_costs_no_row_and_doubles_none(tmp_path):

@@ -87,19 +87,27 @@ def map_chunks(function: Callable[[C], R], chunks: Sequence[C], on: str = HERE, 
 
 
 def _map_on_ray(function: Callable[[C], R], chunks: Sequence[C], address: str, workers: int) -> Iterator[R]:
-    """Apply the function in tasks of Ray, which begins again elsewhere what a worker took with it when it was lost."""
+    """Apply the function in tasks of Ray, which begins again elsewhere what a worker took with it when it was lost.
+
+    What a lost worker costs is the start of another process, of seconds: a task that needs no core, begun while all are
+    busy, has Ray start it before.
+    """
     ray = _join_cluster(address)
     apply = ray.remote(_apply).options(num_cpus=1, max_retries=-1)
+    stand_by = ray.remote(_stand_by).options(num_cpus=0)
     packed = ray.put(ray.cloudpickle.dumps(function))
     count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = deque(enumerate(chunks))
     under_way: dict[Any, int] = {}
     found: dict[int, bytes] = {}
+    spare: Any = None
     for i in range(len(chunks)):
         while i not in found:
             while waiting and len(under_way) < count:
                 number, chunk = waiting.popleft()
                 under_way[apply.remote(packed, pickle.dumps(chunk))] = number
+            if spare is None and 0 < len(waiting) < len(chunks) - count:  # all are there, and busy
+                spare = stand_by.remote(packed)
             (ready,), _ = ray.wait([*under_way])
             found[under_way.pop(ready)] = ray.get(ready)
         error, result = pickle.loads(found.pop(i))
@@ -116,6 +124,11 @@ def _apply(packed: bytes, chunk: bytes) -> bytes:
         return pickle.dumps((str(error), None))
 
 
+def _stand_by(packed: bytes) -> None:
+    """Import what the function needs, in a process that waits from then on."""
+    _unpack(packed)
+
+
 @lru_cache(maxsize=1)
 def _unpack(packed: bytes) -> Callable[[Any], Any]:
     """The function, the same object for all chunks of a worker: it may load a student once and go on with it."""
@@ -125,6 +138,8 @@ def _unpack(packed: bytes) -> Callable[[Any], Any]:
 def _join_cluster(address: str) -> Any:
     """Join the cluster, or start one of this machine's cores; returns ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    # A cluster that is started here keeps a process that has nothing to do beside one a core: else Ray ends it.
+    os.environ.setdefault("RAY_num_workers_soft_limit", str((os.cpu_count() or 1) + 1))
     try:
         import ray
     except ImportError:
