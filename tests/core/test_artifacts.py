@@ -1,5 +1,6 @@
 """Artifacts: atomic, stamped, and the same after any kill."""
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_student import __version__
+from schema_student.core import artifacts, stamps
 from schema_student.core.artifacts import dry_run, is_only_checking, open_artifact, read_meta
 from schema_student.core.artifacts import make as make_stage
 from schema_student.core.errors import SettingsError, UserError
@@ -33,7 +35,7 @@ from schema_student.core.locks import hold_lock
 from schema_student.core.paths import evaluated, evaluated_requests, paths
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import default_settings
-from schema_student.core.stamps import beside, digest, git_commit, make_stamp, versions
+from schema_student.core.stamps import beside, digest, find_differences, git_commit, make_stamp, versions
 from schema_student.operate.pretty import write_pretty
 
 STAMP = {"settings": {"domains": 3}, "seed": 1}
@@ -72,6 +74,7 @@ def test_rows_read_back_as_written(rows):
 def test_any_text_survives_lone_surrogates_and_line_separators_included(row):
     assert parse_row(dump_row(row), "row") == row
     assert "\n" not in dump_row(row)
+    assert dump_row({"a": "caf\u00e9"}) == '{"a": "caf\u00e9"}' and dump_row("\u00e9\ud800") == r'"\u00e9\ud800"'
 
 
 @given(row_lists, st.data())
@@ -121,6 +124,18 @@ def test_a_second_writer_is_refused_naming_the_first(tmp_path):
     assert make(path, ROWS) == []
 
 
+def test_a_lock_says_its_holder_whoever_held_it_before_and_may_be_removed_meanwhile(tmp_path):
+    path, lock = tmp_path / "x.json", tmp_path / "x.json.lock"
+    lock.write_text("12345678901")  # of one that was killed
+    with hold_lock(path):
+        assert lock.read_text() == str(os.getpid())
+        lock.unlink()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"x\.json is being written by process \?; wait for it"), hold_lock(path):
+            raise AssertionError("two writers")
+
+
 WAITS = """
 import sys
 from pathlib import Path
@@ -149,7 +164,8 @@ def test_a_writer_that_waits_comes_after_the_first(tmp_path):
 def test_drafts_of_processes_that_are_gone_are_swept(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    kept = [tmp_path / f".made.jsonl.{os.getpid()}.tmp", tmp_path / ".notes.tmp", tmp_path / "made.tmp"]
+    names = (f".made.jsonl.{os.getpid()}.tmp", ".made.jsonl.notes.tmp", ".notes.tmp", "made.tmp")
+    kept = [tmp_path / name for name in names]
     for path in (*kept, swept := tmp_path / f".other.json.{gone.pid}.tmp"):
         path.write_text("")
     make(tmp_path / "made.jsonl", ROWS)
@@ -182,8 +198,52 @@ def test_versions_and_commit_say_what_made_an_artifact():
     libraries = {"torch", "transformers", "trl", "peft", "unsloth", "datasets", "ollama", "jsonschema-rs"}
     assert found.keys() == {"python", "schema_student"} | libraries
     assert found["python"] == ".".join(map(str, sys.version_info[:3])) and found["schema_student"] == __version__
-    assert found["torch"] == importlib.metadata.version("torch")
-    assert git_commit() is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", git_commit())
+    assert found["torch"] == importlib.metadata.version("torch") and "" not in found.values()
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_where_files_differ(tmp_path, monkeypatch):
+    def read():
+        git_commit.cache_clear()
+        return git_commit()
+
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    monkeypatch.setattr(stamps, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(stamps, "IS_INSTALLED", False)
+    assert read() is None
+    git("init")
+    write_text(tmp_path / "a.py", "1")
+    git("add", "a.py")
+    git("commit", "-m", "Begin")
+    git("tag", "-a", "v1", "-m", "v1")
+    commit = git("rev-parse", "HEAD")
+    assert read() == commit
+    write_text(tmp_path / "a.py", "2")
+    assert read() == f"{commit}-dirty"
+    monkeypatch.setattr(stamps, "IS_INSTALLED", True)
+    assert read() is None
+    monkeypatch.setattr(stamps, "IS_INSTALLED", False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read() is None
+    git_commit.cache_clear()
+
+
+def test_what_differs_between_two_stamps_is_said_by_name():
+    then = {"settings": {"a": 1, "b": 2}, "inputs": {"x": "1", "y": "2"}, "base": {"d": 1}, "seed": 1, "s": {"t": 1}}
+    now = {"settings": {"a": 1, "c": 3}, "inputs": {"x": "1", "y": "3"}, "base": {"d": 2}, "seed": 1, "s": 4}
+    assert find_differences(then, now) == [
+        "base d was 1, now 2",
+        "input y has changed",
+        's was {"t": 1}, now 4',
+        "b was 2, now null",
+        "c was null, now 3",
+    ]
+    assert find_differences(then, then) == []
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -211,7 +271,8 @@ def test_what_other_settings_made_is_refused_by_name_and_kept(tmp_path, stop_aft
     make(path, ROWS, stop_after=stop_after)
     before = path.read_bytes()
     other = {"settings": {"domains": 4}, "seed": 1}
-    with pytest.raises(UserError, match=r"domains was 3, now 4.*--overwrite"):
+    begun = "begun" if stop_after else "made"
+    with pytest.raises(UserError, match=rf"rows\.jsonl was {begun} otherwise: domains was 3, now 4\..*--overwrite"):
         make(path, ROWS, stamp=other)
     assert path.read_bytes() == before
     make(path, ROWS[1:], stamp=other, overwrite=True)
@@ -283,8 +344,53 @@ def test_a_folder_is_made_stamped_and_overwritten_as_a_whole(tmp_path):
     assert meta is not None
     assert meta["steps"] == 3
     assert {"settings", "seed", "inputs", "versions", "git_commit", "finished_at"} <= set(meta)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", meta["finished_at"])
     with open_artifact(folder, STAMP) as artifact:
         assert artifact.done
+
+
+def test_a_stamp_says_the_seconds_of_its_process_and_vouches_for_the_files_that_were_named(tmp_path, monkeypatch):
+    clock = iter([100.0, 112.34])
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: next(clock))
+    with open_artifact(tmp_path / "run", STAMP) as artifact:
+        write_text(artifact.work / "a" / "rows.jsonl", "{}")
+        write_text(artifact.work / "run.log", "begun")
+        artifact.finish(vouched=["**/*.jsonl"])
+    meta = read_meta(tmp_path / "run")
+    assert meta["seconds"] == 12.3 and meta["files"] == {"a/rows.jsonl": digest(tmp_path / "run" / "a" / "rows.jsonl")}
+
+
+META = ("settings", "versions", "inputs", "files", "rejected", "teacher_info", "finished_at", "digest")
+
+
+@pytest.mark.parametrize("name", META)
+def test_a_stamp_whose_field_is_of_another_type_is_named(tmp_path, name):
+    write_json(beside(tmp_path / "rows.jsonl", "meta"), {name: 3})
+    with pytest.raises(UserError, match=rf"rows\.jsonl\.meta\.json: {name} must be (str|dict), not int"):
+        read_meta(tmp_path / "rows.jsonl")
+
+
+def test_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    files = [tmp_path / place / "x.jsonl" for place in ("a", "b", "c/b")]
+    for file in files:
+        write_text(file, str(file))
+    make(tmp_path / "rows.jsonl", ROWS, inputs=files)
+    names = ("x.jsonl", "b/x.jsonl", "c/b/x.jsonl")
+    assert read_meta(tmp_path / "rows.jsonl")["inputs"] == dict(zip(names, map(digest, files), strict=True))
+
+
+def test_an_input_in_an_unfinished_folder_is_refused(tmp_path):
+    with open_artifact(tmp_path / "run", STAMP) as artifact:
+        write_text(artifact.work / "weights", "half")
+        with pytest.raises(UserError, match=r"input .*weights is unfinished: run the step that makes it again"):
+            make(tmp_path / "rows.jsonl", ROWS, inputs=[artifact.work / "weights"])
+
+
+def test_what_a_kill_left_of_a_finished_artifact_s_beginning_is_removed(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    make(path, ROWS)
+    write_json(beside(path, "partial"), {})
+    assert make(path, ROWS) == "done" and not beside(path, "partial").exists()
 
 
 @pytest.mark.parametrize(
@@ -305,6 +411,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read_json(tmp_path / "none.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path)
+    for text, words in (('{"a":\n 1,}', r"x\.json:2: not JSON: "), ('{"a": NaN}', r"x\.json: not JSON: NaN is no")):
+        write_text(tmp_path / "x.json", text)
+        with pytest.raises(UserError, match=words):
+            read_json(tmp_path / "x.json")
     (tmp_path / "latin.json").write_bytes(b'"caf\xe9"')
     with pytest.raises(UserError, match="not UTF-8 at byte 4"):
         read_json(tmp_path / "latin.json")
@@ -407,6 +517,11 @@ def test_two_runs_share_no_artifact():
         ({"adapter": "o/student_runs/x/checkpoint-final"}, "x-sft", "o/student_runs/x/checkpoint-final"),
         ({"adapter": "o/student_runs/x-dpo/checkpoint-final"}, "x-dpo", "o/student_runs/x-dpo/checkpoint-final"),
         ({"adapter": "o/student_runs/x/checkpoint-50"}, "x-sft-checkpoint-50", "o/student_runs/x/checkpoint-50"),
+        (
+            {"adapter": "o/student_runs/x/checkpoint-final", "eval_student": "sft"},
+            "x-sft",
+            "o/student_runs/x/checkpoint-final",
+        ),
         ({"adapter": "models/mine"}, "student-mine", "models/mine"),
         ({"adapter": "models/mine/checkpoint-final"}, "student-mine", "models/mine/checkpoint-final"),
         ({"adapter": "models/mine", "eval_student": "base"}, "student-base", ""),
@@ -455,7 +570,8 @@ def test_requests_are_the_runs_its_extra_ones_or_a_persons_own():
 
 
 def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path, monkeypatch, capsys):
-    settings, path, there = default_settings(dry_run=True), tmp_path / "x" / "made.jsonl", tmp_path / "there.jsonl"
+    settings, there = default_settings(dry_run=True), tmp_path / "there.jsonl"
+    path = tmp_path / "x" / "y" / "made.jsonl"
     ran = []
 
     def stage(stamp=STAMP, overwrite=False):
@@ -473,7 +589,7 @@ def test_a_dry_run_checks_a_stage_as_far_as_it_checks_before_it_writes(tmp_path,
     assert not make_stage(stage(), settings, [there], [path]) and ran == []  # an earlier stage makes what it reads
     assert f"would read  {there} (an earlier stage makes it)" in capsys.readouterr().out
     there.write_text("")
-    assert not make_stage(stage(), settings, [there], [path]) and ran == [True] and not path.parent.exists()
+    assert not make_stage(stage(), settings, [there], [path]) and ran == [True] and not (tmp_path / "x").exists()
     said = capsys.readouterr().out.splitlines()
     assert said == [f"would read  {there} (present)", f"would write {path} (absent)"]
     assert make_stage(stage(), settings.changed(dry_run=False), [there], [path]) and ran == [True, False]

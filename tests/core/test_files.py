@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from schema_student.core import files
 from schema_student.core.artifacts import open_artifact
 from schema_student.core.errors import UserError
 from schema_student.core.files import make_folder, open_to_write, remove_folder, write_bytes
@@ -45,6 +46,7 @@ def test_a_plain_file_is_opened_as_usual(tmp_path):
         file.write("a\n")
     append_row(tmp_path / "file", {"b": 1})
     assert (tmp_path / "file").read_text() == 'a\n{"b": 1}\n'
+    assert (tmp_path / "file").stat().st_mode & 0o111 == 0  # no program
 
 
 WRITERS = {
@@ -85,6 +87,18 @@ def test_a_log_that_is_a_link_is_cut_back_without_its_target(tmp_path, victim):
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n' and victim.read_text().endswith('{"ste')
 
 
+def test_a_log_is_cut_back_to_a_step_without_that_of_its_checkpoint(tmp_path):
+    path, kept = tmp_path / "log.jsonl", [b'{"note": "\xff"}', b'{"step": 0}', b'{"step": 1, "loss": 1}']
+    dropped = [b'{"step": 1, "checkpoint": 1}', b'{"step": 2}', b'{"step"']
+    path.write_bytes(b"\n\n".join([*kept, *dropped]))
+    truncate_log(path, 1)
+    assert path.read_bytes() == b"\n".join([*kept, b""]).replace(b"\xff", "\ufffd".encode())
+    truncate_log(path, -1)
+    assert path.read_text() == ""
+    truncate_log(tmp_path / "nothing.jsonl", 1)
+    assert not (tmp_path / "nothing.jsonl").exists()
+
+
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc", "../outputs", "link"])
 def test_only_a_folder_of_that_name_is_removed(tmp_path, name):
     outputs = tmp_path / "outputs"
@@ -103,7 +117,8 @@ RUN = {"schemas": "", "run": "mine"}
 
 
 @pytest.mark.parametrize(
-    "folder", ["student_runs", "student_runs/mine", "reports/mine", "student_runs/eval", "data/mine"]
+    "folder",
+    ["student_runs", "student_runs/mine", "reports/mine", "student_runs/eval", "data/mine", "judge", "exports/mine"],
 )
 def test_a_folder_of_a_run_that_is_a_link_is_named(tmp_path, folder):
     link = tmp_path / "outputs" / folder
@@ -112,6 +127,21 @@ def test_a_folder_of_a_run_that_is_a_link_is_named(tmp_path, folder):
     link.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=f"{folder} is a link"):
         paths(default_settings(output_dir=str(tmp_path / "outputs"), **RUN))
+
+
+def test_a_folder_whose_name_has_a_dot_is_looked_at_too_and_a_file_or_the_adapter_may_be_a_link(tmp_path):
+    settings = default_settings(output_dir=str(tmp_path / "outputs"), run="mine.v2")
+    where = paths(settings)
+    for path in (where.teacher_cache, where.dataset, where.sft_checkpoint):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(tmp_path)
+    assert paths(settings) == where
+    for path in (where.dpo_dir, where.exports, where.rollouts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(tmp_path)
+        with pytest.raises(UserError, match=rf"{path.name} is a link"):
+            paths(settings)
+        path.unlink()
 
 
 def test_the_output_folder_itself_may_be_a_link(tmp_path):
@@ -130,7 +160,9 @@ def test_an_evaluation_that_is_a_link_is_named(tmp_path):
         where.eval_dir("mine-sft")
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", '"text"', "null", "[" * 100_000, '{"a":' * 100_000, "{", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "3", '"text"', "null", "[" * 100_000, '{"a": Infinity}', '{"a":' * 100_000, "{", "\x00"]
+)
 def test_what_should_be_an_object_and_is_not_is_named(tmp_path, text):
     (tmp_path / "a.meta.json").write_text(text)
     with pytest.raises(UserError, match=r"a.meta.json"):
@@ -145,3 +177,11 @@ def test_what_a_killed_process_was_writing_is_removed_by_who_writes_it_next(tmp_
         draft.write_text("half")
     write_bytes(tmp_path / "a.json", b"{}")
     assert [draft.exists() for draft in drafts] == [False, True, True]  # process 1 is at work
+
+
+def test_two_may_remove_the_same_draft(tmp_path, monkeypatch):
+    draft = tmp_path / ".a.json.12.tmp"
+    draft.write_text("half")
+    monkeypatch.setattr(files, "is_running", lambda pid: draft.unlink())
+    files.remove_drafts(tmp_path)
+    assert not draft.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schema_student.core import artifacts, integrity, replacing
-from schema_student.core.artifacts import OVERWRITTEN, dry_run, open_artifact, overwriting
+from schema_student.core.artifacts import OVERWRITTEN, dry_run, only_check, open_artifact, overwriting
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl, write_text
 from schema_student.core.replacing import draft_of
@@ -148,6 +148,8 @@ def test_a_kill_at_any_moment_of_the_swap_leads_to_the_new_one(tmp_path, kind, o
     path = tmp_path / kind
     make(path, OLD, OLD_ROWS)
     die_in_the_swap(path, operation)
+    left = {each.name for each in tmp_path.iterdir()} - {kind, f"{kind}.meta.json", f"{kind}.lock", ".new"}
+    assert path.exists() if path.suffix else left <= {".old"} and (path.exists() or left == {".old"})
     if beside(draft_of(path), "meta").exists():  # nobody reads what is neither the old one nor the new one
         with pytest.raises(UserError, match=r"is unfinished|is not there"):
             make(tmp_path / "other.jsonl", OLD, [], inputs=[path])
@@ -231,7 +233,7 @@ with open_artifact(Path({str(path)!r}), {NEW!r}, overwrite=True) as artifact:
 
 def test_the_same_command_goes_on_with_what_it_had_not_made_again(tmp_path, monkeypatch):
     monkeypatch.delenv(OVERWRITTEN, raising=False)
-    first, second, record = tmp_path / "first.jsonl", tmp_path / "second.jsonl", tmp_path / ".overwritten-pairs"
+    first, second, record = tmp_path / "first.jsonl", tmp_path / "second.jsonl", tmp_path / "o" / "p" / ".overwritten"
 
     def command(stop_after=None):
         with overwriting(record):
@@ -243,6 +245,8 @@ def test_the_same_command_goes_on_with_what_it_had_not_made_again(tmp_path, monk
         command(stop_after=2)
     assert command() == ("done", "made after 2")
     assert not record.exists() and OVERWRITTEN not in os.environ
+    with overwriting(record):
+        assert os.environ[OVERWRITTEN] == str(record)
 
 
 def test_what_was_made_again_is_made_again_with_other_settings(tmp_path, monkeypatch):
@@ -373,11 +377,14 @@ def test_a_dry_run_says_what_is_not_what_was_made(tmp_path, capsys):
     dry_run(default_settings(dry_run=True), [], [path])
     beside(path, "meta").unlink()
     dry_run(default_settings(dry_run=True), [], [path])
+    beside(path, "partial").write_text("{}")
+    dry_run(default_settings(dry_run=True), [], [path])
     said = capsys.readouterr().out
     assert [line.rpartition("(")[2] for line in said.splitlines()] == [
         "finished)",
         "finished, but no longer what was made)",
         "nothing says what made it)",
+        "partial)",
     ]
 
 
@@ -418,5 +425,41 @@ def test_a_stamp_that_names_files_outside_its_folder_writes_none(tmp_path):
     write_text(tmp_path / "run" / "mine", "other")
     vouched = {"../outside/mine": integrity.digest(tmp_path / "mine")}
     damaged = integrity.find_damage(tmp_path / "run", vouched)
-    assert integrity.restore(tmp_path / "run", vouched, damaged, [tmp_path]) == damaged
-    assert not (tmp_path / "outside").exists()
+    vouched[str(tmp_path / "absolute")] = vouched["../outside/mine"]
+    damaged = integrity.find_damage(tmp_path / "run", vouched)
+    assert len(damaged) == 2
+    assert integrity.restore(tmp_path / "run", vouched, damaged, [tmp_path], only_check=False) == damaged
+    assert not (tmp_path / "outside").exists() and not (tmp_path / "absolute").exists()
+
+
+def test_what_has_a_copy_is_restored_beside_what_has_none_and_a_check_restores_nothing(tmp_path):
+    write_text(tmp_path / "copies" / "b", "text")
+    vouched = {name: integrity.digest(tmp_path / "copies" / "b") for name in ("a", "in/b", "c")}
+    damaged = integrity.find_damage(tmp_path / "run", vouched)
+    assert damaged == dict.fromkeys(vouched, "is missing")
+    for checked in (True, False):
+        assert not (tmp_path / "run").exists()
+        left = integrity.restore(tmp_path / "run", vouched, damaged, [tmp_path / "copies"], checked)
+        assert left == {"a": "is missing", "c": "is missing"}
+    assert content(tmp_path / "run") == {"in/b": b"text"}
+
+
+def test_a_dry_run_finds_a_copy_and_leaves_the_damage(tmp_path):
+    with open_artifact(tmp_path / "run", OLD) as artifact:
+        for name in "ab":
+            write_text(artifact.work / name / "weights", "text")
+        artifact.finish()
+    damage(tmp_path / "run" / "a" / "weights", "flipped")
+    before = content(tmp_path)
+    with only_check(), open_artifact(tmp_path / "run", OLD) as artifact:
+        assert artifact.done and content(tmp_path) == before
+
+
+def test_a_file_a_folder_and_a_link_are_discarded_without_what_it_leads_to(tmp_path):
+    write_text(tmp_path / "kept" / "x", "text")
+    write_text(tmp_path / "folder" / "x", "text")
+    write_text(tmp_path / "file", "text")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("folder", "file", "link", "nothing"):
+        replacing.discard(tmp_path / name)
+    assert content(tmp_path) == {"kept/x": b"text"} and [*tmp_path.iterdir()] == [tmp_path / "kept"]

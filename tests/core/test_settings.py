@@ -15,9 +15,11 @@ from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import (
     PATHS,
     ResolveRequest,
+    build_parser,
     flags_for,
     flags_of,
     load_settings,
+    parse_command,
     without,
     without_settings,
 )
@@ -31,7 +33,10 @@ from schema_student.core.settings import (
     allowed,
     config_schema,
     default_settings,
+    make_settings,
+    nearest_name,
     presets,
+    read_auto,
     read_config,
     read_preset,
     resolve_auto,
@@ -55,11 +60,6 @@ def test_every_setting_has_a_default_in_the_file_and_a_description():
     assert all(field.description for kind in GROUPS.values() for field in kind.model_fields.values())
 
 
-def test_the_published_schema_is_current():
-    published = json.loads((CONFIG_DIR / "schema.json").read_text())
-    assert published == config_schema(), "run scripts/write_config_schema.py"
-
-
 SHIPPED = ["defaults.json", "auto_embedded.json", "auto_gemma.json", "auto_gemma_cpu.json"]
 
 
@@ -68,6 +68,17 @@ def test_shipped_configurations_fit_the_published_schema(name):
     schema = json.loads((CONFIG_DIR / "schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(read_config(CONFIG_DIR / name), schema)
+
+
+def test_where_all_weights_are_trained_rates_are_a_tenth_and_nothing_else_is():
+    lora, full = read_auto("embedded"), read_auto("embedded", "full")
+    assert (lora["control_learning_rates"], full["control_learning_rates"]) == (
+        [0.0005, 0.001, 0.002],
+        [0.00005, 0.0001, 0.0002],
+    )
+    assert {name for name in lora if lora[name] != full[name]} == {name for name in lora if "learning_rate" in name}
+    assert default_settings(fine_tuning="full").sft.sft_learning_rate == "auto"
+    assert resolve_auto(default_settings(fine_tuning="full"), "gemma").sft.sft_learning_rate == 0.00003
 
 
 @pytest.mark.parametrize("kind", ["embedded", "gemma", "gemma_cpu"])
@@ -122,6 +133,9 @@ BAD_FLAGS = [
     (["--train-share", "0.95"], "above 1"),
     (["--rl-reward-valid", "0.6", "--rl-reward-parts", "0.5"], "above 1"),
     (["--max-new-tokens", "9999"], "no room for a prompt"),
+    (["--on", "there"], "--on: 'there' is not text that matches ^(here|ray(:.+)?)$"),
+    (["--teacher-model", ""], "--teacher-model: '' is not text that is not empty"),
+    (["--weights", "1,0"], "--weights: [1, 0] is not a list with each item a number > 0"),
     (["--config", "no/such/file.json"], "config file no/such/file.json cannot be read"),
 ]
 
@@ -222,12 +236,68 @@ def test_help_shows_the_flags_of_its_groups_and_help_all_shows_all(capsys):
         assert ("\ndpo settings:\n" in shown) == shows_beta and "\ndataset settings:\n" in shown
 
 
-HEADINGS = "general data tracker prompt teacher dataset hub student sft eval gate pairs align dpo reward rollouts"
-HEADINGS += " pairwise average report export endpoint cluster"
+HELP = """\
+usage: schema-student compare FILE [flags]
+
+Puts runs side by side.
+
+Each:
+    as it stands here
+
+positional arguments:
+  FILE                  where to write
+
+options:
+  -h, --help            show this help message and exit
+  --config FILE         JSON file with any part of the settings
+  --preset NAME         a base and sizes: tiny, quick, standard, gemma-cpu, gpu; flags and --config go before it
+  --version             show program's version number and exit
+  --print-config        print the settings as JSON and stop
+  --resolved            with --print-config: what "auto" becomes here
+  --help-all            show the flags of all verbs
+
+general settings:
+  --run X               name of the run; "" = after --data-set, --adapter or --schemas, else "student": text that
+                        matches ^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$ (default: "")
+  --output-dir X        folder that all artifacts go to: text that is not empty (default: outputs)
+  --data-dir X          folder of the d_0* files; "" = output_dir, or output_dir/data/RUN for a named run: text
+                        (default: "")
+  --seed X              seed of every random choice: a whole number >= 0 and <= 4294967295 (default: 7)
+  --overwrite, --no-overwrite
+                        make artifacts again; each old one stands until its new one is whole: true or false (default:
+                        false)
+  --dry-run             check settings and inputs, say what would be written, do nothing: true or false (default:
+                        false)
+  --schemas X           your own JSON Schemas: a folder of .json files or a JSONL file; skips the domain steps: text
+                        (default: "")
+
+report settings:
+  --runs X[,Y]          names of runs, or of evaluations, to put side by side (compare_runs.py): a list with each item
+                        text that matches ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$ (default: none)
+"""
 
 
-def test_settings_stand_under_the_headings_of_help_in_the_order_of_the_flow():
-    assert list(dict.fromkeys(kind.section for kind in GROUPS.values())) == HEADINGS.split()
+def test_help_says_of_each_setting_what_it_means_allows_and_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/schema-student"])
+    own, text = {"out": {"metavar": "FILE", "help": "where to write"}}, HELP.split("\n\n")[1:3]
+    with pytest.raises(SystemExit) as left:
+        parse_command(["--help"], "\n    ".join(["", *"\n\n".join(text).split("\n"), ""]), "compare", own, seed=7)
+    assert left.value.code == 0 and capsys.readouterr().out == HELP
+    monkeypatch.setattr(sys, "argv", ["scripts/evaluate_student.py"])
+    with pytest.raises(SystemExit):
+        load_settings(["--help"], None, "evaluate")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("usage: evaluate_student.py [flags] ")
+    assert "(default: test_seen,test_unseen)" in said and "percent (--fail-on); 0 = none: a number" in said
+    assert '"auto" or a whole number >= 1 (default: auto)' in said
+
+
+def test_a_shell_completes_paths_where_a_setting_is_one():
+    parser = build_parser("x", "", {}, DEFAULTS, GROUP_OF)
+    offered = {action.dest: action.complete for action in parser._actions if hasattr(action, "complete")}
+    assert offered.keys() == {"config", *PATHS}
+    assert all(way == {"bash": "_shtab_compgen_files", "zsh": "_files"} for way in offered.values())
 
 
 @pytest.mark.parametrize(
@@ -269,6 +339,21 @@ def test_settings_are_frozen_and_changed_makes_a_checked_copy():
 
 def test_allowed_says_bounds_in_words():
     assert allowed("lora_dropout") == "a number >= 0 and < 1"
+    assert allowed("seed") == "a whole number >= 0 and <= 4294967295"
+    assert (allowed("overwrite"), allowed("data_dir")) == ("true or false", "text")
+    assert allowed("gguf_types") == 'a list with each item one of "F16", "Q8_0", "Q4_K_M"'
+    assert allowed("sft_checkpoint") == '"auto" or one of "least-loss", "answers", "last"'
+
+
+def test_the_nearest_name_shares_half_its_letters():
+    assert nearest_name("abcd", ["wxyz", "abxy", "abzz"]) == "; did you mean 'abzz'?"
+    assert nearest_name("abcd", ["axyz"], "none is near") == "; none is near"
+    assert nearest_name("abcd", []) == "; --help-all lists all settings"
+
+
+def test_a_setting_without_a_value_is_named_with_the_file_that_must_give_one():
+    with pytest.raises(SettingsError, match=r"^setting run has no value; config/defaults\.json must give one$"):
+        make_settings({"seed": 1}, str)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +460,8 @@ def test_flags_that_give_settings_give_them_and_name_the_preset_that_spares_most
 def test_no_hidden_password_stands_in_flags():
     settings = load_settings(["--teacher-host", "http://me:secret@a:1"], "")
     assert flags_of(settings.flat()) == []
+    flat = load_settings(["--teacher-host", "me:secret@a:1,b:2", "--data-set", "owner/set@0123"], "").flat()
+    assert flat["teacher_host"] == ["***@a:1", "b:2"] and flat["data_set"] == "owner/set@0123"
 
 
 WORDS = ["a", "--seed", "3", "--beta=0.5", "--no-judge-valid", "--config", "c.json", "--overwrite", "x"]
@@ -386,6 +473,7 @@ def test_flags_are_dropped_by_what_they_set():
     assert flags_for("train", WORDS) == ["a", "--seed", "3", "--config", "c.json", "--overwrite", "x"]
     own = {"--from": {}, "--until": {}}
     assert without(own, ["--from", "sft", "--seed", "3", "--fro", "x", "--until=dpo"]) == ["--seed", "3", "--fro", "x"]
+    assert without(own, ["-h", "--help"]) == ["-h", "--help"]
 
 
 def test_a_flag_that_a_verb_does_not_read_is_refused_but_within_a_runner(monkeypatch):
@@ -403,7 +491,15 @@ def test_resolved_settings_are_asked_for_with_those_that_were_given(capsys):
         flags("--resolved")
 
 
-@pytest.mark.parametrize(("word", "advice"), [("--from", "it chooses stages"), ("--sead", "did you mean '--seed'")])
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("--from", "it chooses stages"),
+        ("--until", "it chooses stages"),
+        ("--sead", "did you mean '--seed'"),
+        ("--overwrit", "did you mean '--overwrite'"),
+    ],
+)
 def test_an_unknown_flag_is_refused_with_advice(word, advice):
     with pytest.raises(SettingsError, match=f"unknown argument '{word}=x'.*{advice}"):
         flags(f"{word}=x")

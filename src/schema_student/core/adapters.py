@@ -40,7 +40,7 @@ def name_latest_adapter(settings: S, verbs: Sequence[str]) -> S:
     """
     if settings.student.adapter != LATEST:
         return settings
-    if not {*verbs} <= {*OF_VERBS}:
+    if {*verbs} - {*OF_VERBS}:
         raise SettingsError(f"--adapter {LATEST} is of {', '.join(OF_VERBS)}: name the folder here")
     run = settings.run.run
     found = [each for each in list_adapters(settings) if run in ("", split_link(each.parent.name)[0])]

@@ -343,10 +343,8 @@ def _begin(artifact: Artifact) -> None:
 def _whole_rows(path: Path) -> list[Row]:
     """The rows that end in a newline; what a kill left after the last of them is cut off."""
     data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with open_to_write(path, "r+b") as file:
-            file.truncate(len(whole))
+    with open_to_write(path, "r+b") as file:
+        file.truncate(data.rfind(b"\n") + 1)
     return read_jsonl(path)
 
 
@@ -372,10 +370,11 @@ def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
     for path in inputs:
         if not path.exists():
             raise UserError(f"input {path} is not there" + name_maker(path))
-        if _unfinished(path) or _unfinished(path.parent):
+        whole = path.absolute()  # "." has no name
+        if any(_unfinished(each) for each in (whole, whole.parent) if each.name):
             raise UserError(f"input {path} is unfinished: run the step that makes it again" + name_maker(path))
-        ends = ("/".join(path.parts[-length:]) for length in range(1, len(path.parts) + 1))
-        name = next((end for end in ends if end not in found), str(path))
+        ends = ("/".join(whole.parts[-length:]) for length in range(1, len(whole.parts) + 1))
+        name = next(end for end in ends if end not in found)
         found[name] = digest(path)
         _check_vouched(path, found[name])
     return found
@@ -383,7 +382,7 @@ def _input_digests(inputs: Sequence[Path]) -> dict[str, str]:
 
 def _check_vouched(path: Path, found: str) -> None:
     """Refuse a file of a finished folder that is not the one that was made: a run's adapter with a byte flipped."""
-    for folder in path.absolute().parents[:2]:
+    for folder in path.absolute().parents:
         meta = read_meta(folder) if folder.name else None
         known = (meta or {}).get("files", {}).get(path.absolute().relative_to(folder).as_posix())
         if known not in (None, found):
@@ -410,9 +409,6 @@ def _check_apart(path: Path, inputs: Sequence[Path]) -> None:
 
 def _unfinished(path: Path) -> bool:
     """Whether an artifact is being made, or its replacement was stopped while it was swapped in."""
-    path = path.absolute()  # "." has no name
-    if not path.name:
-        return False
     begun = beside(path, "partial").exists() and not beside(path, "meta").exists()
     return begun or beside(draft_of(path), "meta").exists()
 

@@ -25,12 +25,12 @@ def one_line(text: str, limit: int = LINE) -> str:
 
 def for_terminal(text: str) -> str:
     """Leave a text's lines, but nothing in them that steers a terminal, and no password of an address."""
-    return hide_userinfo(text if text.isprintable() else _without_controls(text, keep="\n\t"))
+    return hide_userinfo(_without_controls(text, keep="\n\t"))
 
 
 def hide_userinfo(text: str) -> str:
     """Hide user and password of every address in a text."""
-    return _USERINFO.sub(f"://{HIDDEN}@", text) if "@" in text else text
+    return _USERINFO.sub(f"://{HIDDEN}@", text)
 
 
 def hide_address(address: str) -> str:
@@ -59,4 +59,4 @@ def escape_unprintable(text: str) -> str:
     >>> escape_unprintable('"a\u202eb"')
     '"a\\\\u202eb"'
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

@@ -291,7 +291,7 @@ def build_parser(
     parser.add_argument("--help-all", action="store_true", help="show the flags of all verbs")
     for heading in dict.fromkeys(kind.section for kind in GROUPS.values()):
         names = [name for kind in GROUPS.values() if kind.section == heading for name in kind.model_fields]
-        section = parser.add_argument_group(f"{heading} settings") if {*names} & {*shown} else parser
+        section = parser.add_argument_group(f"{heading} settings")  # argparse shows none that has nothing to show
         for name in names:
             words = _describe(name, defaults) if name in shown else argparse.SUPPRESS
             if f"--{kebab_case(name)}" not in own:

@@ -2,7 +2,7 @@
 
 vouched = vouch(folder, ["*.jsonl"])       # {"train.jsonl": "9f86d0..."}, kept in a stamp or a manifest
 damage = find_damage(folder, vouched)      # {"train.jsonl": "is missing"}
-restore(folder, vouched, damage, [other])  # what stays damaged; the rest was found elsewhere, byte for byte
+restore(folder, vouched, damage, [other], only_check=False)  # what stays damaged; the rest was found elsewhere
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def find_damage(folder: Path, vouched: Vouched) -> dict[str, str]:
 
 
 def restore(
-    folder: Path, vouched: Vouched, damage: Mapping[str, str], elsewhere: Sequence[Path], only_check: bool = False
+    folder: Path, vouched: Vouched, damage: Mapping[str, str], elsewhere: Sequence[Path], only_check: bool
 ) -> dict[str, str]:
     """Copy each damaged file from one of the same name and digest, in the folder or elsewhere; returns what stays."""
     left = {}

@@ -118,7 +118,7 @@ def _dumps(value: Any, indent: int | None = None) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=indent)
+        return json.dumps(value, indent=indent)
     return text
 
 

@@ -125,12 +125,7 @@ def paths(settings: AnySettings) -> Paths:
 def _refuse_links(found: Paths, out: Path) -> None:
     """Look at each folder between the output folder and an artifact, and at those that are artifacts themselves."""
     written = [path for name, path in vars(found).items() if name != "sft_checkpoint"]  # which is read
-    whole = {
-        path
-        for path in written
-        if not path.suffix
-        or path in (found.run_dir, found.dpo_dir, found.reward_dir, found.rollouts, found.corrections, found.report_dir)
-    }
+    whole = {path for path in written if path.suffix not in (".jsonl", ".sqlite")}
     for folder in {*whole, *(parent for path in written for parent in path.parents)}:
         if folder != out and folder.is_relative_to(out):
             refuse_link(folder)

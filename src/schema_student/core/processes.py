@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
     """Raised where a signal ends this process: 130 for SIGINT, as any KeyboardInterrupt, 143 for SIGTERM."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__(number)
+        super().__init__()
         self.number = number
 
 

@@ -34,7 +34,7 @@ class Group(BaseModel):
     """Settings that decide the same artifacts."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
-    section: ClassVar[str] = ""
+    section: ClassVar[str]
 
 
 class RunSettings(Group):

@@ -228,7 +228,7 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
         found.append(("rl_reward_parts", "rl_reward_valid + rl_reward_parts is above 1, the reward of what was asked"))
     if 0 < settings.gate.fail_under <= 1:
         found.append(("fail_under", f"{settings.gate.fail_under} is read as percent: 85 is meant by 0.85"))
-    if len({*settings.align.align}) < len(settings.align.align) and settings.align.align != "auto":
+    if isinstance(settings.align.align, list) and len({*settings.align.align}) < len(settings.align.align):
         found.append(("align", "names an objective twice, and each has one folder"))
     days: dict[str, date] = {}
     for name in ("date_start", "date_end"):
@@ -292,7 +292,7 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def nearest_name(name: str, known: Iterable[str], otherwise: str = "--help-all lists all settings") -> str:
     """Suggest the nearest known name in place of an unknown one, or say where all are listed."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(known), cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; {otherwise}"
 
 

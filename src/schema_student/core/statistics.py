@@ -65,7 +65,7 @@ def wilson(k: int, n: int) -> Row:
         return {"rate": None, "low": None, "high": None, "n": 0, "k": 0}
     center = (k + Z * Z / 2) / (n + Z * Z)
     half = Z * math.sqrt(k * (n - k) / n + Z * Z / 4) / (n + Z * Z)
-    low, high = (round(min(max(bound, 0.0), 1.0), 6) for bound in (center - half, center + half))
+    low, high = (round(max(bound, 0.0), 6) for bound in (center - half, center + half))  # by k = 0 low may be -1e-17
     return {"rate": round(k / n, 6), "low": low, "high": high, "n": n, "k": k}
 
 
@@ -82,7 +82,7 @@ def paired_difference(fixed: int, broken: int, n: int) -> Row:
         return {"difference": None, "low": None, "high": None, "n": 0}
     more, less, all_of = fixed + 0.5, broken + 0.5, n + 2
     center = (more - less) / all_of
-    half = Z * math.sqrt(max(more + less - (more - less) ** 2 / all_of, 0.0)) / all_of
+    half = Z * math.sqrt(more + less - (more - less) ** 2 / all_of) / all_of
     low, high = (round(min(max(bound, -1.0), 1.0), 6) for bound in (center - half, center + half))
     return {"difference": round((fixed - broken) / n, 6), "low": low, "high": high, "n": n}
 
@@ -110,8 +110,6 @@ def smallest_difference(n: int, discordant: float, alpha: float = 0.05, power: f
 
 def _upper_tail(least: int, n: int, p: float) -> float:
     """The chance of at least that many successes of n; by logarithms, as n may be thousands."""
-    if p >= 1.0:
-        return 1.0
     logs = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(least, n + 1))
     return sum(
         math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))

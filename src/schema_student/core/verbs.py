@@ -19,7 +19,6 @@ SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if nam
 ASKED = ("teacher", *SERVER, "answers", "cluster")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
-EXTRA = ("extra_tests", "sampling.pair_prompts", "hub", "push")  # what else is made of a data set
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 IN_ONE_PROCESS = ("student.base_model", "loading", "length", "generation", "batching", "checkpoints", "optimizer")
 TRAINED = ("student.processes", *IN_ONE_PROCESS)
