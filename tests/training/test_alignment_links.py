@@ -126,6 +126,16 @@ def test_the_control_is_sft_that_goes_on_for_as_many_steps_at_the_best_rate(tmp_
     rate, best = max(rows, key=lambda each: each[1]["eval_p_truth"])
     assert rate == "0.002" and (config["rate"], config["checkpoint"]) == (0.002, f"checkpoint-{best['step']}")
     assert logs["1e-05"][0]["eval_p_truth"] == logs["0.002"][0]["eval_p_truth"]  # each begins with the same student
+    change = f"{best['eval_p_truth_change']:+.2%} +- {best['eval_p_truth_error']:.2%}"
+    assert config["why"] == (
+        f"P(truth) of {best['eval_requests']} validation requests {best['eval_p_truth']:.1%} ({change}) "
+        "at a learning rate of 0.002"
+    )
+    assert (
+        config["requests"] > 20
+        and config["left_out"] == {}
+        and config["adapter"] == str(paths(settings).sft_checkpoint)
+    )
     folders = ("checkpoint-final", f"rate-0.002/{config['checkpoint']}")
     published, trained = (adapter_weights(run_dir / name) for name in folders)
     assert all(torch.equal(published[name], trained[name]) for name in trained)
