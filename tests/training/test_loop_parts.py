@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -361,3 +363,87 @@ def test_only_linux_forks(monkeypatch, platform, ahead, method):
     monkeypatch.setattr(local_workers.sys, "platform", platform)
     monkeypatch.setattr(local_workers.sys, "modules", {} if not ahead else local_workers.sys.modules)
     assert local_workers.choose_start().get_start_method() == method
+
+
+class Started:
+    """Another process of a run that has said its last words, as the module that starts it sees one."""
+
+    sentinel, exitcode = "its pipe", 3
+
+    def __init__(self, words, said):
+        self.words, self.said, self.done = words, said, []
+
+    def start(self):
+        assert self.words.exists()
+        self.words.write_text(self.said)
+
+    def join(self):
+        self.done.append("joined")
+
+    def kill(self):
+        self.done.append("killed")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [("first\n\nerror: its row\n \n", "its row"), ("", "it said nothing (exit code 3)")]
+)
+def test_the_last_words_of_a_process_that_failed_are_waited_for_ten_seconds(monkeypatch, said, words):
+    waited, made = [], []
+
+    def begin(target, args):
+        made.append((args[:3], Started(args[3], said)))
+        return made[-1][1]
+
+    monkeypatch.setattr(local_workers, "choose_start", lambda: SimpleNamespace(Process=begin))
+    monkeypatch.setattr(
+        local_workers.connection, "wait", lambda pipes, seconds: waited.append((pipes, seconds)) or pipes
+    )
+    monkeypatch.setattr(local_workers, "leave_processes", lambda: waited.append("left"))
+    monkeypatch.setattr(local_workers, "loopback_interface", lambda: "lo7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    environment = dict(local_workers.os.environ)
+
+    def fail():
+        place = local_workers.os.environ
+        assert made[0][1].words.parent == Path(place[local_workers.MEETING_FILE]).parent
+        assert place["GLOO_SOCKET_IFNAME"] == "lo7" and torch.get_num_threads() == 1
+        raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(UserError) as caught, local_workers.start_workers(print, "settings", 3):
+        fail()
+    assert str(caught.value) == f"in another process of this run: {words}"
+    assert [args for args, _ in made] == [(print, "settings", 1), (print, "settings", 2)]
+    assert [child.words.name for _, child in made] == ["1", "2"] and not made[0][1].words.exists()
+    assert (["its pipe"], 10.0) in waited and waited[-1] == "left" and all("killed" in child.done for _, child in made)
+    assert dict(local_workers.os.environ) == environment
+
+
+@pytest.mark.parametrize(("finished", "overwrite", "count"), [(True, False, 1), (True, True, 2), (False, False, 2)])
+def test_no_others_are_started_for_a_run_that_is_finished(tmp_path, monkeypatch, capsys, finished, overwrite, count):
+    seen = []
+
+    @contextmanager
+    def start(train, settings, number):
+        seen.append((number, local_workers.idle))
+        yield
+
+    def train(settings):
+        names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "LOCAL_RANK", local_workers.SHARED, "OMP_NUM_THREADS")
+        seen.append([local_workers.os.environ[name] for name in names])
+        seen.append(local_workers.os.environ.get("SCHEMA_STUDENT_HELPERS"))
+
+    monkeypatch.setattr(local_workers, "start_workers", start)
+    monkeypatch.setattr(local_workers, "count_cores", lambda: 5)
+    monkeypatch.setattr(local_workers, "has_cuda", lambda: False)
+    monkeypatch.setattr(local_workers, "is_finished", lambda run_dir: finished and run_dir == tmp_path)
+    monkeypatch.setenv("SCHEMA_STUDENT_HELPERS", "0")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    monkeypatch.delenv("WORLD_SIZE")
+    given = default_settings(base_model="embedded", processes=2, sft_batch_size=8, gradient_accumulation=1)
+    given = given.changed(overwrite=overwrite)
+    local_workers.train_in_workers(train, given, tmp_path, "gradient_accumulation", "sft_batch_size")
+    idle = count == 1
+    assert seen == [(count, idle), ["2", "2", "0", "0", "sft_batch_size", "2"], "0" if idle else "1"]
+    said = "  2 processes, one a core: each takes sft_batch_size 4 of 8\n"
+    assert capsys.readouterr().out == said * (not idle) and local_workers.idle is False
+    assert "WORLD_SIZE" not in local_workers.os.environ
