@@ -204,6 +204,11 @@ def test_fewer_pairs_than_a_step_are_refused_with_the_batch_that_fits(place, mon
         call(monkeypatch, place, "train-dpo", "prefs.jsonl", dpo_batch_size=9, dpo_gradient_accumulation=2)
 
 
+def test_a_part_of_the_pairs_is_tried_in_steps_as_small_as_it_is(place, monkeypatch, capsys):
+    call(monkeypatch, place, "train-dpo", "prefs.jsonl", dpo_batch_size=9, max_samples=4)
+    assert "--max-samples is tried with --dpo-batch-size" in capsys.readouterr().out
+
+
 def test_a_warm_up_longer_than_the_run_is_said_at_the_start(place, monkeypatch, capsys):
     call(monkeypatch, place, "train-beta-dpo", "prefs.jsonl", beta_controller="risk", beta_warmup=9)
     said = capsys.readouterr().out

@@ -642,3 +642,26 @@ def test_an_input_in_the_current_folder_is_looked_at_like_any_other(tmp_path, mo
         artifact.finish()
     with pytest.raises(UserError, match=r"^nowhere.json is not there$"):
         read_json(Path("nowhere.json"))
+
+
+def of_part(limit=None, **others):
+    return {"settings": {"domains": 3, **({"max_samples": limit} if limit else {}), **others}, "seed": 1}
+
+
+@pytest.mark.parametrize("more", [of_part(), of_part(4)])
+def test_what_a_part_was_begun_or_made_of_gives_way_to_more(tmp_path, more):
+    for stop_after in (1, None):
+        path = tmp_path / f"{stop_after}.jsonl"
+        write_text(tmp_path / "in", "a part")
+        make(path, ROWS[:2], of_part(2), stop_after, inputs=[tmp_path / "in"])
+        write_text(tmp_path / "in", "all")
+        assert make(path, ROWS, more, inputs=[tmp_path / "in"]) == [] and read_jsonl(path) == ROWS
+        assert make(path, ROWS, more, inputs=[tmp_path / "in"]) == "done"
+
+
+@pytest.mark.parametrize("other", [of_part(1), of_part(domains=4), {**of_part(), "seed": 2}])
+def test_a_part_is_not_taken_for_less_nor_for_what_other_settings_make(tmp_path, other):
+    make(tmp_path / "a.jsonl", ROWS, of_part(2))
+    with pytest.raises(UserError, match=r"was made otherwise: .*\bwas"):
+        make(tmp_path / "a.jsonl", ROWS, other)
+    assert read_jsonl(tmp_path / "a.jsonl") == ROWS

@@ -1,8 +1,10 @@
 """Splits have their names, and some rows of one are taken from all over it."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from schema_student.core.splits import SPLITS, TESTS, TRAINED, VALIDATION, read_split, spread
+from schema_student.core.splits import SPLITS, TESTS, TRAINED, VALIDATION, read_split, spread, take_of_splits
 
 
 def test_splits_are_named():
@@ -28,3 +30,10 @@ def test_words_of_others_mean_a_split(words, split):
 )
 def test_rows_are_taken_evenly(count, taken):
     assert spread(range(7), count) == taken and spread([], count) == []
+
+
+def test_a_part_is_so_many_of_each_split_in_their_order_and_said(capsys):
+    rows = [SimpleNamespace(split=split, n=n) for n, split in enumerate(["train", "validation", "train", "train"])]
+    assert [row.n for row in take_of_splits(rows, 2)] == [0, 1, 2]
+    assert capsys.readouterr().out == "  train: 2 of 3, by --max-samples\n"
+    assert take_of_splits(rows, 0) == take_of_splits(rows, 3) == rows and capsys.readouterr().out == ""

@@ -5,6 +5,7 @@ setting must change the stamp, unless UNDECIDING or the stage's own list says wh
 """
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,11 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import write_jsonl
+from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.links import OBJECTIVES
 from schema_student.core.paths import paths
 from schema_student.core.settings import GROUP_OF, GROUPS, default_settings, resolve_auto
+from schema_student.core.stamps import PART, beside
 from schema_student.core.verbs import settings_read
 from schema_student.data import corpus, dataset, domains, extra_tests, hub
 from schema_student.data.sources import Source
@@ -266,7 +268,7 @@ def test_a_stage_stamps_what_it_reads_and_nothing_else(case, stubbed, tmp_path):
     verb, changes, undeciding = CASES[case]
     settings = default_settings(**{**SMALL, **changes}, output_dir=str(tmp_path))
     deciding = deciding_settings(STAGES[verb], settings) - {*PLACE}
-    assert deciding == {*read_by(verb)} - UNDECIDING - {*undeciding}
+    assert deciding == {*read_by(verb), PART} - UNDECIDING - {*undeciding}
 
 
 def read_by(name):
@@ -282,7 +284,7 @@ def read_by(name):
 
 def test_imported_data_follow_their_source(stubbed, tmp_path):
     settings = default_settings(**SMALL, data_set="some/data", output_dir=str(tmp_path))
-    both = {"data_set", "data_limit", "mix", "seed"}
+    both = {"data_set", "data_limit", "mix", "seed", PART}
     assert deciding_settings([imports.import_corpus], settings) == both
     assert deciding_settings([imports.import_pairs], settings) == {*both, "pairs_per_prompt"}
 
@@ -326,6 +328,7 @@ def files_of(settings):
 def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting(verb, made):
     before = files_of(made)
     others = {*GROUPS["teacher"].model_fields, "pair_prompts", "dataset_licence", "extra_tests", *FITTING}
+    others |= {PART}  # of which more is made again: below
     others |= {"schema_rendering"} if verb == "generate" else set()
     for name in sorted({*settings_read(verb)} - UNDECIDING - others):
         with pytest.raises(UserError, match=rf"was made otherwise: .*{name} was .*, now .*--overwrite"):
@@ -335,7 +338,7 @@ def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting
 
 @pytest.mark.parametrize("verb", DATA_STAGES)
 def test_a_finished_artifact_is_left_alone_whatever_the_other_settings_are(verb, made, capsys):
-    others = {*GROUP_OF} - {*settings_read(verb)} | {"teacher_timeout", "teacher_retries", "teacher_concurrency"}
+    others = {*GROUP_OF} - {*settings_read(verb), PART} | {"teacher_timeout", "teacher_retries", "teacher_concurrency"}
     unread = others - {*PLACE, *GROUPS["teacher"].model_fields, "teacher_host"}
     DATA_STAGES[verb](made.changed(**{name: another(made, name) for name in unread}))
     assert "done already" in capsys.readouterr().out
@@ -349,3 +352,28 @@ def test_imported_pairs_are_refused_with_another_limit(tmp_path):
         with pytest.raises(UserError, match=rf"{name} was"):
             imports.import_pairs(settings.changed(**{name: another(settings, name)}))
     assert imports.import_pairs(settings.changed(sft_epochs=9.0, teacher_temperature=0.1)) == path
+
+
+def test_a_part_is_made_again_of_all_without_a_question_and_never_the_other_way_round(tmp_path, capsys):
+    small = {"train_queries": 2, "eval_queries": 2, "pair_queries": 1, "domains": 2}
+    small |= {"teacher_model": "embedded-teacher", "base_model": "embedded"}
+    settings = default_settings(**small, output_dir=str(tmp_path))
+    part, where = settings.changed(max_samples=1), paths(settings)
+    for write in (*DATA_STAGES.values(), hub.write_hub_dataset):
+        write(part)
+    said = capsys.readouterr().out
+    assert "domains: 1 of 2, by --max-samples" in said and "rows to ask for, train: 1 of 2, by --max-samples" in said
+    files = (where.domain_specs, where.schemas, where.dataset, where.corpus)
+    assert [len(read_jsonl(path)) for path in files[:2]] == [1, 1]
+    assert {*Counter(row["split"] for row in read_jsonl(where.dataset)).values()} == {1}
+    assert json.loads(beside(where.corpus, "meta").read_text())["settings"][PART] == 1
+    for write in (*DATA_STAGES.values(), hub.write_hub_dataset):
+        write(settings)
+    assert capsys.readouterr().out.count("was made of a part (--max-samples 1): it is made again of all") == 5
+    assert len(read_jsonl(where.schemas)) == 2 and not list(tmp_path.rglob("*.draft*"))
+    whole = files_of(settings)
+    for write in DATA_STAGES.values():
+        with pytest.raises(UserError, match="max_samples was null, now 1"):
+            write(part)
+        write(settings)
+    assert files_of(settings) == whole

@@ -25,7 +25,7 @@ from schema_student.core.settings import default_settings, read_auto
 from schema_student.data.dataset import rejected_answers_path, rejected_path, write_dataset
 from schema_student.data.dedup import RequestIndex, normalized
 from schema_student.data.extra_tests import write_extra_tests
-from schema_student.data.quotas import OWN_MODE_ROWS, OWN_PAIR_SHARE, size_dataset
+from schema_student.data.quotas import OWN_MODE_ROWS, OWN_PAIR_SHARE, Quota, size_dataset, take_part_of_rows
 from schema_student.data.sources import Source, read_user_schemas
 from schema_student.data.splits import split_schemas
 from schema_student.schema.compiling import compile_schema
@@ -574,3 +574,13 @@ def test_extra_tests_are_made_again_of_another_number_alone_where_that_is_asked_
     write_dataset(settings.changed(extra_tests=0))
     with pytest.raises(UserError, match="extra_tests was 8, now 10"):
         write_extra_tests(settings.changed(extra_tests=10))
+
+
+def test_a_part_of_the_rows_is_the_users_requests_and_what_is_left_to_ask_for():
+    source = Source("s", "d", [], {})
+    own = {"train": [(source, f"row {i}") for i in range(3)], "test_seen": [(source, "test")]}
+    quotas = {Quota(source, split, "answerable", "en"): 4 for split in ("train", "test_seen")}
+    for limit, mine, asked in ((2, [2, 1], {"test_seen": 1}), (5, [3, 1], {"train": 2, "test_seen": 4})):
+        taken, rest = take_part_of_rows(own, quotas, limit)
+        assert [*map(len, taken.values())] == mine and {quota.split: n for quota, n in rest.items()} == asked
+    assert take_part_of_rows(own, quotas, 0) == (own, quotas)

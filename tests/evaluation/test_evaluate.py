@@ -585,3 +585,11 @@ def test_an_interval_holds_its_rate_and_lies_within_0_and_1(shares):
 
 def test_an_empty_evaluation_has_no_rates():
     assert summarize([])["overall"]["parsed_rate"]["rate"] is None
+
+
+def test_a_part_is_evaluated_of_what_its_limit_leaves_and_the_summary_says_so(settings, canned, capsys):
+    part = settings.changed(max_samples=2, eval_limit=4)
+    summary = read_json(evaluate_student(part, "student-base"))
+    assert summary["max_samples"] == 2 and summary["overall"]["total"] == 4
+    assert "requests of test_seen: 2 of 4, by --max-samples" in capsys.readouterr().out
+    assert "max_samples" not in read_json(evaluate_student(part.changed(max_samples=0), "student-base"))

@@ -212,6 +212,8 @@ def test_an_import_is_a_step_with_its_counts_and_holds_out_whole_prompts(tmp_pat
         imports.import_pairs(settings.changed(data_limit=7))
     imports.import_pairs(settings.changed(data_limit=7, overwrite=True))
     assert len(read_jsonl(path)) == 7
+    imports.import_pairs(settings.changed(data_limit=7, max_samples=5, overwrite=True))
+    assert len(read_jsonl(path)) == 5 and "5 of 201 rows" in capsys.readouterr().out
 
 
 def test_our_own_pairs_keep_what_they_tell(tmp_path):

@@ -105,3 +105,9 @@ def test_a_faulty_row_is_refused_with_its_file_and_line(tmp_path, row, said):
 def test_an_empty_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no requests; a row is"):
         read(tmp_path / "asked.jsonl")
+
+
+def test_a_part_of_them_is_evenly_spread(tmp_path):
+    read(tmp_path / "asked.jsonl", *({"query": f"q{i}", "schema_id": "s"} for i in range(4)))
+    asked = read_open_requests(tmp_path / "asked.jsonl", RUN, "compact", 2)
+    assert [request.row.query for request in asked] == ["q0", "q2"]

@@ -66,3 +66,7 @@ def test_an_anchor_is_a_training_row_of_the_answer(tmp_path):
         "split": "train",
     }
     assert anchors_beside(tmp_path / "dpo_pairs.jsonl") == tmp_path / "dpo_anchors.jsonl"
+
+
+def test_a_part_of_them_is_what_is_drawn_first():
+    assert drawn(MIXED, max_samples=3) == drawn(MIXED)[:3] and drawn(MIXED, max_samples=99) == drawn(MIXED)

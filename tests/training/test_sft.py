@@ -21,7 +21,7 @@ from training_runs import (
 from two_processes import run_in_two_processes
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_jsonl, write_json, write_jsonl
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, read_rows
 from schema_student.core.tally import Tally
@@ -221,9 +221,10 @@ def test_padded_batches_are_said_once_and_why(tmp_path, monkeypatch, capsys):
 
 
 def test_the_student_is_named_where_training_begins(tmp_path, capsys):
-    settings = settings_with_corpus(tmp_path, sft_max_steps=1)
+    settings = settings_with_corpus(tmp_path, sft_max_steps=1, max_samples=2)
     sft.train_sft(settings)
     said = capsys.readouterr().out
+    assert "by --max-samples" in said and read_json(paths(settings).run_dir / "run_config.json")["rows"] == 2
     assert said.index(f"student: {settings.student.base_model} (asked for by name)") < said.index("step 0/1")
 
 

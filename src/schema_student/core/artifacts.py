@@ -32,7 +32,7 @@ from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
 from schema_student.core.replacing import complete_swap, discard_draft, draft_of
 from schema_student.core.settings import AnySettings
-from schema_student.core.stamps import beside, digest, find_differences, git_commit, versions
+from schema_student.core.stamps import PART, beside, digest, find_differences, git_commit, lifts_limit, versions
 
 OVERWRITTEN = "SCHEMA_STUDENT_OVERWRITTEN"  # environment: the file that lists what this --overwrite has made again
 
@@ -208,6 +208,8 @@ def _check(path: Path, stamp: dict[str, Any], sources: Sequence[Path], overwrite
     if not meta:
         _goes_on(path, stamp, overwrite)
         raise Checked
+    if _lifts_limit(meta, stamp):
+        raise Checked
     _refuse_difference(path, "made", _differences(meta, stamp))
     artifact.done = _is_whole(path, meta, sources, derived)
     if not artifact.done:
@@ -250,6 +252,9 @@ def _take_up(artifact: Artifact, sources: Sequence[Path], overwrite: bool, deriv
     """Find out whether the artifact is done, goes on where it was, or is begun: in its place, or beside an old one."""
     path, stamp, meta = artifact.path, artifact.stamp, read_meta(artifact.path)
     again = overwrite and not (meta and _was_overwritten(path) and not _differences(meta, stamp))
+    if meta and _is_there(path) and _lifts_limit(meta, stamp):
+        again, most = True, stamp["settings"].get(PART, "all")
+        log.info(f"{path} was made of a part (--max-samples {meta['settings'][PART]}): it is made again of {most}")
     if meta and _is_there(path) and not again:
         _refuse_difference(path, "made", _differences(meta, stamp))
         artifact.done = _is_whole(path, meta, sources, derived)
@@ -280,8 +285,9 @@ def _goes_on(path: Path, stamp: dict[str, Any], overwrite: bool) -> bool:
             advice = "move it away, put back what stood beside it, or give --overwrite to make it anew"
             raise UserError(f"{path} is there, but no {partial.name} or .meta.json says what made it; {advice}")
         return False
-    differences = find_differences(read_object(partial), stamp)
-    if not overwrite:
+    begun = read_object(partial)
+    differences = find_differences(begun, stamp)
+    if not overwrite and not lifts_limit(begun, stamp):
         _refuse_difference(path, "begun", differences)
     return not differences
 
@@ -392,6 +398,11 @@ def _check_vouched(path: Path, found: str) -> None:
 
 def _differences(meta: dict[str, Any], stamp: dict[str, Any]) -> list[str]:
     return find_differences({key: meta.get(key) for key in stamp}, stamp)
+
+
+def _lifts_limit(meta: dict[str, Any], stamp: dict[str, Any]) -> bool:
+    """Whether a finished artifact was made of a part (--max-samples), to try its stage, and now more is asked for."""
+    return lifts_limit({key: meta.get(key) for key in stamp}, stamp)
 
 
 def _refuse_difference(path: Path, how: str, differences: Sequence[str]) -> None:

@@ -56,6 +56,18 @@ class RunSettings(Group):
     )
 
 
+class PartSettings(Group):
+    """Whether a stage takes all of its rows, or a part to try it out; a stamp holds the limit of a part."""
+
+    section = "general"
+
+    max_samples: int = setting(
+        "rows that a stage takes, to try it out: so many domains and schemas, and of each split so many requests, "
+        "prompts or pairs, evenly spread; 0 = all. Without it what was made of a part is made again of all",
+        ge=0,
+    )
+
+
 class OwnSchemasSettings(Group):
     """How the user's own schemas are read."""
 

@@ -39,6 +39,7 @@ class AnySettings:
     """All groups of settings: what Settings and ResolvedSettings have in common."""
 
     run: groups.RunSettings
+    part: groups.PartSettings
     own_schemas: groups.OwnSchemasSettings
     data: groups.DataSettings
     mix: groups.MixSettings

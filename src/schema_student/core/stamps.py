@@ -18,6 +18,9 @@ from schema_student import __version__
 from schema_student.core.resources import CHECKOUT, IS_INSTALLED
 from schema_student.core.settings import AnySettings
 
+PART = "max_samples"  # the setting whose limit a stamp holds where it is of a part
+FOLLOWS = ("inputs", "prompts")  # of a stamp: what has changed as well where the stage before took a part
+
 
 def beside(path: Path, kind: str) -> Path:
     """Locate what is written beside an artifact: its "meta" when it is finished, its "partial" stamp until then."""
@@ -43,8 +46,12 @@ def _digest_folder(path: Path) -> str:
 
 
 def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, Any]:
-    """Collect what decides an artifact's content: groups of settings, the seed, further facts (a model's digest)."""
-    return {"settings": settings.dump(*groups), "seed": settings.run.seed, **facts}
+    """Collect what decides an artifact's content: groups of settings, the seed, further facts (a model's digest).
+
+    Every stage is limited by --max-samples: a stamp has its limit where there is one.
+    """
+    part = {PART: limit} if (limit := settings.part.max_samples) else {}
+    return {"settings": settings.dump(*groups) | part, "seed": settings.run.seed, **facts}
 
 
 @cache
@@ -84,3 +91,19 @@ def find_differences(then: dict[str, Any], now: dict[str, Any], prefix: str = ""
         elif old != new:
             found.append(f"{name} was {json.dumps(old)}, now {json.dumps(new)}")
     return found
+
+
+def lifts_limit(then: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether a stamp is of a part (--max-samples) of what another one, otherwise the same, is of.
+
+    >>> lifts_limit({"settings": {"max_samples": 20}}, {"settings": {}})
+    True
+    """
+    before, after = (int(stamp.get("settings", {}).get(PART) or 0) for stamp in (then, now))
+    return before > 0 and (not after or after > before) and not find_differences(_apart(then), _apart(now))
+
+
+def _apart(stamp: dict[str, Any]) -> dict[str, Any]:
+    """A stamp without how large the part is, and without what follows from that."""
+    rest = {key: value for key, value in stamp.items() if key not in FOLLOWS}
+    return rest | {"settings": {**stamp.get("settings", {}), PART: None}}

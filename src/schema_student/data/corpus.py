@@ -18,7 +18,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, DatasetRow, name_rows, read_rows
 from schema_student.core.settings import AnySettings
-from schema_student.core.splits import TRAINED
+from schema_student.core.splits import TRAINED, take_of_splits
 from schema_student.core.stamps import digest, make_stamp
 from schema_student.data.dedup import normalized
 from schema_student.data.examples import make_example
@@ -51,7 +51,8 @@ def draft_rows(path: Path, settings: AnySettings) -> tuple[list[CorpusRow], Coun
     dataset = read_rows(path, DatasetRow)
     check_leaks(dataset, path)
     warn_by_heart((row.schema_json for row in dataset), settings.prompt.schema_rendering)
-    rows, dropped = build_rows(dataset, settings.prompt.schema_rendering)
+    built, dropped = build_rows(dataset, settings.prompt.schema_rendering)
+    rows = take_of_splits(built, settings.part.max_samples)
     if not any(row.split == "train" for row in rows):
         raise UserError(f"{path} has no valid training row; make it again with generate_dataset.py --overwrite")
     return rows, dropped

@@ -44,6 +44,7 @@ from schema_student.data.quotas import (
     kind_of_sizes,
     plan_quotas,
     size_dataset,
+    take_part_of_rows,
 )
 from schema_student.data.row_lengths import check_rows
 from schema_student.data.sources import Source, read_sources, say_own_splits, schema_source
@@ -101,6 +102,7 @@ def _make(
     own = split_own_queries(sources, splits, settings.run.seed)
     say_own_splits(row for source in sources for row in source.own)
     quotas = plan_quotas(sources, splits, answered_splits(own, choice), settings)
+    own, quotas = take_part_of_rows(own, quotas, settings.part.max_samples)
     total = sum(quotas.values()) + sum(len(rows) for rows in own.values())
     with (
         open_teacher(settings, choice) as teacher,

@@ -21,6 +21,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import BuiltSchema, DomainSpec, read_rows
 from schema_student.core.settings import AnySettings, resolve_auto
+from schema_student.core.splits import say_part, smaller_limit, take_part
 from schema_student.core.stamps import make_stamp
 from schema_student.data.domain_prompts import DomainPrompt, prompts_file, read_domain_prompts
 from schema_student.schema.compiling import SchemaError
@@ -48,12 +49,14 @@ def write_domain_specs(settings: AnySettings) -> None:
     dialect = read_dialect(settings.operators)
     given = read_domain_prompts(prompts_file(settings.domains))
     choice = resolve_teacher(settings)
-    prompts = seed_prompts(given, domain_count(settings, choice))
-    stamp = _stamp(settings, *DECIDING, teacher=choice.stamp, domains=len(prompts))
+    count, most = domain_count(settings, choice), settings.part.max_samples
+    prompts = seed_prompts(given, smaller_limit(count, most))
+    stamp = _stamp(settings, *DECIDING, teacher=choice.stamp, domains=count)
     inputs = [prompts_file(settings.domains), *dialect_files(settings.operators)]
     with open_artifact(paths(settings).domain_specs, stamp, inputs, settings.run.overwrite) as artifact:
         if artifact.done:
             return
+        say_part(count, most, "domains")
         ids = {row["schema_id"] for row in artifact.rows}
         # Rows stand in the order of their prompts, so all prompts up to the last row's are settled.
         texts = [prompt.text for prompt in prompts]
@@ -149,7 +152,8 @@ def write_schemas(settings: AnySettings) -> None:
     with open_artifact(where.schemas, _stamp(settings, "operators"), inputs, settings.run.overwrite) as artifact:
         if artifact.done:
             return
-        for spec in read_rows(where.domain_specs, DomainSpec)[len(artifact.rows) :]:
+        specs = take_part(read_rows(where.domain_specs, DomainSpec), settings.part.max_samples, "domain specs")
+        for spec in specs[len(artifact.rows) :]:
             artifact.append(schema_row(spec.as_json(), settings.run.seed, dialect).as_json())
         artifact.finish()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schema_student.core.settings import AnySettings, resolve_auto
-from schema_student.core.splits import TESTS
+from schema_student.core.splits import TESTS, say_part, smaller_limit, spread, take_part
 from schema_student.data.sources import Source
 from schema_student.schema.user_schemas import SchemaRow
 from schema_student.student.choice import trains_gemma_on_cpu
@@ -89,15 +89,30 @@ def plan_quotas(
     return dict(quotas)
 
 
+def take_part_of_rows(
+    own: dict[str, list[tuple[Source, SchemaRow]]], quotas: dict[Quota, int], limit: int
+) -> tuple[dict[str, list[tuple[Source, SchemaRow]]], dict[Quota, int]]:
+    """Take --max-samples rows of each split: of the user's requests, and what is left of those to ask for; 0 = all."""
+    taken = {split: take_part(rows, limit, f"your requests for {split}") for split, rows in own.items()}
+    asked: Counter[Quota] = Counter()
+    for split in dict.fromkeys(quota.split for quota in quotas):
+        each = [quota for quota, n in quotas.items() for _ in range(n) if quota.split == split]
+        room = limit - len(taken.get(split, ())) if limit else len(each)
+        say_part(len(each), limit, f"rows to ask for, {split}")
+        asked.update(spread(each, max(0, room)))
+    return taken, dict(asked)
+
+
 def plan_extra_tests(sources: Sequence[Source], splits: dict[str, str], settings: AnySettings) -> dict[Quota, int]:
     """Plan --extra-tests rows: half on training schemas, half on unseen ones, as many of each schema."""
+    count = smaller_limit(settings.extra_tests.extra_tests, settings.part.max_samples)
     quotas: Counter[Quota] = Counter()
     positions: Counter[str] = Counter()
     kinds = {"train": "test_seen", "test_unseen": "test_unseen"}
     tested = {split: [source for source in sources if splits[source.schema_id] == split] for split in kinds}
     halves = [(split, mine) for split, mine in tested.items() if mine]
     for split, mine in halves:
-        for i in range(math.ceil(settings.extra_tests.extra_tests / len(halves))):
+        for i in range(math.ceil(count / len(halves))):
             quotas[_next_quota(mine[i % len(mine)], kinds[split], positions, settings)] += 1
     return dict(quotas)
 

@@ -20,6 +20,7 @@ from schema_student.core.jsonl import Row, write_json
 from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.settings import AnySettings
+from schema_student.core.splits import smaller_limit
 from schema_student.core.stamps import digest
 from schema_student.core.statistics import wilson
 from schema_student.deploy.source import Source, find_source
@@ -41,7 +42,8 @@ def measure_parity(given: AnySettings) -> Row:
     if not targets:
         raise UserError(f"{folder} holds no export to compare: run schema-student export, or give --endpoint")
     student = load_student(source.settings, str(source.adapter), backend="transformers")
-    prompts = read_prompts(given, source.settings, student.tokenizer, given.parity.parity_prompts)
+    most = smaller_limit(given.parity.parity_prompts, given.part.max_samples)
+    prompts = read_prompts(given, source.settings, student.tokenizer, most)
     reference = Reference(student, prompts, source, given)
     found: Row = {"run": source.run, "adapter": str(source.adapter), "prompts": len(prompts), "targets": {}}
     for target in targets:

@@ -19,7 +19,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import evaluated, paths
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings
-from schema_student.core.splits import VALIDATION, spread
+from schema_student.core.splits import VALIDATION, smaller_limit, spread
 from schema_student.core.stamps import digest
 from schema_student.evaluation.confidence import (
     Calibration,
@@ -52,7 +52,9 @@ def calibrate_student(given: AnySettings, name: str, adapter: str, load: Load | 
     """
     choice, settings = resolve_student(given)
     where = paths(settings)
-    requests = _draw_requests(where.dataset, settings.confidence.calibration_requests)
+    requests = _draw_requests(
+        where.dataset, smaller_limit(settings.confidence.calibration_requests, settings.part.max_samples)
+    )
     if len(requests) < FEWEST:
         log.info(f"  {len(requests)} validation requests: too few to calibrate the confidence of {name}")
         return None

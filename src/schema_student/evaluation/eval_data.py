@@ -15,7 +15,7 @@ from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings
-from schema_student.core.splits import TESTS, spread
+from schema_student.core.splits import TESTS, spread, take_part
 from schema_student.data.dataset import draw_date
 from schema_student.schema.rendering import completion_text
 from schema_student.schema.user_schemas import SchemaRow, load_schemas
@@ -27,7 +27,8 @@ TEST = "test"  # the split of rows that name none
 
 
 def read_eval_data(settings: AnySettings) -> list[DatasetRow]:
-    """Read the requests of --eval-data: of --eval-splits, and those without a split; at most --eval-limit of each.
+    """Read the requests of --eval-data: of --eval-splits, and those without a split; at most --eval-limit, and
+    --max-samples, of each.
 
     Raises UserError where there are none, and for rows that --schemas would refuse.
     """
@@ -43,10 +44,17 @@ def read_eval_data(settings: AnySettings) -> list[DatasetRow]:
     if len(wanted) < len(rows):
         log.info(f"--eval-data {path}: {len(wanted)} of {len(rows)} requests are of --eval-splits, or of no split")
     kept = _drop_repeated(wanted, path)
-    limit = settings.eval.eval_limit
-    splits = dict.fromkeys(row.split for row in kept)
-    grouped = [[row for row in kept if row.split == split] for split in splits]
-    return [row for some in grouped for row in spread(some, limit or len(some))]
+    splits = list(dict.fromkeys(row.split for row in kept))
+    return limit_splits(kept, splits, settings.eval.eval_limit, settings.part.max_samples)
+
+
+def limit_splits(rows: Sequence[DatasetRow], splits: Sequence[str], limit: int, max_samples: int) -> list[DatasetRow]:
+    """Take up to `limit` (--eval-limit) and --max-samples rows of each split, evenly spread; 0 = all."""
+    found = []
+    for split in splits:
+        mine = [row for row in rows if row.split == split]
+        found += take_part(spread(mine, limit or len(mine)), max_samples, f"requests of {split}")
+    return found
 
 
 def stamp_eval_data(settings: AnySettings) -> Row:

@@ -30,11 +30,10 @@ from schema_student.core.processes import is_first_process
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.core.splits import spread
-from schema_student.core.stamps import digest, make_stamp, versions
+from schema_student.core.stamps import PART, digest, make_stamp, versions
 from schema_student.evaluation.completions import Completion, complete, complete_by_teacher, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
-from schema_student.evaluation.eval_data import describe_eval_data, read_eval_data, stamp_eval_data
+from schema_student.evaluation.eval_data import describe_eval_data, limit_splits, read_eval_data, stamp_eval_data
 from schema_student.evaluation.examples import read_examples
 from schema_student.evaluation.rates import print_summary, summarize
 from schema_student.evaluation.samples import read_samples
@@ -151,6 +150,7 @@ def _describe(
         "decoding": settings.evaluated.decoding,
         "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
         **describe_eval_data(settings, rows, teacher),
+        **({PART: limit} if (limit := settings.part.max_samples) else {}),
     }
 
 
@@ -216,16 +216,15 @@ def find_requests(settings: AnySettings) -> list[DatasetRow]:
     """Read the requests that are answered."""
     if settings.evaluated.eval_data:
         return read_eval_data(settings)
-    return read_requests(evaluated_requests(settings), settings.eval.eval_splits, settings.eval.eval_limit)
+    return read_requests(
+        evaluated_requests(settings), settings.eval.eval_splits, settings.eval.eval_limit, settings.part.max_samples
+    )
 
 
-def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0) -> list[DatasetRow]:
-    """Read the valid rows of these splits of d_03, split by split; with a limit, that many of each, evenly spread."""
-    found = []
+def read_requests(dataset: Path, splits: Sequence[str], limit: int = 0, max_samples: int = 0) -> list[DatasetRow]:
+    """Read the valid rows of these splits of d_03, split by split; limited as limit_splits does."""
     valid = [row for row in read_rows(dataset, DatasetRow) if row.is_valid]
-    for split in splits:
-        rows = [row for row in valid if row.split == split]
-        found += spread(rows, limit or len(rows))
+    found = limit_splits(valid, splits, limit, max_samples)
     if not found:
         raise UserError(f"{dataset} has no valid row of {', '.join(splits)}; give other --eval-splits or more schemas")
     return found

@@ -97,7 +97,7 @@ def answer_requests(settings: ResolvedSettings, asked: Path) -> list[Answered]:
 
     where = paths(settings)
     dataset = read_rows(where.dataset, DatasetRow) if where.dataset.exists() else []
-    requests = read_open_requests(asked, dataset, settings.prompt.schema_rendering)
+    requests = read_open_requests(asked, dataset, settings.prompt.schema_rendering, settings.part.max_samples)
     requests = [request for request in requests if request.row.target is None]
     student = load_student(settings, adapter=str(where.sft_checkpoint))
     prompts, budget = [request.prompt for request in requests], settings.generation.max_new_tokens

@@ -23,7 +23,7 @@ from schema_student.core.log import log
 from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow, Pair
 from schema_student.core.settings import AnySettings
-from schema_student.core.splits import spread
+from schema_student.core.splits import smaller_limit, spread
 from schema_student.core.stamps import make_stamp
 from schema_student.core.tally import Tally
 from schema_student.preference.data_files import find_data_files, load_rows
@@ -78,10 +78,15 @@ def read_data_set(settings: AnySettings, read: Read) -> tuple[list[Pair | Corpus
     """Read --data-set, and what --mix adds to it; says what became of the rows. Raises UserError as the imports do."""
     tally = Tally()
     parts = [
-        Part(source, share, _read_source(source, settings.data.data_limit, read, tally))
+        Part(source, share, _read_source(source, limit_rows(settings), read, tally))
         for source, share in _list_sources(settings)
     ]
     return mix(parts, settings.run.seed, tally) if len(parts) > 1 else list(parts[0].rows), tally
+
+
+def limit_rows(settings: AnySettings) -> int:
+    """Return how many rows of a data set are read: --data-limit, or fewer by --max-samples; 0 = all."""
+    return smaller_limit(settings.data.data_limit, settings.part.max_samples)
 
 
 def _read_source(source: str, limit: int, read: Read, whole: Tally) -> list[Pair | CorpusRow]:
@@ -92,6 +97,8 @@ def _read_source(source: str, limit: int, read: Read, whole: Tally) -> list[Pair
     if not total:
         raise UserError(f"{source} has no rows")
     rows = take(loaded, limit)
+    if len(rows) < len(loaded):
+        log.info(f"  {len(rows)} of {len(loaded)} rows of {source}, by --data-limit or --max-samples")
     found = list(read(rows, tally))
     for line in (*tally.notes(), *tally.lines()):
         log.info(f"  {line}")

@@ -15,6 +15,7 @@ from typing import Any
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import Row, dump_row, number_rows
 from schema_student.core.records import DatasetRow
+from schema_student.core.splits import take_part
 from schema_student.core.stamps import digest
 from schema_student.data.questions import read_day
 from schema_student.preference.requests import Request
@@ -44,7 +45,9 @@ class KnownRun:
         return self.days[int(digest(query)[:8], 16) % len(self.days)] if self.days else ""
 
 
-def read_open_requests(path: Path, dataset: Sequence[DatasetRow], rendering: str) -> list[Request]:
+def read_open_requests(
+    path: Path, dataset: Sequence[DatasetRow], rendering: str, max_samples: int = 0
+) -> list[Request]:
     """Read the requests of a file, each with its prompt; raises UserError with file and line of a faulty one."""
     known, found = KnownRun.of(dataset), []
     for number, row in number_rows(path):
@@ -55,7 +58,7 @@ def read_open_requests(path: Path, dataset: Sequence[DatasetRow], rendering: str
         found.append(Request(made, render_row_prompt(made, rendering)))
     if not found:
         raise UserError(f"{path} has no requests; {FORM}")
-    return found
+    return take_part(found, max_samples, f"requests of {path.name}")
 
 
 def _read_row(row: Row, known: KnownRun) -> DatasetRow:

@@ -21,7 +21,7 @@ from schema_student.core.stamps import make_stamp
 from schema_student.core.tally import Tally
 from schema_student.preference.data_files import find_data_files, load_rows
 from schema_student.preference.held_out import prompt_digest, split_of
-from schema_student.preference.imports import take
+from schema_student.preference.imports import limit_rows, take
 from schema_student.preference.layouts import expand, read_row
 from schema_student.preference.turns import Unusable, check_prompt, read_turns
 
@@ -35,7 +35,7 @@ def import_prompts(settings: AnySettings) -> Path:
     files = find_data_files(source)
     with open_artifact(path, make_stamp(settings, "data"), files, settings.run.overwrite) as artifact:
         if not artifact.done:
-            rows, tally = read_prompts(source, settings.data.data_limit)
+            rows, tally = read_prompts(source, limit_rows(settings))
             for row in rows[len(artifact.rows) :]:
                 artifact.append(row)
             artifact.finish({"rows": len(rows), **tally.facts()})

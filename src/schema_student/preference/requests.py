@@ -16,6 +16,7 @@ from typing import Any
 
 from schema_student.core.records import CorpusRow, DatasetRow
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import say_part
 from schema_student.preference.held_out import prompt_digest
 from schema_student.schema.prompts import render_row_prompt
 
@@ -61,7 +62,9 @@ def draw_requests(dataset: Sequence[DatasetRow], settings: ResolvedSettings) -> 
         order.append(turn[row.schema_id])
         turn[row.schema_id] += 1
     drawn = [row for _, row in sorted(zip(order, rows, strict=True), key=_first)]
-    return [Request(row, render_row_prompt(row, settings.prompt.schema_rendering)) for row in drawn]
+    most = settings.part.max_samples or len(drawn)
+    say_part(len(drawn), settings.part.max_samples, "requests to align on")
+    return [Request(row, render_row_prompt(row, settings.prompt.schema_rendering)) for row in drawn[:most]]
 
 
 def _first(item: tuple[int, Any]) -> int:

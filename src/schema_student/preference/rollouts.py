@@ -32,6 +32,7 @@ from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process
 from schema_student.core.records import DatasetRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
+from schema_student.core.splits import take_part
 from schema_student.core.stamps import digest, make_stamp, versions
 from schema_student.core.tally import Tally
 from schema_student.preference.data_files import load_rows
@@ -82,7 +83,8 @@ def read_prompts(settings: ResolvedSettings) -> list[Row]:
         rows = [{key: getattr(each.row, key) for key in KEPT} | {"prompt": each.prompt} for each in requests]
     else:
         tally = Tally()
-        numbered = take(load_rows(settings.data.data_set, tally), settings.sampling.pair_prompts)
+        loaded = take(load_rows(settings.data.data_set, tally), settings.sampling.pair_prompts)
+        numbered = take_part(loaded, settings.part.max_samples, "prompts")
         for line in tally.lines():
             log.info(f"  {line}")
         if not numbered:

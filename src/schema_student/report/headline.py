@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
+from schema_student.core.stamps import PART
 from schema_student.core.statistics import holm
 from schema_student.report.comparisons import SIGNIFICANT
 from schema_student.report.figures import capital
@@ -29,6 +30,18 @@ def write_headline(students: Sequence[Row]) -> str:
     before = [f"{rate['rate']:.1%} {_when(other)}" for other, rate in earlier if rate["rate"] is not None]
     text += f" It was {' and '.join(before)}." if before else ""
     return text + (BY_HEART if _answers_by_heart(student) else "")
+
+
+def say_parts(steps: Sequence[Row]) -> str:
+    """Say which artifacts were made of a part of their rows (--max-samples); "" where all were made of all."""
+    limits = {step["name"]: limit for step in steps if (limit := step["meta"].get("settings", {}).get(PART))}
+    if not limits:
+        return ""
+    made = "; ".join(
+        f"{limit} for {', '.join(name for name, each in limits.items() if each == limit)}"
+        for limit in dict.fromkeys(limits.values())
+    )
+    return f" This is a trial on a part of the rows (--max-samples {made}): its figures are not those of a whole run."
 
 
 def _answers_by_heart(student: Row) -> bool:

@@ -31,7 +31,7 @@ from schema_student.report.error_analysis import (
     tabulate_groups,
 )
 from schema_student.report.exports import read_exports
-from schema_student.report.headline import judge_alignment, write_headline
+from schema_student.report.headline import judge_alignment, say_parts, write_headline
 from schema_student.report.machine import write_facts
 from schema_student.report.plotting import draw_png
 from schema_student.report.rendering import render
@@ -106,6 +106,7 @@ def collect(settings: AnySettings) -> Row:
     }
     facts |= describe_students(students)
     facts |= _describe_run(where, stages, students)
+    facts["headline"] += say_parts(facts["setup"]["steps"])
     facts["learning_curve"] = read_curve(where)
     facts["trust"] = describe_trust(where, students)
     facts["extra"] = compare_extra(read_students(where, run, links, extra=True))

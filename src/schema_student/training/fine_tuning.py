@@ -20,6 +20,7 @@ from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import CorpusRow, name_rows, read_rows
 from schema_student.core.setting_groups import PromptSettings
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import take_of_splits
 from schema_student.core.tally import Tally
 from schema_student.data.row_lengths import find_row_fault
 from schema_student.preference.requests import Request
@@ -52,7 +53,7 @@ def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: 
 
     `dataset` is what the corpus was made of: it has the schemas by which answers to validation requests are judged.
     """
-    rows = read_rows(corpus, CorpusRow)
+    rows = take_of_splits(read_rows(corpus, CorpusRow), settings.part.max_samples)
     loaded = attach_adapter(load_student(settings, trainable=True), settings)
     trees = batching.takes_trees(loaded.model, settings)
     log.info(f"student: {loaded.choice.name} ({loaded.choice.reason})")

@@ -14,7 +14,7 @@ from schema_student.core.jsonl import Row
 from schema_student.core.log import log
 from schema_student.core.records import DatasetRow
 from schema_student.core.settings import ResolvedSettings
-from schema_student.core.splits import spread
+from schema_student.core.splits import VALIDATION, spread, take_part
 from schema_student.core.tally import Tally
 from schema_student.preference.held_out import is_held_out
 from schema_student.preference.requests import Request, draw_requests
@@ -37,8 +37,10 @@ def validation_requests(dataset: Sequence[DatasetRow], settings: ResolvedSetting
     """
     drawn, rendering = draw_requests(dataset, settings), settings.prompt.schema_rendering
     held_out = [request for request in drawn if is_held_out(request.prompt)]
+    valid = [row for row in dataset if row.split == VALIDATION and row.is_valid]
     others = [
-        Request(row, render_row_prompt(row, rendering)) for row in dataset if row.split == "validation" and row.is_valid
+        Request(row, render_row_prompt(row, rendering))
+        for row in take_part(valid, settings.part.max_samples, VALIDATION)
     ]
     limit = settings.validation.align_requests
     of_held_out = min(len(held_out), max(limit // 2, limit - len(others)))

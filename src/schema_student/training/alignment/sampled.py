@@ -70,7 +70,7 @@ def encode_open_requests(alignment: Alignment) -> list[Row]:
     dataset = read_rows(paths(settings).dataset, DatasetRow)
     tested = {row.query for row in dataset if row.split not in ("train", "alignment")}
     requests, tally = [], Tally()
-    for request in read_open_requests(path, dataset, settings.prompt.schema_rendering):
+    for request in read_open_requests(path, dataset, settings.prompt.schema_rendering, settings.part.max_samples):
         if request.row.query in tested:
             tally.add("also a request of a test or validation split", request.digest)
         else:

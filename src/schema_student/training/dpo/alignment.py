@@ -14,6 +14,7 @@ from schema_student.core.paths import paths
 from schema_student.core.processes import is_first_process
 from schema_student.core.records import CorpusRow, DatasetRow, Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import take_of_splits
 from schema_student.core.tally import Tally
 from schema_student.preference.requests import anchors_beside
 from schema_student.student import batching
@@ -48,7 +49,7 @@ def align(
     rows = _encode(pairs, loaded, settings, tally, trees)
     count = sum(row["split"] == "train" for row in rows)
     requests = _encode_validation(dataset, loaded, settings, tally, trees) if dataset else []
-    share = share_step(settings)
+    share = share_step(_fit_step(count, settings, pairs))
     schedule = plan_dpo(share)
     held_out = f"{len(rows) - count} held out"
     log.info(f"  {count} pairs, {held_out}, {len(requests)} validation requests, {schedule.steps} steps")
@@ -108,7 +109,7 @@ def _make_loop(
 
 def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tally, trees: bool) -> Sequence[Row]:
     """The pairs that can be trained on; raises UserError where there are too few."""
-    read = read_rows(pairs, Pair)
+    read = take_of_splits(read_rows(pairs, Pair), settings.part.max_samples)
     say_template(loaded.tokenizer, read)
     if settings.dpo.rejected_cut and all(pair.rejected_end is None for pair in read):
         unknown = "say where their rejected answers go wrong (rejected_end)"
@@ -123,7 +124,6 @@ def _encode(pairs: Path, loaded: Student, settings: ResolvedSettings, tally: Tal
         more = "sample more (--pair-prompts, --samples-per-prompt)"
         advice = batching.explain_nothing(tally, f"all of them are held out; {more}" if rows else more)
         raise UserError(f"{pairs} has no pair to train on; {advice}")
-    _check_enough(to_train, settings, pairs)
     return rows
 
 
@@ -139,13 +139,20 @@ def _give_anchors(rows_to_train: Sequence[Row], pairs: Path, loaded: Student, se
     add_anchors(rows_to_train, rows, settings.dpo.anchors_per_pair)
 
 
-def _check_enough(pairs: int, settings: ResolvedSettings, path: Path) -> None:
-    """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step."""
+def _fit_step(pairs: int, settings: ResolvedSettings, path: Path) -> ResolvedSettings:
+    """Refuse fewer pairs than a step takes: some would stand in it twice, and beta would be fed a smaller step.
+
+    A step of a part of the pairs (--max-samples) is as small as these are few.
+    """
     batches = settings.dpo.dpo_gradient_accumulation * launched_count()
     step = settings.dpo.dpo_batch_size * batches
-    if pairs < step:
-        what = f"{path} has {pairs} pairs to train on, fewer than the {step} of an optimizer step"
-        raise UserError(f"{what}: give --dpo-batch-size {max(1, pairs // batches)}, or more pairs")
+    if pairs >= step:
+        return settings
+    size, what = max(1, pairs // batches), f"{pairs} pairs to train on, fewer than the {step} of an optimizer step"
+    if not settings.part.max_samples:
+        raise UserError(f"{path} has {what}: give --dpo-batch-size {size}, or more pairs")
+    log.info(f"  {what}: --max-samples is tried with --dpo-batch-size {size}")
+    return settings.changed(dpo_batch_size=size)
 
 
 def _warn_of_beta(settings: ResolvedSettings, steps: int) -> None:

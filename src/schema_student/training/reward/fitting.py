@@ -14,6 +14,7 @@ from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.records import Pair, read_rows
 from schema_student.core.settings import ResolvedSettings
+from schema_student.core.splits import take_of_splits
 from schema_student.core.statistics import wilson
 from schema_student.core.tally import Tally
 from schema_student.student import batching
@@ -59,7 +60,7 @@ def fit(settings: ResolvedSettings, pairs: Path, adapter: Path | None, run_dir: 
 
 def _encode(pairs: Path, reward: Student, settings: ResolvedSettings, tally: Tally) -> list[Row]:
     """The pairs that can be trained on, each with its margin; raises UserError where there is none."""
-    read = read_rows(pairs, Pair)
+    read = take_of_splits(read_rows(pairs, Pair), settings.part.max_samples)
     say_template(reward.tokenizer, read)
     rows = encode_pairs(read, reward.tokenizer, settings, tally, pairs, trees=False, whole=True)
     for line in tally.lines():
