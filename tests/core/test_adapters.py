@@ -2,7 +2,7 @@
 
 import pytest
 
-from schema_student.core.adapters import list_adapters
+from schema_student.core.adapters import list_adapters, suggest_adapters
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import load_settings
 from schema_student.core.jsonl import write_json
@@ -53,3 +53,27 @@ def test_where_there_is_none_the_others_are_listed(output, tmp_path):
 def test_what_trains_takes_no_latest(output):
     with pytest.raises(SettingsError, match="--adapter latest is of ask, chat"):
         adapter_of("align", output)
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("student_runs/won/checkpoint-final", "one"),
+        ("student_runs/two/checkpoint-fnial", "two"),
+        ("student_runs/two", "two"),
+        ("student_run/one-dpo/checkpoint-final", "one-dpo"),
+    ],
+)
+def test_a_path_without_an_adapter_is_told_which_is_meant_and_what_others_there_are(output, named, meant):
+    said = suggest_adapters(str(output / named))
+    assert said.startswith(f"; did you mean {output / 'student_runs' / meant / 'checkpoint-final'}?")
+    assert "begun" not in said and said.count(str(output)) == (1 if named.startswith("student_runs/two") else 3)
+
+
+def test_where_nothing_is_like_the_path_what_there_is_is_listed(output, tmp_path, monkeypatch):
+    assert suggest_adapters(str(output / "x")).startswith("; there are: ")
+    (tmp_path / "empty").mkdir()
+    assert suggest_adapters(str(tmp_path / "empty" / "student_runs" / "one")) == ""
+    monkeypatch.chdir(tmp_path)
+    assert suggest_adapters("student_runs/one/checkpoint-finall").startswith("; did you mean student_runs/one/check")
+    assert suggest_adapters("one").startswith("; there are: student_runs/one/checkpoint-final")

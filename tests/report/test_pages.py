@@ -13,11 +13,11 @@ import pytest
 import report_run
 
 from schema_student.core.errors import UserError
-from schema_student.core.jsonl import read_json, read_jsonl, update_json, write_json, write_jsonl
+from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.markdown import cell, shorten
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
-from schema_student.core.stamps import beside, digest
+from schema_student.core.stamps import digest
 from schema_student.core.statistics import paired_difference, wilson
 from schema_student.core.verbs import settings_read
 from schema_student.preference import imports
@@ -468,7 +468,7 @@ def test_sft_that_was_better_is_called_so(tmp_path):
 def test_figures_of_a_part_are_called_so(tmp_path):
     settings = default_settings(output_dir=str(tmp_path))
     report_run.write_run(settings, ("base",), prompts=2)
-    update_json(beside(paths(settings).dataset, "meta"), {"settings": {"max_samples": 20}})
+    report_run.finish(paths(settings).dataset, 2, settings={"max_samples": 20})
     said = "This is a trial on a part of the rows (--max-samples 20 for d_03_dataset.jsonl): its figures"
     assert said in collect(settings)["headline"]
     assert say_parts([{"name": "student", "meta": {"settings": {"max_samples": 0}}}]) == ""

@@ -72,6 +72,8 @@ def test_what_was_made_one_way_is_not_trained_on_the_other(trained):
     final = str(paths(trained).sft_checkpoint)
     with pytest.raises(UserError, match="was made by --fine-tuning full: go on with that, not with lora"):
         load_student(trained.changed(fine_tuning="lora"), adapter=final, trainable=True)
+    with pytest.raises(UserError, match=r"--load-in-4bit: .* holds all weights, as they were trained: leave it out"):
+        load_student(trained.changed(fine_tuning="lora", load_in_4bit=True), adapter=final)
     with pytest.raises(UserError, match="give --fine-tuning lora"):
         make_reward_model(trained, None)
     with pytest.raises(UserError, match="--sft-average makes the mean of LoRAs"):

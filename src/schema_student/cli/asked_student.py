@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schema_student.core.adapters import describe_adapters
+from schema_student.core.adapters import describe_adapters, suggest_adapters
 from schema_student.core.errors import UserError
 from schema_student.core.flags import Own, parse_command
 from schema_student.core.paths import final_adapter, paths
@@ -76,7 +76,9 @@ def read_named_model(argv: Sequence[str], description: str | None, verb: str, ow
     final = paths(settings).run_dir.parent / name / "checkpoint-final"
     known = [folder for folder in (Path(name), final) if (folder / "adapter_config.json").is_file()]
     if name != BASE and not known:
-        raise UserError(f"--adapters: there is no adapter in {name}, nor a run of that name ({final})")
+        raise UserError(
+            f"--adapters: there is no adapter in {name}, nor a run of that name ({final}){suggest_adapters(name)}"
+        )
     adapter = str(known[0]) if name != BASE else final_adapter(settings)
     decided = settings_as_trained(settings, adapter)
     settings, _ = parse_command(argv, description, verb, own, **decided)

@@ -206,6 +206,9 @@ def _conflicts(settings: AnySettings) -> list[tuple[str, str]]:
     if not settings.beta.beta_min <= settings.beta.beta <= settings.beta.beta_max:
         bounds = f"beta_min {settings.beta.beta_min} .. beta_max {settings.beta.beta_max}"
         found.append(("beta", f"{settings.beta.beta} lies outside {bounds}"))
+    if settings.loading.load_in_4bit and settings.lora.fine_tuning == "full":
+        why = "weights in 4 bits cannot be trained, and --fine-tuning full trains them all, in float32"
+        found.append(("load_in_4bit", f"{why}: leave it out, or train a LoRA beside them (--fine-tuning lora)"))
     if settings.dpo.anchors_per_pair and settings.dpo.dpo_sft_weight == 0:
         found.append(("anchors_per_pair", "anchors have no loss where dpo_sft_weight is 0: give it a value above 0"))
     own = {**settings.operators.model_dump(), "domain_prompts": settings.domains.domain_prompts}

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from schema_student.core.adapters import suggest_adapters
 from schema_student.core.errors import UserError
 from schema_student.core.hub_ids import split_revision
 from schema_student.core.jsonl import read_object, write_json
@@ -140,6 +141,8 @@ def load_student(
     if trainable and settings.lora.fine_tuning == "full":
         settings = settings.changed(dtype="float32")
     if (trainable and settings.lora.fine_tuning == "full") or (adapter is not None and is_full(adapter)):
+        if settings.loading.load_in_4bit:
+            raise UserError(f"--load-in-4bit: {adapter} holds all weights, as they were trained: leave it out")
         choice = replace(choice, backend="transformers")  # of Unsloth only its LoRA has been tried
     model, tokenizer = (
         load_unsloth(choice, settings) if choice.backend == "unsloth" else _load_transformers(choice, settings)
@@ -161,6 +164,7 @@ def check_adapter(adapter: str, choice: StudentChoice) -> None:
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
             f"no adapter at {adapter}: give --adapter a folder with adapter_config.json (a checkpoint of a run)"
+            + suggest_adapters(adapter)
         )
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"adapter {adapter} has no {WEIGHTS}; pickled weights (adapter_model.bin) are never read")

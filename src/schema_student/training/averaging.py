@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schema_student.core.adapters import suggest_adapters
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.files import make_folder, remove_folder
 from schema_student.core.jsonl import read_object, write_json
@@ -95,7 +96,9 @@ def _find_adapter(name: str, runs: Path) -> Path:
     final = runs / name / "checkpoint-final"
     found = [folder for folder in (Path(name), final) if (folder / CONFIG).is_file()]
     if not found:
-        raise UserError(f"--adapters: there is no adapter in {name}, nor a run of that name ({final})")
+        raise UserError(
+            f"--adapters: there is no adapter in {name}, nor a run of that name ({final}){suggest_adapters(name)}"
+        )
     return found[0]
 
 
