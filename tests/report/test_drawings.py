@@ -108,6 +108,69 @@ def test_parts_of_an_svg_s_stack_follow_each_other_and_small_ones_have_no_number
     ]
 
 
+def test_a_drawing_of_lines_is_this_letter_for_letter():
+    series = Series("s", "blue", [(0, 0.0), (4, 1.0)], [(0, 0.0, 0.5), (4, 0.5, 1.0)])
+    panel = Lines("A & b", "nats", [series], across=((0.5, "half"),), ring=(4, 1.0))
+    grid = {176.0: "0.00", 136.8: "0.25", 97.7: "0.50", 58.5: "0.75", 19.4: "1.00"}  # 176 - 166 value / 1.06
+    steps = {50.0: 0, 124.5: 1, 199.0: 2, 273.5: 3, 342.0: 4}  # the last one within the frame
+    assert draw_svg(panel).replace("><", ">\n<").split("\n") == [
+        '<svg viewBox="0 0 360 210" role="img" aria-label="A &amp; b; the numbers follow as a table">',
+        *[
+            line
+            for y, said in grid.items()
+            for line in (
+                f'<path d="M50.0 {y}L348.0 {y}" class="grid"/>',
+                f'<text x="44.0" y="{y + 4:.1f}" text-anchor="end">{said}</text>',
+            )
+        ],
+        *[f'<text x="{x}" y="191.0" text-anchor="middle">{step}</text>' for x, step in steps.items()],
+        '<text x="199.0" y="206.0" text-anchor="middle">optimizer step</text>',
+        '<path d="M50.0 97.7L348.0 97.7" class="level"/>',
+        '<text x="348.0" y="93.7" text-anchor="end">half</text>',
+        '<path d="M50.0 97.7L348.0 19.4L348.0 97.7L50.0 176.0Z" class="band fill-blue"/>',
+        '<path d="M50.0 176.0L348.0 19.4" class="line line-blue"/>',
+        '<circle cx="348.0" cy="19.4" r="8" class="ring"/>',
+        "</svg>",
+    ]
+
+
+def test_a_drawing_of_bars_is_this_letter_for_letter():
+    panel = Bars("B", [("a" * 55, [Bar("x", "gray", 0.5, 0.25, 0.75)]), ("b" * 54, [])])
+    ticks = [(0.0, "start", "0%"), (67.0, "middle", "25%"), (134.0, "middle", "50%"), (201.0, "middle", "75%")]
+    assert draw_svg(panel).replace("><", ">\n<").split("\n") == [
+        '<svg viewBox="0 0 360 87" role="img" aria-label="B; the numbers follow as a table">',
+        *[
+            line
+            for x, anchor, said in [*ticks, (268.0, "middle", "100%")]
+            for line in (
+                f'<path d="M{x} 4.0L{x} 69.0" class="grid"/>',
+                f'<text x="{x}" y="83.0" text-anchor="{anchor}">{said}</text>',
+            )
+        ],
+        f'<text x="0.0" y="15.0" text-anchor="start" class="name">{"a" * 51}...</text>',  # 360 / 6.6 letters
+        '<rect x="0" y="20.0" width="134.0" height="13" class="fill-gray"/>',
+        '<path d="M67.0 26.5L201.0 26.5" class="interval"/>',
+        '<text x="206.0" y="31.0" text-anchor="start" class="name">50.0%</text>',
+        f'<text x="0.0" y="56.0" text-anchor="start" class="name">{"b" * 54}</text>',
+        "</svg>",
+    ]
+
+
+def test_a_drawing_of_stacks_is_this_letter_for_letter():
+    panel = Stacks("C", [("base", [Bar("x", "rank0", 0.09), Bar("y", "rank5", 0.91)]), ("b", [Bar("x", "rank0", 1.0)])])
+    assert draw_svg(panel).replace("><", ">\n<").split("\n") == [
+        '<svg viewBox="0 0 360 102" role="img" aria-label="C; the numbers follow as a table">',
+        '<text x="0.0" y="15.0" text-anchor="start" class="name">base</text>',
+        '<rect x="0.0" y="20" width="32.4" height="22" class="part fill-rank0"/>',
+        '<rect x="32.4" y="20" width="327.6" height="22" class="part fill-rank5"/>',
+        '<text x="196.2" y="35.0" text-anchor="middle" class="on-rank5">91%</text>',
+        '<text x="0.0" y="63.0" text-anchor="start" class="name">b</text>',
+        '<rect x="0.0" y="68" width="360.0" height="22" class="part fill-rank0"/>',
+        '<text x="180.0" y="83.0" text-anchor="middle" class="on-rank0">100%</text>',
+        "</svg>",
+    ]
+
+
 @pytest.fixture
 def axes_of(monkeypatch):
     """What matplotlib holds of a figure when its PNG is written: its axes and its legend's words and colors."""
@@ -189,3 +252,63 @@ def test_panels_stand_three_in_a_row_under_one_legend(axes_of):
     assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == [
         PALETTE[c][0] for c in ("gray", "blue")
     ]
+
+
+def test_a_png_has_the_looks_of_the_page(axes_of):
+    from matplotlib.colors import to_hex
+
+    ink, quiet = "#1c2530", "#68737f"
+    figure = axes_of(LINES, BARS, STACKS, STACKS, legend=[(str(i), "gray") for i in range(5)])
+    lines, bars, stacks = figure.axes[:3]
+    assert [*figure.get_size_inches()] == pytest.approx([12.6, 0.7 + 2 * 3.2]) and figure.get_dpi() == 100
+    assert [*axes_of(BARS).get_size_inches()] == pytest.approx([11, 0.7 + 1.0 + 0.16 * 2 + 0.2 * 3])
+    assert [*axes_of(STACKS).get_size_inches()] == pytest.approx([11, 0.7 + 1.2 + 0.5 * 2])
+    (legend,) = figure.legends
+    assert legend._ncols == 4 and not legend.get_frame_on() and {each.get_fontsize() for each in legend.texts} == {9}
+    title = lines._left_title
+    assert (title.get_fontsize(), title.get_fontweight(), title.get_fontfamily()) == (11, "bold", ["DejaVu Sans"])
+    assert to_hex(title.get_color()) == ink and not title.get_parse_math()
+    assert [side for side, spine in lines.spines.items() if spine.get_visible()] == ["left", "bottom"]
+    assert to_hex(lines.spines["left"].get_edgecolor()) == "#c3cad2" and lines.get_axisbelow() is True
+    assert {to_hex(each.get_color()) for each in lines.get_xgridlines()} == {"#eaeef2"}
+    labels = [lines.xaxis.label, lines.get_xticklabels()[0], lines.get_yticklabels()[0]]
+    assert {(each.get_fontsize(), to_hex(each.get_color())) for each in labels} == {(10, quiet)}
+    drawn = {line.get_label(): line for line in lines.get_lines()}
+    widths = {name: (line.get_linewidth(), line.get_markersize()) for name, line in drawn.items()}
+    assert widths == {"valid": (0.9, 4), "right": (1.8, 4), "one": (1.8, 4), "delta 25%": (0.9, 6), "chosen": (1.8, 11)}
+    assert drawn["chosen"].get_fillstyle() == "none" and drawn["chosen"].get_marker() == "o"
+    assert {to_hex(drawn[name].get_color()) for name in ("delta 25%", "chosen")} == {ink}
+    assert drawn["delta 25%"].is_dashed() and drawn["delta 25%"]._unscaled_dash_pattern == (0, (4, 3))
+    (band,) = lines.collections
+    assert (band.get_alpha(), to_hex(band.get_facecolor()[0]), band.get_linewidth()[0]) == (0.2, PALETTE["green"][0], 0)
+    own = lines.get_legend()
+    assert not own.get_frame_on() and {each.get_fontsize() for each in own.texts} == {9}
+    assert lines.get_xlim() == pytest.approx((-0.12, 10.12))
+    assert [to_hex(bar.get_facecolor()) for bar in bars.patches] == [PALETTE[c][0] for c in ("gray", "blue", "blue")]
+    assert {(round(bar.get_height(), 9), to_hex(bars.get_lines()[0].get_color())) for bar in bars.patches} == {
+        (0.8, ink)
+    }
+    assert bars.get_lines()[0].get_linewidth() == 1.1 and bars.get_lines()[0].get_solid_capstyle() == "butt"
+    assert {(text.get_fontsize(), text.get_va()) for text in bars.texts} == {(8, "center")}
+    assert {to_hex(each.get_color()) for each in (*bars.get_yticklabels(), *stacks.get_yticklabels())} == {ink}
+    assert not any(each.get_visible() for each in bars.get_ygridlines()) and bars.get_xgridlines()[0].get_visible()
+    assert [*bars.get_xticks()] == [0, 0.25, 0.5, 0.75, 1] and {
+        t.tick1line.get_markersize() for t in bars.yaxis.majorTicks
+    } == {0}
+    assert {
+        (round(bar.get_height(), 9), bar.get_linewidth(), to_hex(bar.get_edgecolor())) for bar in stacks.patches
+    } == {(0.62, 0.8, "#ffffff")}
+    assert {(text.get_fontsize(), text.get_ha(), text.get_va()) for text in stacks.texts} == {(9, "center", "center")}
+    inks = [[to_hex(text.get_color()) for text in stacks.texts], [text.get_text() for text in stacks.texts]]
+    assert inks == [["#ffffff"] * 3, ["25%", "72%", "100%"]]
+    light = Stacks("x", [("a", [Bar("m", f"rank{i}", 0.036 if i else 0.82) for i in (1, 0, 2, 3, 4, 5)])])
+    told = [to_hex(text.get_color()) for text in axes_of(light).axes[0].texts]
+    assert told == ["#ffffff", "#ffffff", ink, ink, ink, "#ffffff"]
+
+
+def test_a_panel_of_shares_has_percents_on_both_axes(axes_of):
+    panel = Lines("x", "", [Series("a", "blue", [(0.0, 0.5), (1.0, 0.7)])], percent=True, x="answered", shares=True)
+    figure = axes_of(panel)
+    (axes,) = figure.axes
+    assert "40%" in words_of(axes.get_xticklabels()) and axes.get_xlabel() == "answered"
+    assert "60.0%" in words_of(axes.get_yticklabels())
