@@ -58,3 +58,13 @@ def test_pairs_are_advised_where_nothing_was_aligned():
     assert "run --run mine --from pairs" not in advised(student())
     assert [*advised()] == ["run --run mine --from sft"]
     assert next(iter(advised(student(), output_dir="elsewhere"))) == "export --run mine --output-dir elsewhere"
+
+
+def test_a_run_on_data_of_a_person_s_own_is_trained_more_on_these():
+    found = advised(student(right=0.5), schemas="my schemas.json", train_queries=5)
+    assert "run --run mine-2 --schemas 'my schemas.json' --train-queries 10" in found
+    assert not [command for command in advised(student(right=0.5), train_queries="auto") if "-2" in command]
+
+
+def test_without_a_number_of_tokens_room_is_made_from_the_usual_one():
+    assert f"{AGAIN} --max-new-tokens 640 --overwrite" in advised(student(truncated=50))

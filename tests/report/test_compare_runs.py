@@ -15,7 +15,16 @@ from schema_student.core.records import EvaluationRow, read_rows
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import digest
 from schema_student.evaluation.rates import summarize
-from schema_student.report.compare_runs import align_splits, collect, compare_all, compare_runs, page_dir, read_dpo_run
+from schema_student.report.compare_runs import (
+    align_splits,
+    collect,
+    compare_all,
+    compare_runs,
+    list_differences,
+    page_dir,
+    read_dpo_run,
+    write_headline,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,24 @@ def test_the_page_shows_each_runs_own_figures(settings):
     assert not re.findall(r"""\s(?:src|href)=["'](?!#)""", html)
     rows = [line for line in markdown.splitlines() if line.startswith("| student | fixed")]
     assert {line.count("|") for line in rows} == {11}
+    found = json.loads(page.with_name("compare.json").read_text())
+    (student,) = facts["students"]
+    assert found["students"] == json.loads(
+        json.dumps([{name: student[name] for name in ("key", "label", "failed", "summary")}])
+    )
+    rate = student["summary"]["overall"]["semantic_pass_rate"]
+    headline = (
+        f"As asked: student, after DPO answers {rate['rate']:.1%} of 80. No two of them were asked the same requests."
+    )
+    assert (found["headline"], found["pairs"], found["settings"]) == (headline, [], [])
+    names = ["config", "finished", "steps", "name", "color", "controller", "beta", "chosen", "means", "moved", "alarms"]
+    assert sorted(found) == ["headline", "logs", "pairs", "settings", "students"]
+    assert [sorted(log) for log in found["logs"]] == [sorted(names)] * 2
+    told = {name: found["logs"][1][name] for name in names[1:9] if name != "means"}
+    assert told == {
+        **{"finished": True, "steps": 100, "name": "moving", "color": "vermillion", "controller": "risk", "beta": 0.1},
+        "chosen": "checkpoint-60",
+    }
 
 
 def test_each_two_are_tested_on_what_both_were_asked(settings):
@@ -153,6 +180,102 @@ def test_alarms_are_counted(settings, tmp_path):
     write_jsonl(path, alarmed)
     assert read_dpo_run(settings, "moving")["alarms"] == 3
     write_jsonl(path, rows)
+
+
+def row_of(**more):
+    return {"key": "k", "label": "l", "summary": {}, "settings": {}, **more}
+
+
+def test_what_students_differ_in_is_listed_but_for_where_they_lie():
+    one = row_of(
+        summary={"student": "a", "base": "x", "judged_by": "me", "eval_data": ""}, settings={"seed": 1, "beta": 2}
+    )
+    two = row_of(
+        summary={"student": "b", "base": "x", "judged_by": "me", "eval_data": "mine"},
+        settings={"seed": 3, "beta": 2, "run": "r", "schemas": "/far/s.json", "lora_r": 4},
+    )
+    three = row_of(
+        summary={"student": "a", "judged_by": "you"}, settings={"run": "q", "schemas": "", "output_dir": "o"}
+    )
+    assert list_differences([one, two, three]) == [
+        {"name": "student", "values": ["a", "b", "a"]},
+        {"name": "base", "values": ["x", "x", None]},
+        {"name": "judged by", "values": ["me", "me", "you"]},
+        {"name": "eval_data", "values": ["", "mine", None]},
+        {"name": "seed", "values": [1, 3, None]},
+        {"name": "schemas", "values": [None, "s.json", ""]},
+    ]
+    assert list_differences([one, one]) == []
+
+
+def test_the_headline_of_a_comparison_says_what_is_beyond_chance():
+    def student(label, rate):
+        return {"label": label, "summary": {"overall": {"semantic_pass_rate": {"rate": rate, "n": 40}}}}
+
+    def pair(corrected=1.0, fixed=0, broken=0, n=30, **reading):
+        names = {"before": "a", "after": "b", "n": n, "corrected": corrected, "fixed": fixed, "broken": broken}
+        return names | {"reading": reading or None}
+
+    students = [student("a", 0.25), student("b", 0.5), student("c", None)]
+    rates = "As asked: a answers 25.0% of 40; b answers 50.0% of 40."
+    for pairs, said in (
+        ([], "No two of them were asked the same requests."),
+        ([pair(n=0)], "No two of them were asked the same requests."),
+        ([pair(corrected=0.05)], "No difference of two on the same requests is beyond chance."),
+        ([pair(corrected=0.049, fixed=2, broken=1)], "b is better than a beyond chance (p 0.049, 30 requests)."),
+        ([pair(corrected=0.0001, fixed=1, broken=2)], "a is better than b beyond chance (p < 0.001, 30 requests)."),
+        (
+            [pair(corrected=0.01, fixed=3), pair(change=-0.125, z=-3.21, corrected_=0)],
+            "b is better than a beyond chance (p 0.010, 30 requests).",
+        ),
+    ):
+        found = [
+            each | {"reading": {**each["reading"], "corrected": 0.05}} if each["reading"] else each for each in pairs
+        ]
+        assert write_headline(students, found) == f"{rates} {said}"
+    read = pair() | {"reading": {"change": -0.125, "z": -3.21, "corrected": 0.04}}
+    likelier = "right answers are likelier to a than to b (P(truth), 12.5 points, z 3.2)"
+    assert write_headline(students, [read, pair(n=0)]) == f"{rates} {likelier}."
+    assert write_headline(students[2:], []) == "Of no answer is it known whether it is as asked."
+
+
+def test_a_pair_of_students_is_tested_on_shared_requests_with_both_corrections(settings):
+    rows = read_rows(
+        paths(settings.changed(run="student")).evals / "student-base" / "evaluation_results.jsonl", EvaluationRow
+    )[:8]
+    students = [
+        {
+            "key": name,
+            "label": f"the {name}",
+            "rows": [replace(row, semantic_pass=False, p_truth=p) for row in rows[:n]],
+        }
+        for name, n, p in (("a", 8, 0.25), ("b", 6, 0.5), ("c", 6, None))
+    ]
+    found = compare_all(students)
+    told = [(pair["before"], pair["after"], pair["of"], pair["key"], pair["shared"], pair["n"]) for pair in found]
+    assert told == [
+        ("the a", "the b", "a", "b", 6, 6),
+        ("the a", "the c", "a", "c", 6, 6),
+        ("the b", "the c", "b", "c", 6, 6),
+    ]
+    assert [pair["reading"] and pair["reading"]["corrected"] for pair in found] == [0.0, None, None]
+    assert [pair["corrected"] for pair in found] == [1.0] * 3 and found[0]["reading"]["change"] == 0.25
+
+
+def test_the_means_of_a_log_are_those_of_its_last_ten_steps(settings, tmp_path):
+    here = settings.changed(output_dir=str(tmp_path), runs=["other", "mine"])
+    folder = paths(here.changed(run="mine")).dpo_dir
+    steps = [{"step": i, "loss": 1.0, "margin": float(i), "logps/chosen": float(-i)} for i in range(30)]
+    write_jsonl(folder / "training_metrics.jsonl", [*steps, {"step": 30, "margin": 999.0, "alarm/chosen_fall": 1}])
+    found = read_dpo_run(here, "mine")
+    assert found["means"] == {"beta/effective": None, "rewards/accuracies": None, "margin": 24.5}
+    assert found["moved"] == {"chosen": -20.0, "rejected": None} and found["alarms"] == 0
+    known = {name: found[name] for name in ("color", "controller", "beta", "chosen", "steps", "finished")}
+    assert known == {
+        **{"color": "vermillion", "controller": "?", "beta": None, "chosen": "none yet"},
+        **{"steps": 30, "finished": False},
+    }
+    assert read_dpo_run(here, "mine-dpo") is None and read_dpo_run(here, "other") is None
 
 
 @pytest.mark.parametrize("runs", [[], ["student"], ["student", "student"]])

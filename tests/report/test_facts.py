@@ -18,9 +18,11 @@ from schema_student.report import pages, run_artifacts
 from schema_student.report.answers import gather_answers
 from schema_student.report.changes import compare_extra
 from schema_student.report.charts import Bar, Bars, Figure
+from schema_student.report.exports import read_exports
 from schema_student.report.headline import judge_alignment
 from schema_student.report.machine import write_facts
 from schema_student.report.pages import describe_students
+from schema_student.report.rendering import chance, embed, interval, percent, points, span
 from schema_student.schema.ranks import RANK_NAMES
 
 HALF = {"city": "Oslo", "nights": 2}
@@ -597,3 +599,36 @@ def test_students_with_the_same_answers_are_one_under_the_name_of_its_stage():
         ("none", ["none"], "after none"),
         ("void", ["void"], "after void"),
     ]
+
+
+def test_exports_are_rates_beside_those_of_their_adapter(tmp_path):
+    where = paths(default_settings(output_dir=str(tmp_path)))
+    assert read_exports(where) is None
+    path, rate = where.exports / "parity.json", wilson(3, 4)
+    names = ("schema_valid_rate", "right_rate", "same_verdict", "same_answer")
+    target = {name: wilson(i, 4) for i, name in enumerate(names)}
+    target |= {"adapter_schema_valid_rate": rate, "adapter_right_rate": wilson(4, 4), "undone": 1, "more": 1}
+    write_json(path, {"adapter": "a", "prompts": 4, "targets": {"merged": target, "gguf": {**target, "undone": False}}})
+    row = {name: value for name, value in target.items() if name != "more"}
+    own = {"name": "the adapter (float32)", "schema_valid_rate": rate, "right_rate": wilson(4, 4), "undone": False}
+    own |= {"same_verdict": None, "same_answer": None}
+    rows = [own, {"name": "merged", **row, "undone": True}, {"name": "gguf", **row, "undone": False}]
+    assert read_exports(where) == {"adapter": "a", "prompts": 4, "rows": rows}
+    write_json(path, {"adapter": "a"})
+    assert read_exports(where) is None
+    for name in (*names, "adapter_schema_valid_rate", "adapter_right_rate"):
+        for bound in ("rate", "low", "high"):
+            for wrong in ({**target, name: {**rate, bound: "x"}}, {**target, name: 3}, 3):
+                write_json(path, {"targets": {"merged": wrong}})
+                with pytest.raises(UserError, match=r"parity\.json: merged must hold rates"):
+                    read_exports(where)
+
+
+def test_numbers_are_written_for_people():
+    assert [percent(each) for each in (None, 0.0, 0.9125)] == ["-", "0.0%", "91.2%"]
+    assert [chance(p) for p in (0.0009, 0.001, 0.0314)] == ["< 0.001", "0.001", "0.031"]
+    assert interval({"rate": None}) == "" and interval({"rate": 0.5, "low": 0.251, "high": 0.75}) == "25.1 to 75.0"
+    difference = {"difference": 0.04, "low": -0.009, "high": 0.071}
+    assert points(difference) == "+4.0 points (95% interval -0.9 to +7.1)" and points({"difference": None}) == "-"
+    assert [span(seconds) for seconds in (None, 0, 59.6, 60, 185.9)] == ["", "0 s", "60 s", "1 min 00 s", "3 min 05 s"]
+    assert embed({"a": "<b>&\u2028\u2029\ud800é"}) == '{"a":"\\u003cb\\u003e\\u0026\\u2028\\u2029\\ud800é"}'

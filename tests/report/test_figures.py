@@ -173,11 +173,59 @@ def test_an_alignment_shows_what_it_logged_and_a_ring_where_it_was_chosen():
             "P(truth)": [(0, 0.2), (2, 0.6)],
         },
     }
-    assert figure.panels[-1].ring == (2, 0.6) and figure.panels[-1].percent
+    shown = [(panel.unit, panel.percent, panel.from_zero, panel.x) for panel in figure.panels]
+    step = (False, "optimizer step")
+    assert shown == [
+        ("share of pairs", True, *step),
+        ("nats", False, *step),
+        ("", False, *step),
+        ("", False, *step),
+        ("share of requests", True, *step),
+    ]
+    styles = [[(each.color, each.faint, each.dots) for each in panel.series] for panel in figure.panels[:4]]
+    noisy = [("vermillion", True, False), ("vermillion", False, False)]
+    colors = [("blue", False, False), ("vermillion", False, False)]
+    assert styles == [[*noisy, ("green", False, True)], colors, noisy, noisy]
+    assert figure.panels[-1].ring == (2, 0.6) and all(each.dots for each in figure.panels[-1].series)
     assert [each.color for each in figure.panels[-1].series] == ["blue", "gray", "green"]
     assert (figure.name, figure.caption.partition(":")[0]) == ("grpo", "GRPO")
     assert figures.show_alignment(rows, 7).panels[-1].ring is None
     assert figures.show_alignment([{"step": 1, "loss": 1.0}], None) is None
+
+
+def test_each_measure_of_compared_runs_has_its_own_title_unit_and_points():
+    names = ("beta/effective", "rewards/accuracies", "eval_p_truth", "logps/chosen", "logps/rejected")
+    rows = [{"step": step, **dict.fromkeys(names, float(step))} for step in (1, 4)]
+    figure = figures.show_compared_runs([{"name": "one", "color": "blue", "margins": MARGINS, "metrics": rows}])
+    mean, points = [(1, 2.5), (4, 2.5)], [(1, 1.0), (4, 4.0)]
+    beside = Series("one", "blue", [(1, 0.5), (2, 0.75)], BAND)
+    assert figure.panels == [
+        Lines("beta", "", [Series("one", "blue", mean)]),
+        Lines("Margin of a step's pairs: median, 10% to 90%", "nats", [beside]),
+        Lines("Pairs in the right order", "share of pairs", [Series("one", "blue", mean)], percent=True),
+        Lines("P(truth) of validation requests", "share of samples", [Series("one", "blue", points, dots=True)], True),
+        Lines("Log-probability of chosen answers", "nats", [Series("one", "blue", mean)]),
+        Lines("Log-probability of rejected answers", "nats", [Series("one", "blue", mean)]),
+    ]
+    assert (figure.name, figure.caption) == ("compare", "The runs over optimizer steps")
+
+
+def test_names_of_splits_and_cases_are_words_of_at_most_sixty_letters():
+    names = ("test_seen", "x" * 60, "y" * 61)
+    assert [figures.say(name) for name in names] == ["test seen", "x" * 60, f"{'y' * 60} ... (1 more characters)"]
+    assert [figures.capital(text) for text in ("", "a b", "A")] == ["", "A b", "A"]
+
+
+def test_every_question_of_the_balance_has_its_title():
+    titles = {"operators": "Operators", "field types": "Types of fields asked for", "value types": "Types of values"}
+    titles |= {"words": "Words of a request", "conditions": "Conditions a request", "kinds": "Kinds of request"}
+    titles |= {"properties given": "Properties given", "languages": "Languages"}
+    titles |= {"properties of the schema": "Properties of a schema", "schema depth": "Levels of a schema"}
+    case = {"a": {"training": 1, "tests": 1}}
+    for name, title in titles.items():
+        assert [panel.title for panel in figures.show_balance({name: case}).panels] == [title]
+    whole = figures.show_balance(dict.fromkeys(titles, case))
+    assert [panel.title for panel in whole.panels] == [*titles.values()][:6]
 
 
 def test_compared_runs_share_a_panel_a_measure_and_those_without_one_are_left_out():

@@ -6,7 +6,10 @@ import pytest
 import report_run
 
 from schema_student.core.jsonl import write_json, write_jsonl
+from schema_student.core.markdown import shorten
+from schema_student.core.statistics import wilson
 from schema_student.evaluation.pairwise import count_places, name_lengths, summarize, tabulate_validity
+from schema_student.report.charts import Bar, Bars, Figure, Stacks
 from schema_student.report.pairwise_page import collect_pairwise, judge_pairwise, write_pairwise_page
 
 BOTH = {"win": ("first", "second"), "loss": ("second", "first"), "tie": ("tie", "tie")}
@@ -101,3 +104,68 @@ def test_rows_of_an_earlier_version_are_read_as_far_as_they_go(tmp_path, summary
     write_jsonl(tmp_path / "duel_results.jsonl", old)
     write_json(tmp_path / "duel_summary.json", {**summary, **summarize(old)})
     assert "Who wins" in write_pairwise_page(tmp_path).read_text()
+
+
+def test_what_the_page_shows_is_that_of_its_rows():
+    rows = [
+        row("win", 0, first="not json", reasons=["a", "", None, "a", "b"]),
+        row("loss", 1, second='{"b": [2]}', split="test_unseen"),
+        row("tie", 2, reasons=None) | {"valid": None},
+        row(None, 3, error="no answer"),
+    ]
+    summary = {"first": "one", "second": "two", "judged_by": "me", **summarize(rows)}
+    found = collect_pairwise(rows, summary)
+    names = {"win": "one wins", "tie": "tie", "loss": "two wins"}
+    assert (found["summary"], found["names"], found["verdict"]) == (summary, names, judge_pairwise(summary))
+    legend = [("one wins", "blue"), ("tie", "gray"), ("two wins", "vermillion")]
+    third, one, zero = wilson(1, 3), wilson(1, 1), wilson(0, 1)
+    half, none = wilson(1, 2), wilson(0, 2)
+
+    def bars(*shares):
+        return [
+            Bar(*named, share["rate"], share["low"], share["high"]) for named, share in zip(legend, shares, strict=True)
+        ]
+
+    rates, groups = found["figures"]
+    shown = [("all prompts", bars(third, third, third)), ("test seen", bars(half, half, none))]
+    shown.append(("test unseen", bars(zero, zero, one)))
+    assert rates == Figure("outcomes", "Who wins", (Bars("Share of prompts", shown),), legend)
+    assert (groups.name, groups.caption, groups.legend) == ("groups", "Where it wins", legend)
+    kinds = [("answerable (3)", [Bar(*named, third["rate"]) for named in legend])]
+    assert groups.panels[0] == Stacks("By kind of request", kinds)
+    assert groups.panels[1].title == "By length of the longer answer"
+    samples = {kind["name"]: kind["prompts"] for kind in found["samples"]}
+    told = rows[0] | {"first": "not json", "second": '{\n "b": 2\n}', "reasons": ["a", "b"], "valid": [True, True]}
+    assert samples["one wins"] == [told] and samples["two wins"][0]["second"] == '{\n "b": [\n  2\n ]\n}'
+    assert samples["The judge gave no verdict"][0]["error"] == "no answer"
+    assert list(samples) == ["one wins", "two wins", "The judge gave no verdict"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (12, [0, 2, 4, 6, 8])]
+)
+def test_prompts_to_read_are_an_even_choice_of_five(count, shown, summary):
+    (wins,) = collect_pairwise([row("win", i) for i in range(count)], summary)["samples"]
+    assert (wins["count"], [each["query"] for each in wins["prompts"]]) == (count, [f"q{i}" for i in shown])
+    long = row("win", first="x" * 3000, second="[" * 100_000, reasons=["y" * 3000])
+    (prompt,) = collect_pairwise([long], summary)["samples"][0]["prompts"]
+    assert [prompt["first"], prompt["second"], *prompt["reasons"]] == [
+        shorten(text, 2000) for text in ("x" * 3000, "[" * 100_000, "y" * 3000)
+    ]
+
+
+def test_the_verdict_is_said_with_its_rates_and_its_chance():
+    overall = {"win": wilson(9, 10), "tie": wilson(0, 10), "loss": wilson(1, 10), "p": 0.05}
+    summary = {"first": "one", "second": "two", "judged_by": "me", "overall": overall}
+    text = (
+        "Of 10 prompts one wins 9 (90.0%, 95% interval 59.6% to 98.2%), two wins 1 (10.0%, 95% interval 1.8% to "
+        "40.4%), and 0 are ties; sign test of wins and losses: p = 0.050. Judged by me."
+    )
+    neutral = {"tone": "neutral", "title": "No difference beyond chance between one and two", "text": text}
+    assert judge_pairwise(summary) == neutral
+    overall["p"] = 0.0009
+    sure = text.replace("p = 0.050", "p < 0.001")
+    assert judge_pairwise(summary) == {"tone": "good", "title": "one gives better answers than two", "text": sure}
+    nothing = {**summary, "overall": {**overall, "win": wilson(0, 0)}}
+    title, text = "The judge compared no answers", "No prompt has an outcome."
+    assert judge_pairwise(nothing) == {"tone": "neutral", "title": title, "text": text}
