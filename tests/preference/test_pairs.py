@@ -323,7 +323,7 @@ def test_no_pairs_at_all_says_what_to_do(ready, tmp_path, monkeypatch):
     write_jsonl(paths(settings).dataset, dataset_rows())
     with pytest.raises(
         UserError,
-        match=r"no pairs at all from 40 prompts .*40 prompts that the student always answered right.*--sample-temp",
+        match=r"no pairs at all from 40 prompts .*40 prompts that the student always answered right.*--max-samples",
     ):
         build_pairs(settings)
 

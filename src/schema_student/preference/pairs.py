@@ -204,7 +204,7 @@ def _pair(request: Request, chosen: Answer, rejected: Answer) -> Pair:
 def _no_pairs(prompts: int, counts: Counter[str]) -> str:
     return (
         f"no pairs at all from {prompts} prompts ({_said(counts)}): raise --sample-temperature, --samples-per-prompt "
-        "or --pair-prompts, or --mutations-per-prompt above 0"
+        "or --pair-prompts, where there is a --max-samples that one, or --mutations-per-prompt above 0"
     )
 
 
