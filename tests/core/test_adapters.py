@@ -6,7 +6,8 @@ from schema_student.core.adapters import list_adapters, suggest_adapters
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.flags import load_settings
 from schema_student.core.jsonl import write_json
-from schema_student.core.paths import paths
+from schema_student.core.paths import final_adapter, paths
+from schema_student.core.settings import default_settings
 
 RUNS = {"one": "2026-01-03", "one-dpo": "2026-01-05", "two": "2026-01-04", "two-reward": "2026-01-09", "begun": ""}
 
@@ -28,7 +29,7 @@ def adapter_of(verb, output, *flags):
     return load_settings(given, "", verb).student.adapter
 
 
-@pytest.mark.parametrize("verb", ["ask", "chat", "evaluate", "export", "parity", "serve"])
+@pytest.mark.parametrize("verb", ["ask", "chat", "evaluate", "export", "parity", "report", "serve"])
 def test_the_newest_adapter_is_taken_and_said(verb, output, capsys):
     final = output / "student_runs" / "one-dpo" / "checkpoint-final"
     assert adapter_of(verb, output) == str(final)
@@ -77,3 +78,29 @@ def test_where_nothing_is_like_the_path_what_there_is_is_listed(output, tmp_path
     monkeypatch.chdir(tmp_path)
     assert suggest_adapters("student_runs/one/checkpoint-finall").startswith("; did you mean student_runs/one/check")
     assert suggest_adapters("one").startswith("; there are: student_runs/one/checkpoint-final")
+
+
+def test_a_run_ends_with_the_adapter_of_the_link_that_finished_last_or_with_sft_s(output):
+    def final(run):
+        return final_adapter(default_settings(run=run, output_dir=str(output)))
+
+    runs = output / "student_runs"
+    assert (final("one"), final("two"), final("begun")) == (
+        str(runs / "one-dpo" / "checkpoint-final"),
+        str(runs / "two" / "checkpoint-final"),
+        "",
+    )
+    for link, at in (("rloo", "2026-01-06"), ("expected_reward", "2026-01-07"), ("ppo", "2026-01-08")):
+        write_json(runs / f"one-{link}.meta.json", {"finished_at": at})
+        if link != "ppo":
+            write_json(runs / f"one-{link}" / "checkpoint-final" / "adapter_config.json", {})
+    assert final("one") == str(runs / "one-expected_reward" / "checkpoint-final")
+
+
+def test_an_adapter_without_a_stamp_is_the_oldest_and_of_an_unknown_time(output, capsys):
+    write_json(output / "student_runs" / "begun" / "checkpoint-final" / "adapter_config.json", {})
+    final = output / "student_runs" / "begun" / "checkpoint-final"
+    assert adapter_of("ask", output, "--run", "begun") == str(final)
+    assert capsys.readouterr().out == f"--adapter latest: {final}, finished at an unknown time\n"
+    listed = list_adapters(default_settings(output_dir=str(output)))
+    assert [folder.parent.name for folder in listed] == ["one-dpo", "two", "one", "begun"]

@@ -25,7 +25,8 @@ def test_nothing_that_steers_a_terminal_is_left(mark, capsys):
 def test_words_have_an_end():
     assert one_line("x" * 9999) == "x" * 296 + " ..."
     assert one_line("x" * 9999, 20) == "x" * 16 + " ..."
-    assert one_line("  a \n b ") == "a b"
+    assert one_line("  a \n b ") == "a b" and one_line("x" * 300) == "x" * 300
+    assert one_line(" " * 1199 + "x") == "x" and one_line(" " * 1200 + "x") == ""  # what follows is not looked at
 
 
 @pytest.mark.parametrize(

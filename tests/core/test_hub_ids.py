@@ -14,6 +14,7 @@ from schema_student.core.hub_ids import split_revision
         ("owner/base@refs/pr/3", ("owner/base", "refs/pr/3")),
         ("/some/where@else", ("/some/where@else", None)),
         ("./here@1", ("./here@1", None)),
+        ("~/base@x", ("~/base@x", None)),
         ("@scope", ("@scope", None)),
     ],
 )
@@ -27,7 +28,9 @@ def test_a_folder_with_the_sign_in_its_name_is_a_folder(tmp_path, monkeypatch):
     assert split_revision("base@home") == ("base@home", None)
 
 
-@pytest.mark.parametrize("source", ["owner/base@", "owner/base@../../x", "owner/base@-x", "owner/base@a b"])
+@pytest.mark.parametrize(
+    "source", ["owner/base@", "owner/base@a..b", "owner/base@../../x", "owner/base@-x", "owner/base@a b"]
+)
 def test_what_is_no_commit_is_refused(source):
     with pytest.raises(UserError, match="a commit"):
         split_revision(source)

@@ -21,7 +21,7 @@ def test_a_second_call_adds_no_second_handler_and_takes_no_level_back():
     log.propagate = True
     log_to_terminal()
     assert [type(handler) for handler in log.handlers].count(TerminalHandler) == 1
-    assert log.level == logging.DEBUG and not log.propagate
+    assert log.level == logging.DEBUG and log.propagate is False
     log.setLevel(logging.WARNING)
     log_to_terminal()
     assert log.level == logging.INFO

@@ -15,13 +15,14 @@ def system(monkeypatch, tmp_path):
     """A machine of 8 GiB, whose processor and GPUs are said by what stands in a folder."""
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**21}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "Path", {"/proc/cpuinfo": tmp_path / "cpuinfo"}.__getitem__)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
 def test_a_machine_is_described(system):
-    (system / "cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU: 2 GHz\nmodel name\t: other\n")
+    said = b"processor : 0\nvendor : \xff\nmodel name\t: Some CPU: 2 GHz\nmodel name\t: other\n"
+    (system / "cpuinfo").write_bytes(said)
     tool = system / "nvidia-smi"
     asked = '[ "$*" = "--query-gpu=name,memory.total --format=csv,noheader" ] || exit 1'
     tool.write_text(f"#!/bin/sh\n{asked}\necho ' H100, 80 GiB'; echo; echo 'H200, 141 GiB'\n")

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from jinja2 import UndefinedError
 
 from schema_student.core.markdown import Markdown, block, cell, code, inert, open_markdown, shorten
 
@@ -57,5 +58,7 @@ def test_what_is_written_into_a_template_is_inert_but_for_markdown_and_numbers(t
         "{{ text }} {{ whole }} {{ text | code }}\n{% if number %}\n  {{ number }}\n{% endif %}\n"
     )
     page = open_markdown(tmp_path).get_template("page.md")
-    said = page.render(text="*a*\u202e", whole=Markdown("**b**"), number=-3.5)
-    assert said == "\\*a\\*\\\\u202e **b** `*a*\\u202e`\n  -3.5\n"
+    said = page.render(text="*a*\u202e", whole=Markdown("**b<br>**"), number=-3.5)
+    assert said == "\\*a\\*\\\\u202e **b<br>** `*a*\\u202e`\n  -3.5\n"
+    with pytest.raises(UndefinedError, match="'whole' is undefined"):
+        page.render(text="a", number=1)

@@ -22,6 +22,7 @@ def name(**given):
         ({"schemas": "-_.Xa !? X.-_.jsonl"}, "Xa-X"),
         ({"data_set": "owner/name@0123abcd:part:test"}, "name-0123abcd-part-test"),
         ({"adapter": "outputs/student_runs/mine-dpo/checkpoint-3"}, "mine"),
+        ({"adapter": "student_runs/mine/checkpoint-3"}, "mine"),
         ({"adapter": "somewhere/else"}, "student"),
     ],
 )
@@ -57,6 +58,18 @@ def test_a_source_that_gives_no_name_is_refused_with_what_to_do(flag, source):
     ):
         name(**{flag: source})
     assert name(**{flag: source, "run": "mine"}) == "mine"
+
+
+@pytest.mark.parametrize("run", ["eval", "alignment", "reference_logps", "a-control", "a-reward", "a-hard_sft"])
+def test_a_name_of_a_folder_of_others_is_refused(run):
+    with pytest.raises(SettingsError, match=f"'{run}' cannot name a run, as eval, alignment, reference_logps and"):
+        name(run=run)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(100, "_" * 100), (101, "_" * 100 + "...")])
+def test_a_long_source_is_said_in_short(length, shown):
+    with pytest.raises(SettingsError, match=f"^--schemas {shown} gives no name"):
+        name(schemas="_" * length)
 
 
 @pytest.mark.parametrize("run", ["..", "a/b", "-x", "x" * 101, "x" * 300, "a\n"])

@@ -20,6 +20,7 @@ from schema_student.core.records import (
     Pair,
     Record,
     name_rows,
+    prompt_key,
     read_rows,
     write_rows,
 )
@@ -91,6 +92,12 @@ def test_the_json_within_a_row_is_read_where_it_is_asked_for():
         split="train",
     )
     assert row.schema == {"type": "object"} and row.target == {"n": 1}
+    assert prompt_key(row) == ("train", "s", "d", "q")
+    assert dataclasses.replace(row, ast_json=None).target is None
+    tools = [{"name": "f"}]
+    assert Pair(**PAIR, tools=tools).context == {"tools": tools, "chat_template_kwargs": None}
+    with pytest.raises(UserError, match=r"^row: this row has no prompt, chosen$"):
+        Pair.from_json({"rejected": "b", "schema_id": "s"})
 
 
 @pytest.mark.parametrize(

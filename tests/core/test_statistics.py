@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 
 from schema_student.core.statistics import (
     bootstrap_clusters,
+    cohen_kappa,
     holm,
+    normal_test,
+    paired_change,
     paired_difference,
+    pass_at_k,
     sign_test,
     smallest_difference,
     wilson,
+    z_of,
 )
 
 
@@ -67,6 +72,37 @@ def test_the_smallest_difference_is_the_one_that_simulated_tests_show_four_times
         fixed = sum(rng.random() < (1 + difference / discordant) / 2 for _ in range(round(n * discordant)))
         shown += sign_test(fixed, round(n * discordant) - fixed) <= 0.05
     assert 0.76 <= shown / 1000 <= 0.84
+
+
+def test_means_of_pairs_and_their_errors_are_those_worked_out_by_hand():
+    assert paired_change([1, 0], [0, 0]) == (0.5, 0.5)  # deviations of a half, over 1 and 2
+    assert paired_change([0.5], [0.25]) == paired_change([], []) == (0.0, 0.0)
+    assert (z_of(0, 0), z_of(0, 2), z_of(-1, 0), z_of(3, 0), z_of(-1, 4)) == (0.0, 0.0, -math.inf, math.inf, -0.25)
+    assert normal_test(0) == 1.0 and normal_test(-1.5) == normal_test(1.5) == pytest.approx(0.133614, abs=1e-6)
+
+
+def test_intervals_at_their_ends():
+    assert wilson(0, 0) == {"rate": None, "low": None, "high": None, "n": 0, "k": 0}
+    assert wilson(0, 10) == {"rate": 0.0, "low": 0.0, "high": 0.277533, "n": 10, "k": 0}
+    assert wilson(10, 10) == {"rate": 1.0, "low": 0.722467, "high": 1.0, "n": 10, "k": 10}
+    assert all(str(wilson(0, n)["low"]) == "0.0" for n in range(1, 200))
+    # 1 of 1: 1.5 - 0.5 over 3, and 1.96 * sqrt(2 - 1 / 3) / 3 to either side, which is above 1
+    assert paired_difference(1, 0, 1) == {"difference": 1.0, "low": -0.510101, "high": 1.0, "n": 1}
+    assert paired_difference(0, 1, 1) == {"difference": -1.0, "low": -1.0, "high": 0.510101, "n": 1}
+    assert paired_difference(0, 0, 0) == {"difference": None, "low": None, "high": None, "n": 0}
+
+
+def test_two_raters_agree_beyond_chance():
+    assert cohen_kappa(20, 5, 10, 15) == cohen_kappa(20, 10, 5, 15) == 0.4
+    assert (cohen_kappa(5, 0, 0, 5), cohen_kappa(0, 5, 5, 0), cohen_kappa(1, 1, 1, 1)) == (1.0, -1.0, 0.0)
+    # they agree on 6 of 9; both say yes with 4/9 * 3/9, both no with 5/9 * 6/9
+    assert cohen_kappa(2, 2, 1, 4) == pytest.approx((6 / 9 - 42 / 81) / (1 - 42 / 81), abs=1e-6)
+    assert cohen_kappa(0, 0, 0, 0) is None and cohen_kappa(5, 0, 0, 0) is None and cohen_kappa(0, 0, 0, 1) is None
+
+
+def test_one_of_k_samples_is_right():
+    assert [pass_at_k(5, right, 2) for right in range(6)] == pytest.approx([0, 0.4, 0.7, 0.9, 1, 1])
+    assert [pass_at_k(5, 2, k) for k in range(1, 6)] == pytest.approx([0.4, 0.7, 0.9, 1, 1])
 
 
 def test_too_few_prompts_show_no_difference_at_all():

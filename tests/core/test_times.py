@@ -20,6 +20,14 @@ def test_the_digest_of_a_file_with_time_fields_is_one_of_them(name):
     assert take_out_times(named) == [{"name": f"sft/{name}"}, named[1]]
 
 
+def test_these_fields_and_files_have_times():
+    fields = "finished_at written_at at seconds eval_runtime tokens_per_second seconds_percentiles"
+    fields += " tokens_per_second_percentiles teacher_cost"
+    assert take_out_times(dict.fromkeys(fields.split(), 1)) == {} and len(TIMES) == 9
+    files = ("training_metrics.jsonl", "evaluation_results.jsonl", "evaluation_summary.json")
+    assert take_out_times(dict.fromkeys(files, "ab12")) == {} and len(TIMED) == 3
+
+
 def test_what_is_no_time_stays():
     row = {"step": 2, "eval_loss": 0.5, "second": 1, "times": [3], "at_least": None}
     assert take_out_times(row) == row
@@ -48,3 +56,5 @@ def test_a_stamp_of_a_file_with_time_fields_is_read_without_its_digest(tmp_path)
     for name, kept in (("evaluation_results.jsonl", False), ("d_03_dataset.jsonl", True)):
         write_json(path := tmp_path / f"{name}.meta.json", {"digest": "ab12", "seed": 13, "finished_at": "now"})
         assert (b"ab12" in read_timeless(path)) == kept and b"seed" in read_timeless(path)
+        write_json(path, {"seed": 13})
+        assert read_timeless(path) == b'{\n  "seed": 13\n}'
