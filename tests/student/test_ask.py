@@ -1,6 +1,7 @@
 """Asking a student: greedily as evaluation does, by samples and votes, with repairs, and how sure it was."""
 
 import math
+from datetime import date
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from schema_student.schema.compiling import SchemaError
 from schema_student.schema.prompts import render_row_prompt
 from schema_student.schema.rendering import completion_text
 from schema_student.student import ask, generation
+from schema_student.student.ask import Answer
 from schema_student.student.generated import Generation
+from schema_student.student.sureness import Sureness
 from schema_student.student.tokens import encode_prompt
 
 DAY = "2026-01-31"
@@ -89,8 +92,53 @@ def test_what_is_not_json_is_told(embedded, written):
 def test_of_samples_the_first_valid_one_is_taken(embedded, written):
     calls = written([["{}", '{"city":"Oslo"}', '{"city":"Rome"}']])
     answer = embedded.ask(CITY, "to Oslo", DAY, Asking(samples=3))
-    assert answer.value == {"city": "Oslo"} and answer.votes is None
-    assert calls[0][1]["samples"] == 3 and calls[0][1]["temperature"] == embedded.settings.sampling.sample_temperature
+    assert answer == Answer({"city": "Oslo"}, True, (), '{"city":"Oslo"}', 3, 0.1)
+    settings = embedded.settings
+    how = {"batch_size": settings.decoding.eval_batch_size, "temperature": settings.sampling.sample_temperature}
+    assert calls[0][1] == {**how, "samples": 3, "seed": 13, "schemas": None, "others_below": None}
+
+
+def test_greedily_an_answer_is_written_once_and_explained_or_constrained_where_that_is_asked(embedded, written):
+    calls = written([['{"city":"Oslo"}']], [['{"city":"Oslo"}']])
+    plain = embedded.ask(CITY, "to Oslo", DAY)
+    explained = embedded.ask(CITY, "to Oslo", DAY, Asking(constrained=True, explain=True))
+    how = {"batch_size": embedded.settings.decoding.eval_batch_size, "temperature": 0.0, "samples": 1, "seed": 13}
+    assert [options for _, options in calls] == [
+        {**how, "schemas": None, "others_below": None},
+        {**how, "schemas": [CITY], "others_below": 1.0},
+    ]
+    assert plain.sureness is None and explained.sureness == Sureness(0.0, ())
+    assert (plain.repairs, plain.votes, plain.mask_changes, plain.problem, plain.confidence) == (0, None, 0, None, None)
+
+
+def test_a_question_without_a_day_is_asked_today(monkeypatch):
+    class Day(date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 2, 3)
+
+    monkeypatch.setattr(ask, "date", Day)
+    assert (Question({}, "q").day, Question({}, "q", date(2025, 1, 2)).day) == ("2026-02-03", "2025-01-02")
+
+
+def test_a_request_that_is_no_text_is_a_problem_of_its_own_answer(embedded, written):
+    written([['{"city":"Oslo"}']])
+    broken, good = embedded.ask_many([Question(CITY, "to \udcff", DAY), Question(CITY, "to Oslo", DAY)])
+    assert broken == Answer(None, False, (), "", 0, 0.0, "the request is no text: it holds bytes that are not UTF-8")
+    assert good.valid
+
+
+def test_a_repaired_answer_keeps_the_votes_and_what_has_no_room_is_left_as_it_is(embedded, written, monkeypatch):
+    calls = written([["{}", "no"]], [['{"city":"Oslo"}']])
+    asking = Asking(samples=2, vote=True, repairs=1)
+    answer = embedded.ask(CITY, "to Oslo", DAY, asking)
+    assert (answer.text, answer.repairs, answer.votes) == ('{"city":"Oslo"}', 1, None)
+    assert [options["samples"] for _, options in calls] == [2, 1] and calls[1][1]["temperature"] == 0.0
+    written([["{}"]])
+    rooms = iter([10**6, 3])
+    monkeypatch.setattr(ask, "find_room", lambda settings: next(rooms))
+    left = embedded.ask(CITY, "to Oslo", DAY, Asking(repairs=1))
+    assert (left.text, left.repairs, left.valid) == ("{}", 0, False)
 
 
 def test_a_vote_takes_the_meaning_of_most_valid_samples_whatever_the_order_of_keys(embedded, written):
