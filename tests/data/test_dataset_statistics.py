@@ -81,6 +81,78 @@ def test_a_query_is_counted_by_its_parts():
     assert list(balance)[:3] == ["languages", "kinds", "words"]
 
 
+def test_all_is_counted_as_by_hand():
+    two = {
+        "prompt": "p",
+        "steps": [step(("color", "is", "red"), ("price", "over", 5)), step(("day", "is", "2024-01-01"))],
+    }
+    one = {"prompt": "p", "steps": [step(("color", "odd", "red"))], "timeframe": {"start": "a", "end": "b"}}
+    refused = {"prompt": "p", "refusal": {"reason": "r", "suggestion": "s"}}
+    tree = {"root": {"n": 1, "next": {"n": True}}, "names": ["a", None, 2.5]}
+    facts = compute_statistics(
+        [
+            row("red red boats", two, QUERY_SCHEMA),
+            row("red boats by the moon of one", one, QUERY_SCHEMA, language=None, kind=None),
+            row("le bateau rouge", refused, QUERY_SCHEMA, "test_seen", language="fr", kind="missing_field"),
+            row("x", tree, TREE, "alignment", schema_id="t"),
+        ]
+    )
+    assert (facts["rows"], facts["schemas"], facts["likeness"]) == (4, 2, {})
+    assert facts["diversity"] == {
+        "training": {
+            **{"requests": 3, "median_words": 3, "vocabulary": 8},
+            **{"distinct_1": 0.7273, "distinct_2": 0.875, "distinct_3": 1.0},  # 8 of 11, 7 of 8, 6 of 6
+            "fields": {"asked": 5, "there": 5},
+        },
+        "tests": {
+            **{"requests": 1, "median_words": 3, "vocabulary": 3},
+            **{"distinct_1": 1.0, "distinct_2": 1.0, "distinct_3": 1.0},
+            "fields": {"asked": 0, "there": 3},
+        },
+    }
+    counts = {
+        what: {case: (n["training"], n["tests"]) for case, n in cases.items()}
+        for what, cases in facts["balance"].items()
+    }
+    assert counts == {
+        "languages": {"en": (3, 0), "fr": (0, 1)},
+        "kinds": {"answerable": (2, 0), "missing field": (0, 1)},
+        "words": {"1-5": (2, 1), "6-10": (1, 0)},
+        "operators": {"is": (2, 0), "odd": (1, 0), "over": (1, 0)},
+        "field types": {"enum": (2, 0), "string": (2, 0)},
+        "conditions": {"1": (1, 0), "3": (1, 0)},
+        "steps": {"1": (1, 0), "2": (1, 0)},
+        "timeframe": {"with": (1, 0), "without": (1, 0)},
+        "value types": {"boolean": (1, 0), "integer": (1, 0), "null": (1, 0), "number": (1, 0), "string": (1, 0)},
+        "properties of the schema": {"2": (1, 0)},
+        "properties given": {"2": (1, 0)},
+        "schema depth": {"2": (1, 0)},
+    }
+    assert list(counts) == [
+        *("languages", "kinds", "words", "operators", "field types", "conditions", "steps", "timeframe"),
+        *("value types", "properties of the schema", "properties given", "schema depth"),
+    ]
+    assert all(list(cases) == sorted(cases) for cases in counts.values())
+
+
+def test_words_and_numbers_fall_into_bands_that_stand_in_their_order():
+    bands = {5: "1-5", 6: "6-10", 10: "6-10", 11: "11-15", 16: "16-20", 21: "21-30", 30: "21-30", 31: "31+"}
+    rows = [row(" ".join(["w"] * n), [0] * n, {}) for n in sorted(bands, reverse=True)]
+    assert list(compute_statistics(rows)["balance"]["words"]) == ["1-5", "6-10", "11-15", "16-20", "21-30", "31+"]
+    for n, band in bands.items():
+        assert list(compute_statistics([row(" ".join(["w"] * n), 1, {})])["balance"]["words"]) == [band]
+    given = [row("x", {str(i): 0 for i in range(n)}, {}) for n in (7, 6, 5)]
+    assert compute_statistics(given)["balance"]["properties given"] == {
+        "5": {"training": 1, "tests": 0},
+        "6+": {"training": 2, "tests": 0},
+    }
+
+
+def test_the_most_frequent_case_stands_first():
+    said = [row("x", {}, {}, language=language) for language in ("de", "fr", "fr", "en")]
+    assert list(compute_statistics(said)["balance"]["languages"]) == ["fr", "de", "en"]
+
+
 def test_a_plain_object_is_counted_by_properties_types_and_depth():
     answer = {"root": {"n": 1, "next": {"n": 2}}, "names": ["a", "b"]}
     facts = compute_statistics([row("a tree", answer, TREE), row("nothing", {}, TREE)])

@@ -21,7 +21,9 @@ from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import dump_row, read_json, read_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, read_rows
+from schema_student.core.settings import default_settings
 from schema_student.data.dataset import write_dataset
+from schema_student.data.dataset_statistics import compute_statistics
 from schema_student.data.hub import FIELDS, push_to_hub, write_card, write_hub_dataset
 
 REPO = "someone/requests"
@@ -95,6 +97,85 @@ def test_the_card_says_what_a_user_must_know(made):
     for table in re.findall(r"(?m)(?:^\|.*\n)+", card):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
     assert not re.search(r"\n\n\n", card)
+
+
+def card_of(rows, meta=None, sizes=None, **changes):
+    facts = compute_statistics(rows[:9])
+    return write_card(rows, facts, sizes or {"train": 1}, meta or {}, default_settings(**changes))
+
+
+def front_of_card(*given, **more):
+    lines = card_of(*given, **more).split("---\n")[1].splitlines()
+    return {name: json.loads(value) for name, value in (line.split(": ", 1) for line in lines)}
+
+
+ROW = DatasetRow(
+    **{"schema_id": "s", "schema_json": "{}", "query": "q", "current_date": "2026-01-31", "ast_json": "{}"},
+    **{"is_valid": True, "split": "train", "teacher_model": "embedded-teacher", "source": "teacher"},
+)
+
+
+def test_the_front_matter_is_what_hubs_read():
+    rows = [ROW, replace(ROW, split="test_seen", language="fr"), replace(ROW, split="test_seen")]
+    names = (
+        "schema_id domain schema_json operators_json query current_date ast_json accepted_json kind language".split()
+    )
+    assert front_of_card(rows, sizes={"train": 10, "test_seen": 20}) == {
+        **{"license": "apache-2.0", "language": ["en", "fr"], "task_categories": ["text-generation"]},
+        **{"size_categories": ["n<1K"], "tags": ["json-schema", "structured-output", "synthetic"]},
+        "pretty_name": "Requests and the JSON that answers them",
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": "train", "path": "train.jsonl"},
+                    {"split": "test_seen", "path": "test_seen.jsonl"},
+                ],
+            }
+        ],
+        "dataset_info": {
+            "config_name": "default",
+            "features": [{"name": name, "dtype": "string"} for name in (*names, "teacher_model", "source")],
+            "splits": [
+                {"name": "train", "num_bytes": 10, "num_examples": 1},
+                {"name": "test_seen", "num_bytes": 20, "num_examples": 2},
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(999, "n<1K"), (1000, "1K<n<10K"), (9999, "1K<n<10K"), (10_000, "10K<n<100K"), (100_000, "100K<n<1M")],
+)
+def test_a_size_is_named_as_hubs_do(count, size):
+    assert front_of_card([ROW] * count)["size_categories"] == [size]
+
+
+@pytest.mark.parametrize(
+    ("changes", "licence", "settings"),
+    [
+        ({}, "apache-2.0", {}),
+        ({"teacher_model": "m:1"}, "unknown", {}),
+        ({"source": "user"}, "unknown", {}),
+        ({"teacher_model": "user", "source": "user"}, "unknown", {}),
+        ({"source": "user"}, "mit", {"dataset_licence": "mit"}),
+    ],
+)
+def test_what_no_one_else_wrote_is_free_and_a_licence_that_is_given_counts(changes, licence, settings):
+    assert front_of_card([ROW, replace(ROW, **changes)], **settings)["license"] == licence
+
+
+def test_what_was_dropped_is_said_with_its_reason():
+    card = card_of([ROW], {"rejected": {"duplicate": 11, "near_duplicate": 12, "test_overlap": 13, "odd": 14}})
+    for name, n, reason in (
+        ("duplicate", 11, "the same request, but for case, spaces and the last mark"),
+        ("near_duplicate", 12, "nearly the same request"),
+        ("test_overlap", 13, "words that training and tests would share"),
+        ("odd", 14, ""),
+    ):
+        (line,) = [line for line in card.splitlines() if f" {n} " in line]
+        assert name.replace("_", "") in line.replace("_", "").replace("\\", "") and reason in line
 
 
 def test_what_models_and_people_name_is_text_in_the_card(made):

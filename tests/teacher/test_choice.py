@@ -54,7 +54,9 @@ def test_of_several_named_hosts_one_that_answers_is_enough(tmp_path, monkeypatch
     with fake_ollama(lambda body, n: 500, models=("gpt-oss:120b",)) as fake:
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:9, {fake.host}")
         choice = resolve_teacher(default_settings())
-    assert choice.model == "gpt-oss:120b" and len(choice.hosts) == 2 and fake.host in choice.reason
+        assert choice.model == "gpt-oss:120b" and len(choice.hosts) == 2 and fake.host in choice.reason
+        monkeypatch.setenv("OLLAMA_HOST", f"{fake.host}, 127.0.0.1:9")
+        assert resolve_teacher(default_settings()).reason == f"auto: Ollama at {fake.host} has it"
 
 
 @pytest.mark.parametrize(
@@ -108,11 +110,37 @@ def test_a_named_teacher_never_falls_back(tmp_path, monkeypatch):
         "model: qwen3:8b",
         "qwen3:8b\n",
         '{"model": "qwen3:8b"}',
+        '{"LLM_MODEL": "qwen3:8b"}',
+        "other: 1\nLLM_Model = qwen3:8b # mine",
     ],
 )
 def test_llmrc_names_a_teacher(text, tmp_path):
     (tmp_path / ".llmrc").write_text(text)
-    assert resolve_teacher(default_settings()).model == "qwen3:8b"
+    choice = resolve_teacher(default_settings())
+    assert (choice.model, choice.reason, choice.api) == ("qwen3:8b", "named by .llmrc", "ollama")
+
+
+@pytest.mark.parametrize("text", ["two words", "a\nb", "{}", "other=1", "", "# nothing"])
+def test_llmrc_that_names_none_is_passed_over(text, tmp_path):
+    (tmp_path / ".llmrc").write_text(text)
+    assert resolve_teacher(default_settings()).embedded
+
+
+def test_llmrc_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / ".llmrc").write_text("{broken")
+    with pytest.raises(
+        TeacherError, match=r"^\.llmrc: cannot be read \(.*\); put LLM_MODEL=<model id> there, or remove"
+    ):
+        resolve_teacher(default_settings())
+
+
+def test_a_choice_says_what_decides_its_answers(nothing_named):
+    embedded = resolve_teacher(default_settings(teacher_model="embedded"))
+    assert (embedded.model, embedded.reason, embedded.hosts) == ("embedded-teacher", "named by --teacher-model", ())
+    assert embedded.stamp.startswith("embedded-teacher@") and len(embedded.stamp) == len("embedded-teacher@") + 16
+    assert embedded.display_name == "embedded rule-based teacher (not an LLM)"
+    named = resolve_teacher(default_settings(teacher_model="m:1"))
+    assert (named.stamp, named.display_name, named.embedded) == ("m:1", "m:1", False)
 
 
 def test_the_flag_beats_the_environment_which_beats_llmrc(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from schema_student.schema.judging import judge
 from schema_student.teacher import thoughts
 from schema_student.teacher.faults import AnswerFault
 from schema_student.teacher.questions import read_answer
-from schema_student.teacher.thoughts import last_json
+from schema_student.teacher.thoughts import has_thoughts, last_json
 
 N = compile_schema(
     {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -127,3 +127,14 @@ def test_the_search_is_linear_in_time_and_memory(part, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert Counting.seen <= 2 * thoughts.TRIES * len(text) and peak < 10 * len(text)
+
+
+def test_a_value_is_looked_for_from_eight_closing_brackets():
+    value = '{"n":2}'
+    assert last_json(value + "}" * 7) == value and last_json(value + "}" * 8) is None
+    assert last_json(f"[1] {value}", "]") == "[1]" and last_json(f"{value} [1]", "}") == value
+
+
+@pytest.mark.parametrize("mark", ["<think>", "[/THINK]", "<seed:think>", "<|begin_of_thought|>", "<|END_THINKING|>"])
+def test_marks_of_thoughts_are_known_in_many_spellings(mark):
+    assert has_thoughts(f"so {mark} x") and not has_thoughts(f"so {mark[1:-1]} x")
