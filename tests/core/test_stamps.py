@@ -164,6 +164,7 @@ COUNTED = ("processes",)  # make_run stamps how many there are
 UNDECIDING = {*PLACE, *MANNER, *ALLOWANCE, *COUNTED}
 
 TEACHER = (*GROUPS["teacher"].model_fields, *GROUPS["answers"].model_fields)
+CARD = ("dataset_licence",)  # of the card that is pushed
 BATCH = ("eval_batch_size",)  # an answer does not depend on what shares its batch
 ROOM = ("max_seq_length",)  # that the base is loaded with
 FITTING = ("base_model", "max_seq_length", "max_new_tokens", "batch_tokens")  # which rows are said to be too long
@@ -191,26 +192,26 @@ CASES = {
         ("base_model", "eval_batch_size", "answer_all", "examples", *GROUPS["loading"].model_fields, *OWN),
     ),
     "pairs": ("pairs", {}, ("base_model", *ROOM)),  # check_adapter holds the base
-    "dpo": ("dpo", {}, SHAPE),  # the adapter has its shape
-    **{name: (name, {}, ()) for name in RECIPES},
+    "dpo": ("dpo", {}, (*SHAPE, *CARD)),  # the adapter has its shape
+    **{name: (name, {}, CARD) for name in RECIPES},
     "corrections": ("correct", {"requests": "asked.jsonl"}, BATCH),
-    "control": ("control", {"align": ["dpo"]}, SHAPE),
+    "control": ("control", {"align": ["dpo"]}, (*SHAPE, *CARD)),
     "reward model": (
         "train-reward",
         {},
         (*SHAPE, "data_limit", "pairs_per_prompt", "mix"),  # they decide its pairs
     ),
     "exports": ("export", {}, ("export_prompts", "system_schema")),  # how it is tried; the digest of a file
-    "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, "reward_model")),
+    "rollouts": ("rollouts", {}, (*TEACHER, *ROOM, *BATCH, *CARD, "reward_model")),
     "rollouts compared": (
         "rollouts",
         {"rollout_scorer": "teacher"},
-        (*ROOM, *BATCH, "reward_model", "strip_fences"),
+        (*ROOM, *BATCH, *CARD, "reward_model", "strip_fences"),
     ),
     "rollouts of the teacher": (
         "rollouts",
         {"rollout_source": "teacher", "rollout_scorer": "teacher"},
-        (*STUDENT, *ROOM, *BATCH, "reward_model", "strip_fences"),
+        (*STUDENT, *ROOM, *BATCH, *CARD, "reward_model", "strip_fences"),
     ),
 }
 SMALL = {"domains": 4, "base_model": "here", "teacher_model": "embedded-teacher"}
@@ -339,7 +340,7 @@ def test_a_finished_artifact_is_refused_with_another_value_of_a_deciding_setting
 @pytest.mark.parametrize("verb", DATA_STAGES)
 def test_a_finished_artifact_is_left_alone_whatever_the_other_settings_are(verb, made, capsys):
     others = {*GROUP_OF} - {*settings_read(verb), PART} | {"teacher_timeout", "teacher_retries", "teacher_concurrency"}
-    unread = others - {*PLACE, *GROUPS["teacher"].model_fields, "teacher_host"}
+    unread = others - {"load_in_4bit", *PLACE, *GROUPS["teacher"].model_fields, "teacher_host"}
     DATA_STAGES[verb](made.changed(**{name: another(made, name) for name in unread}))
     assert "done already" in capsys.readouterr().out
 

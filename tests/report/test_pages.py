@@ -471,4 +471,9 @@ def test_figures_of_a_part_are_called_so(tmp_path):
     report_run.finish(paths(settings).dataset, 2, settings={"max_samples": 20})
     said = "This is a trial on a part of the rows (--max-samples 20 for d_03_dataset.jsonl): its figures"
     assert said in collect(settings)["headline"]
-    assert say_parts([{"name": "student", "meta": {"settings": {"max_samples": 0}}}]) == ""
+    steps = [{"name": name, "meta": {"settings": {"max_samples": 20}}} for name in ("data", "student")]
+    assert "(--max-samples 20): its" in say_parts(steps)
+    assert "(--max-samples 20 for data; 9 for x)" in say_parts(
+        [steps[0], {"name": "x", "meta": {"settings": {"max_samples": 9}}}]
+    )
+    assert say_parts([{"name": "student", "meta": {"settings": {}}}]) == ""

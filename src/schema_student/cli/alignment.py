@@ -15,7 +15,7 @@ from schema_student.core.flags import load_settings
 from schema_student.core.links import CONTROL
 from schema_student.core.log import log
 from schema_student.core.paths import paths
-from schema_student.core.processes import process_count
+from schema_student.core.processes import is_first_process, process_count
 from schema_student.core.settings import AnySettings, ResolvedSettings
 from schema_student.training.chain import (
     DPO_STEP,
@@ -88,6 +88,7 @@ def rollouts(argv: Sequence[str]) -> None:
     schema-student rollouts --adapter outputs/student_runs/student/checkpoint-final
     schema-student rollouts --data-set prompts.jsonl --rollout-scorer reward --reward-model models/rm
     schema-student rollouts --rollout-source teacher --teacher-model qwen3:32b --samples-per-prompt 8
+    schema-student rollouts --push-to-hub OWNER/NAME     # then to a hub, with a card; private unless --hub-public
     train-beta-dpo --data-set outputs/rollouts/student/rollout_judged.jsonl --run on-policy
     """
     settings = load_settings(argv, rollouts.__doc__, "rollouts")
@@ -96,6 +97,7 @@ def rollouts(argv: Sequence[str]) -> None:
     reads = [] if settings.data.data_set else [where.dataset]
     if make(lambda: _make_rollouts(settings), settings, reads=reads, writes=[judged]):
         log.info(f"judged rollouts: {judged}")
+        _push("rollouts", settings)
 
 
 def align(argv: Sequence[str]) -> None:
@@ -159,6 +161,7 @@ def dpo(argv: Sequence[str]) -> None:
 
     schema-student dpo --beta-controller calibrated
     schema-student dpo --adapter outputs/student_runs/mine/checkpoint-final --dpo-max-steps 200
+    schema-student dpo --push-to-hub OWNER/NAME          # pairs, margins and betas to a hub, with a card
 
     The student is that of --adapter, else the one that DPO begins with in the chain of --align, else SFT's.
     """
@@ -167,6 +170,7 @@ def dpo(argv: Sequence[str]) -> None:
     reads = [where.pairs, where.sft_checkpoint]
     if make(lambda: train("dpo", settings), settings, reads=reads, writes=[where.dpo_dir]):
         log.info(f"aligned student: {where.dpo_checkpoint}")
+        _push("margins", settings)
 
 
 def train_dpo(argv: Sequence[str]) -> None:
@@ -188,10 +192,21 @@ def _align_on_any_data(settings: AnySettings) -> None:
         raise SettingsError("anchors are of the pipeline's own pairs, not of --data-set: give --anchors-per-pair 0")
     where = paths(settings)
     stage = partial(train_in_workers, _import_and_align, settings, where.dpo_dir, *DPO_STEP)
-    if not make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir]):
-        from schema_student.preference.imports import check_pairs
+    if make(stage, settings, reads=[], writes=[where.pairs, where.dpo_dir]):
+        _push("margins", settings)
+        return
+    from schema_student.preference.imports import check_pairs
 
-        check_pairs(settings)
+    check_pairs(settings)
+
+
+def _push(what: str, settings: AnySettings) -> None:
+    """With --push-to-hub push rollouts, or the margins of DPO with their pairs, as a data set with its card."""
+    if settings.push.push_to_hub and is_first_process():
+        from schema_student.preference import hub
+
+        publish = hub.publish_rollouts if what == "rollouts" else hub.publish_margins
+        log.info(f"pushed to {publish(settings)}")
 
 
 def _build_pairs(settings: AnySettings) -> None:

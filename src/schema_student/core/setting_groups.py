@@ -272,7 +272,8 @@ class PushSettings(Group):
     section = "hub"
 
     push_to_hub: str = setting(
-        'OWNER/NAME on the hub to push to: by generate the dataset, by export the one kind of model; "" = nothing',
+        "OWNER/NAME on the hub to push to: by generate the dataset, by rollouts and verbs of DPO what they "
+        'made, by export the one kind of model; "" = nothing',
         pattern=r"^([\w.-]+/[\w.-]+)?$",
     )
     hub_public: bool = setting("make what is pushed for the first time public, not private")

@@ -19,6 +19,7 @@ SERVER = tuple(f"server.{name}" for name in GROUPS["server"].model_fields if nam
 ASKED = ("teacher", *SERVER, "answers", "cluster")  # which teacher, and how it is asked
 ANSWERED = ("student.base_model", "prompt", "loading", "length", "generation", "decoding")  # what a student answers
 ASKING = ("run.run", "run.output_dir", "run.data_dir", "run.seed", "run.dry_run")  # which run's student
+PUSHED = ("hub", "push")  # to a hub, with a card
 LENGTHS = ("student.base_model", "length", "generation")  # whether a prompt fits
 IN_ONE_PROCESS = ("student.base_model", "loading", "length", "generation", "batching", "checkpoints", "optimizer")
 TRAINED = ("student.processes", *IN_ONE_PROCESS)
@@ -118,9 +119,9 @@ READS: dict[str, tuple[str, ...]] = {
     "judge": ("run.dry_run", "own_schemas", "verdict"),
     "show-prompt": ("run.dry_run", "own_schemas", "prompt", *LENGTHS),
     "pairs": (*NAMED, "part", "align", *PAIRED),
-    "dpo": (*NAMED, "part", "align", *ALIGNED, "prompt", "validation"),
+    "dpo": (*NAMED, "part", *PUSHED, "align", *ALIGNED, "prompt", "validation"),
     "correct": (*NAMED, "part", *ANSWERED, "verdict", "open_requests", "corrections", *ASKED),
-    "rollouts": (*NAMED, "part", *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
+    "rollouts": (*NAMED, "part", *PUSHED, *ANSWERED, "verdict", "sampling", "rollouts", "scoring", *ASKED),
     "pairwise": ("run", "part", "data.data_set", "pairwise", "scoring.reward_model", *EVALUATED),
     "learning-curve": (*NAMED, "part", *TRAINED, "tracker", "lora", "sft", *EVALUATED),
     "perplexity": (
@@ -143,8 +144,8 @@ READS: dict[str, tuple[str, ...]] = {
     "serve": (*ASKING, "student.adapter", *ANSWERED, "verdict", "teacher.teacher_api", *SERVER, "answers"),
     "smoke": ("run.dry_run", "prompt.schema_rendering", "endpoint"),
     "train-sft": (*NAMED, "part", "data", "mix", *TRAINED, "tracker", "lora", "sft"),
-    "train-dpo": (*NAMED, "part", "data", "mix", "pairs", *ALIGNED),
-    "train-beta-dpo": (*NAMED, "part", "data", "mix", "pairs", *ALIGNED),
+    "train-dpo": (*NAMED, "part", *PUSHED, "data", "mix", "pairs", *ALIGNED),
+    "train-beta-dpo": (*NAMED, "part", *PUSHED, "data", "mix", "pairs", *ALIGNED),
     "train-reward": (*NAMED, "part", "data", "mix", "pairs", *IN_ONE_PROCESS, "tracker", "lora", "reward"),
     "train-ppo": (
         *(*NAMED, "part", "data", *TRAINED, "tracker", "lora", "aligned_modules", "prompt", "verdict", "decoding"),

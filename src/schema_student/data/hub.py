@@ -89,10 +89,7 @@ def _published(row: DatasetRow) -> Row:
 
 def write_card(rows: Sequence[DatasetRow], facts: Row, sizes: dict[str, int], meta: Row, settings: AnySettings) -> str:
     """Write the card: front matter for `datasets` and for hubs, then what a person asks before using the data."""
-    environment = open_markdown(Path(__file__).parent / "templates")
-    # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
-    environment.filters["tojson"] = lambda value: Markdown(json.dumps(value, ensure_ascii=False))
-    environment.filters["raw"] = Markdown
+    environment = open_cards(Path(__file__).parent / "templates")
     teachers = sorted({str(row.teacher_model) for row in rows} - {"user"})
     given = any(row.source == "user" for row in rows)
     embedded = teachers == [MODEL]
@@ -113,6 +110,24 @@ def write_card(rows: Sequence[DatasetRow], facts: Row, sizes: dict[str, int], me
     )
 
 
+def open_cards(folder: Path) -> Any:
+    """Open a folder of templates of cards: as open_markdown, with JSON for their front matter."""
+    environment = open_markdown(folder)
+    # Of YAML, JSON is a part; jinja's own tojson escapes for HTML.
+    environment.filters["tojson"] = lambda value: Markdown(json.dumps(value, ensure_ascii=False))
+    environment.filters["raw"] = Markdown
+    return environment
+
+
+def size_category(rows: int) -> str:
+    """Name a number of rows as hubs do.
+
+    >>> size_category(1000)
+    '1K<n<10K'
+    """
+    return next((name for bound, name in SIZES if rows < bound), "n>1M")
+
+
 def _front_matter(rows: Sequence[DatasetRow], sizes: dict[str, int], licence: str) -> Row:
     """What hubs and `datasets` read: `sizes` are the bytes of each split's file."""
     features = [{"name": name, "dtype": "string"} for name in FIELDS]
@@ -123,7 +138,7 @@ def _front_matter(rows: Sequence[DatasetRow], sizes: dict[str, int], licence: st
         "license": licence,
         "language": sorted({row.language or "en" for row in rows}),
         "task_categories": ["text-generation"],
-        "size_categories": [next((name for bound, name in SIZES if len(rows) < bound), "n>1M")],
+        "size_categories": [size_category(len(rows))],
         "tags": ["json-schema", "structured-output", "synthetic"],
         "pretty_name": "Requests and the JSON that answers them",
         "configs": [{"config_name": "default", "data_files": files}],

@@ -17,4 +17,5 @@ Modules in reading order; each imports only from those above it (tests/test_arch
     reward_scores  a reward model's scores, each computed once
     scoring     what an answer of a rollout is worth
     rollouts    k answers a prompt, scored
+    hub         judged rollouts, and pairs with margins and betas, as data sets of a hub
 """

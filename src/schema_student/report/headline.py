@@ -37,10 +37,16 @@ def say_parts(steps: Sequence[Row]) -> str:
     limits = {step["name"]: limit for step in steps if (limit := step["meta"].get("settings", {}).get(PART))}
     if not limits:
         return ""
+    if len(limits) == len(steps) and len({*limits.values()}) == 1:
+        return _call_trial(str(max(limits.values())))
     made = "; ".join(
         f"{limit} for {', '.join(name for name, each in limits.items() if each == limit)}"
         for limit in dict.fromkeys(limits.values())
     )
+    return _call_trial(made)
+
+
+def _call_trial(made: str) -> str:
     return f" This is a trial on a part of the rows (--max-samples {made}): its figures are not those of a whole run."
 
 
