@@ -545,7 +545,7 @@ def test_what_ran_is_told_with_digests_settings_and_the_time_since_the_step_befo
     weights.parent.mkdir(parents=True)
     weights.write_text("w")
     settings = {"seed": 3, "lora_r": 99, "adapter": str(tmp_path / "elsewhere"), "beta": 0.1}
-    config = {"settings": settings, "student": {"name": "it", "kind": "embedded", "base": "/far/away"}}
+    config = {"settings": settings, "student": {"name": "/far/it", "kind": "embedded", "base": "/far/away"}}
     stages = {"sft": {"config": config}, "dpo": {"config": {}}}
     students = [{"keys": ["base"], "summary": {}}, {"keys": ["sft"], "summary": {"judged_by": "m", "student": "x"}}]
     found = run_artifacts.describe_setup(where, stages, students)
