@@ -30,6 +30,7 @@ from schema_student.evaluation.evaluate import evaluate_student, read_requests
 from schema_student.evaluation.rates import summarize
 from schema_student.evaluation.verdicts import ask_teacher, grade_completion, has_truth
 from schema_student.schema.canonical import canonical
+from schema_student.schema.compiling import SchemaError
 from schema_student.student import generation
 from schema_student.student.choice import base_digest, resolve_student
 from schema_student.student.sureness import Sureness, UnsureToken
@@ -206,6 +207,18 @@ def test_a_row_holds_what_is_known_of_a_request_its_answer_and_the_verdict():
     missing = {"right": False, "given": False, "expected": True}
     assert failed.parts == [{"name": "/city", **missing}, {"name": "/nights", **missing}]
     assert grade_completion(request, Completion("p", fault="no room"), False).row.too_long
+    with pytest.raises(SchemaError, match=r"^form: "):
+        grade_completion(replace(request, schema_json='{"type": 7}'), written, False)
+
+
+def test_of_a_bare_text_nothing_else_is_known():
+    request = DatasetRow.from_json({**dataset_row("q", None), "language": None, "kind": None, "domain": ""})
+    row = grade_completion(replace(request, ast_json=None), Completion("p", '{"city":"Paris"}'), False).row
+    assert row == EvaluationRow(
+        schema_id="form", domain="", query="q", split="test_seen", current_date="2026-01-31", prompt_text="p",
+        raw_output='{"city":"Paris"}', parsed=True, schema_valid=True, rank=4, exact_match=None,
+        semantic_match_target=None, student_canonical=canonical({"city": "Paris"}, FORM),
+    )  # fmt: skip
 
 
 def test_what_only_its_alternatives_tell_is_known_but_has_no_answer_to_match():
@@ -525,12 +538,15 @@ def test_the_others_complete_their_share_and_write_nothing(settings, canned, mon
         shared.append([len(batch) for batch in batches])
         return map(function, batches)
 
+    shown = []
+    monkeypatch.setattr(evaluate, "Progress", lambda **how: shown.append(how) or Progress(**how))
     monkeypatch.setattr(evaluate, "BATCHES", 1)
     monkeypatch.setattr(evaluate, "is_first_process", lambda: False)
     for done in (0, 5, 9, 10, sys.maxsize):
         summary = evaluate_student(settings, "other", ranks=Ranks(lambda value, done=done: done, share))
         assert summary.name == "evaluation_summary.json" and not summary.parent.exists()
     assert shared == [[2] * 5, [2] * 3, [2]]  # from the batch on in which the rest begins
+    assert shown == [{"disable": True}] * 6
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from schema_student.evaluation.judge_calibration import (
     measure,
     summarize,
 )
+from schema_student.schema.compiling import SchemaError
 from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.faults import TeacherFailure
 
@@ -84,6 +85,8 @@ def test_answers_of_known_truth_are_listed_each_meaning_once(tmp_path):
     other = [replace(each, current_date="2026-02-01") for each in rows]  # answers to another request
     assert all(case.source != "of a student" for case in list_cases([request], other))
     assert list_cases([request], rows) == list_cases([request], rows)  # the same are drawn
+    with pytest.raises(SchemaError, match=r"^form: "):
+        list_cases([replace(request, schema_json='{"type": 7}')], [])
 
 
 def test_the_embedded_judge_agrees_with_what_it_knows(tmp_path, capsys):

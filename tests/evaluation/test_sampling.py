@@ -228,7 +228,7 @@ def test_a_served_student_is_asked_greedily_then_with_a_seed_for_each_sample(set
     bars = []
     monkeypatch.setattr(sampling, "Progress", lambda **how: bars.append(Progress(**how)) or bars[-1])
     monkeypatch.setattr(evaluate, "identify_endpoint", lambda given: {"model": "m"})
-    there = settings.changed(endpoint="http://here:1", seed=5)
+    there = settings.changed(endpoint="http://here:1", seed=5, on="ray")  # by which only a student here is asked
     results = evaluate.evaluate_student(there, "there").with_name("evaluation_results.jsonl")
     summary = sampling.sample_student(there, "there", "", 2, 0.7)
     assert server.asked == [([TWO, LONG, OPEN], how) for how in ((6, 700), (6, 700, 0.7, 5), (6, 700, 0.7, 6))]

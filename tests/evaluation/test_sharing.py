@@ -91,6 +91,7 @@ def test_a_rank_that_resumes_begins_where_the_first_one_is(made):
     settings = default_settings(**{**json.loads((folder / "settings.json").read_text())})
     evaluate_student(settings, "student-base", ranks=Ranks(lambda value: value, share))
     total = sum(told[0])
+    assert told == [[8] * 12 + [4]]  # batches of one request, eight at a time
     assert total == len(read_jsonl(paths(settings).eval_dir("student-base") / "evaluation_results.jsonl"))
     assert join_ranks() is ALONE
 

@@ -20,6 +20,7 @@ from schema_student.core.records import DatasetRow, Pair, read_rows, write_rows
 from schema_student.preference import corrections
 from schema_student.preference.corrections import Answered, correct, is_corrected, make_pair
 from schema_student.preference.requests import Request
+from schema_student.schema.compiling import SchemaError
 from schema_student.student.choice import base_digest, resolve_student
 from schema_student.student.generated import Generation
 from schema_student.teacher.choice import resolve_teacher
@@ -121,6 +122,9 @@ def test_a_pair_prefers_the_teachers_answer_to_the_students():
 def test_fences_are_stripped_where_they_are_asked_to_be():
     fenced = f"```json\n{RIGHT}\n```"
     assert not answered(fenced).valid and replace(answered(fenced), strip_fences=True).valid
+    odd = replace(answered(RIGHT).request.row, schema_json='{"type": 7}')
+    with pytest.raises(SchemaError, match=r"^form: "):
+        replace(answered(RIGHT), request=Request(odd, "p")).valid  # noqa: B018
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_a_kind_that_is_not_read_has_its_advice(tmp_path, kind, advice):
 
 def test_what_is_packed_by_zstd_is_read_where_its_package_is_there(tmp_path, monkeypatch):
     (tmp_path / "mine.jsonl.zst").write_text(LINES)
-    monkeypatch.setattr(data_files.importlib.util, "find_spec", lambda name: name == "zstandard")
+    monkeypatch.setattr(data_files.importlib.util, "find_spec", lambda name: name if name == "zstandard" else None)
     monkeypatch.setattr(data_files.importlib, "import_module", lambda name: {"zstandard": builtins}[name])
     assert rows_of(tmp_path / "mine.jsonl.zst") == [ROW, OTHER]
 
@@ -239,6 +239,7 @@ def test_a_test_file_that_is_named_itself_is_read(tmp_path):
         ("mine.jsonl.zst", b"(\xb5/\xfd", "zstd -d mine.jsonl.zst"),
         ("mine.jsonl", '{"a": "caf\xe9"}'.encode("latin-1"), "not UTF-8 at byte 10: save it as UTF-8"),
         ("mine.json", b'[\n{"a": 1},\n{"a" }\n]', "not JSON: .* at line 3 column 6"),
+        ("spaced.json", b' [\n{"a": 1},\n{"a" }\n] \n', "not JSON: .* at line 3 column 6"),
         ("mine.parquet", b"PAR1 no", "cannot be read as parquet"),
     ],
 )

@@ -9,6 +9,7 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.records import CorpusRow, Pair
 from schema_student.core.tally import Tally
 from schema_student.preference import imports
 from schema_student.preference.imports import read_examples, read_pairs
@@ -204,8 +205,13 @@ def test_an_import_is_a_step_with_its_counts_and_holds_out_whole_prompts(tmp_pat
     splits = {row["prompt"]: {r["split"] for r in made if r["prompt"] == row["prompt"]} for row in made}
     assert len(made) == 200 and all(len(split) == 1 for split in splits.values())
     assert 2 <= sum(split == {"validation"} for split in splits.values()) <= 25
-    assert read_meta(path)["left_out"] == {"chosen equals rejected": 1}
-    assert f"left out 1: chosen equals rejected (first: {tmp_path}/mine.jsonl:201)" in capsys.readouterr().out
+    meta, said = read_meta(path), capsys.readouterr().out
+    assert (meta["rows"], meta["left_out"]) == (200, {"chosen equals rejected": 1})
+    assert meta["settings"] == settings.dump("data", "pairs", "mix") and [*meta["inputs"]] == ["mine.jsonl"]
+    assert f"  left out 1: chosen equals rejected (first: {tmp_path}/mine.jsonl:201)\n" in said
+    assert "  read 201 as prompt, chosen and rejected\n" in said
+    held_out = sum(row["split"] == "validation" for row in made)
+    assert f"  200 rows from 201 of {tmp_path}/mine.jsonl, {held_out} of them held out\n" in said
     imports.import_pairs(settings)
     assert "done already" in capsys.readouterr().out
     with pytest.raises(UserError, match="data_limit was 0, now 7"):
@@ -296,6 +302,50 @@ def test_a_dry_run_shows_the_counts_and_a_row_and_writes_nothing(tmp_path, capsy
     assert not (tmp_path / "outputs").exists()
     with pytest.raises(UserError, match="cannot be read"):
         check(settings_with(tmp_path, [{"a": 1}]))
+
+
+def test_a_corpus_is_stamped_by_its_data_alone_and_read_without_being_written(tmp_path):
+    settings = settings_with(tmp_path, [PLAIN, {**PLAIN, "prompt": "q"}])
+    (first, second) = imports.read_corpus(settings)
+    assert (first.prompt, second.completion) == ("p", "good") and not paths(settings).corpus.exists()
+    path = imports.import_corpus(settings)
+    assert [row["prompt"] for row in read_jsonl(path)] == ["p", "q"]
+    assert read_meta(path)["settings"] == settings.dump("data", "mix")
+
+
+def test_a_row_is_shown_as_people_read_it():
+    call = {"type": "function", "function": {"name": "set_lamp", "arguments": {}}}
+    turns = [user("a\nb\x1b[2J  c"), {**assistant(""), "tool_calls": [call]}, {"role": "tool", "content": "x" * 401}]
+    tools = [{"type": "function", "function": {"name": "set_lamp"}}, {"name": "plain"}]
+    row = CorpusRow(
+        schema_id="s", prompt=turns, completion="y" * 400, is_valid=True, split="train", tools=tools, origin="m:1"
+    )
+    assert list(imports.show_example(row)) == [
+        "the first of them (m:1):",
+        "  tools: ['set_lamp', 'plain']",
+        "  user: a b [2J c",
+        "  assistant:  (calls a tool)",
+        f"  tool: {'x' * 400}...",
+        f"  completion: {'y' * 400}",
+    ]
+    pair = Pair(prompt="p", chosen="good", rejected="bad", schema_id="s", origin="m:2")
+    assert list(imports.show_example(pair)) == [
+        "the first of them (m:2):",
+        "  user: p",
+        "  chosen: good",
+        "  rejected: bad",
+    ]
+
+
+def test_a_limit_takes_some_of_the_rows_evenly_and_what_is_broken_counts_beside_them(tmp_path):
+    assert imports.take("abcdef", 2) == ["a", "d"] and imports.take("abc", 0) == ["a", "b", "c"]
+    settings = settings_with(tmp_path, [{**PLAIN, "prompt": f"p{i}"} for i in range(4)])
+    with open(settings.data.data_set, "a") as file:
+        file.write("{\n{\n{\n")
+    assert len(imports.read_corpus(settings)) == 4  # 3 of 7 cannot be read
+    with pytest.raises(UserError, match=r"3 of 7 rows cannot be read .* Bring them into one of the layouts"):
+        imports.read_corpus(settings.changed(data_limit=2))  # 3 of 5 that were looked at
+    assert len(imports.read_corpus(settings.changed(data_limit=3))) == 3  # 3 of 6
 
 
 def test_a_dry_run_does_not_ask_the_hub(tmp_path, capsys):

@@ -433,6 +433,7 @@ def test_a_conversation_answers_itself_and_may_repeat_its_first_words(talk):
     meant = [([*turns[:3]], "good", None)]
     assert learned({talk: turns})[0] == learned({talk: turns, "prompt": " p "})[0] == meant
     assert learned({talk: turns, "prompt": turns[:2]})[0] == meant
+    assert learned({talk: [SYSTEM, assistant("good")], "prompt": "p"})[0] == []
     for other in ("q", [assistant("x")]):
         counts = learned({talk: turns, "prompt": other})[1].counts
         assert counts == {f"prompt beside {talk}: which of them asks is not said; join them into one column": 1}

@@ -17,12 +17,14 @@ from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.records import DatasetRow, Pair, StudentSamples, read_rows
 from schema_student.core.settings import default_settings
-from schema_student.preference.held_out import prompt_digest
-from schema_student.preference.pairs import build_pairs, join_samples, pair_up
-from schema_student.preference.requests import Request, draw_requests
+from schema_student.preference.held_out import prompt_digest, split_of
+from schema_student.preference.pairs import build_pairs, join_samples, pair_up, rank_answers
+from schema_student.preference.requests import Request, anchors_beside, draw_requests
 from schema_student.preference.samples import list_sure, pick_failing, read_answers
+from schema_student.schema.compiling import SchemaError
 from schema_student.schema.rendering import completion_text
 from schema_student.student import batching, reading
+from schema_student.student.choice import resolve_student
 from schema_student.student.generated import Generation
 from schema_student.student.loading import load_student
 from schema_student.training import sft
@@ -102,10 +104,94 @@ def test_mutations_fill_up_and_are_wrong():
 def test_what_says_nothing_is_dropped_and_counted():
     made, counts = paired(answered(RIGHT, '{"n":3,"uni', finished=False))
     assert made == [] and counts["truncated"] == 1
+    spaced = dataset_row(ast_json='{"n":3,"unit":"mile"}')
+    made, counts = paired(answered('{"n":3,"unit":"mi le"}', "no  JSON", "no JSON"), spaced, pairs_per_prompt=3)
+    assert [pair.rejected for pair in made] == ["no  JSON", "no JSON"] and counts == {"differ in white space only": 1}
     wide = dataset_row(ast_json='{"n": 5, "unit": "km"}', accepted={"n": [4], "unit": ["km"]})
     made, counts = paired(answered('{"n": 3, "unit": "km"}', OTHER), wide)
     assert [pair.chosen for pair in made] == [OTHER]
     assert len(paired(answered(OTHER, OTHER, OTHER))[0]) == 1
+
+
+def test_a_pair_tells_all_that_is_known_of_both_answers():
+    (pair,), _ = paired(answered(INVALID, RIGHT, RIGHT))
+    assert pair == Pair(
+        prompt="three km",
+        chosen=RIGHT,
+        rejected=INVALID,
+        schema_id="s",
+        chosen_rank=5,
+        rejected_rank=3,
+        rejected_end=INVALID.index("}"),
+        why="/unit enum",
+        source="greedy",
+        chosen_source="sample",
+        split=split_of("three km"),
+    )
+
+
+def test_a_prompt_without_a_right_answer_gives_no_pair():
+    target = dataset_row(ast_json=INVALID)  # which its schema does not take
+    assert paired(answered(OTHER), target) == ([], {"prompts without a right answer": 1})
+    fenced = f"```json\n{RIGHT}\n```"  # right where fences are stripped, and nothing to learn from
+    (pair,), _ = paired(answered(INVALID, fenced), strip_fences=True)
+    assert (pair.chosen, pair.chosen_source) == (RIGHT, "teacher")
+    made, _ = paired(answered(INVALID, fenced), pairs_per_prompt=2)
+    assert [each.rejected for each in made] == [INVALID, fenced]
+
+
+def test_counts_of_several_prompts_are_added_up():
+    counts, settings = Counter(), default_settings(mutations_per_prompt=0, pairs_per_prompt=9)
+    query = dataset_row(schema_json=json.dumps({"x-dsl": "query"}), ast_json=json.dumps(QUERY))
+    garbled = json.dumps({**QUERY, "prompt": "hot  days"})
+    unanswerable = dataset_row(ast_json=INVALID)
+    spaced = dataset_row(ast_json='{"n":3,"unit":"mile"}')
+    for row, samples in (
+        (query, answered(garbled)),
+        (dataset_row(), answered(RIGHT)),
+        (unanswerable, answered(OTHER)),
+        (dataset_row(), answered(OTHER, '{"n":3', finished=False)),
+        (spaced, answered('{"n":3,"unit":"mi le"}')),
+    ) * 2:
+        pair_up(Request(row, "three km"), samples, settings, counts)
+    assert counts == {
+        "right answers that garble the request": 2,
+        "prompts that the student always answered right": 4,
+        "prompts without a right answer": 2,
+        "truncated": 2,
+        "differ in white space only": 2,
+    }
+    with pytest.raises(SchemaError, match=r"^s: "):
+        pair_up(Request(dataset_row(schema_json='{"type": 7}'), "p"), answered(OTHER), settings, counts)
+
+
+def test_answers_are_ranked_with_how_often_each_was_drawn():
+    settings = default_settings()
+    found = rank_answers(Request(dataset_row(), "three km"), answered(OTHER, INVALID, OTHER, INVALID, "no"), settings)
+    assert [(answer.text, answer.source, answer.count, answer.finished) for answer in found] == [
+        (OTHER, "greedy", 2, True),
+        (INVALID, "sample", 2, True),
+        ("no", "sample", 1, True),
+        (RIGHT, "teacher", 0, True),
+    ]
+    cut = rank_answers(Request(dataset_row(), "three km"), answered(OTHER, OTHER, finished=False), settings)
+    assert [(answer.source, answer.count, answer.finished) for answer in cut[:2]] == [
+        ("greedy", 1, True),
+        ("sample", 1, False),
+    ]
+
+
+def test_mutations_take_the_room_that_is_left_and_no_more_than_they_may():
+    for most, mutations, expected in ((3, 1, 2), (3, 9, 3), (1, 9, 1), (3, 0, 1)):
+        made, _ = paired(answered(OTHER), pairs_per_prompt=most, mutations_per_prompt=mutations)
+        assert [pair.source.split(":")[0] for pair in made] == ["greedy"] + ["mutation"] * (expected - 1)
+    many, _ = paired(answered(RIGHT), pairs_per_prompt=9, mutations_per_prompt=9)
+    assert [pair.rejected_rank >= 3 for pair in many] == sorted(
+        (pair.rejected_rank >= 3 for pair in many), reverse=True
+    )
+    assert "mutation: truncated" not in {pair.source for pair in many} and len({pair.rejected for pair in many}) > 3
+    other, _ = paired(answered(RIGHT), pairs_per_prompt=9, mutations_per_prompt=9, seed=7)
+    assert many == paired(answered(RIGHT), pairs_per_prompt=9, mutations_per_prompt=9)[0] != other
 
 
 QUERY = {"prompt": "Hot days", "steps": [{"name": "s", "description": "d", "conditions": []}]}
@@ -176,6 +262,10 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     rows = draw_requests(read_rows(paths(settings).dataset, DatasetRow), settings)
     loaded = load_student(settings, adapter=settings.student.adapter)
     whole = read_jsonl(read_answers(settings, rows, lambda: loaded))
+    meta = read_meta(paths(settings).pairs.with_name("request_logps.jsonl"))
+    assert meta["settings"] == settings.dump("loading", "batching", "decoding", "prompt")
+    assert [*meta["inputs"]] == ["d_03_dataset.jsonl", "adapter_model.safetensors"] and len(whole) == 20
+    assert all(row["least_logp"] == round(row["least_logp"], 6) for row in whole)
     for request, made in zip(rows[:3], whole, strict=False):
         ids = batching.encode(loaded.tokenizer, request.prompt, completion_text(request.row.target))
         with torch.inference_mode():
@@ -238,9 +328,30 @@ def fake_generate(student, prompts, max_new_tokens, batch_size, temperature=0.0,
     return [[Generation(OTHER, 9, True, 0.1), Generation(text.replace("km", "mi"), 9, True, 0.1)] for text in texts]
 
 
-def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch):
-    monkeypatch.setattr("schema_student.student.generation.generate", fake_generate)
+def test_a_run_writes_pairs_counts_and_a_share_held_out(ready, monkeypatch, capsys):
+    asked = []
+
+    def generate(student, prompts, *how, **more):
+        asked.append((how, more))
+        return fake_generate(student, prompts, *how, **more)
+
+    monkeypatch.setattr("schema_student.student.generation.generate", generate)
     path = build_pairs(ready)
+    seed = ready.run.seed
+    assert asked == [((24, 8), {"seed": seed}), ((24, 8), {"temperature": 1.0, "samples": 2, "seed": seed})]
+    said = capsys.readouterr().out
+    assert "  answered 40/40 prompts\n" in said
+    assert f"  80 pairs; rejected by 79 sample, 1 mutation; {len(read_jsonl(anchors_beside(path)))} anchors\n" in said
+    samples, resolved = path.with_name("student_samples.jsonl"), resolve_student(ready)[1]
+    first = read_jsonl(samples)[0]
+    assert first["greedy"][1] is True and [finished for _, finished in first["samples"]] == [True, True]
+    groups = {
+        samples: ("loading", "prompt", "generation", "sampling"),
+        path: ("verdict", "pairs", "mutations", "prompt"),
+    }
+    assert all(read_meta(file)["settings"] == resolved.dump(*names) for file, names in groups.items())
+    assert [*read_meta(samples)["inputs"]] == ["d_03_dataset.jsonl", "adapter_model.safetensors"]
+    assert [*read_meta(path)["inputs"]] == ["student_samples.jsonl", "d_03_dataset.jsonl"]
     rows = read_jsonl(path)
     assert len(rows) == 80
     sources = Counter(row["source"].split(":")[0] for row in rows)
@@ -331,3 +442,7 @@ def test_no_pairs_at_all_says_what_to_do(ready, tmp_path, monkeypatch):
 def test_a_missing_adapter_is_named(ready, tmp_path):
     with pytest.raises(UserError, match="no adapter at"):
         build_pairs(ready.changed(output_dir=str(Path(tmp_path) / "none")))
+    none = ready.changed(output_dir=str(tmp_path), adapter=str(paths(ready).sft_checkpoint))
+    write_jsonl(paths(none).dataset, [{**row, "split": "test_seen"} for row in dataset_rows(2)])
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl has no valid training row to make pairs of"):
+        build_pairs(none)

@@ -43,6 +43,8 @@ def test_what_grades_an_answer_is_kept_and_so_is_the_split():
     assert read_prompt(row) == {**kept, "prompt": "p", "split": "validation"}
     alone = {"prompt": "p", "schema": {"type": "object"}, "target": {}, "accepted": {"n": [1]}, "schema_id": "s"}
     assert read_prompt(alone) == {**kept, "prompt": "p", "split": split_of("p"), "accepted": {"n": [1]}}
+    for split in ("train", "validation"):
+        assert read_prompt({"prompt": "p", "split": split})["split"] == split
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,8 @@ def test_what_grades_an_answer_is_kept_and_so_is_the_split():
         ({"prompt": "p", "chosen": "a", "tools": [{"name": "t"}]}, "tools beside the prompt: answers are drawn to"),
         ({"prompt": "p", "chosen": "a", "chat_template_kwargs": {"t": 1}}, "tools beside the prompt: answers"),
         ({"prompt": "p", "split": "test", "chosen": "a"}, "of a test split"),
+        ({"prompt": "p", "split": "test"}, "of a test split"),
+        ({"prompt": 3}, "prompt is neither text nor a list of messages"),
     ],
 )
 def test_a_row_without_a_prompt_is_unusable(row, reason):

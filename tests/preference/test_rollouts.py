@@ -1,21 +1,28 @@
 """Rollouts: sampled by a student or a server, scored by schema, reward model or teacher; resumed; learned from."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
 from fault_server import VERDICT, Fault, fault_server, line, said, status, whole
 from hotel_requests import FORM, dataset_row
 
-from schema_student.core.artifacts import Artifact
+from schema_student.core.artifacts import Artifact, read_meta
+from schema_student.core.chunks import Ranks
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
 from schema_student.core.paths import paths
-from schema_student.core.stamps import beside, digest
+from schema_student.core.stamps import beside, digest, versions
 from schema_student.preference import imports, layouts, rollouts, scoring
-from schema_student.student.choice import base_digest
+from schema_student.preference.held_out import prompt_digest
+from schema_student.schema.compiling import SchemaError
+from schema_student.schema.prompts import render_prompt
+from schema_student.student.choice import base_digest, resolve_student
+from schema_student.student.generated import Generation
 from schema_student.student.loading import save_adapter
 from schema_student.student.reward_model import load_reward_model, make_reward_model
+from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.embedded.identity import MODEL
 from schema_student.teacher.faults import TeacherError, TeacherFailure
 
@@ -249,6 +256,7 @@ def test_a_server_is_sent_the_limit_of_a_teachers_answer(settings):
 
 def test_a_server_that_cuts_an_answer_off_or_goes_away(settings, monkeypatch):
     made = settings.changed(rollout_source="teacher", teacher_model="m:1", teacher_retries=1)
+    made = made.changed(teacher_concurrency=1)  # none is on its way when the first one is given up
     with fault_server() as server:
         made = made.changed(teacher_host=[server.host])
         server.fault, server.times = Fault("busy", "busy", "retried", status(503)), 10**9
@@ -258,6 +266,182 @@ def test_a_server_that_cuts_an_answer_off_or_goes_away(settings, monkeypatch):
         judged = rollouts.make_rollouts(made)
     assert read_json(judged.with_name("manifest.json"))["counts"]["cut_off"] == 3
     assert {answer["score"] for row in read_jsonl(judged) for answer in row["answers"]} == {None}
+
+
+def test_the_student_is_sampled_with_the_settings_of_rollouts(settings, monkeypatch):
+    asked = []
+
+    def generate(student, prompts, **how):
+        asked.append((student, prompts, how))
+        return [[Generation("a", 1, True, 0.0), Generation("b", 1, False, 0.0)] for _ in prompts]
+
+    monkeypatch.setattr(rollouts, "generate", generate)
+    monkeypatch.setattr(rollouts, "load_student", lambda settings, adapter: ("student", adapter))
+    made = settings.changed(sample_temperature=0.5, seed=3)
+    how = {"max_new_tokens": 12, "batch_size": 8, "temperature": 0.5, "samples": 3, "seed": 3}
+    for adapter in (None, Path("an/adapter")):
+        answers = rollouts.ask_student(made, adapter)(["p", "q"])
+        assert answers == [[{"text": "a", "finished": True}, {"text": "b", "finished": False}]] * 2
+        assert asked.pop() == (("student", str(adapter) if adapter else None), ["p", "q"], how)
+
+
+def test_the_runs_own_adapter_answers_where_there_is_one(settings, monkeypatch, capsys):
+    given = []
+    ask = answering(monkeypatch, RIGHT)
+    inner = rollouts.ask_student
+    monkeypatch.setattr(
+        rollouts, "ask_student", lambda settings, adapter: given.append(adapter) or inner(settings, adapter)
+    )
+    monkeypatch.setattr(rollouts, "check_adapter", lambda *how: given.append(how[0]))
+    folder = paths(settings).sft_checkpoint
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    judged = rollouts.make_rollouts(settings)
+    responses, resolved = judged.with_name("rollout_responses.jsonl"), resolve_student(settings)[1]
+    meta, judged_meta = read_meta(responses), read_meta(judged)
+    assert given == [str(folder), folder] and len(ask) == 3 and meta["adapter"] == str(folder)
+    assert [*meta["inputs"]] == ["adapter_model.safetensors"]
+    assert meta["base"] == base_digest(settings.student.base_model)
+    assert meta["prompts"] == digest(rollouts.read_prompts(resolved))
+    assert meta["settings"] == resolved.dump("sampling", "prompt", "rollouts", "loading", "generation")
+    assert (judged_meta["settings"], judged_meta["rollout_scorer"]) == (resolved.dump("verdict"), "schema")
+    assert [*judged_meta["inputs"]] == ["rollout_responses.jsonl"]
+    said = capsys.readouterr().out
+    for each in (f"answers of {settings.student.base_model}, {folder}", "answered 3/3 prompts", "judged 3/3 prompts"):
+        assert f"  {each}\n" in said
+    manifest = read_json(judged.with_name("manifest.json"))
+    groups = ("sampling", "prompt", "rollouts", "loading", "generation", "data", "scoring", "student", "run")
+    assert manifest["settings"] == resolved.dump(*groups) and manifest["versions"] == versions()
+
+
+def test_the_teacher_s_stamp_and_settings_decide_what_it_answers_and_judges(settings, monkeypatch):
+    answering(monkeypatch, RIGHT, OTHER)
+    judged = rollouts.make_rollouts(settings.changed(rollout_scorer="teacher"))
+    meta, resolved = read_meta(judged), resolve_student(settings)[1]
+    assert meta["settings"] == resolved.dump("answers") and meta["teacher"] == resolve_teacher(settings).stamp
+
+
+def test_of_several_processes_the_first_one_writes_and_tells_where_to_begin(settings, monkeypatch):
+    told, shared = [], []
+
+    def share(function, chunks):
+        shared.append([len(chunk) for chunk in chunks])
+        return map(function, chunks)
+
+    answering(monkeypatch, RIGHT)
+    monkeypatch.setattr(rollouts, "CHUNK", 2)
+    judged = rollouts.make_rollouts(settings, Ranks(lambda value: told.append(value) or value, share))
+    rollouts.make_rollouts(settings, Ranks(lambda value: told.append(value) or value, share))
+    assert told == [0, 3] and shared == [[2, 1]]
+    monkeypatch.setattr(rollouts, "is_first_process", lambda: False)
+    other = settings.changed(run="other", data_dir=str(paths(settings).dataset.parent))
+    for done in (0, 2, 3):
+        responses = rollouts.make_rollouts(other, Ranks(lambda value, done=done: (told.append(value), done)[1], share))
+        assert responses.name == "rollout_responses.jsonl" and not responses.parent.exists()
+    assert shared[1:] == [[2, 1], [1]] and told[2:] == [0, 0, 0] and judged.exists()
+
+
+def test_what_is_known_of_a_prompt_is_kept(settings, tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    own = settings.changed(data_set=str(path), rollout_scorer="teacher", pair_prompts=2)
+    known = {
+        "schema_id": "s",
+        "schema": FORM,
+        "query": "a room",
+        "current_date": "2026-01-31",
+        "target": {},
+        "accepted": {},
+    }
+    write_jsonl(path, [{**known, "prompt": "one", "other": 1}, {"prompt": "two"}, {"prompt": "three"}])
+    with open(path, "a") as file:
+        file.write("{\n")
+    found = rollouts.read_prompts(own)
+    assert found == [{**known, "prompt": "one"}, {"prompt": "two", "schema_id": prompt_digest("two")}]
+    assert "  left out 1: broken line, not JSON: " in capsys.readouterr().out
+    row = {
+        "schema_json": json.dumps(FORM),
+        "query": "a room",
+        "current_date": "2026-01-31",
+        "ast_json": '{"city":"Lyon"}',
+    }
+    write_jsonl(path, [row, {**row, "ast_json": None, "current_date": None}])
+    first, second = rollouts.read_prompts(own)
+    assert first["prompt"] == render_prompt(FORM, "a room", "2026-01-31", "compact") and first["target"] == {
+        "city": "Lyon"
+    }
+    assert second["prompt"] == render_prompt(FORM, "a room", "", "compact") and "target" not in second
+    for name in ("system", "tools", "functions", "images", "chat_template_kwargs", "history"):
+        write_jsonl(path, [{"prompt": "p", name: "x", "id": 1}])
+        with pytest.raises(UserError, match=f"prompts.jsonl:1: rollouts read the prompt alone: write {name} into its"):
+            rollouts.read_prompts(own)
+    write_jsonl(path, [{"schema": FORM}])
+    with pytest.raises(UserError, match="no prompt, and no schema with a query"):
+        rollouts.read_prompts(own)
+    write_jsonl(paths(settings).dataset, [dataset_row("q", {}, "test_seen")])
+    with pytest.raises(UserError, match=r"d_03_dataset.jsonl has no valid row to take prompts of"):
+        rollouts.read_prompts(settings)
+
+
+def test_prompts_of_the_run_have_what_d_03_says_of_them(settings):
+    found = rollouts.read_prompts(settings.changed(pair_prompts=2))
+    assert len(found) == 2 and {row["query"] for row in found} <= {f"{i} nights in Lyon" for i in (1, 2, 3)}
+    row = found[0]
+    assert row == {
+        **{"schema_id": "form", "schema": FORM, "query": row["query"], "current_date": "2026-01-31"},
+        **{"target": row["target"], "prompt": render_prompt(FORM, row["query"], "2026-01-31", "compact")},
+    }
+
+
+def test_a_question_says_what_is_known_of_a_prompt():
+    known = {"schema": FORM, "query": "q", "current_date": "2026-01-31", "accepted": {"city": ["Lyon"]}}
+    row = {**known, "prompt": "p", "target": {"city": "Lyon"}, "split": "x"}
+    asked = {**known, "reference": {"city": "Lyon"}, "first": "a", "second": "b"}
+    assert scoring.question(row, "a", "b") == asked
+    bare = {"prompt": "p", "schema": None, "target": None}
+    assert scoring.question(bare, "a", "b") == {"prompt": "p", "first": "a", "second": "b"}
+
+
+def test_seeds_are_those_of_all_releases(settings):
+    assert scoring.draw_seed(settings, "p", 0) == 1006672219
+    assert scoring.as_messages("p") == [{"role": "user", "content": "p"}]
+    assert scoring.as_messages([{"role": "system", "content": "s"}]) == [{"role": "system", "content": "s"}]
+
+
+def test_the_different_answers_of_a_prompt_stand_once_with_their_counts():
+    answers = [("a", True), ("b", True), ("a", True), ("a", False)]
+    row = {"prompt": "p", "answers": [{"text": text, "finished": finished} for text, finished in answers]}
+    counted = [("a", True, 2), ("b", True, 1), ("a", False, 1)]
+    assert scoring.distinct_answers(row) == {
+        "prompt": "p",
+        "answers": [{"text": text, "finished": done, "count": n, "score": None} for text, done, n in counted],
+        "ties": [],
+        "errors": [],
+    }
+
+
+def test_a_score_by_comparisons_is_rounded_to_four_digits(settings):
+    def judge(asks):  # the longer one wins, but for a tie of the two shortest
+        return [
+            {"better": "tie"} if max(map(len, (a["first"], a["second"]))) < 3 else by_length([(r, a)])[0]
+            for r, a in asks
+        ]
+
+    row = judged_row("a", "bb", "ccc", "dddd")
+    scoring.score_by_teacher([row], judge, settings)
+    assert scores(row) == [0.1667, 0.1667, 0.6667, 1.0] and row["ties"] == [[0, 1]]
+    nobody = judged_row("alone")
+    scoring.score_by_teacher([nobody], judge, settings)
+    assert scores(nobody) == [None]
+
+
+def test_fences_count_as_the_setting_says(settings):
+    for strip, score in ((False, 0), (True, 5)):
+        row = judged_row(f"```json\n{RIGHT}\n```")
+        scoring.score_by_schema([row], settings.changed(strip_fences=strip))
+        (answer,) = row["answers"]
+        assert answer["score"] == answer["rank"] == score
+    with pytest.raises(SchemaError, match=r"^form: "):
+        scoring.score_by_schema([judged_row(RIGHT, schema={"type": 7})], settings)
 
 
 def test_prompts_of_ones_own_need_what_their_scorer_needs(settings, tmp_path):

@@ -87,8 +87,8 @@ def _grade(written: Completion, schema: CompiledSchema, request: DatasetRow, str
     graded = grade(written.text, schema, request.target, request.accepted, strip_fences)
     if not (written.truncated and graded.verdict.schema_valid):
         return graded
-    cut = replace(graded.verdict, parsed=False, parse_error="cut at the limit", schema_valid=False, rank=NOT_JSON)
-    return replace(graded, verdict=replace(cut, value=None), rank=NOT_JSON, right=False)
+    cut = replace(graded.verdict, parsed=False, parse_error="cut at the limit", schema_valid=False, value=None)
+    return replace(graded, verdict=cut, rank=NOT_JSON, right=False)
 
 
 def _describe_parts(graded: Grade, request: DatasetRow, schema: Row) -> list[Row]:

@@ -181,7 +181,7 @@ def read_row(row: Row) -> Example:
         label=label,
         tools=tools,
         chat_template_kwargs=kwargs,
-        split=_read_split(fields) or split_of(prompt, tools=tools, chat_template_kwargs=kwargs),
+        split=read_named_split(fields.take("split")) or split_of(prompt, tools=tools, chat_template_kwargs=kwargs),
         unused=tuple(_name_unused(fields, answered.layout)),
         told=told,
     )
@@ -206,9 +206,8 @@ def _check_texts(texts: Any) -> None:
         raise Unusable("half of a character (a lone surrogate), which UTF-8 cannot hold") from None
 
 
-def _read_split(fields: Fields) -> str | None:
-    """The split that the row names (train, validation, and such as train_sft, valid2); raises Unusable for a test's."""
-    named = fields.take("split")
+def read_named_split(named: Any) -> str | None:
+    """Read the split that a row names (train, validation, as train_sft, valid2); raises Unusable for a test's."""
     split = read_split(named) if isinstance(named, str) else None
     if split == "test":
         raise Unusable("of a test split, which is not trained on")

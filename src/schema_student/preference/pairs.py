@@ -136,9 +136,7 @@ def rank_answers(request: Request, samples: StudentSamples, settings: ResolvedSe
     return [_graded(request.row, settings, *answer) for answer in drawn]
 
 
-def _graded(
-    row: DatasetRow, settings: ResolvedSettings, text: str, source: str, count: int = 0, finished: bool = True
-) -> Answer:
+def _graded(row: DatasetRow, settings: ResolvedSettings, text: str, source: str, count: int, finished: bool) -> Answer:
     compiled = compile_schema(row.schema, row.schema_id)
     graded = grade(text, compiled, row.target, row.accepted, settings.verdict.strip_fences)
     exact = _echoes_exactly(graded.verdict.value, row)
@@ -163,9 +161,9 @@ def choose(answers: Sequence[Answer]) -> Answer | None:
 
 def _differs(chosen: Answer, rejected: Answer, counts: Counter[str]) -> bool:
     """Whether a pair says something: what the budget cut off, or differs in white space only, is counted instead."""
-    fault = "truncated" if not rejected.finished else ""
+    fault = "" if rejected.finished else "truncated"
     if "".join(chosen.text.split()) == "".join(rejected.text.split()):
-        fault = "identical" if chosen.text == rejected.text else "differ in white space only"
+        fault = "differ in white space only"
     if fault:
         counts[fault] += 1
     return not fault
@@ -181,7 +179,7 @@ def _mutations(request: Request, chosen: Answer, settings: ResolvedSettings) -> 
     row = request.row
     rng = random.Random(f"mutations {settings.run.seed} {request.digest}")
     made = mutate(json.loads(chosen.text), compile_schema(row.schema, row.schema_id), rng)
-    graded = [_graded(row, settings, text, f"mutation: {kind}") for text, kind in made if kind != "truncated"]
+    graded = [_graded(row, settings, text, f"mutation: {kind}", 0, True) for text, kind in made if kind != "truncated"]
     return sorted((answer for answer in graded if answer.rank < RIGHT), key=lambda answer: answer.rank < WRONG_VALUE)
 
 

@@ -22,7 +22,7 @@ from schema_student.core.tally import Tally
 from schema_student.preference.data_files import find_data_files, load_rows
 from schema_student.preference.held_out import prompt_digest, split_of
 from schema_student.preference.imports import limit_rows, take
-from schema_student.preference.layouts import expand, read_row
+from schema_student.preference.layouts import expand, read_named_split, read_row
 from schema_student.preference.turns import Unusable, check_prompt, read_turns
 
 NAME = "ppo_prompts.jsonl"
@@ -67,7 +67,7 @@ def read_prompt(row: Row) -> Row:
     >>> read_prompt({"prompt": "two nights in Oslo", "schema": {"type": "object"}})["schema"]
     {'type': 'object'}
     """
-    prompt, split = _answered_prompt(row) or (_bare_prompt(row), "")
+    prompt, split = _answered_prompt(row) or (_bare_prompt(row), read_named_split(row.get("split")))
     kept = {name: row[name] for name in KEPT if row.get(name) is not None}
     if "schema" in kept and not isinstance(kept["schema"], dict):
         raise Unusable("its schema is no object")
