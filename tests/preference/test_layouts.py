@@ -6,6 +6,7 @@ from schema_student.core.tally import Tally
 from schema_student.preference import layouts
 from schema_student.preference.held_out import prompt_digest, split_of
 from schema_student.preference.imports import read_examples, read_pairs
+from schema_student.preference.turns import unread_turn_keys
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 TOOL = {"type": "function", "function": {"name": "set_lamp", "parameters": {"type": "object", "properties": {}}}}
@@ -526,6 +527,12 @@ def test_turns_keep_names_and_ids_of_calls_and_parts_of_text_are_joined():
         {"messages": [user("p"), assistant(None, tool_calls=[bare, {"name": "g"}]), turns[3], assistant("x")]}
     )
     assert [each["function"] for each in found[0][0][1]["tool_calls"]] == [bare, {"name": "g", "arguments": {}}]
+
+
+def test_what_is_read_of_a_turn_is_not_named_as_unused():
+    read = "role from content value tool_calls function_call name tool_call_id id weight loss train".split()
+    assert unread_turn_keys([{**dict.fromkeys(read, "x"), "thinking": "hm", "empty": ""}, "text"]) == {"thinking"}
+    assert unread_turn_keys("text") == unread_turn_keys(None) == set()
 
 
 def test_labelled_answers_to_one_prompt_are_paired_and_the_others_counted():

@@ -75,9 +75,23 @@ def test_what_is_left_out_is_named_by_its_place(settings):
     assert tally.first[HELD_OUT] == "b.jsonl"  # which has no place of its own
 
 
-def row_of(i, split, origin):
-    words = " ".join(WORDS[i : i + 1] * 6)
-    return CorpusRow(schema_id="s", prompt=words, completion="c", is_valid=True, split=split, origin=origin)
+def row_of(i, split, origin, prompt=None):
+    prompt = prompt or " ".join(WORDS[i : i + 1] * 6)
+    return CorpusRow(schema_id="s", prompt=prompt, completion="c", is_valid=True, split=split, origin=origin)
+
+
+@pytest.mark.parametrize(("count", "left_out"), [(17, 1), (16, 0)])  # 16 of 20 pairs of words in common, 15 of 19
+def test_a_prompt_is_nearly_another_by_four_of_five_pairs_of_words(count, left_out):
+    words = [f"word{i}" for i in range(count)]
+    held = [{"role": "user", "content": " ".join(words[:5])}, {"role": "assistant", "content": " ".join(words[5:])}]
+    near = " ".join([*words[:8], "other", *words[9:]])
+    parts = [
+        Part("a.jsonl", 0.5, [row_of(0, "train", "a.jsonl:1", near), row_of(1, "train", "a.jsonl:2")]),
+        Part("b.jsonl", 0.5, [row_of(2, "train", None), row_of(3, "validation", None, held)]),
+    ]
+    tally = Tally()
+    mix(parts, 1, tally)
+    assert tally.counts.get(HELD_OUT, 0) == left_out
 
 
 def test_shares_are_those_of_all_rows_to_nine_digits():
