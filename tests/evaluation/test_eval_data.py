@@ -88,6 +88,8 @@ def test_a_limit_takes_some_and_what_stands_there_twice_is_taken_once(tmp_path, 
     rows = [own_row(f"request {i % 6}") for i in range(12)]
     assert [row.query for row in read(tmp_path, rows, eval_limit=3)] == ["request 0", "request 2", "request 4"]
     assert "6 requests stand there twice" in capsys.readouterr().err
+    assert [row.query for row in read(tmp_path, rows, eval_limit=3, max_samples=2)] == ["request 0", "request 2"]
+    assert "  requests of test: 2 of 3, by --max-samples\n" in capsys.readouterr().out
 
 
 def test_rows_of_a_dataset_are_taken_as_they_are(tmp_path):

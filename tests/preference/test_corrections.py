@@ -182,7 +182,8 @@ def test_a_request_may_name_a_schema_of_the_run_and_fences_are_stripped_by_the_s
     (found,) = corrections.answer_requests(resolved, asked)
     assert (found.request.row.schema, found.request.row.current_date) == (FORM, "2026-01-31")
     assert (found.text, found.finished, found.strip_fences) == (INVALID, True, False)
-    (found,) = corrections.answer_requests(resolved.changed(strip_fences=True), asked)
+    write_jsonl(asked, [{"query": f"two {i}", "schema_id": "of the run"} for i in range(3)])
+    (found,) = corrections.answer_requests(resolved.changed(strip_fences=True, max_samples=1), asked)
     assert found.strip_fences
 
 

@@ -82,6 +82,8 @@ def test_each_prompt_stands_once_and_a_source_without_one_is_refused(tmp_path, c
     assert import_prompts(settings) == path and "done already" in capsys.readouterr().out
     with pytest.raises(UserError, match="data_limit was 0, now 2"):
         import_prompts(settings.changed(data_limit=2))
+    part = settings.changed(max_samples=1, overwrite=True)
+    assert [row["prompt"] for row in read_jsonl(import_prompts(part))] == ["a"]
     assert [row["prompt"] for row in read_prompts(settings.data.data_set, 1)[0]] == ["a"]
     for rows, why in (([{"prompt": ""}], "left out 1: no prompt .first: "), ([], "it has no rows")):
         write_jsonl(tmp_path / "none.jsonl", rows)

@@ -358,6 +358,7 @@ def test_what_is_known_of_a_prompt_is_kept(settings, tmp_path, capsys):
     found = rollouts.read_prompts(own)
     assert found == [{**known, "prompt": "one"}, {"prompt": "two", "schema_id": prompt_digest("two")}]
     assert "  left out 1: broken line, not JSON: " in capsys.readouterr().out
+    assert rollouts.read_prompts(own.changed(max_samples=1)) == found[:1]
     row = {
         "schema_json": json.dumps(FORM),
         "query": "a room",
@@ -385,7 +386,7 @@ def test_what_is_known_of_a_prompt_is_kept(settings, tmp_path, capsys):
 def test_prompts_of_the_run_have_what_d_03_says_of_them(settings):
     found = rollouts.read_prompts(settings.changed(pair_prompts=2))
     assert len(found) == 2 and {row["query"] for row in found} <= {f"{i} nights in Lyon" for i in (1, 2, 3)}
-    row = found[0]
+    (row,) = rollouts.read_prompts(settings.changed(max_samples=1))
     assert row == {
         **{"schema_id": "form", "schema": FORM, "query": row["query"], "current_date": "2026-01-31"},
         **{"target": row["target"], "prompt": render_prompt(FORM, row["query"], "2026-01-31", "compact")},
