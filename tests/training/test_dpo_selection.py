@@ -100,6 +100,13 @@ def test_held_out_pairs_choose_and_keep_sft_only_where_they_fall_the_wrong_way_b
     assert f"{right / pairs:.1%} of {pairs} held-out pairs in order" in made["why"]
 
 
+def test_five_requests_choose_before_any_held_out_pairs(tmp_path):
+    steps = [(0, 0.5, 0), (10, 0.9, 0), (20, 0.6, 9)]
+    rows = [{**held_out(step, right, 9), **reading(step, p, 0.01, 5)} for step, p, right in steps]
+    made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
+    assert (made["checkpoint"], made["chosen_by"]) == ("checkpoint-10", "P(truth) of validation requests")
+
+
 def test_few_requests_leave_the_choice_to_enough_held_out_pairs(tmp_path):
     rows = [{**reading(step, 0.5, 0.0, 2), **held_out(step, right, 6)} for step, right in ((0, 0), (10, 4), (20, 5))]
     made = selection.choose_checkpoint(metrics_of(tmp_path, rows), [10, 20])
