@@ -235,6 +235,8 @@ def test_a_tool_whose_calls_are_all_wrong_is_a_schema_without_requests(tmp_path)
 
 def test_turns_after_the_first_call_are_said_not_to_be_read(tmp_path):
     talk = [USER, CALLED, {"role": "tool", "content": "rain"}, {"role": "assistant", "content": "Rain."}, USER, CALLED]
+    found = imported(tmp_path, {"messages": talk, "tools": OPENAI}, {"messages": talk[:2], "tools": OPENAI})
+    assert found.unread_turns == 1 and len(found.rows) == 3
     found = imported(tmp_path, {"messages": talk, "tools": OPENAI})
     assert found.unread_turns == 1 and sum("answer" in row for row in found.rows) == 1
 

@@ -103,7 +103,8 @@ def test_what_the_user_gave_is_taken_as_it_is_but_not_twice():
     made, _ = collector(check_grounding=True)
     user = {"teacher_model": "user", "source": "user"}
     assert made.add(candidate({"a": 7}, "take some", **user))
-    assert made.add(candidate(REFUSED, "by moon", DSL, **user)) and made.rows[1].kind == "refusal"
+    unhelpful = {**REFUSED, "refusal": {"reason": "r", "suggestion": "by moon"}}
+    assert made.add(candidate(unhelpful, "by moon", DSL, **user)) and made.rows[1].kind == "refusal"
     assert made.rows[1].target["prompt"] == "p"
     assert not made.add(candidate({"a": 7}, "Take  some.", **user))
     assert made.reasons() == {"duplicate": 1}
@@ -141,6 +142,9 @@ def test_requests_that_are_new_are_taken_up_to_a_number():
         "this request stands there already",
         "the request is JSON instead of plain words",
         "the request is a call with arguments instead of plain words",
+    }
+    assert {(row.teacher_model, row.source, row.current_date) for row in made.rejected} == {
+        (None, "teacher", "2026-01-31")
     }
     assert made.is_new("four", quota) and not made.is_new("Four.", quota) and not made.is_new("two", quota)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from schema_student.core.settings import default_settings
-from schema_student.data.lengths import check_lengths
+from schema_student.data.lengths import check_lengths, describe_length
 from schema_student.data.sources import check_own_schemas
 
 LONG = {"type": "object", "properties": {"product": {"enum": [f"product-{i:04}-blue" for i in range(700)]}}}
@@ -22,6 +22,34 @@ def test_the_schemas_whose_prompts_are_too_long_are_named(settings, capsys):
     said = capsys.readouterr().err
     assert list(overlong) == ["ticket"] and overlong["ticket"] > settings.length.max_seq_length
     assert f"1 of 2 schemas: ticket ({overlong['ticket']:,} tokens)" in said and "--max-seq-length" in said
+
+
+def test_a_prompt_may_be_as_long_as_the_room_beside_an_answer(settings):
+    length, most = check_lengths({"ticket": LONG}, settings)["ticket"], 100
+    for room, overlong in ((length, {}), (length - 1, {"ticket": length})):
+        changed = settings.changed(max_new_tokens=most, max_seq_length=room + most)
+        assert check_lengths({"ticket": LONG}, changed) == overlong
+
+
+def test_the_five_longest_are_named_and_the_others_counted(settings, capsys):
+    def enum(n):
+        return {"type": "object", "properties": {"x": {"enum": ["a" * 400 * n]}}}
+
+    def said(count):
+        near = settings.changed(base_model="nowhere/nothing", max_seq_length=300, max_new_tokens=200)
+        lengths = check_lengths({f"s{n}": enum(n) for n in range(2, 2 + count)}, near)
+        text = capsys.readouterr().err.split("schemas: ")[1].split(". 100 tokens fit beside an answer")[0]
+        return text, [f"s{n} ({lengths[f's{n}']:,} tokens)" for n in range(1 + count, 1, -1)]
+
+    for count, more in ((5, ""), (7, " and 2 more")):
+        text, longest_first = said(count)
+        assert text == ", ".join(longest_first[:5]) + more
+
+
+def test_a_prompt_s_length_is_said_with_what_fits(settings):
+    changed = settings.changed(base_model="nowhere/nothing", max_seq_length=1300, max_new_tokens=100)
+    said = describe_length("\u00e9" * 4000, changed)
+    assert said.startswith("4,000 characters, 2,000 tokens of ") and said.endswith("; 1,200 fit beside an answer")
 
 
 def test_nothing_is_said_where_all_fit(settings, capsys):

@@ -170,6 +170,19 @@ def test_an_array_has_as_many_items_as_it_must_and_up_to_three_more(schema, leng
     assert draws(lambda rng: len(example_instance(items | schema, rng)), 60) == lengths
 
 
+def test_what_stands_beside_others_is_as_deep_as_they_are():
+    """From six levels on only what is required is made; a neighbour is no level."""
+    inner = {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "null"}}}}
+    rows = {"type": "array", "items": inner, "minItems": 6, "maxItems": 6}
+    found = [example_instance(rows, random.Random(seed))[5] for seed in range(40)]
+    assert {len(items) for items in found} == {1, 2, 3} and {str(items[-1]) for items in found} == {"{}", "{'a': None}"}
+    nested = {"type": "array", "items": {"type": "integer"}}
+    for _ in range(6):
+        nested = {"type": "array", "items": nested, "minItems": 1, "maxItems": 1}
+    assert draws(lambda rng: str(example_instance(nested, rng)), 20) == {"[[[[[[[]]]]]]]"}
+    assert draws(lambda rng: len(example_instance(nested["items"], rng)[0][0][0][0][0]), 40) == {1, 2, 3}
+
+
 def test_what_an_array_must_contain_stands_at_its_end_and_items_that_may_repeat_seldom_do():
     wanted = {"type": "array", "contains": {"const": "x"}, "minContains": 2, "items": {"enum": ["x", "y", "z"]}}
     rng = random.Random(0)

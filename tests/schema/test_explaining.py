@@ -297,6 +297,18 @@ NAMED = {"propertyNames": {"pattern": "^x"}}
         ),
         ({"enum": ["a", {"x": 1}]}, {"a": [1, 2]}, ['3  enum: {"a": [1, 2]} is not one of "a", {"x": 1}']),
         ({"properties": {"a": False}}, {"a": {"b": 1}}, ["2 /a falseSchema: nothing is allowed here"]),
+        ({"anyOf": [False, {"const": 1}]}, "x", ['3  anyOf: "x" is not one of 1']),
+        ({"oneOf": [False, False]}, "x", ["2  falseSchema: nothing is allowed here"]),
+        (
+            {"anyOf": [{"anyOf": [{"const": 1}, {"enum": [2, 3]}]}, {"const": 4}]},
+            "x",
+            ['3  anyOf: "x" is not one of 1, 2, 3, 4'],
+        ),
+        (
+            {"anyOf": [{"oneOf": [{"type": "null"}, {"type": ["object", "boolean"]}]}, {"allOf": [{"type": "array"}]}]},
+            "x",
+            ['1  type: "x" is not of any of the types null, boolean, object, array'],
+        ),
         (
             {"anyOf": [{"enum": [*range(8)]}, {"enum": [*range(6, 13)]}]},
             "x",

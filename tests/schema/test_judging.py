@@ -140,4 +140,8 @@ def test_date_order_is_left_to_format_where_the_dates_are_none():
     schema = compile_schema({"x-rules": [rule]})
     for value in ({"a": "soon", "b": "2024-01-01"}, {"a": 3, "b": 1}, {"a": "2024-01-01"}, [], "x"):
         assert find_violations(value, schema) == ()
-    assert find_violations({"a": "2024-01-02", "b": "2024-01-01T09:00:00Z"}, schema)[0].path == "/b"
+    (late,) = find_violations({"a": "2024-01-02", "b": "2024-01-01T09:00:00Z"}, schema)
+    assert (late.path, late.message) == ("/b", 'b "2024-01-01T09:00:00Z" is before a "2024-01-02"')
+    zoned = {"a": "2024-01-01T00:00:00+02:00", "b": "2023-12-31T23:00:00Z"}
+    assert find_violations(zoned, schema) == () and find_violations({"a": zoned["b"], "b": zoned["a"]}, schema)
+    assert find_violations({"a": "2024-01-01", "b": "2024-01-01T00:00:00Z"}, schema) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import pytest
 from asking import ADVICE, DEADLINE, TIMED, ask, outcome, settings_for
@@ -10,10 +11,13 @@ from fault_server import NUM_CTX, VERDICT, Fault, fault_server, line, status, wh
 from server_faults import FAULTS
 
 from schema_student.core.settings import default_settings
-from schema_student.teacher.addresses import read_addresses
+from schema_student.teacher.addresses import Address, read_addresses
+from schema_student.teacher.apis import Reply, name_models, open_servers
+from schema_student.teacher.budget import Limits
 from schema_student.teacher.choice import resolve_teacher
 from schema_student.teacher.client import open_teacher
-from schema_student.teacher.faults import TeacherError, TeacherFailure
+from schema_student.teacher.faults import ContextFault, TeacherError, TeacherFailure
+from schema_student.teacher.transport import GuardedTransport
 
 OF_STREAMS = ("cut", "context", "changed", "answer")  # faults that only Ollama's lines can have
 APART = ("a stream without done", "blank lines alone", "an empty body", "no message", "content that is a number")
@@ -255,6 +259,80 @@ def test_a_prompt_that_the_server_cut_is_an_error(tmp_path):
         server.fault = Fault("cut", "", "", cut)
         failed = outcome(teacher)
         assert failed.kind == "context" and "has read 60 tokens" in failed.reason and str(NUM_CTX) in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("chars", "read", "answered", "num_ctx", "fault"),
+    [
+        (800, 100, 9, 4096, None),
+        (801, 100, 9, 4096, "of 801 characters the model has read 100 tokens: raise --teacher-num-ctx above 4096"),
+        (9000, 0, 9, 4096, None),  # the server does not count
+        (500, 100, 9, 200, None),
+        (501, 100, 9, 200, "of 501 characters the model has read 100 tokens"),  # Ollama's half
+        (541, 108, 9, 200, "of 541 characters the model has read 108 tokens"),
+        (600, 109, 9, 200, None),
+        (600, 99, 9, 200, None),
+        (600, 150, 49, 200, None),
+        (600, 150, 50, 200, "the question does not fit: raise --teacher-num-ctx above 200"),
+    ],
+)
+def test_a_prompt_that_was_not_read_whole_is_told_by_its_characters_and_tokens(chars, read, answered, num_ctx, fault):
+    with fault_server() as server:
+        server.fault = Fault("", "", "", usage({"prompt_tokens": read, "completion_tokens": answered}))
+        limits = Limits(silence=5.0, deadline=5.0, max_bytes=99_999)
+        with closing(open_servers("openai", read_addresses("openai", [server.host]), limits)[0]) as opened:
+            asked = "m:1", [{"role": "user", "content": "x" * chars}], None, {"num_ctx": num_ctx}, None
+            if fault is None:
+                reply = opened.chat(*asked)
+                assert (reply.prompt_tokens, reply.answer_tokens) == (read, answered)
+            else:
+                with pytest.raises(ContextFault) as caught:
+                    opened.chat(*asked)
+                assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "counts", "reply"),
+    [
+        ({"content": "c", "reasoning_content": "r"}, None, Reply("c", "r", 0, 0)),
+        ({"content": "c", "reasoning": "r"}, {}, Reply("c", "r", 0, 0)),
+        ({"content": None}, {"prompt_tokens": 5}, Reply("", "", 5, 0)),
+        (
+            {"content": [{"type": "text", "text": "a"}, {"type": "output_text", "text": "b"}]},
+            None,
+            Reply("ab", "", 0, 0),
+        ),
+    ],
+)
+def test_what_was_said_and_thought_is_read(message, counts, reply):
+    with fault_server() as server:
+        choice = {"message": message, "finish_reason": "stop"}
+        server.fault = Fault("", "", "", whole(line({"choices": [choice], "usage": counts})))
+        limits = Limits(silence=5.0, deadline=5.0, max_bytes=99_999)
+        with closing(open_servers("openai", read_addresses("openai", [server.host]), limits)[0]) as opened:
+            assert opened.chat("m:1", [{"role": "user", "content": "x"}], None, {"num_ctx": 99}, None) == reply
+
+
+def test_models_are_named_eight_at_most_in_order_and_short():
+    assert name_models([]) == "it has no model yet"
+    assert name_models(["b\x1b[1m", "a" * 90]) == f"it has {'a' * 76} ..., b [1m"
+    assert name_models(f"m{i}" for i in range(9)) == "it has m0, m1, m2, m3, m4, m5, m6, m7"
+
+
+def test_a_secret_is_hidden_in_answers_where_it_is_long_enough_to_tell_and_in_messages_always():
+    address = Address("http://127.0.0.1:9", "Bearer x", ("1234567", "12345678"))
+    with closing(GuardedTransport(address, Limits(1.0, 1.0, 9))) as transport:
+        said = {"a 12345678": ["x12345678y", 5, {"b": "1234567 7654321"}], "c": None}
+        assert transport.hide(said) == {"a ***": ["x***y", 5, {"b": "1234567 7654321"}], "c": None}
+        assert transport.clean("so\n1234567\x1b") == "so ***"
+
+
+def test_what_is_hidden_of_a_password_or_a_key_is_each_form_in_which_it_may_be_repeated(monkeypatch):
+    (address,) = read_addresses("ollama", ["http://ann:p%40s@gpu"])
+    assert address.authorization == "Basic YW5uOnBAcw=="
+    assert address.secrets == ("ann:p%40s", "ann:p@s", "YW5uOnBAcw==", "YW5uOnBAcw", "p%40s", "p@s")
+    monkeypatch.setenv("OLLAMA_API_KEY", "k/1")
+    assert {*read_addresses("ollama", ["gpu"])[0].secrets} == {"k/1", "k%2F1"}
 
 
 def test_keys_pair_up_with_hosts_in_their_order(monkeypatch):

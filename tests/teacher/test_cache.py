@@ -73,6 +73,7 @@ def test_a_repeated_run_asks_nothing_and_counts_its_hits(tmp_path):
                 assert teacher.ask_many(asks) == [VERDICT] * 12
                 counts = teacher.usage.summary(12)
                 assert counts["cache_hits"] == hits and counts["asked"] == 12 - hits
+                assert 0 < counts["cost"]["seconds"] < 12 * 60  # no moment of a clock
                 assert counts["cost"]["prompt_tokens"] == 12 * 700  # what the answers cost, also those from disk
         assert len(server.chats) == 12
 

@@ -24,7 +24,7 @@ from schema_student.teacher.embedded.identity import MODEL, model_digest
 from schema_student.teacher.embedded.judging import difference, give_verdict
 from schema_student.teacher.embedded.replies import reply
 from schema_student.teacher.embedded.server import serve
-from schema_student.teacher.embedded.writing import write_queries
+from schema_student.teacher.embedded.writing import Unknown, write_domain_spec, write_queries
 from schema_student.teacher.roles import role_format, role_messages
 
 LEXICON = json.loads((DATA_DIR / "lexicon.json").read_text(encoding="utf-8"))
@@ -182,6 +182,23 @@ def test_an_arbitrary_schema_is_asked_and_answered():
     assert len(queries) == 4
     assert all(judge(answer, compile_schema(OBJECT)).schema_valid for answer in answers)
     assert all(json.loads(a)["city"].casefold() in q.casefold() for q, a in zip(queries, answers, strict=True))
+
+
+def test_other_schemas_get_other_values_and_french_names_every_property():
+    payload = QUERY | {"schema": OBJECT}
+    assert write_queries(payload) != write_queries(payload | {"schema": OBJECT | {"$comment": "another"}})
+    french = write_queries(payload | {"language": "fr"})["queries"]
+    assert len(french) == 4 and all("city" in query for query in french)
+
+
+def test_a_domain_is_that_of_the_lexicon_which_a_prompt_begins_with_else_drafted():
+    index, spec = next((i, spec) for i, spec in enumerate(LEXICON))
+    assert write_domain_spec({"seed_prompt": f"  {spec['domain'].upper()} : anything"}) == spec
+    assert write_domain_spec({"seed_prompt": "stamps: prices"})["schema_id"] == "stamps"
+    assert write_domain_spec({}) == write_domain_spec({"index": index}) == spec
+    for wrong in (-1, len(LEXICON)):
+        with pytest.raises(Unknown, match=f"My lexicon has {len(LEXICON)} domains; there is none at index {wrong}"):
+            write_domain_spec({"index": wrong})
 
 
 def test_it_says_that_it_does_not_know_what_others_ask():

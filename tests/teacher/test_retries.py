@@ -1,5 +1,6 @@
 """What follows a fault or an answer of no use is decided by pure functions."""
 
+import httpcore
 import pytest
 
 from schema_student.teacher import faults
@@ -67,3 +68,73 @@ def test_every_status_is_a_fault_that_says_what_to_do(status, kind):
     fault = faults.fault_of_status(status, "http://h", "so it says")
     assert fault.kind == kind and fault.advice and str(fault) == f"{fault.what}: {fault.advice}"
     assert "http://h" in fault.what and str(status) in fault.what
+
+
+FAULTS = {
+    **{"ConnectFault": "passes", "ProxyFault": "passes", "TLSFault": "stops", "TornFault": "passes"},
+    **{"SilenceFault": "passes", "DeadlineFault": "passes", "SizeFault": "", "ProtocolFault": "passes"},
+    **{"RedirectFault": "stops", "EncodingFault": "stops", "AccessFault": "stops", "ProxyAccessFault": "stops"},
+    **{"MissingFault": "stops", "RefusalFault": "", "BusyFault": "passes", "ServerFault": "passes", "CutFault": ""},
+    "ContextFault": "",
+}
+
+
+@pytest.mark.parametrize(("name", "what"), FAULTS.items())
+def test_what_can_pass_is_tried_again_and_what_needs_a_person_stops_all(name, what):
+    fault = getattr(faults, name)("it")
+    assert fault.kind == name.removesuffix("Fault").lower()
+    decisions = {"passes": Retry(), "stops": Stop(), "": GiveUp(str(fault))}
+    assert after_fault(fault, 1, retries=1) == decisions[what]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "proxy", "kind", "what"),
+    [
+        (httpcore.ConnectError, "refused", "", "connect", "h does not answer (refused)"),
+        (httpcore.ConnectTimeout, "", "", "connect", "h does not answer (no answer in time)"),
+        (
+            httpcore.ConnectError,
+            "CERTIFICATE_VERIFY_FAILED",
+            "",
+            "tls",
+            "h cannot be trusted (CERTIFICATE_VERIFY_FAILED)",
+        ),
+        (httpcore.ConnectError, "[SSL] x", "p", "tls", "h cannot be trusted ([SSL] x)"),
+        (httpcore.ReadTimeout, "x", "", "silence", "h said nothing for 2.5 s"),
+        (httpcore.ReadError, "", "", "torn", "h: the answer is torn (no end)"),
+        (httpcore.WriteTimeout, "x", "", "torn", "h: the answer is torn (x)"),
+        (
+            httpcore.RemoteProtocolError,
+            "Server disconnected",
+            "",
+            "torn",
+            "h: the answer is torn (Server disconnected)",
+        ),
+        (httpcore.RemoteProtocolError, "peer closed", "", "torn", "h: the answer is torn (peer closed)"),
+        (httpcore.RemoteProtocolError, "bad line", "", "protocol", "h gave no proper answer (bad line)"),
+        (httpcore.UnsupportedProtocol, "x", "", "protocol", "h gave no proper answer (x)"),
+        (httpcore.ConnectError, "refused", "p", "proxy", "the proxy p, before h, does not answer (refused)"),
+        (httpcore.ConnectTimeout, "", "p", "proxy", "the proxy p, before h, does not answer (no answer in time)"),
+        (httpcore.ProxyError, "407 x", "p", "proxyaccess", "the proxy p does not let us through to h (407 x)"),
+        (httpcore.ProxyError, "502 x", "p", "proxy", "the proxy p does not let us through to h (502 x)"),
+    ],
+)
+def test_an_error_of_the_connection_is_a_fault_that_says_what_happened(error, said, proxy, kind, what):
+    fault = faults.fault_of_error(error("e"), said, "h", 2.5, proxy)
+    assert (fault.kind, fault.what) == (kind, what) and str(fault).startswith(f"{what}: ")
+
+
+@pytest.mark.parametrize("word", ["grammar", "format", "JSON Schema", "json_schema"])
+def test_a_server_that_stumbles_over_a_schema_is_asked_without(word):
+    for fault in (faults.RefusalFault(f"no {word}"), faults.ServerFault(f"no {word}")):
+        assert after_fault(fault, 1, 1, formatted=True) == DropFormat()
+    assert after_fault(faults.SizeFault(f"no {word}"), 1, 1, formatted=True) != DropFormat()
+
+
+def test_a_status_is_said_with_what_the_body_says():
+    said = [faults.fault_of_status(status, "h", words).what for status, words in ((500, ""), (400, "no"), (302, "x"))]
+    assert said == [
+        "h answers 500",
+        "the teacher refuses the question: h answers 400 (no)",
+        "h gave no proper answer (its status is 302)",
+    ]

@@ -513,3 +513,5 @@ def test_a_domain_is_drafted_of_what_a_prompt_lists():
     many = draft_spec("x: " + ", ".join(f"thing {letter}" for letter in "abcdefghijklmnop"))
     assert [field["const"] for field in many["fields"]] == [f"thing_{letter}" for letter in "abcdefghijkl"]
     assert draft_spec("1: a")["schema_id"] == "domain"
+    consts = [field["const"] for field in draft_spec("x: gas, glasses, buses, cities or bus and ties")["fields"]]
+    assert consts == ["gas", "glass", "buse", "city", "bus", "tie"]

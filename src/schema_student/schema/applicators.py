@@ -66,7 +66,8 @@ class Walk:
         alternatives = part.children(keyword)
         obeyed = sum(self.parts.is_valid(alternative, value) for alternative in alternatives)
         if alternatives and not obeyed:
-            branches = [(each, self.explain(each, value, path)) for each in alternatives]
+            possible = [each for each in alternatives if each.schema is not False] or alternatives
+            branches = [(each, self.explain(each, value, path)) for each in possible]
             yield from explain_union(self.parts, keyword, branches, value, path)
         elif keyword == "oneOf" and obeyed > 1:
             said = f"{show_value(value)} is valid under more than one of the schemas listed in the 'oneOf' keyword"
