@@ -1,7 +1,11 @@
 """What to do next follows from rates and counts, each bound where it stands; at most three commands."""
 
+import shlex
+
 import pytest
 
+from schema_student.core.flags import load_settings
+from schema_student.core.verbs import STAGES
 from schema_student.report.advice import advise
 
 AGAIN = "evaluate --run mine --eval-student sft"
@@ -13,8 +17,8 @@ def student(key="sft", valid=1.0, right=0.9, truncated=0, keys=()):
     return {"key": key, "keys": [key, *keys], "stage": key, "summary": {"overall": overall}}
 
 
-def advised(*students, links=("dpo",), **settings):
-    found = advise(students, links, "mine", settings)
+def advised(*students, links=("dpo",), given=None, **settings):
+    found = advise(students, links, "mine", settings, given or {})
     return {each["command"].removeprefix("schema-student "): each["text"] for each in found}
 
 
@@ -54,8 +58,8 @@ def test_it_is_the_last_student_of_the_flow_that_is_looked_at_and_three_commands
 
 
 def test_pairs_are_advised_where_nothing_was_aligned():
-    assert "run --run mine --from pairs" in advised(student(), links=())
-    assert "run --run mine --from pairs" not in advised(student())
+    assert "run --run mine --from align" in advised(student(), links=()) and "align" in STAGES
+    assert "run --run mine --from align" not in advised(student())
     assert [*advised()] == ["run --run mine --from sft"]
     assert next(iter(advised(student(), output_dir="elsewhere"))) == "export --run mine --output-dir elsewhere"
 
@@ -68,3 +72,21 @@ def test_a_run_on_data_of_a_person_s_own_is_trained_more_on_these():
 
 def test_without_a_number_of_tokens_room_is_made_from_the_usual_one():
     assert f"{AGAIN} --max-new-tokens 640 --overwrite" in advised(student(truncated=50))
+
+
+GIVEN = {"output_dir": "out", "base_model": "gemma", "teacher_model": "qwen", "schemas": "my schemas", "eval_limit": 50}
+GIVEN |= {"sft_epochs": 2.0, "eval_student": "base", "adapter": "x", "data_dir": "d", "train_queries": 6, "unknown": 1}
+
+
+def test_a_command_repeats_what_its_verb_reads_of_the_flags_that_the_run_was_made_with():
+    weak = advised(student(right=0.5, truncated=9), given=GIVEN, max_new_tokens=40, train_queries=6)
+    cut, more, ask = weak
+    assert cut.endswith("--eval-student sft --max-new-tokens 80 --overwrite")
+    assert all(word in cut for word in ("--base-model gemma", "--eval-limit 50", "--data-dir d", "'my schemas'"))
+    assert "--sft-epochs" not in cut and cut.count("--eval-student") == 1 and "--adapter" not in cut
+    assert more.startswith("run --run mine-2 --output-dir out") and more.endswith(" --train-queries 12")
+    assert "--sft-epochs 2.0" in more and "--teacher-model qwen" in more
+    assert more.count("--train-queries") == 1 and "--data-dir" not in more and "unknown" not in more
+    assert ask == 'ask --run mine --output-dir out --data-dir d "..."'
+    for verb, command in (("evaluate", cut), ("run", more)):
+        load_settings(shlex.split(command)[1:], "", verb)

@@ -43,6 +43,7 @@ from schema_student.report.run_artifacts import (
     list_missing,
     merge_equal,
     read_data,
+    read_given,
     read_pairs,
     read_stages,
     read_students,
@@ -114,7 +115,7 @@ def collect(settings: AnySettings) -> Row:
     compared = _find_compared(students, facts["comparisons"])
     facts["changes"] = _show_changes(compared, students)
     facts["answers"] = gather_answers(students, (facts["data"] or {}).get("rows", []), compared)
-    facts["advice"] = advise(students, links, run, facts["setup"]["settings"])
+    facts["advice"] = advise(students, links, run, facts["setup"]["settings"], read_given(where, facts["setup"]))
     facts["figures"] = {figure.name: figure for figure in _list_figures(facts) if figure}
     return facts
 

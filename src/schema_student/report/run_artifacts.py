@@ -23,6 +23,7 @@ from schema_student.core.records import DatasetRow, EvaluationRow, Pair, prompt_
 from schema_student.core.resources import CONFIG_DIR
 from schema_student.core.settings import read_auto, read_config
 from schema_student.core.stamps import digest
+from schema_student.core.verbs import STAGES
 from schema_student.data.dataset import count_rows
 from schema_student.evaluation.rates import summarize
 from schema_student.report.charts import STUDENT_COLORS
@@ -333,6 +334,15 @@ def describe_setup(where: Paths, stages: Row, students: Sequence[Row]) -> Row:
         },
         "settings": shown,
     }
+
+
+def read_given(where: Paths, setup: Row) -> Row:
+    """Read the settings that a person gave the stages of a run, as it was recorded; else those that are not usual."""
+    record = where.run_folder / "status.json"
+    stages = read_object(record, stages=dict).get("stages", {}) if record.exists() else {}
+    of_run = [stage["settings"] for name, stage in stages.items() if name in STAGES and "settings" in stage]
+    given = {name: value for settings in of_run for name, value in settings.items()}
+    return {name: show_setting(name, value) for name, value in given.items()} if of_run else dict(setup["changed"])
 
 
 def show_setting(name: str, value: Any) -> Any:
