@@ -23,9 +23,15 @@ export DO_NOT_TRACK=1 PYTHONUNBUFFERED=1
 # A stage whose runner is killed ends with it (core/processes.py), so that the same command can continue at once.
 export SCHEMA_STUDENT_RUNNER=$$
 
-# Where a stage is at work, it says itself that it was interrupted.
-AT_WORK=''
+# Where a stage is at work, it says itself that it was interrupted. The terminal sends Ctrl-C to the stage as well; what
+# ends the runner alone (a scheduler, a container's host) is passed on, so that the stage saves what it has done.
+AT_WORK='' STAGE='' SIGNALLED='' TERMINATED=''
+on_terminate() {
+  SIGNALLED=1 TERMINATED=1
+  kill -TERM "${SERVER:-$STAGE}" 2>/dev/null || true
+}
 on_interrupt() {
+  SIGNALLED=1
   if [ -z "$AT_WORK" ]; then
     echo "interrupted; run the same command to continue" >&2
     exit 130
@@ -114,9 +120,9 @@ open_log() {
       usage_error "$OUTPUT/logs is a link, or a log in it is: nothing is written through it; remove it"
     fi
   fi
-  # tee -i outlives Ctrl-C, so that the last words of what was interrupted are kept.
+  # tee outlives Ctrl-C and SIGTERM, so that the last words of what was interrupted are kept.
   SERVER=''
-  exec > >(tee -i "$LOG") 2>&1
+  exec > >(trap '' TERM; exec tee -i "$LOG") 2>&1
   TEE=${!-}
   trap 'code=$?; forget_overwritten $code; close_log; exit $code' EXIT
 }
@@ -245,6 +251,7 @@ stage() {
   AT_WORK=$name
   run_script "$ROOT/scripts/$script" ${FLAGS[@]+"${FLAGS[@]}"} "$@" || code=$?
   AT_WORK=''
+  if [ "$code" -eq 0 ] && [ -n "$TERMINATED" ]; then code=143; fi
   if [ "$code" -ne 0 ]; then
     echo "stage $name ended with exit code $code after $((SECONDS - started)) s$(if [ "$LOG" != /dev/null ]; then echo "; log: $LOG"; fi)"
     exit "$code"
@@ -274,18 +281,32 @@ start_stage_server() {
   SERVER=$!
 }
 
+# In the background, because bash handles a signal only when what is in the foreground has ended.
 run_script() {
+  local code
+  trap on_terminate TERM
   if [ -z "$SERVER" ]; then
-    "$PYTHON" "$@"
+    (
+      trap - INT TERM
+      exec "$PYTHON" "$@"
+    ) <&0 &
   else
     printf '%s\0' $# "$@" >&3
-    # A process of its own, as a script would be: on Ctrl-C bash waits for what it ends with.
+    # A process of its own, as a script would be: bash waits for what it ends with.
     (
-      trap '' INT
+      trap '' INT TERM
       read -r code <&4 || code=1
       exit "$code"
-    )
+    ) &
   fi
+  STAGE=$!
+  while
+    SIGNALLED='' code=0
+    wait "$STAGE" || code=$?
+    [ -n "$SIGNALLED" ]
+  do :; done # a signal ends the waiting, not the stage
+  trap - TERM
+  return "$code"
 }
 
 read_flags "$@"

@@ -293,7 +293,8 @@ def test_a_start_without_a_fitting_python_says_so(checkout):
     assert "no Python 3.11, 3.12 or 3.13 on PATH" in done.stdout
 
 
-def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
+@pytest.mark.parametrize("of_scheduler", [False, True])
+def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout, of_scheduler):
     hang = checkout / "hangs"
     env = {**os.environ, "HANG_AT": "train_student", "HANG_FILE": str(hang)}
     runner = subprocess.Popen(
@@ -302,13 +303,18 @@ def test_an_interrupted_runner_stops_its_stage_and_keeps_the_log(checkout):
     deadline = time.monotonic() + 20
     while not (hang.exists() and hang.read_text().strip()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(runner.pid, signal.SIGINT)
+    if of_scheduler:  # to the shell alone; it ends as its stage does, which saves what it has done
+        runner.terminate()
+    else:
+        os.killpg(runner.pid, signal.SIGINT)
     runner.communicate(timeout=20)
-    assert runner.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    ends = (128 + signal.SIGTERM,) if of_scheduler else (-signal.SIGINT, 128 + signal.SIGINT)
+    assert runner.returncode in ends
     with pytest.raises(ProcessLookupError):
         os.kill(int(hang.read_text()), 0)
     (log,) = (checkout / "outputs" / "logs").iterdir()
     assert "train_student.py" in log.read_text()
+    assert not of_scheduler or "stage sft ended with exit code 143" in log.read_text()
 
 
 def test_an_interrupt_during_set_up_is_one_line_and_130(checkout):

@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -56,11 +57,12 @@ class StageServer:
         self.to_come = list(to_come)
         self.stage = 0
         self.imported: ImportedServer | None = None
-        self.interrupted = False
+        self.interrupted = 0  # the signal that has asked the runner to end
 
     def serve(self) -> list[str] | None:
         """Serve until the runner ends, and return None; in a process that is to be a stage, return its words."""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGTERM, self._on_terminate)
         signal.signal(signal.SIGCHLD, self._on_end)
         for words in _read_requests(self.requests):
             script = Path(words[0]).name
@@ -69,7 +71,7 @@ class StageServer:
             if self.imported:
                 self.imported.is_asked = script in LOAD_A_STUDENT
             if self.interrupted:  # between two stages
-                self._answer(128 + signal.SIGINT)
+                self._answer(128 + self.interrupted)
             elif self.imported and self.imported.is_asked:
                 _write_request(self.imported.requests, words)
             elif not self._fork_stage():
@@ -115,7 +117,15 @@ class StageServer:
             self.imported = None
 
     def _on_interrupt(self, *_: Any) -> None:
-        self.interrupted = True
+        self.interrupted = signal.SIGINT
+
+    def _on_terminate(self, *_: Any) -> None:
+        """Pass on what the runner was sent: to the stage, or to the second server, which does likewise."""
+        self.interrupted = signal.SIGTERM
+        asked = self.imported.pid if self.imported and self.imported.is_asked else 0
+        if at_work := self.stage or asked:
+            with suppress(ProcessLookupError):
+                os.kill(at_work, signal.SIGTERM)
 
     def _answer(self, code: int) -> None:
         self.answers.write(b"%d\n" % code)
@@ -128,6 +138,7 @@ def _fork() -> int:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ["SCHEMA_STUDENT_RUNNER"] = str(server)
         end_with_parent()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
