@@ -28,6 +28,8 @@ def test_examples_stand_between_the_schema_and_the_date_as_many_as_fit():
     assert shown.endswith("\nDate: 2026-01-31\nRequest: number 9") and shown.count("Answer:") == 3
     one = add_examples(PROMPT, rows[:1], lambda text: True)
     assert one == PROMPT.replace("\nDate: ", '\nDate: 2026-01-30\nRequest: number 1\nAnswer: {"n":1}\n\nDate: ')
+    twice = PROMPT.replace("n integer", "n integer\nDate: no date of a request")
+    assert add_examples(twice, rows[:1], lambda text: True).startswith(twice.rpartition("\nDate: ")[0])
     few = add_examples(PROMPT, rows, lambda text: len(text) < len(shown))
     assert few.count("Answer:") == 2 and "number 2" in few and "number 3" not in few
     assert add_examples(PROMPT, rows, lambda text: False) == add_examples(PROMPT, [], lambda text: True) == PROMPT

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -30,7 +31,7 @@ def places_of(path):
 TEXTS = {
     "lines.jsonl": LINES,
     "lines.json": LINES,
-    "lines": LINES,
+    "lines": "\n " + LINES,
     "crlf.jsonl": LINES.replace("\n", "\r\n\r\n"),
     "bom.jsonl": "\ufeff" + LINES,
     "list.json": json.dumps([ROW, OTHER]),
@@ -106,6 +107,14 @@ def test_lines_of_which_one_is_broken_are_read_around_it(tmp_path):
     assert all(" at column " in reason for reason in tally.counts)
     (tmp_path / "empty.jsonl").write_text(" \n\n")
     assert rows_of(tmp_path / "empty.jsonl") == []
+
+
+def test_semicolons_of_the_header_part_cells_that_hold_commas(tmp_path):
+    (tmp_path / "mine.csv").write_text("prompt;completion\nx;1,5\ny;2,5\n")
+    assert rows_of(tmp_path / "mine.csv") == [
+        {"prompt": "x", "completion": "1,5"},
+        {"prompt": "y", "completion": "2,5"},
+    ]
 
 
 def test_a_header_with_commas_is_one_of_commas_though_a_semicolon_stands_in_it(tmp_path):
@@ -255,7 +264,7 @@ def test_a_folder_without_data_an_address_and_a_file_that_is_not_there_are_refus
     with pytest.raises(UserError, match="fetch it yourself"):
         find_data_files("https://example.org/mine.jsonl")
     with pytest.raises(UserError, match=r"^--data-set s3://\.\.\.: fetch it yourself"):
-        find_data_files("s3://user:secret@bucket/mine.jsonl")
+        find_data_files("s3://user:secret@bucket/mine.jsonl://x")
     for name in ("./nowhere", "/nowhere", "~/nowhere"):
         with pytest.raises(UserError, match="is not there"):
             find_data_files(name)
@@ -291,6 +300,10 @@ def test_the_hub_is_asked_for_a_data_set_its_configuration_and_split(monkeypatch
 def test_a_data_set_out_of_reach_and_a_missing_package_are_said(monkeypatch):
     with pytest.raises(UserError, match=r"nobody/nothing is no file here, and the hub does not give it"):
         load_rows("nobody/nothing", Tally())  # HF_HUB_OFFLINE is set in tests
+    for error, said in ((ValueError("\nno such set.\nmore"), "no such set"), (LookupError(), "LookupError")):
+        monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=error))
+        with pytest.raises(UserError, match=f"give it as a data set: {said}\\. Give --data-set a file"):
+            load_rows("nobody/nothing", Tally())
     monkeypatch.setattr(data_files.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install datasets"):
         load_rows("nobody/nothing", Tally())

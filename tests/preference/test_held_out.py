@@ -38,6 +38,10 @@ def imported(rows, read):
     return {json.dumps(as_text(row.prompt)): row.split for row in read(numbered, Tally())}
 
 
+def read_pairs(rows, tally):
+    return imports.read_pairs(rows, tally, most=1)
+
+
 def test_every_way_holds_out_the_same_prompts(settings):
     requests = draw_requests(read_rows(paths(settings).dataset, DatasetRow), settings)
     pairs = []
@@ -50,12 +54,12 @@ def test_every_way_holds_out_the_same_prompts(settings):
 
     asked = [row["prompt"] for row in rollouts.read_prompts(settings)]
     judged = [{"prompt": p, "answers": [{"text": t, "score": s} for t, s in (("a", 1), ("b", 0))]} for p in asked]
-    assert imported(judged, imports.read_pairs) == of_pairs
+    assert imported(judged, read_pairs) == of_pairs
 
     bare = [{"prompt": pair.prompt, "chosen": "a", "rejected": "b"} for pair in pairs]
     turns = [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in bare]
     learned = [{"prompt": pair.prompt, "completion": "a"} for pair in pairs]
-    for rows, read in ((bare, imports.read_pairs), (turns, imports.read_pairs), (learned, imports.read_examples)):
+    for rows, read in ((bare, read_pairs), (turns, read_pairs), (learned, imports.read_examples)):
         assert imported(rows, read) == of_pairs
 
     rows = read_rows(paths(settings).dataset, DatasetRow)
@@ -89,4 +93,4 @@ def test_about_a_tenth_is_held_out():
 def test_a_split_that_a_row_names_is_kept():
     row = {"prompt": "n 4", "chosen": "a", "rejected": "b"}
     for split in ("train", "validation"):
-        assert list(imported([{**row, "split": split}], imports.read_pairs).values()) == [split]
+        assert list(imported([{**row, "split": split}], read_pairs).values()) == [split]

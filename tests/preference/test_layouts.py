@@ -42,7 +42,7 @@ EXAMPLES = {
     "messages as prompt and completion": {"prompt": [user("p")], "completion": [assistant("good")]},
     "one message as prompt and completion": {"prompt": user("p"), "completion": assistant("good")},
     "ShareGPT": {"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "good"}]},
-    "ShareGPT in JSON": {"conversations": '[{"from": "human", "value": "p"}, {"from": "gpt", "value": "good"}]'},
+    "ShareGPT in JSON": {"conversations": '\n [{"from": "human", "value": "p"}, {"from": "gpt", "value": "good"}]'},
     "messages as pandas writes them to CSV": {"messages": str([user("p"), assistant("good")])},
     "Alpaca": {"instruction": "p", "input": "", "output": "good"},
     "Dolly": {"instruction": "p", "context": "", "response": "good", "category": "open_qa"},
@@ -182,10 +182,10 @@ def test_calls_of_tools_are_read_by_every_name():
 
 def test_the_same_words_with_other_tools_or_another_system_turn_are_another_prompt():
     rows = [{**PAIRS["plain"], **beside} for beside in ({}, {"tools": [TOOL]}, {"system": "a"}, {"system": "b"})]
-    names = {row.schema_id for row in read_pairs(numbered(*rows), Tally())}
+    names = {row.schema_id for row in read_pairs(numbered(*rows), Tally(), 1)}
     assert len(names) == 4
     many = [{**PAIRS["plain"], "tools": [{**TOOL, "n": i}]} for i in range(300)]
-    held_out = [row.split for row in read_pairs(numbered(*many), Tally())].count("validation")
+    held_out = [row.split for row in read_pairs(numbered(*many), Tally(), 1)].count("validation")
     assert 10 < held_out < 60  # one in ten, by the whole prompt
 
 
@@ -309,6 +309,13 @@ def test_columns_that_nothing_reads_are_named_with_their_rows_and_metadata_is_no
     assert tally.unused == {"rejected (SFT learns the chosen answer alone)": 1}
 
 
+def test_a_layout_without_a_column_that_asks_is_named_by_its_answers():
+    talks = {"chosen": [user("p"), assistant("good")], "rejected": [user("p"), assistant("bad")]}
+    assert paired(talks)[1].layouts == {"chosen and rejected": 1}
+    assert learned({"chosen": talks["chosen"]})[1].layouts == {"chosen": 1}
+    assert learned({"prompt": "p", "chosen": "good"})[1].layouts == {"prompt and chosen": 1}
+
+
 def test_a_file_of_several_layouts_is_read_row_by_row():
     found, tally = paired(PAIRS["plain"], PAIRS["HH"], PAIRS["plain"], {"a": 1}, EXAMPLES["Alpaca"])
     assert found == [("p", "good", "bad")] * 3
@@ -380,9 +387,9 @@ def test_a_pair_keeps_what_it_tells_and_its_domain_is_that_of_a_corpus_alone():
         "rejected_rank": 4,
         "chosen_source": "t",
     }
-    (pair,) = read_pairs(numbered({**PAIRS["plain"], **told, "domain": "d"}), tally := Tally())
+    (pair,) = read_pairs(numbered({**PAIRS["plain"], **told, "domain": "d"}), tally := Tally(), 1)
     assert {name: getattr(pair, name) for name in told} == told and not tally.unused and not pair.extra
-    (plain,) = read_pairs(numbered(PAIRS["plain"]), Tally())
+    (plain,) = read_pairs(numbered(PAIRS["plain"]), Tally(), 1)
     assert plain.as_json() == {
         **{"prompt": "p", "chosen": "good", "rejected": "bad", "schema_id": prompt_digest("p"), "why": ""},
         **{"source": "prompt, chosen and rejected", "split": split_of("p"), "origin": "mine.jsonl:1"},

@@ -15,6 +15,7 @@ from schema_student.core.artifacts import read_meta
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, Pair, StudentSamples, read_rows
 from schema_student.core.settings import default_settings
 from schema_student.preference.held_out import prompt_digest, split_of
@@ -134,7 +135,7 @@ def test_a_prompt_without_a_right_answer_gives_no_pair():
     target = dataset_row(ast_json=INVALID)  # which its schema does not take
     assert paired(answered(OTHER), target) == ([], {"prompts without a right answer": 1})
     fenced = f"```json\n{RIGHT}\n```"  # right where fences are stripped, and nothing to learn from
-    (pair,), _ = paired(answered(INVALID, fenced), strip_fences=True)
+    (pair,), _ = paired(answered(INVALID, f"\n{fenced}", fenced), strip_fences=True)
     assert (pair.chosen, pair.chosen_source) == (RIGHT, "teacher")
     made, _ = paired(answered(INVALID, fenced), pairs_per_prompt=2)
     assert [each.rejected for each in made] == [INVALID, fenced]
@@ -261,6 +262,10 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     write_jsonl(paths(settings).dataset, dataset_rows(20))
     rows = draw_requests(read_rows(paths(settings).dataset, DatasetRow), settings)
     loaded = load_student(settings, adapter=settings.student.adapter)
+    bars = []
+    monkeypatch.setattr(
+        "schema_student.preference.samples.Progress", lambda **how: bars.append(Progress(**how)) or bars[-1]
+    )
     whole = read_jsonl(read_answers(settings, rows, lambda: loaded))
     meta = read_meta(paths(settings).pairs.with_name("request_logps.jsonl"))
     assert meta["settings"] == settings.dump("loading", "batching", "decoding", "prompt")
@@ -295,6 +300,8 @@ def test_what_the_student_reads_is_what_it_would_write(ready, tmp_path, monkeypa
     draft.write_text("".join(lines[:8]))
     read_answers(settings.changed(overwrite=True), rows, lambda: loaded)
     assert path.read_bytes() == bytes_then and not draft.exists()
+    told = [(bar.total, bar.initial, bar.n, bar.unit) for bar in bars]
+    assert told == [(20, 0, 20, "request"), (20, 0, 12, "request"), (20, 8, 20, "request")]
 
 
 def dataset_rows(count: int = 40) -> list[dict]:

@@ -85,14 +85,14 @@ def complete(
     batch: Sequence[DatasetRow],
     settings: ResolvedSettings,
     bar: Progress,
-    examples: Examples | None = None,
+    examples: Examples,
 ) -> list[Completion]:
     """Complete each request as greedy decoding does; held to its schema by constrained decoding.
 
     With answer_all, and by constrained decoding, each answer is written; so is one whose right answer is not known.
     """
     room = find_room(settings)
-    prompts = [_render(student, row, settings, (examples or {}).get(row.schema_id, ()), room) for row in batch]
+    prompts = [_render(student, row, settings, examples.get(row.schema_id, ()), room) for row in batch]
     lengths = [len(encode_prompt(student.tokenizer, prompt)) for prompt in prompts]
     short = [i for i, length in enumerate(lengths) if length <= room]
     known = [i for i in short if batch[i].ast_json is not None]

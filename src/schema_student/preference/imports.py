@@ -177,7 +177,7 @@ def take(rows: Sequence[Any], limit: int) -> Sequence[Any]:
 # Rows -> pairs, rows -> examples
 
 
-def read_pairs(rows: Numbered, tally: Tally, most: int = 1) -> Iterator[Pair]:
+def read_pairs(rows: Numbered, tally: Tally, most: int) -> Iterator[Pair]:
     """Read rows as those of dpo_pairs.jsonl; `most` of each judged prompt, and of each whose answers are labelled."""
     labelled: dict[str, list[tuple[str, Example]]] = {}
     for where, example in _read_rows(rows, tally, most):
