@@ -222,3 +222,104 @@ BAD = {
 def test_what_cannot_be_read_is_refused_with_its_place(message):
     with pytest.raises(SchemaError, match=message):
         operations(BAD[message])
+
+
+ROW = {
+    "allOf": [
+        {"$ref": "#/components/schemas/Base"},
+        {
+            "type": "object",
+            "required": ["r", "k"],
+            "properties": {"k": {"type": "string"}, "next": {"$ref": "#/components/schemas/Row"}},
+        },
+    ]
+}
+ASKED = [
+    {"name": "Accept", "in": "header", "schema": {}},
+    {
+        **{"name": "q", "in": "query"},
+        "content": {"application/json": {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}}}},
+    },
+]
+NUMBER = {
+    **{"type": "integer", "maximum": 9, "exclusiveMaximum": True, "minimum": 1, "exclusiveMinimum": False},
+    **{"xml": {}, "deprecated": True, "externalDocs": {}, "discriminator": {}, "example": 3},
+}
+WHOLE = {
+    "openapi": "3.0.1",
+    "paths": {
+        "/x/{id}": {
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/Id"}}
+            ],
+            **{method: {"description": f"d {method}", "parameters": ASKED} for method in ("trace", "options", "get")},
+            "post": {
+                **{"summary": "s", "description": "d"},
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "text/plain": {},
+                        "application/vnd.x+json; charset=utf-8": {"schema": {"$ref": "#/components/schemas/Row"}},
+                    },
+                },
+            },
+            "put": {"requestBody": {"$ref": "#/components/requestBodies/B"}},
+            "patch": {"operationId": "p", "requestBody": {"content": {"*/*": {"schema": NUMBER}}}},
+        }
+    },
+    "components": {
+        "requestBodies": {
+            "B": {
+                "content": {
+                    "application/*": {
+                        "schema": {
+                            **{"type": "object", "required": ["a", "b"]},
+                            "properties": {
+                                "a": {"readOnly": True},
+                                "b": {"writeOnly": True, "description": "x"},
+                                "c": {"$ref": "#/components/schemas/ReadOnly"},
+                            },
+                        }
+                    }
+                }
+            }
+        },
+        "schemas": {
+            "Id": {"type": "integer", "nullable": True},
+            "Row": ROW,
+            "Base": {"type": "object", "required": ["r"], "properties": {"r": {"type": "string", "readOnly": True}}},
+            "ReadOnly": {"type": "string", "readOnly": True},
+            "Unused": {},
+        },
+    },
+}
+
+
+def test_operations_are_read_whole_in_the_order_of_openapi_s_methods():
+    own = {
+        "type": "object",
+        "required": ["k"],
+        "properties": {"k": {"type": "string"}, "next": {"$ref": "#/$defs/Row"}},
+    }
+    row = {"allOf": [{"$ref": "#/$defs/Base"}, own]}
+    definitions = {"Row": row, "Base": {"type": "object", "required": [], "properties": {}}}
+
+    def arguments(required=("id",), defs=None, **properties):
+        kept = {"$defs": defs} if defs else {}
+        number = {"id": {"type": ["integer", "null"]}}
+        whole = {"type": "object", "properties": number | properties, "required": list(required)}
+        return whole | {"additionalProperties": False} | kept
+
+    rows = arguments(defs=definitions, q={"type": "array", "items": {"$ref": "#/$defs/Row"}})
+    body = {"type": "object", "required": ["b"], "properties": {"b": {"description": "x"}}}
+    number = {"type": "integer", "minimum": 1, "examples": [3], "exclusiveMaximum": 9}
+    tools, left_out = list_operations(WHOLE, "api.json", read_nothing)
+    assert left_out == {}
+    assert [tuple(tool) for tool in tools] == [
+        ("get_x_id", "d get", rows),
+        ("put_x_id", "", arguments(body=body)),
+        ("post_x_id", "s", arguments(("id", "body"), definitions, body=row)),
+        ("options_x_id", "d options", rows),
+        ("p", "", arguments(body=number)),
+        ("trace_x_id", "d trace", rows),
+    ]
