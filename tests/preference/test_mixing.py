@@ -5,11 +5,13 @@ import tiny
 
 from schema_student.core.errors import SettingsError, UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
+from schema_student.core.paths import paths
 from schema_student.core.records import CorpusRow
 from schema_student.core.stamps import beside
 from schema_student.core.tally import Tally
 from schema_student.preference.imports import import_corpus, import_pairs
 from schema_student.preference.mixing import BEYOND, HELD_OUT, Part, mix, parse_mix
+from schema_student.training.stage import imported_facts
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 
@@ -47,6 +49,8 @@ def test_each_data_set_gives_its_share_and_as_many_as_shares_allow(settings, cap
     ):
         assert f"  {line}\n" in said
     assert "  b.jsonl: 3 of 10 rows for validation, a share of 25%\n" in said
+    assert meta["sources"] == {"a.jsonl": {"train": 100, "validation": 10}, "b.jsonl": {"train": 33, "validation": 3}}
+    assert imported_facts(paths(settings).corpus)["sources"] == meta["sources"]
     assert meta["left_out"] == {"beyond its data set's share of --mix": 174} and meta["rows"] == len(found) == 146
     assert meta["layouts"] == {"prompt and completion": 320}
 
@@ -144,3 +148,10 @@ def test_pairs_are_mixed_too(settings, tmp_path):
 def test_shares_that_make_no_sense_are_refused(given, said):
     with pytest.raises(SettingsError, match=said):
         parse_mix("a.jsonl", given)
+
+
+def test_sets_of_one_name_are_told_apart_by_their_folders():
+    row = CorpusRow(schema_id="s", domain="", prompt="one two three", completion="1", is_valid=True, split="train")
+    tally = Tally()
+    mix([Part(f"data/{folder}/rows.jsonl", 0.5, [row]) for folder in ("x", "y")], 1, tally)
+    assert tally.sources == {name: {"train": 1, "validation": 0} for name in ("x/rows.jsonl", "y/rows.jsonl")}

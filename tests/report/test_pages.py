@@ -339,6 +339,9 @@ def test_what_became_of_data_of_other_people_stands_in_the_report(tmp_path):
         "unused_columns": {"a|b": 2},
     }
     config = {"data_set": data_set, "left_out": {"longer than max_seq_length": 1}, "rows": 2}
+    mixed = {**config["data_set"], "sources": {"a.jsonl": {"train": 3}, "b.jsonl": {"train": 1}}}
+    (said,) = describe_imports({"sft": {"config": {**config, "data_set": mixed}}})
+    assert "(mixed of: a.jsonl 3 (75%), b.jsonl 1 (25%); read as: messages 4;" in said
     (said,) = describe_imports({"sft": {"config": config}, "dpo": None})
     assert said == (
         "SFT was trained on 2 rows of your own data (read as: messages 4; left out: nothing answered 1, longer than "

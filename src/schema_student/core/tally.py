@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 
 class Tally:
@@ -19,6 +20,7 @@ class Tally:
         self.malformed = 0
         self.unused: Counter[str] = Counter()  # columns of rows that were taken, which nothing reads
         self.layouts: Counter[str] = Counter()
+        self.sources: dict[str, dict[str, int]] = {}  # of several data sets that were mixed: the rows taken, by split
 
     def add(self, reason: str, where: str, malformed: bool = False) -> None:
         """Count a row that is left out."""
@@ -50,6 +52,7 @@ class Tally:
         columns = self.unused.most_common()
         return [f"read {read}"] * bool(read) + [f"column {name} is not used ({n} rows)" for name, n in columns]
 
-    def facts(self) -> dict[str, dict[str, int]]:
+    def facts(self) -> dict[str, dict[str, Any]]:
         """Return what an artifact's .meta.json and run_config.json keep of it."""
-        return {"left_out": self.counts, "layouts": dict(self.layouts), "unused_columns": dict(self.unused)}
+        found = {"left_out": self.counts, "layouts": dict(self.layouts), "unused_columns": dict(self.unused)}
+        return found | ({"sources": self.sources} if self.sources else {})

@@ -90,10 +90,17 @@ def _mix_split(parts: Sequence[Part], split: str, seed: int, tally: Tally) -> li
     for part in parts:
         taken = _draw(part.rows, round(total * part.share), seed)
         found += taken
+        tally.sources.setdefault(_place(part, parts), {})[split] = len(taken)
         for row in part.rows[len(taken) :]:
             tally.add(BEYOND, row.origin or part.name)
         log.info(f"  {part.name}: {len(taken)} of {len(part.rows)} rows for {split}, a share of {part.share:.0%}")
     return found
+
+
+def _place(part: Part, parts: Sequence[Part]) -> str:
+    """Name a part by its file, with the folder above it where another one has the same name."""
+    alone = sum(each.name == part.name for each in parts) == 1
+    return part.name if alone else "/".join(Path(part.source).parts[-2:])
 
 
 def _leave_out(parts: Sequence[Part], tally: Tally) -> list[Part]:

@@ -284,10 +284,25 @@ def describe_imports(stages: Row) -> list[str]:
         config = (stage or {}).get("config", {})
         if data := config.get("data_set"):
             faults = Counter(data["left_out"]) + Counter(config.get("left_out", {}))
-            parts = {"read as": data["layouts"], "left out": faults, "columns not used": data["unused_columns"]}
+            parts = {
+                "mixed of": share_out(data.get("sources", {})),
+                "read as": data["layouts"],
+                "left out": faults,
+                "columns not used": data["unused_columns"],
+            }
             said = [f"{what}: {', '.join(f'{each} {n}' for each, n in of.items())}" for what, of in parts.items() if of]
             found.append(f"{name} was trained on {config.get(unit)} {unit} of your own data ({'; '.join(said)}).")
     return found
+
+
+def share_out(sources: Row) -> Row:
+    """Write of each data set of a mix how many rows are trained on, and their share.
+
+    >>> share_out({"a.jsonl": {"train": 30, "validation": 3}, "b.jsonl": {"train": 10}})
+    {'a.jsonl': '30 (75%)', 'b.jsonl': '10 (25%)'}
+    """
+    rows = {name: counts.get("train", 0) for name, counts in sources.items()}
+    return {name: f"{n} ({n / max(1, sum(rows.values())):.0%})" for name, n in rows.items()}
 
 
 def describe_choice(stage: Row | None) -> Row | None:

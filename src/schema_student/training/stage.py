@@ -24,6 +24,7 @@ from schema_student.student.tokens import explain_template
 from schema_student.training import local_workers
 
 IMPORTED = ("rows", "layouts", "left_out", "unused_columns")  # of an imported file's .meta.json
+MIXED = "sources"  # and where several data sets were mixed: the rows of each, by split
 VOUCHED = ("*.json", "*.jsonl", "checkpoint-final/*")  # of a finished run; each checkpoint-N vouches for itself
 
 
@@ -113,9 +114,10 @@ def run_facts(stage: str, settings: ResolvedSettings, student: Student, data: Se
 
 
 def imported_facts(data: Path) -> dict[str, Any] | None:
-    """Return what an import kept of --data-set: rows, layouts, what is left out and not used; None for other data."""
+    """Return what an import kept of --data-set: rows, layouts, sources, what is left out; None for other data."""
     meta = read_meta(data) or {}
-    return {key: meta[key] for key in IMPORTED} if all(key in meta for key in IMPORTED) else None
+    known = {key: meta[key] for key in (*IMPORTED, MIXED) if key in meta}
+    return known if all(key in known for key in IMPORTED) else None
 
 
 def say_rows(facts: dict[str, Any], trained: int) -> None:
