@@ -98,6 +98,23 @@ def test_a_prompt_is_nearly_another_by_four_of_five_pairs_of_words(count, left_o
     assert tally.counts.get(HELD_OUT, 0) == left_out
 
 
+def test_a_prompt_that_is_nearly_held_out_elsewhere_is_left_out_and_one_that_its_own_set_holds_out_is_not():
+    words = [f"word{i}" for i in range(60)]
+
+    def row(words, split):
+        return CorpusRow(schema_id="s", prompt=" ".join(words), completion="c", is_valid=True, split=split)
+
+    near, far = row([*words[:58], "x", "y"], "train"), row([*words[:30], *(f"y{i}" for i in range(30))], "train")
+    held = row(words, "validation")
+    other = [row([f"z{i}" for i in range(60)], "train"), row([f"u{i}" for i in range(60)], "train")]
+    tally = Tally()
+    found = mix([Part("a", 0.5, [held, *other[:1]]), Part("b", 0.5, [near, far])], 1, tally)
+    assert tally.counts == {HELD_OUT: 1} and far in found and near not in found
+    tally = Tally()
+    found = mix([Part("a", 0.5, other), Part("b", 0.5, [held, near, far])], 1, tally)
+    assert tally.counts == {} and near in found
+
+
 def test_shares_are_those_of_all_rows_to_nine_digits():
     assert parse_mix("a", ["b:0.1", "c:0.2"]) == [("a", 0.7), ("b", 0.1), ("c", 0.2)]
     assert parse_mix("a", ["b:0.999999998"])[0] == ("a", 2e-9)

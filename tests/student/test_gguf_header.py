@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+import tiny
 from gguf_files import bpe_tokenizer, write_gguf
 
 from schema_student.core.errors import UserError
@@ -12,6 +13,7 @@ from schema_student.student.bases.dequantize import dequantize
 from schema_student.student.bases.gguf_header import Header, Tensor, read_header
 from schema_student.student.bases.gguf_tokenizer import build_tokenizer
 from schema_student.student.bases.record import BaseRecord
+from schema_student.student.tokens import encode_completion, encode_prompt
 
 
 def text(words):
@@ -172,6 +174,8 @@ def test_a_text_begins_with_the_token_that_begins_one_where_the_file_says_so(add
     ids = made("he")["input_ids"]
     assert ids == [*([2] * begins), made.convert_tokens_to_ids("he")]
     assert made.bos_token == "<bos>" and made.chat_template is None
+    made.chat_template = tiny.CHAT_TEMPLATE  # which begins with that token itself
+    assert encode_prompt(made, "he").count(2) == 1 and 2 not in encode_completion(made, "he")
 
 
 def test_special_tokens_are_those_that_the_file_names_and_holds():

@@ -345,6 +345,7 @@ def test_trees_are_taken_by_our_own_loop_where_the_model_takes_them_and_no_logit
     settings = resolve_auto(default_settings(), "embedded")
     assert batching.takes_trees("able", settings) and capsys.readouterr().out == ""
     assert not batching.takes_trees("able", settings.changed(trainer="trl")) and capsys.readouterr().out == ""
+    assert batching.supports_prompt_trees("able") and capsys.readouterr().out == ""
     assert not batching.takes_trees("able", settings, needs_logits=True)
     assert not batching.takes_trees("unable", settings, needs_logits=True)
     said = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from training_runs import (
     SHORT,
@@ -17,6 +19,7 @@ from training_runs import (
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, read_object, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.settings import resolve_auto
 from schema_student.training.dpo import beta as betas
 from schema_student.training.dpo import encoding, objective, reference, stage
 from schema_student.training.dpo.losses import dpo_losses, dpo_margins
@@ -119,6 +122,27 @@ def test_the_guards_keep_chosen_answers_likelier(tmp_path, guard):
         ends.append(sum(row["logps/chosen"] for row in rows[-2:]))
         assert betas.replay_run(paths(settings).dpo_dir) == 6  # the controller is fed the margin itself
     assert ends[1] > ends[0]
+
+
+@pytest.mark.parametrize(("pairs", "processes", "advice"), [(11, 1, 5), (23, 2, 5), (1, 1, 1)])
+def test_fewer_pairs_than_a_step_takes_are_refused_with_the_batch_that_would_do(
+    tmp_path, monkeypatch, pairs, processes, advice
+):
+    from schema_student.training.dpo import alignment
+
+    monkeypatch.setattr(alignment, "launched_count", lambda: processes)
+    monkeypatch.setattr(alignment, "train_only", lambda *_: None)
+    monkeypatch.setattr(alignment.batching, "takes_trees", lambda *_: True)
+    student = SimpleNamespace(tokenizer=tiny.tiny_tokenizer(), model=None)
+    monkeypatch.setattr(alignment, "load_student", lambda *_, **__: student)
+    given = {"dpo_batch_size": 6, "dpo_gradient_accumulation": 2, "rejected_cut": False}
+    settings = resolve_auto(tiny.tiny_settings(tmp_path, **given), "embedded")
+    path = tmp_path / "pairs.jsonl"
+    write_jsonl(path, pair_rows(pairs, 3))
+    step = 12 * processes
+    said = rf"pairs\.jsonl has {pairs} pairs to train on, fewer than the {step} of an optimizer step: "
+    with pytest.raises(UserError, match=rf"{said}give --dpo-batch-size {advice}, or more pairs"):
+        alignment.align(settings, path, None, tmp_path, tmp_path / "run")
 
 
 @pytest.mark.parametrize("trainer", ["own", "trl"])

@@ -14,7 +14,13 @@ from schema_student.deploy import merging
 from schema_student.deploy.adapter import copy_adapter
 from schema_student.deploy.export import export_student
 from schema_student.deploy.source import find_source
-from schema_student.student.full_weights import WEIGHTS, is_full, put_full_weights, save_full_weights
+from schema_student.student.full_weights import (
+    WEIGHTS,
+    is_full,
+    put_full_weights,
+    save_full_weights,
+    train_all_weights,
+)
 from schema_student.student.loading import Student, load_student
 from schema_student.student.reward_model import make_reward_model
 from schema_student.training import sft
@@ -44,6 +50,15 @@ def test_every_weight_is_trained_in_float32_and_comes_back(trained):
     assert all(torch.equal(after[name], saved[name]) for name in saved)
     losses = [row["eval_loss"] for row in metrics(final.parent) if "eval_loss" in row]
     assert losses[-1] < losses[0]
+
+
+def test_weights_of_half_precision_are_trained_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr("schema_student.student.batching.multiplies_bfloat16", lambda device: True)
+    settings = tiny.tiny_settings(tmp_path, fine_tuning="full", dtype="auto")
+    base, loaded = tiny.tiny_model(), load_student(settings, trainable=True).model  # not rounded on its way
+    assert all(torch.equal(mine, its) for mine, its in zip(loaded.parameters(), base.parameters(), strict=True))
+    model = train_all_weights(tiny.tiny_model().bfloat16().requires_grad_(False))
+    assert {(weight.dtype, weight.requires_grad) for weight in model.parameters()} == {(torch.float32, True)}
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(trained):

@@ -144,6 +144,28 @@ def test_an_earlier_checkpoint_is_gone_on_from_and_later_ones_are_removed(saved,
     assert f"{run_dir / 'checkpoint-4'} is of a later step: it is removed" in capsys.readouterr().out
 
 
+def files_of(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_checkpoint_of_another_folder_brings_the_whole_ones_before_it_and_the_logs(saved, tmp_path):
+    other, logs = shutil.copytree(saved, tmp_path / "other"), ("margins.jsonl", "not_there.jsonl")
+    (other / "margins").mkdir()
+    for name in ("margins.jsonl", "margins/step_000001.npy", "margins/notes.txt", "another.jsonl"):
+        (other / name).write_text(name)
+    expected = files_of(other)
+    left = {name for name in expected if name in ("margins/notes.txt", "another.jsonl")}
+    run_dir = tmp_path / "run"
+    assert choose_start(run_dir, ORIGIN, str(other / "checkpoint-4"), logs) == run_dir / "checkpoint-4"
+    assert files_of(run_dir) == {name: content for name, content in expected.items() if name not in left}
+    assert choose_start(tmp_path / "two", ORIGIN, str(other / "checkpoint-2"), ()) == tmp_path / "two" / "checkpoint-2"
+    assert find_checkpoints(tmp_path / "two") == [tmp_path / "two" / "checkpoint-2"]
+    (other / "checkpoint-2" / "optimizer.pt").unlink()
+    named = shutil.move(other / "checkpoint-4", other / "best")
+    assert choose_start(tmp_path / "four", ORIGIN, str(named), ()) == tmp_path / "four" / "checkpoint-4"
+    assert find_checkpoints(tmp_path / "four") == [tmp_path / "four" / "checkpoint-4"]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Runs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from training_runs import killed_at_record, killed_in_step, metrics, pair_rows, 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_jsonl
 from schema_student.core.paths import paths
+from schema_student.core.settings import resolve_auto
 from schema_student.preference import imports
 from schema_student.student.loading import WEIGHTS
 from schema_student.student.reward_model import load_reward_model
@@ -116,6 +118,37 @@ def test_any_preference_data_train_one_with_a_fresh_lora(tmp_path):
 )
 def test_the_margin_counts_ranks_where_they_are_known(ranks, gap):
     assert fitting.rank_gap(ranks) == gap
+
+
+class Enough(Exception):
+    """Raised where what is asked has been seen."""
+
+
+def test_pairs_are_trained_on_with_their_margins_and_not_those_that_are_held_out(tmp_path, monkeypatch):
+    seen = []
+
+    def plan(settings, rows):
+        seen.extend(rows)
+        raise Enough
+
+    monkeypatch.setattr(fitting, "make_reward_model", lambda *_: SimpleNamespace(tokenizer=tiny.tiny_tokenizer()))
+    monkeypatch.setattr(fitting, "plan_reward", plan)
+    write_jsonl(tmp_path / "pairs.jsonl", [*pair_rows(8, 2), {**pair_rows(1)[0], "rejected_rank": None}])
+    settings = resolve_auto(tiny.tiny_settings(tmp_path, reward_margin=0.5), "embedded")
+    with pytest.raises(Enough):
+        fitting.fit(settings, tmp_path / "pairs.jsonl", None, tmp_path / "run")
+    assert [row["margin"] for row in seen] == [1.5] * 8 + [0.5]
+    assert len(seen[0]["rejected"].completion_ids) == len(seen[8]["rejected"].completion_ids) > 5
+
+
+def test_the_checkpoint_that_orders_most_pairs_is_taken_of_equal_ones_that_of_the_least_loss(tmp_path):
+    named = ("step", "eval_accuracy", "eval_loss")
+    found = [(0, 1.0, 0.0), (2, 0.8, 0.5), (4, 0.8, 0.4), (6, 0.6, 0.1), (8, 1.0, 0.1)]
+    rows = [{**dict(zip(named, each, strict=True)), "eval_pairs": 5} for each in found]
+    write_jsonl(tmp_path / "training_metrics.jsonl", [*rows, {"step": 4, "loss": 0.1}])
+    chosen = fitting.choose_checkpoint(tmp_path, [2, 4, 6])
+    assert chosen["checkpoint"] == "checkpoint-4" and (chosen["accuracy"]["k"], chosen["accuracy"]["n"]) == (4, 5)
+    assert chosen["why"] == "of 5 held-out pairs it orders 4 rightly, 80.0% (37.6% to 96.4%)"
 
 
 def test_without_held_out_pairs_the_last_checkpoint_is_taken_and_without_pairs_it_is_refused(tmp_path):
