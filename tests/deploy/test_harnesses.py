@@ -1,6 +1,7 @@
 """A run's test requests as lm-evaluation-harness and promptfoo read them: the same prompts, and the same judge."""
 
 import importlib.util
+import json
 
 import exports
 import pytest
@@ -35,12 +36,26 @@ Tagged.add_constructor("!function", lambda loader, node: node.value)
 
 
 def test_the_task_has_the_run_s_prompts_and_names_its_functions(made):
-    task = yaml.load((made[0] / "task.yaml").read_text(), Tagged)
-    assert (task["custom_dataset"], task["process_results"]) == ("judging.load", "judging.judge_answer")
-    assert task["task"] == "schema_student_student" and task["generation_kwargs"]["max_gen_toks"] == 12
+    metrics = [
+        {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("schema_valid", "as_asked")
+    ]
+    assert yaml.load((made[0] / "task.yaml").read_text(), Tagged) == {
+        **{"task": "schema_student_student", "custom_dataset": "judging.load", "test_split": "test"},
+        **{"output_type": "generate_until", "doc_to_text": "{{prompt}}", "doc_to_target": "{{target}}"},
+        **{"process_results": "judging.judge_answer", "metric_list": metrics, "metadata": {"version": 1}},
+        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 12},
+    }
+    address = "http://127.0.0.1:8000/v1/chat/completions"
+    command = f"lm_eval --model local-chat-completions --model_args model=student,base_url={address},num_concurrent=8 "
+    command += "--tasks schema_student_student --include_path . --apply_chat_template"
+    card = (made[0] / "README.md").read_text()
+    assert command in card and "\n- 6 test requests of the run\n" in card
+    facts = read_json(made[0] / "export.json")
+    assert (facts["tried"], facts["requests"], facts["kind"]) == (None, 6, "lm-eval")
     documents = read_jsonl(made[0] / "requests.jsonl")
     assert len(documents) == 6 and documents[3]["prompt"] == render_prompt(exports.SCHEMA, "number 3", "2026-01-31")
-    assert all(isinstance(value, str) for document in documents for value in document.values())
+    known = {"split": "test_seen", "schema_json": json.dumps(exports.SCHEMA), "target": '{"n": 3}', "accepted": "null"}
+    assert documents[3] == {"prompt": documents[3]["prompt"], **known}
 
 
 def test_its_judge_is_that_of_evaluate(made):
@@ -57,14 +72,23 @@ def test_its_judge_is_that_of_evaluate(made):
 
 def test_promptfoo_has_each_request_judged_as_evaluate_does(made):
     config = read_json(made[1] / "promptfooconfig.json")
-    (provider,) = config["providers"]
-    assert provider["id"] == "openai:chat:student" and provider["config"]["temperature"] == 0
-    test = config["tests"][5]
-    assert (
-        test["vars"]["prompt"] == render_prompt(exports.SCHEMA, "number 5", "2026-01-31") and len(config["tests"]) == 6
-    )
-    (check,) = test["assert"]
-    assert (check["type"], check["value"]) == ("python", "file://judging.py")
+    tests = config.pop("tests")
+    asked = {"apiBaseUrl": "http://127.0.0.1:8000/v1", "apiKey": "none", "temperature": 0, "max_tokens": 12}
+    assert config == {
+        "description": "test requests of the run student",
+        "prompts": ["{{prompt}}"],
+        "providers": [{"id": "openai:chat:student", "config": asked}],
+    }
+    known = {"schema": exports.SCHEMA, "target": {"n": 5}, "accepted": None}
+    check = {"type": "python", "value": "file://judging.py", "config": known}
+    assert len(tests) == 6 and tests[5] == {
+        "description": "number 5",
+        "vars": {"prompt": render_prompt(exports.SCHEMA, "number 5", "2026-01-31")},
+        "assert": [check],
+        "metadata": {"schema_id": "s", "split": "test_seen"},
+    }
+    command = "`PROMPTFOO_PYTHON=PYTHON npx promptfoo eval -c promptfooconfig.json`, PYTHON one that has this package."
+    assert command in (made[1] / "README.md").read_text()
     judging = load_judging(made[1])
     for text, scores, passes in (('{"n": 5}', [1, 1], True), ('{"n": 4}', [1, 0], False), ("{", [0, 0], False)):
         judged = judging.get_assert(text, {"config": check["config"]})

@@ -134,6 +134,8 @@ def test_a_folder_that_takes_no_file_stops_no_stage(settings):
     folder.parent.write_text("in the way")
     with recorded("sft", settings):
         log.info("goes on")
+    with pytest.raises(UserError, match="so it is"), recorded("sft", settings):
+        raise UserError("so it is")
 
 
 def test_nothing_is_written_through_a_link(settings, tmp_path):
@@ -366,13 +368,13 @@ def test_passwords_of_a_run_s_own_addresses_are_hidden(setting, settings):
 
 
 def test_a_log_is_set_aside_once_it_is_larger_than_its_bound_and_three_are_kept(settings, monkeypatch):
-    monkeypatch.setattr(recorder, "LARGEST", 3)
+    monkeypatch.setattr(recorder, "LARGEST", 4)
     with recorded("sft", settings):
         for word in ("abc", "d", "efgh", "ijkl", "mnop", "qrst"):
             log.info(word)
     folder = folder_of(settings)
     kept = {path.name[-1]: path.read_text() for path in folder.glob("console.log*")}
-    assert kept == {"g": "qrst\n", "1": "mnop\n", "2": "ijkl\n", "3": "d\nefgh\n"}
+    assert kept == {"g": "qrst\n", "1": "mnop\n", "2": "ijkl\n", "3": "efgh\n"}
 
 
 def test_the_start_of_a_process_is_a_number_of_ticks_and_nothing_of_none():

@@ -63,6 +63,12 @@ def test_a_point_is_a_run_with_its_flags_and_those_of_its_data(tmp_path):
     assert data.flags == [] and data.data_flags[-4:] == ["--from", "domain_specs", "--until", "dataset"]
 
 
+@pytest.mark.parametrize(("value", "flag"), [(True, ""), ("true", ""), (False, "no-"), ("false", "no-")])
+def test_a_setting_that_is_on_or_off_is_a_flag_without_a_value(value, flag):
+    (point,) = list_points([{"strip_fences": value}], [], "evaluate_sft", "report")
+    assert f"--{flag}strip-fences" in point.flags and point.values == {"strip_fences": not flag}
+
+
 def test_long_names_end_in_a_digest_and_places_are_their_last_part():
     wide = {"sft_learning_rate": "0.001", "gradient_accumulation": 2, "sft_batch_size": 4, "align_modules": "mlp"}
     (point,) = list_points([wide], [], "sft", "sft")
