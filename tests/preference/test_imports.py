@@ -76,7 +76,8 @@ def test_tldr_comparisons_are_a_post_and_the_better_summary():
     info = {"post": "It rained.", "title": "Rain", "subreddit": "weather"}
     row = {"info": info, "summaries": [{"text": " dry"}, {"text": " wet"}], "choice": 1, "worker": "w"}
     prompt = "SUBREDDIT: r/weather\n\nTITLE: Rain\n\nPOST: It rained.\n\nTL;DR:"
-    assert pairs_of(row)[0] == [(prompt, "wet", "dry")]
+    found, tally = pairs_of(row)
+    assert found == [(prompt, "wet", "dry")] and not tally.unused
     row = {**row, "info": {"article": "News.", "post": None}, "choice": 0}
     assert pairs_of(row)[0] == [("POST: News.\n\nTL;DR:", "dry", "wet")]
 

@@ -123,7 +123,8 @@ def test_one_example_is_the_same_in_every_layout(layout):
 
 @pytest.mark.parametrize("layout", PAIRS)
 def test_one_pair_is_the_same_in_every_layout(layout):
-    assert paired(PAIRS[layout])[0] == [("p", "good", "bad")]
+    found, tally = paired(PAIRS[layout])
+    assert found == [("p", "good", "bad")] and not tally.unused
     assert learned(PAIRS[layout])[0] == [MEANT]
 
 
@@ -352,7 +353,8 @@ def scored(*answers, **more):
     ids=str,
 )
 def test_scored_answers_are_read_by_every_name(row):
-    assert paired(row)[0] == [("p", "good", "bad")]
+    found, tally = paired(row)
+    assert found == [("p", "good", "bad")] and not tally.unused
 
 
 def test_a_pair_of_scored_answers_says_their_ranks_and_why_the_worse_one_is_worse():

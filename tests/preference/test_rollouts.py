@@ -112,14 +112,16 @@ def test_the_order_shown_is_shuffled_by_a_seeded_hash(settings):
     assert 8 <= firsts(1).count("a") <= 32
 
 
-def test_rollouts_are_scored_by_a_reward_model_that_was_trained_here(settings, tmp_path):
+def test_rollouts_are_scored_by_a_reward_model_that_was_trained_here(settings, monkeypatch, tmp_path):
+    answering(monkeypatch, RIGHT, OTHER, BROKEN)
     save_adapter(tmp_path / "rm", make_reward_model(settings, None))
     by_reward = settings.changed(rollout_scorer="reward", reward_model=str(tmp_path / "rm"))
     rows = read_jsonl(rollouts.make_rollouts(by_reward))
     answers = [(row["prompt"], answer) for row in rows for answer in row["answers"] if answer["finished"]]
     expected = load_reward_model(str(tmp_path / "rm")).score([p for p, _ in answers], [a["text"] for _, a in answers])
     assert [answer["score"] for _, answer in answers] == pytest.approx(expected, abs=1e-5)
-    assert all(answer["score"] is None for row in rows for answer in row["answers"] if not answer["finished"])
+    assert len(answers) == 6 and len({answer["score"] for _, answer in answers}) > 1
+    assert [row["answers"][2]["score"] for row in rows] == [None] * 3  # which was cut off
     meta = read_json(beside(paths(by_reward).rollouts / "rollout_judged.jsonl", "meta"))
     assert meta["reward"] == base_digest(str(tmp_path / "rm")) and meta["rollout_scorer"] == "reward"
 

@@ -60,9 +60,8 @@ def measure_perplexity(student: Student, rows: Sequence[CorpusRow], settings: Re
     from schema_student.student import batching, reading
 
     encoded = [(row, ids) for row in rows if (ids := _encode(student, row, settings))]
-    trees = batching.supports_prompt_trees(student.model) if encoded else False
-    how = int(settings.decoding.eval_batch_size), BATCH_TOKENS, trees, None
-    logps = reading.read_logps(student, [ids for _, ids in encoded], *how)
+    size, trees = int(settings.decoding.eval_batch_size), batching.supports_prompt_trees(student.model)
+    logps = reading.read_logps(student, [ids for _, ids in encoded], size, BATCH_TOKENS, trees, None)
     read = [
         (row.split, logp, len(ids.completion_ids), len(row.completion))
         for (row, ids), logp in zip(encoded, logps, strict=True)
