@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from schema_examples import QUERY_SCHEMA, condition, query
 
 from schema_student.data.collector import Candidate, Collector, Disagreement, agree
+from schema_student.data.dataset import count_rows
 from schema_student.data.dedup import RequestIndex
 from schema_student.data.quotas import Quota
 from schema_student.data.sources import Source
@@ -30,6 +32,32 @@ def collector(written=(), **facts):
 
 def candidate(answer, query="take 5", schema=PLAIN, kind="answerable", **facts):
     return Candidate(Quota(schema, "train", kind, "en"), query, "2026-01-31", answer, **{"teacher_model": "m", **facts})
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_rows_are_counted_by_split():
+    made, _ = collector()
+    for answer, text, schema, facts in (
+        ({"a": 5}, "one", PLAIN, {"source": "user"}),
+        (REFUSED, "two", DSL, {"source": "user"}),
+        (RED, "three", DSL, {}),
+    ):
+        assert made.add(candidate(answer, text, schema, **facts))
+    none = dict.fromkeys(("schemas", "rows", "refusals", "french", "own"), 0)
+    french = replace(made.rows[2], split="test_seen", language="fr")
+    assert count_rows([*made.rows, french]) == {
+        "train": {"schemas": 2, "rows": 3, "refusals": 1, "french": 0, "own": 2},
+        "validation": none,
+        "alignment": none,
+        "test_seen": {"schemas": 1, "rows": 1, "refusals": 0, "french": 1, "own": 0},
+        "test_unseen": none,
+    }
 
 
 def test_a_valid_answer_is_a_row_with_its_keys_in_order():
@@ -59,6 +87,7 @@ def test_a_row_that_is_on_disk_is_kept_and_not_written_again():
         (candidate({"a": "5"}), "type", '/a: "5" is not of type "integer"'),
         (candidate({}), "required", '/: "a" is a required property'),
         (candidate({"a": 7}), "ungrounded", "/a: nothing in the request gives 7"),
+        (candidate({"a": 5, "b": nested(201)}), "not_json", "nested deeper than 200"),
         (candidate({"a": 5, "b": "caf\u00e9"}), "ungrounded", '/b: nothing in the request gives "caf\u00e9"'),
         (
             candidate({"a": 5}, "take 5 of 'Blue Bird'"),

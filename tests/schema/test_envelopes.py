@@ -153,6 +153,15 @@ def test_nullable_is_translated(part, valid, invalid):
     assert translated["properties"]["x"]["description"] == "d"
 
 
+def test_what_is_said_of_a_nullable_part_stays_beside_its_alternatives():
+    notes = {"title": "t", "description": "d", "default": "a"}
+    for key, said in (("enum", ["a"]), ("const", "a"), ("allOf", [{}]), ("anyOf", [{}]), ("oneOf", [{}])):
+        part = {"type": "string", key: said}
+        assert translate_nullable({**part, "nullable": True, **notes}) == {**notes, "anyOf": [part, {"type": "null"}]}
+    assert translate_nullable({"type": "string", "nullable": True}) == {"type": ["string", "null"]}
+    assert translate_nullable({"nullable": False, "type": "string"}) == {"nullable": False, "type": "string"}
+
+
 def test_a_property_that_is_called_nullable_is_left_alone():
     schema = {"properties": {"nullable": True, "properties": {"type": "null"}}, "default": {"nullable": True}}
     assert count_nullable(schema) == 0 and translate_nullable(schema) == schema

@@ -146,7 +146,7 @@ def suggests_a_field(answer: dict[str, Any], schema: dict[str, Any]) -> bool | N
     """
     said = f" {' '.join(_words(str(answer['refusal'].get('suggestion'))))} "
     try:
-        fields = read_dsl_text(json.dumps(schema, ensure_ascii=False, sort_keys=True)).fields
+        fields = read_dsl_text(json.dumps(schema, sort_keys=True)).fields
     except (KeyError, TypeError):
         return None
     names = [name for field in fields for name in (field.const, *sum(field.labels.values(), ()))]

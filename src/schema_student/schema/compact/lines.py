@@ -120,7 +120,7 @@ class _Writer:
         rest = json_text(said.rest) if said.rest else ""
         words = [head, text] if text or rest or said.inside else [head, "any"]
         words += ["=", default(notes["default"])] if "default" in notes else []
-        words += [rest] if rest else []
+        words += [rest]
         words += [f"# {one_line(str(notes['description']))}"] if notes.get("description") else []
         return " ".join(word for word in words if word)
 
