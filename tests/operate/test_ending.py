@@ -92,6 +92,19 @@ def test_the_commands_that_go_on_have_the_run_s_settings(verbs, lines, settings)
     assert list(list_next(settings, verbs)) == [line.replace("PY", python) for line in lines]
 
 
+def test_what_a_command_says_itself_it_does_not_say_twice(settings):
+    given = settings.changed(overwrite=True, data_dir="d", sft_learning_rate=0.5, adapter="a")
+    python, of_run = "/my/python -m schema_student", "--output-dir out --seed 3"
+    assert next(list_next(given, ["align"])) == (
+        f"next: {python} run --from sft --run mine-2 --data-dir d --sft-learning-rate 1e-3 {of_run}"
+    )
+    more = "--output-dir out --data-dir d --seed 3 --adapter a --sft-learning-rate 0.5"
+    assert list(list_next(given, ["train"])) == [
+        f"next: {python} evaluate --adapter a --output-dir out --data-dir d --seed 3",
+        f"      {python} run --from align --run mine {more}",
+    ]
+
+
 def test_in_the_usual_folder_no_flag_says_where(settings):
     usual = default_settings(output_dir="outputs")
     assert list(list_next(usual, ["align"]))[1] == "      /my/python -m schema_student compare --runs student,student-2"
