@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ import pytest
 
 from schema_student.cli.main import dispatch
 from schema_student.core.errors import SettingsError
+from schema_student.core.settings import AnySettings
 from schema_student.operate import status
 from schema_student.student.bases import fetch
 from schema_student.teacher import cache, llamacpp
@@ -206,3 +207,218 @@ def test_a_status_is_shown_once_where_it_is_not_watched(monkeypatch, capsys):
 def test_samples_of_an_evaluation_are_several_from_a_student(flags, said):
     with pytest.raises(SettingsError, match=said):
         dispatch(["evaluate", *flags])
+
+
+class Calls:
+    """What was called, a line each: settings by that word, paths from the output folder on."""
+
+    def __init__(self):
+        self.lines = []
+
+    def shown(self, value):
+        if isinstance(value, AnySettings):
+            return "settings"
+        if callable(value):
+            return getattr(value, "__name__", "function")
+        return str(value).removeprefix("outputs/")
+
+    def stub(self, name, returned):
+        def called(*given, **named):
+            words = [*map(self.shown, given), *(f"{key}={self.shown(value)}" for key, value in named.items())]
+            self.lines.append(f"{name}({', '.join(words)})")
+            return returned
+
+        return called
+
+
+RUNS = "student_runs"
+SFT = f"{RUNS}/student/checkpoint-final"
+WORKERS = "train_in_workers({}, settings, {}, {})"
+SFT_STEP, DPO_STEP = "gradient_accumulation, sft_batch_size", "dpo_gradient_accumulation, dpo_batch_size"
+PASSED, FAILED = SimpleNamespace(healthy=True, lines=["well"]), SimpleNamespace(healthy=False, lines=["not well"])
+STAGES = [  # a command line, what stands in place of what it calls, the calls, its last words, and its exit code
+    (
+        "pairs",
+        {"preference.pairs.build_pairs": None},
+        ["build_pairs(settings)"],
+        f"pairs: {RUNS}/alignment/dpo_pairs.jsonl",
+        0,
+    ),
+    (
+        "dpo",
+        {"cli.alignment.train": None},
+        ["train(dpo, settings)"],
+        f"aligned student: {RUNS}/student-dpo/checkpoint-final",
+        0,
+    ),
+    (
+        "correct --requests r.jsonl",
+        {"preference.corrections.correct_requests": None},
+        ["correct_requests(settings)"],
+        "answered requests: corrections/student/answered_requests.jsonl",
+        0,
+    ),
+    (
+        "rollouts",
+        {"preference.rollouts.make_rollouts": None, "training.stage.join_ranks": "ranks"},
+        ["join_ranks()", "make_rollouts(settings, ranks)"],
+        "judged rollouts: rollouts/student/rollout_judged.jsonl",
+        0,
+    ),
+    (
+        "replay-beta",
+        {"training.dpo.beta.replay_run": 7},
+        [f"replay_run({RUNS}/student-dpo)"],
+        f"replayed: 7 rows of {RUNS}/student-dpo/beta_trace.jsonl, no difference",
+        0,
+    ),
+    (
+        "train",
+        {"cli.training.train_in_workers": None},
+        [WORKERS.format("_train_sft", f"{RUNS}/student", SFT_STEP)],
+        f"SFT student: {SFT}",
+        0,
+    ),
+    (
+        "train-sft --data-set d.jsonl",
+        {"cli.training.train_in_workers": None},
+        [WORKERS.format("_import_and_train", f"{RUNS}/d", SFT_STEP)],
+        "",
+        0,
+    ),
+    *(
+        (
+            f"{verb} --data-set d.jsonl",
+            {"cli.alignment.train_in_workers": None},
+            [WORKERS.format("_import_and_align", f"{RUNS}/d-dpo", DPO_STEP)],
+            "",
+            0,
+        )
+        for verb in ("train-dpo", "train-beta-dpo")
+    ),
+    *(
+        (
+            f"train-reward{flags}",
+            {
+                "training.trackers.check_tracker": None,
+                "preference.imports.import_pairs": None,
+                "training.reward.stage.train_reward": "there",
+            },
+            ["check_tracker(settings)", *imported, "train_reward(settings)"],
+            "reward model: there",
+            0,
+        )
+        for flags, imported in (("", []), (" --data-set d.jsonl", ["import_pairs(settings)"]))
+    ),
+    (
+        "train-ppo",
+        {"cli.reward.train_link": None},
+        ["train_link(ppo, settings)"],
+        f"aligned student: {RUNS}/student-ppo/checkpoint-final",
+        0,
+    ),
+    (
+        "train-ppo --data-set d.jsonl",
+        {"cli.reward.train_in_workers": None},
+        [WORKERS.format("_train_on_prompts", f"{RUNS}/d-ppo", "rl_gradient_accumulation, rl_batch_size")],
+        f"aligned student: {RUNS}/d-ppo/checkpoint-final",
+        0,
+    ),
+    (
+        "export --kind merged,gguf",
+        {"deploy.export.export_student": None},
+        ["export_student(settings)"],
+        "export: exports/student/merged\nexport: exports/student/gguf",
+        0,
+    ),
+    *(
+        (
+            "parity",
+            {"deploy.parity.measure_parity": {"passed": code == 0}},
+            ["measure_parity(settings)"],
+            "parity: exports/student/parity.json",
+            code,
+        )
+        for code in (0, 1)
+    ),
+    *(
+        ("smoke --endpoint http://h:1", {"deploy.smoke.try_endpoint": tried}, ["try_endpoint(settings)"], said, code)
+        for tried, said, code in ((PASSED, "well", 0), (FAILED, "not well", 1))
+    ),
+    (
+        "report",
+        {"report.pages.write_report": None, "report.manifest.write_manifest": None},
+        ["write_report(settings)", "write_manifest(settings)"],
+        "report: reports/student/report.html",
+        0,
+    ),
+    (
+        "compare --runs a,b",
+        {"report.compare_runs.compare_runs": "there"},
+        ["compare_runs(settings)"],
+        "side by side: there",
+        0,
+    ),
+    ("pretty", {"operate.pretty.write_pretty": ["a", "b"]}, ["write_pretty(settings)"], "pretty: a\npretty: b", 0),
+    (
+        "pairwise --adapters a/b,base",
+        {"evaluation.pairwise.judge_adapters": "there", "report.pairwise_page.write_pairwise_page": "page"},
+        ["judge_adapters(settings)", "write_pairwise_page(duels/student-b-vs-student-base)"],
+        "duel: there\nas a page: page",
+        0,
+    ),
+    (
+        "calibrate-judge",
+        {"evaluation.judge_calibration.calibrate": None},
+        ["calibrate(settings)"],
+        "the judge's verdicts: judge/student-by-embedded-teacher/judge_summary.json",
+        0,
+    ),
+    (
+        "learning-curve --percents 50",
+        {
+            "cli.learning_curve.run_apart": None,
+            "cli.learning_curve.read_object": {},
+            "evaluation.learning_curve.write_curve": "there",
+            "evaluation.learning_curve.list_lines": ["a line"],
+        },
+        [
+            *["run_apart(_train, settings)", "run_apart(_evaluate, settings)"] * 2,
+            "write_curve(settings, [50, 100])",
+            "read_object(there)",
+            "list_lines({})",
+        ],
+        "50% of the rows: run student-50\n100% of the rows: run student\na line\nlearning curve: there",
+        0,
+    ),
+    (
+        "align --align rloo,dpo --control",
+        {
+            "cli.alignment.run_apart": None,
+            "cli.alignment.train": None,
+            "cli.alignment.make_pairs": None,
+            "cli.alignment.train_control_in_workers": None,
+            "cli.alignment.process_count": 2,
+        },
+        [
+            *("process_count()", "train(rloo, settings)", "process_count()", "make_pairs(settings)"),
+            *("process_count()", "train(dpo, settings)", "process_count()", "train_control_in_workers(settings)"),
+        ],
+        f"aligned student: {RUNS}/student-rloo/checkpoint-final\naligned student: {RUNS}/student-dpo/checkpoint-final\n"
+        f"control: {RUNS}/student-control/checkpoint-final",
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "stubs", "calls", "said", "code"), STAGES, ids=[row[0][:40] for row in STAGES])
+def test_a_verb_calls_its_stage_and_says_what_it_made(
+    line, stubs, calls, said, code, nothing_named, monkeypatch, capsys
+):
+    made = Calls()
+    for place, returned in stubs.items():
+        monkeypatch.setattr(f"schema_student.{place}", made.stub(place.rpartition(".")[2], returned))
+    with pytest.raises(SystemExit) if code else nullcontext() as left:
+        dispatch(line.split())
+    assert made.lines == calls and (not code or left.value.code == code)
+    assert capsys.readouterr().out.replace("outputs/", "") == (f"{said}\n" if said else "")
