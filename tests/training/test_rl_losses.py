@@ -167,6 +167,7 @@ def test_an_answer_is_rewarded_by_what_of_it_is_right_once_it_is_valid(text, exp
 
 def test_an_answer_that_was_cut_off_has_no_reward_though_its_text_is_right():
     assert reward_text('{"n": 2, "unit": "km"}', False, TASK, SCALE).value == 0
+    assert reward_text('```json\n{"n": 2, "unit": "km"}\n```', True, TASK, SCALE).value == 0  # nor one in fences
 
 
 def test_without_a_known_answer_validity_is_all():

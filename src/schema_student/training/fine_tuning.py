@@ -48,7 +48,7 @@ def sft_loss(logps_BC: Any, tokens: Any) -> Any:
     return -logps_BC.sum() / tokens
 
 
-def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: Path | None = None) -> dict[str, Any]:
+def fine_tune(settings: ResolvedSettings, corpus: Path, run_dir: Path, dataset: Path | None) -> dict[str, Any]:
     """Train the adapter into the run's folder; returns which checkpoint is the final one.
 
     `dataset` is what the corpus was made of: it has the schemas by which answers to validation requests are judged.

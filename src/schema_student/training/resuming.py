@@ -58,7 +58,7 @@ def resume(trained: Trained, run_dir: Path, origin: Origin, asked: str) -> int:
     return first
 
 
-def choose_start(run_dir: Path, origin: Origin, asked: str = LATEST, logs: Sequence[str] = ()) -> Path | None:
+def choose_start(run_dir: Path, origin: Origin, asked: str, logs: Sequence[str] = ()) -> Path | None:
     """Choose the checkpoint to go on from: the newest whole one of the run, or that of --resume-from-checkpoint.
 
     None where there is none. The first process chooses, and says it to the others. One of another folder is copied

@@ -34,7 +34,7 @@ def grpo_losses(
     mask_BC: torch.Tensor,
     advantages_B: torch.Tensor,
     clip: float,
-    length: int = 0,
+    length: int,
 ) -> torch.Tensor:
     """Compute the loss of each answer (B,): a ratio for each token, the mean over the answer's tokens.
 

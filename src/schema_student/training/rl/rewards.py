@@ -18,7 +18,7 @@ class RewardScale:
     """
 
     valid: float
-    parts: float = 0.0
+    parts: float
 
 
 @dataclass(frozen=True)
