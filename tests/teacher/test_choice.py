@@ -10,10 +10,10 @@ from fault_server import fault_server, status, whole
 
 from schema_student.core.settings import default_settings
 from schema_student.teacher.addresses import APIS
-from schema_student.teacher.choice import resolve_teacher
+from schema_student.teacher.choice import not_answering, resolve_teacher
 from schema_student.teacher.client import Teacher, open_teacher
 from schema_student.teacher.embedded.server import serve
-from schema_student.teacher.faults import TeacherError
+from schema_student.teacher.faults import ConnectFault, ProxyFault, TeacherError
 
 pytestmark = pytest.mark.usefixtures("nothing_named")
 
@@ -132,6 +132,16 @@ def test_llmrc_that_cannot_be_read_is_an_error(tmp_path):
         TeacherError, match=r"^\.llmrc: cannot be read \(.*\); put LLM_MODEL=<model id> there, or remove"
     ):
         resolve_teacher(default_settings())
+
+
+def test_a_server_that_is_not_there_is_named_with_why_and_how_to_start_one():
+    advice = "start it (`ollama serve`), name another with --teacher-host, or do without: --teacher-model embedded"
+    for what, why in (("h does not answer (refused (61))", "refused (61)"), ("gone", "gone")):
+        assert str(not_answering("ollama", "http://h", ConnectFault(what))) == (
+            f"Ollama does not answer at http://h ({why}): {advice}"
+        )
+    proxied = str(not_answering("ollama", "http://h", ProxyFault("the proxy p is away")))
+    assert proxied.startswith("the proxy p is away: ") and proxied.endswith("; or do without: --teacher-model embedded")
 
 
 def test_a_choice_says_what_decides_its_answers(nothing_named):

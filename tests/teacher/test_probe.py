@@ -25,6 +25,18 @@ def test_a_format_that_is_ignored_is_written_into_the_question(tmp_path):
         assert t.ask(*ASK) == VERDICT and "format" not in fake.asked()[0]
 
 
+def test_a_model_that_does_not_stop_holds_no_format(tmp_path):
+    def chat(body, n):
+        return [said("{", done_reason="length")] if is_probe(body) else VERDICT
+
+    with fake_ollama(chat) as fake, open_teacher(fake_settings(fake, tmp_path)) as t:
+        facts = {name: t.info[name] for name in ("format", "think", "thought", "num_ctx", "model", "api", "reason")}
+        assert facts == {
+            **{"format": "ignored", "think": None, "thought": False, "num_ctx": 8192, "model": "m:1"},
+            **{"api": "ollama", "reason": "named by --teacher-model"},
+        }
+
+
 def test_an_answer_in_thinking_is_found_there(tmp_path):
     def chat(body, n):
         return [said("", thinking=json.dumps({"color": "red", "number": 1} if is_probe(body) else VERDICT))]

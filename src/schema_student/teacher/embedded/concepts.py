@@ -37,8 +37,8 @@ class TextConcept:
     name: str
     match: str
     values: tuple[tuple[str, ...], ...]  # (value, said, said, ...)
-    lead: tuple[str, ...] = ()
-    described: str = ""
+    lead: tuple[str, ...]
+    described: str
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class NumberConcept:
     match: str
     ranges: tuple[tuple[float, float], ...]
     say: tuple[str, ...]  # {v} digits, {w} perhaps a word, {p} a percentage
-    described: str = ""
-    digits: int = 1  # decimals of a number that is no integer
-    round: bool = False  # whether people round it
-    thousands: bool = False  # whether it may be written with commas
+    described: str
+    digits: int  # decimals of a number that is no integer
+    round: bool  # whether people round it
+    thousands: bool  # whether it may be written with commas
 
 
 @cache
