@@ -134,7 +134,7 @@ def run_jobs(jobs: Sequence[Job], base: Settings, processes: int) -> Iterator[Ro
     for job in jobs:
         settings_of(job, base)  # copies the pairs, once, before all want them
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("forkserver")) as pool:
         for done in as_completed([pool.submit(run_job, job, base) for job in jobs]):
             yield done.result()
 

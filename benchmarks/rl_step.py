@@ -28,8 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,12 @@ def between(begun: tuple[float, float], ended: tuple[float, float]) -> dict[str,
 # ---------------------------------------------------------------------------------------------------------------- turns
 
 
-def measure(job: Job, threads: int) -> dict[str, Any]:
+def measure_here(job: Job) -> dict[str, Any]:
+    """Measure in this process."""
+    return our_step(job) if job.way == "ours" else trl_step(job)
+
+
+def measure_apart(job: Job, threads: int) -> dict[str, Any]:
     """Measure in a fresh process; raises RuntimeError with its last words where it dies."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -212,12 +218,12 @@ def measure(job: Job, threads: int) -> dict[str, Any]:
     return found
 
 
-def compare(job: Job, turns: int, threads: int) -> dict[str, Any]:
+def compare(job: Job, turns: int, measure: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
     """Measure both ways in turns; returns medians and the ratio."""
     raw: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
     for turn in range(turns):
         for way, found in raw.items():
-            found.append(measure(replace(job, way=way), threads))
+            found.append(measure(replace(job, way=way)))
             last = found[-1]
             print(f"  {way}, turn {turn + 1}: {last['seconds']:.1f} s, {last['cpu_seconds']:.1f} s of CPU", flush=True)
     ratios = {
@@ -247,7 +253,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="of each measurement; 0 leaves it to torch")
     parser.add_argument("--json", type=Path, help="write all raw results there")
-    parser.add_argument("--smoke", action="store_true", help="a toy model, one turn")
+    parser.add_argument("--smoke", action="store_true", help="a toy model, one turn, in this process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -256,14 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print the table."""
     flags = parse_flags(argv)
     if flags.worker:
-        job = Job(**json.load(sys.stdin))
-        print(json.dumps(our_step(job) if job.way == "ours" else trl_step(job)))
+        print(json.dumps(measure_here(Job(**json.load(sys.stdin)))))
         return 0
     job = Job(layers=flags.layers, prompt_tokens=flags.prompt_tokens, completion_tokens=flags.completion_tokens)
     if flags.smoke:
         job = replace(job, shape="tiny", layers=2, prompts=2, samples=4, prompt_tokens=40, completion_tokens=5)
     found = {"machine": machine_facts(flags.threads), "job": asdict(job)}
-    found |= compare(job, 1 if flags.smoke else flags.turns, flags.threads)
+    measure = measure_here if flags.smoke else partial(measure_apart, threads=flags.threads)
+    found |= compare(job, 1 if flags.smoke else flags.turns, measure)
     if flags.json:
         flags.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(describe(found))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import training_runs
+from forked import run_program
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_jsonl, write_jsonl
@@ -25,8 +26,10 @@ from schema_student.student import prompt_tree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
+gpu_checks = importlib.import_module("gpu_checks")
 fresh_requests = importlib.import_module("fresh_requests")
 trl_step = importlib.import_module("trl_step")
+rl_step = importlib.import_module("rl_step")
 cells = importlib.import_module("cells")
 alignment = importlib.import_module("alignment")
 renderings = importlib.import_module("renderings")
@@ -50,9 +53,10 @@ def check_ratios(rows):
 
 
 @pytest.mark.slow
-def test_trees_compute_what_trl_and_generate_compute(tmp_path):
+def test_trees_compute_what_trl_and_generate_compute(tmp_path, capsys):
     path = tmp_path / "raw.json"
-    said = run(sys.executable, "benchmarks/prompt_trees.py", "--smoke", "--json", str(path))
+    assert prompt_trees.main(["--smoke", "--json", str(path)]) == 0
+    said = capsys.readouterr().out
     results = json.loads(path.read_text(encoding="utf-8"))
     check_ratios(results["table"])
     sft, dpo, generate = results["table"]
@@ -61,20 +65,21 @@ def test_trees_compute_what_trl_and_generate_compute(tmp_path):
     assert dpo["ours_loss"] != pytest.approx(math.log(2), abs=1e-6)
     assert generate["rows_that_differ"] == 0 and generate["distinct_tokens"] > 1
     assert "| sft | trl | 2 |" in said and results["machine"]["trl"]
-    table = run(sys.executable, "benchmarks/prompt_trees.py", "--table", str(path))
+    assert prompt_trees.main(["--table", str(path)]) == 0
+    table = capsys.readouterr().out
     assert table.strip() in said and table.count("\n| ") == 4
 
 
 @pytest.mark.slow
-def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path):
-    said = run("bash", "benchmarks/gpu.sh", "--smoke", OUT=str(tmp_path), PYTHON=sys.executable)
+def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path, capsys):
+    assert gpu_checks.main(["--smoke", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["table"]
     assert [row["ok"] for row in table if "check" in row] == [True, True, True, True]
     assert [row["trainer"] for row in table if "real" in row] == ["own", "trl"]
     check_ratios([row for row in table if "ratio" in row])
     assert all(row["tokens_per_second"] > 0 for row in table if "tokens_per_second" in row)
     assert "skipped: everything that needs CUDA" in said and "all checks passed" in said
-    assert (tmp_path / "gpu_checks.txt").read_text(encoding="utf-8") == said
 
 
 def test_a_base_carried_in_parts_is_put_together_in_their_order(tmp_path):
@@ -86,7 +91,9 @@ def test_a_base_carried_in_parts_is_put_together_in_their_order(tmp_path):
     stub.write_text('#!/bin/sh\nwhile [ "$1" != --base ]; do shift; done\ncat "$2"; echo " $3"\n')
     stub.chmod(0o755)
     given = {"PARTS": str(parts), "OUT": str(tmp_path / "out"), "PYTHON": str(stub), "WHEELS": str(tmp_path)}
-    assert run("bash", "benchmarks/gpu.sh", "--smoke", **given).endswith("first second third --smoke\n")
+    said = run("bash", "benchmarks/gpu.sh", "--smoke", **given)
+    assert said.endswith("first second third --smoke\n")
+    assert (tmp_path / "out" / "gpu_checks.txt").read_text() == said
 
 
 def test_the_bound_counts_the_tokens_that_a_tree_lays_out():
@@ -109,9 +116,11 @@ def test_a_single_sequence_has_nothing_to_share():
 def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been(kind, stages):
     times = stages.count(",") + 1
     given = ["--times", str(times), "--in-a-row", "1", "--stages", stages, "--events"]
-    said = run(sys.executable, "benchmarks/disturbed_runs.py", kind, *given)
+    ended = run_program("benchmarks/disturbed_runs.py", kind, *given)
+    assert ended.code == 0, ended
     where = ", ".join(f"1 in {name}" for name in stages.split(","))
-    assert said.startswith(f"{times} {kind} in 1 runs ({where}): all ") and said.endswith(" as undisturbed\n")
+    assert ended.out.startswith(f"{times} {kind} in 1 runs ({where}): all ")
+    assert ended.out.endswith(" as undisturbed\n")
 
 
 def test_whole_runs_of_several_files_make_one_table(tmp_path):
@@ -192,9 +201,10 @@ def test_several_seeds_are_told_by_mean_and_range_and_one_by_its_interval():
 
 
 @pytest.mark.slow
-def test_a_step_of_rloo_is_timed_against_trls(tmp_path):
+def test_a_step_of_rloo_is_timed_against_trls(tmp_path, capsys):
     path = tmp_path / "raw.json"
-    said = run(sys.executable, "benchmarks/rl_step.py", "--smoke", "--json", str(path))
+    assert rl_step.main(["--smoke", "--json", str(path)]) == 0
+    said = capsys.readouterr().out
     found = json.loads(path.read_text())
     assert [found["raw"][way][0]["tokens"] for way in ("ours", "trl")] == [40, 40]
     assert found["faster_cpu_seconds"] > 0 and "| ours |" in said and "| trl |" in said

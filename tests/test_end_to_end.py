@@ -6,7 +6,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from pipeline import DATA_STAGES, read_rows, recorded_reads, run, small, start, verb_of
+from forked import Program
+from pipeline import DATA_STAGES, UNDER_A_RUNNER, read_rows, recorded_reads, run, small, verb_of
 from tiny import save_tiny
 
 from schema_student.core.artifacts import Artifact
@@ -117,7 +118,7 @@ def test_a_second_run_does_nothing(undisturbed):
 def test_training_that_was_killed_ends_as_if_it_had_not_been(undisturbed, tmp_path, blow):
     output = again(undisturbed, tmp_path, "d_0*")
     flags = small(undisturbed.base, output)
-    process = start("train_student", *flags)
+    process = Program("scripts/train_student.py", *flags, **UNDER_A_RUNNER)
     strike(process, blow, lambda: (output / "student_runs" / "student" / "checkpoint-2").exists())
     assert not (output / "student_runs" / "student" / "checkpoint-final").exists()
     ended = run("train_student", *flags)
@@ -130,7 +131,7 @@ def test_an_evaluation_that_was_killed_ends_as_if_it_had_not_been(undisturbed, t
     output = again(undisturbed, tmp_path, "d_0*", *SFT)
     flags = [*small(undisturbed.base, output), "--eval-student", "sft"]
     results = output / "student_runs" / "eval" / "student-sft" / "evaluation_results.jsonl"
-    process = start("evaluate_student", *flags)
+    process = Program("scripts/evaluate_student.py", *flags, **UNDER_A_RUNNER)
     strike(process, signal.SIGKILL, lambda: results.exists() and results.stat().st_size > 0)
     assert not results.with_name("evaluation_summary.json").exists()
     ended = run("evaluate_student", *flags)
@@ -224,13 +225,13 @@ def again(made, tmp_path, *kept):
 
 def strike(process, blow, ready):
     """Send a signal as soon as something is there; the process must die of it."""
-    while process.poll() is None and not ready():
+    while not process.has_ended() and not ready():
         time.sleep(0.002)
-    process.send_signal(blow)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[blow], said
+    process.strike(blow)
+    ended = process.end()
+    assert ended.code == {signal.SIGKILL: -9, signal.SIGINT: 130}[blow], ended
     if blow == signal.SIGINT:
-        assert "interrupted; run the same command to continue" in said and "Traceback" not in said
+        assert "interrupted; run the same command to continue" in ended.err and "Traceback" not in ended.err
 
 
 def contents(folder):

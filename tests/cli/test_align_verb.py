@@ -1,11 +1,8 @@
 """The verb align as a person runs it: two links, each in a process of its own, done once; what it refuses."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from alignment_runs import settings_with_requests
+from forked import run_program
 
 from schema_student.cli import main
 from schema_student.core.errors import SettingsError, UserError
@@ -24,18 +21,12 @@ def flags_of(settings, names=SETTINGS):
     return [word for name in names for word in (f"--{name.replace('_', '-')}", str(settings.value(name)))]
 
 
-def run(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "schema_student", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
-
-
 @pytest.fixture(scope="module")
 def chained(tmp_path_factory):
     settings = settings_with_requests(tmp_path_factory.mktemp("chain"), sft_max_steps=20)
-    done = run("align", *flags_of(settings), *SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return settings, done.stdout
+    done = run_program("-m", "schema_student", "align", *flags_of(settings), *SMALL)
+    assert done.code == 0, done
+    return settings, done.out
 
 
 def test_a_chain_leaves_a_folder_a_link_and_the_pairs_of_the_student_before_dpo(chained):
@@ -73,6 +64,7 @@ def test_an_objective_that_is_named_twice_is_wrong_usage(chained):
 
 def test_what_a_link_refuses_ends_the_chain_with_its_words_and_exit_code(tmp_path):
     settings = settings_with_requests(tmp_path, sft_max_steps=2)
-    done = run("align", *flags_of(settings), *SMALL, "--max-seq-length", "20", "--max-new-tokens", "16")
-    assert done.returncode == 1 and "has no request to align on" in done.stderr
+    short = ("--max-seq-length", "20", "--max-new-tokens", "16")
+    done = run_program("-m", "schema_student", "align", *flags_of(settings), *SMALL, *short)
+    assert done.code == 1 and "has no request to align on" in done.err, done
     assert not paths(settings).dpo_dir.exists()

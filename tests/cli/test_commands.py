@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from forked import run_program
 from pipeline import recorded_reads
 from training_runs import adapter_weights, killed_in_step
 from two_processes import run_in_two_processes
@@ -162,12 +163,8 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
 @pytest.mark.parametrize("command", ["train-sft", "train-beta-dpo"])
 def test_processes_share_the_steps_of_a_command(command, place):
     words = flags_for(command, small_flags(place, "prefs.jsonl", processes=2, dpo_max_steps=2))
-    alone = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "schema_student", command, *words], env=alone, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 processes, one a core" in done.stdout
+    done = run_program("-m", "schema_student", command, *words, OMP_NUM_THREADS=None)
+    assert done.code == 0 and "2 processes, one a core" in done.out, done
     runs = place / "out" / "student_runs"
     assert read_json(runs / ("prefs.meta.json" if command == "train-sft" else "prefs-dpo.meta.json"))["workers"] == 2
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from forked import Program, run_program
 from small_datasets import SMALL, city_schema, small_settings, write_own
 
 from schema_student.core.artifacts import Artifact, read_meta
@@ -184,15 +182,13 @@ def test_sigkill_and_the_same_command_give_the_same_file(made, tmp_path):
         f"write_dataset(default_settings(output_dir={str(tmp_path)!r}, **{SMALL!r}))"
     )
     target = paths(settings.changed(output_dir=str(tmp_path))).dataset
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        if target.exists() and target.stat().st_size > 100_000:
-            os.kill(process.pid, signal.SIGKILL)
-            break
+    process = Program("-c", program)
+    while not (target.exists() and target.stat().st_size > 100_000):
+        assert not process.has_ended(), process.end()
         time.sleep(0.002)
-    process.wait()
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    process.strike(signal.SIGKILL)
+    assert process.end().code == -signal.SIGKILL
+    assert run_program("-c", program).code == 0
     assert target.read_bytes() == paths(settings).dataset.read_bytes()
 
 

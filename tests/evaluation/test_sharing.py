@@ -35,31 +35,42 @@ make_rollouts(settings, join_ranks())
 """
 
 
-@pytest.fixture
-def made(tmp_path):
-    """Artifacts of one process, and the settings of other ones that make them anew: (settings, values, files)."""
-    base = tiny.save_tiny(tmp_path / "base")
+def settings_with_requests(folder, base):
     values = {"base_model": str(base), "dtype": "float32", "max_new_tokens": 8, "eval_batch_size": 1}
     values |= {"teacher_model": "embedded-teacher", "pair_prompts": CHUNK + 5, "samples_per_prompt": 2}
-    values |= {"output_dir": str(tmp_path / "one")}
-    files = {}
-    for place in ("one", "two"):
-        settings = default_settings(**{**values, "output_dir": str(tmp_path / place)})
-        rows = [
-            dataset_row(f"{query} {i}", target, split)
-            for split in (*settings.eval.eval_splits, "alignment")
-            for i in range(10)
-            for query, target in TARGETS.items()
-        ]
-        write_jsonl(paths(settings).dataset, rows)
-        folder = paths(settings).eval_dir("student-base")
-        judged = paths(settings).rollouts / "rollout_judged.jsonl"
-        files[place] = [folder / "evaluation_results.jsonl", folder / "evaluation_summary.json", judged]
-    settings = default_settings(**values)
+    settings = default_settings(**values, output_dir=str(folder))
+    rows = [
+        dataset_row(f"{query} {i}", target, split)
+        for split in (*settings.eval.eval_splits, "alignment")
+        for i in range(10)
+        for query, target in TARGETS.items()
+    ]
+    write_jsonl(paths(settings).dataset, rows)
+    return settings
+
+
+def files_of(settings):
+    folder = paths(settings).eval_dir("student-base")
+    judged = paths(settings).rollouts / "rollout_judged.jsonl"
+    return [folder / "evaluation_results.jsonl", folder / "evaluation_summary.json", judged]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """Settings of one process that has made its artifacts."""
+    folder = tmp_path_factory.mktemp("one")
+    settings = settings_with_requests(folder, tiny.save_tiny(folder / "base"))
     evaluate_student(settings, "student-base")
     make_rollouts(settings)
-    write_json(tmp_path / "settings.json", {**values, "output_dir": str(tmp_path / "two")})
-    return tmp_path, files
+    return settings
+
+
+@pytest.fixture
+def made(one, tmp_path):
+    """A folder whose settings.json is of other processes that make the same artifacts anew; the files of both."""
+    two = settings_with_requests(tmp_path / "two", one.student.base_model)
+    write_json(tmp_path / "settings.json", two.flat())
+    return tmp_path, {"one": files_of(one), "two": files_of(two)}
 
 
 def assert_same(files):

@@ -1,11 +1,10 @@
-"""The scripts of the pipeline, run in this process (torch is loaded once) or in one of their own, in small sizes."""
+"""The scripts of the pipeline, run in this process (torch is loaded once), in small sizes."""
 
 import io
 import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -43,9 +42,9 @@ def small(base: Path, output: Path) -> list[str]:
             "pair_queries": 2,
             "eval_queries": 8,
             "eval_limit": 4,
-            "eval_batch_size": 2,
+            "eval_batch_size": 4,
         },
-        **{"max_new_tokens": 300, "lora_r": 4, "sft_epochs": 1, "sft_max_steps": 6, "sft_batch_size": 4},
+        **{"max_new_tokens": 200, "lora_r": 4, "sft_epochs": 1, "sft_max_steps": 6, "sft_batch_size": 4},
         **{"sft_learning_rate": 0.001, "eval_every": 2, "save_every": 2, "samples_per_prompt": 1, "pair_prompts": 6},
         **{"dpo_learning_rate": 0.001, "dpo_max_steps": 12, "dpo_batch_size": 1, "dpo_eval_every": 6},
         **{"mutations_per_prompt": 1, "dpo_sft_weight": 0.0},
@@ -70,13 +69,6 @@ def run(script: str, *flags: str) -> Ended:
         except SystemExit as left:
             code = int(left.code or 0)
     return Ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
-
-
-def start(script: str, *flags: str) -> subprocess.Popen:
-    """One script in a process of its own, to be killed."""
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, flags)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env={**os.environ, **UNDER_A_RUNNER}, text=True, **streams)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Program, run_program
 from pipeline import run
 from training_runs import adapter_weights, metrics, settings_with_corpus, unfinish
 from two_processes import run_in_two_processes
@@ -23,9 +23,8 @@ from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
+from schema_student.data.corpus import write_corpus
 from schema_student.training import local_workers, sft
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_settings(settings, path):
@@ -63,10 +62,9 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, sft_max_steps=3, run="one")
     two = one.changed(run="two", processes=2, data_dir=str(paths(one).corpus.parent))
     flags = write_settings(two, tmp_path / "two.json")
-    command = [sys.executable, "scripts/train_student.py", *flags]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    assert "2 processes, one a core: each takes gradient_accumulation 1 of 2" in ended.stdout
-    assert ended.stdout.count("step 3/3") == 2  # the loss and the validation, of the first process only
+    ended = run_program("scripts/train_student.py", *flags)
+    assert ended.code == 0 and "2 processes, one a core: each takes gradient_accumulation 1 of 2" in ended.out, ended
+    assert ended.out.count("step 3/3") == 2  # the loss and the validation, of the first process only
     sft.train_sft(one)
     for row, other in zip(metrics(paths(two).run_dir), metrics(paths(one).run_dir), strict=True):
         for name in {"loss", "grad_norm", "eval_loss"} & row.keys():
@@ -81,8 +79,8 @@ def test_a_script_in_two_processes_trains_what_one_does(tmp_path):
     unfinish(paths(two).run_dir)
     for name in ("checkpoint-3", "checkpoint-final"):
         shutil.rmtree(paths(two).run_dir / name)
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    assert "continuing after" in ended.stdout
+    ended = run_program("scripts/train_student.py", *flags)
+    assert ended.code == 0 and "continuing after" in ended.out, ended
     resumed = adapter_weights(paths(two).run_dir / "checkpoint-final")
     assert all(torch.equal(resumed[name], a[name]) for name in a)
 
@@ -146,27 +144,28 @@ def test_torchrun_comes_first(alone, monkeypatch, tmp_path):
     assert shared(monkeypatch, tmp_path, processes=2, gradient_accumulation=2, sft_batch_size=8) == (1, 2, 8)
 
 
-def fail(_):
-    raise UserError("its row 3 is broken")
-
-
-def sleep(_):
-    time.sleep(600)
-
-
-def test_a_process_that_fails_says_why(alone):
-    said = "in another process of this run: its row 3 is broken"
+def test_a_process_that_fails_says_why(alone, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    fail, said = write_corpus, r"in another process of this run: .*d_03_dataset\.jsonl is not there"
     with pytest.raises(UserError, match=said), local_workers.start_workers(fail, default_settings(), 2):
         raise RuntimeError("Connection closed by peer")
     with pytest.raises(RuntimeError, match="of our own"), local_workers.start_workers(fail, default_settings(), 1):
         raise RuntimeError("of our own")
 
 
+SLEEP = """
+import time
+from schema_student.core.settings import default_settings
+from schema_student.training.local_workers import start_workers
+with start_workers(lambda settings: time.sleep(600), default_settings(), 2):
+    raise KeyboardInterrupt
+"""
+
+
 def test_the_other_processes_end_with_the_run(alone):
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), local_workers.start_workers(sleep, default_settings(), 2):
-        raise KeyboardInterrupt
-    assert time.monotonic() - started < 60
+    ended = run_program("-c", SLEEP)
+    assert ended.code == 1 and "KeyboardInterrupt" in ended.err and time.monotonic() - started < 60
 
 
 def test_only_a_process_that_has_computed_nothing_is_forked(monkeypatch):
@@ -188,17 +187,17 @@ def find_listeners(pids):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent, and has /proc")
 def test_processes_listen_on_loopback_alone_and_none_outlives_a_killed_script(tmp_path):
     settings = settings_with_corpus(tmp_path, gradient_accumulation=2, sft_max_steps=10_000, processes=2)
-    command = [sys.executable, "scripts/train_student.py", *write_settings(settings, tmp_path / "settings.json")]
     log = paths(settings).run_dir / "training_metrics.jsonl"
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as script:
-        while not (log.exists() and "grad_norm" in log.read_text()):
-            assert script.poll() is None
-            time.sleep(0.2)
-        helpers = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
-        assert len(helpers) == 1
-        listeners = find_listeners([str(script.pid), *helpers])
-        assert listeners and {address.split(":")[0] for address in listeners} == {"0100007F"}, listeners
-        script.send_signal(signal.SIGKILL)
+    script = Program("scripts/train_student.py", *write_settings(settings, tmp_path / "settings.json"))
+    while not (log.exists() and "grad_norm" in log.read_text()):
+        assert not script.has_ended(), script.end()
+        time.sleep(0.02)
+    helpers = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
+    assert len(helpers) == 1
+    listeners = find_listeners([str(script.pid), *helpers])
+    assert listeners and {address.split(":")[0] for address in listeners} == {"0100007F"}, listeners
+    script.strike(signal.SIGKILL)
+    assert script.end().code == -signal.SIGKILL
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in helpers):
         assert time.monotonic() < deadline

@@ -3,12 +3,11 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
+from forked import run_program
 from training_runs import SHORT, killed_in_step, metrics, same_run, settings_with_corpus, settings_with_pairs
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 
@@ -363,14 +362,10 @@ def test_all_processes_of_a_run_end_where_a_signal_ends_one_and_one_line_says_ho
     values = {**settings.changed(run=run_name, data_dir=whole.run.data_dir, processes=processes).flat()}
     config = Path(settings.run.output_dir) / f"{run_name}.json"
     write_json(config, values)
-    command = [sys.executable, "-c", STRIKE, "--config", str(config), str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 128 + number, done
-    assert (
-        done.stderr.splitlines()[-1] == "interrupted; run the same command to continue"
-        and "Traceback" not in done.stderr
-    )
+    done = run_program("-c", STRIKE, "--config", config, int(number))
+    assert done.code == 128 + number, done
+    assert done.err.splitlines()[-1] == "interrupted; run the same command to continue" and "Traceback" not in done.err
     run_dir = paths(settings).run_dir.with_name(run_name)
-    assert f"stopped after step 3, which is saved: {run_dir / 'checkpoint-3'}" in done.stdout
+    assert f"stopped after step 3, which is saved: {run_dir / 'checkpoint-3'}" in done.out
     names = {path.name for path in (run_dir / "checkpoint-3").iterdir()}
     assert {"optimizer.pt", "manifest.json"} < names and sum("rng_state" in name for name in names) == processes

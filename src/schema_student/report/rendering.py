@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,25 @@ from schema_student.report.figures import capital, say
 from schema_student.report.svg import draw_svg
 from schema_student.report.trust import say_trust
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 def render(template: str, facts: Row) -> str:
     """Render a template with the facts; in HTML everything is escaped, in Markdown what would be read as markup is."""
-    is_html, folder = ".html" in template, Path(__file__).parent / "templates"
-    environment = open_templates(folder, True, finalize=_finalize) if is_html else open_markdown(folder)
+    is_html = ".html" in template
+    texts = {"style": _read("page.css"), "script": _read("page.js")} if is_html else {}
+    hashes = {name: _hash_source(text) for name, text in texts.items()}
+    return (
+        _open(is_html)
+        .get_template(template)
+        .render(**facts, **{name: Markup(text) for name, text in texts.items()}, hashes=hashes, palette=PALETTE)
+    )
+
+
+@cache
+def _open(is_html: bool) -> Any:
+    """Open the templates, which are compiled once for all pages of this process."""
+    environment = open_templates(TEMPLATES, True, finalize=_finalize) if is_html else open_markdown(TEMPLATES)
     environment.filters.update(percent=percent, interval=interval, shorten=shorten, span=span, points=points)
     environment.filters.update(
         say=say, say_far=say_far, capital=capital, chance=chance, embed=embed, numbers=list_numbers
@@ -33,16 +48,12 @@ def render(template: str, facts: Row) -> str:
     environment.filters["say_trust"] = say_trust
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["svg"] = lambda panel: Markup(draw_svg(panel))
-    texts = {"style": _read(folder, "page.css"), "script": _read(folder, "page.js")} if is_html else {}
-    hashes = {name: _hash_source(text) for name, text in texts.items()}
-    return environment.get_template(template).render(
-        **facts, **{name: Markup(text) for name, text in texts.items()}, hashes=hashes, palette=PALETTE
-    )
+    return environment
 
 
-def _read(folder: Path, name: str) -> str:
+def _read(name: str) -> str:
     """A part of the page; in its style the palette stands in place of the line that asks for it."""
-    text = (folder / name).read_text(encoding="utf-8")
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
     text = text.replace("/* palette */", _write_palette(0)).replace("/* dark palette */", _write_palette(1))
     return text.replace("/* classes */", _write_classes())
 
