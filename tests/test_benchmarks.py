@@ -26,10 +26,8 @@ from schema_student.student import prompt_tree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 prompt_trees = importlib.import_module("prompt_trees")
-gpu_checks = importlib.import_module("gpu_checks")
 fresh_requests = importlib.import_module("fresh_requests")
 trl_step = importlib.import_module("trl_step")
-rl_step = importlib.import_module("rl_step")
 cells = importlib.import_module("cells")
 alignment = importlib.import_module("alignment")
 renderings = importlib.import_module("renderings")
@@ -41,6 +39,12 @@ def run(*command, **environment):
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_forked(*words):
+    ended = run_program(*words)
+    assert ended.code == 0, ended
+    return ended.out
 
 
 def check_ratios(rows):
@@ -55,8 +59,7 @@ def check_ratios(rows):
 @pytest.mark.slow
 def test_trees_compute_what_trl_and_generate_compute(tmp_path, capsys):
     path = tmp_path / "raw.json"
-    assert prompt_trees.main(["--smoke", "--json", str(path)]) == 0
-    said = capsys.readouterr().out
+    said = run_forked("benchmarks/prompt_trees.py", "--smoke", "--json", path)
     results = json.loads(path.read_text(encoding="utf-8"))
     check_ratios(results["table"])
     sft, dpo, generate = results["table"]
@@ -71,9 +74,8 @@ def test_trees_compute_what_trl_and_generate_compute(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path, capsys):
-    assert gpu_checks.main(["--smoke", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+def test_gpu_checks_run_on_a_cpu_and_say_what_they_skip(tmp_path):
+    said = run_forked("benchmarks/gpu_checks.py", "--smoke", "--out", tmp_path)
     table = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["table"]
     assert [row["ok"] for row in table if "check" in row] == [True, True, True, True]
     assert [row["trainer"] for row in table if "real" in row] == ["own", "trl"]
@@ -116,11 +118,9 @@ def test_a_single_sequence_has_nothing_to_share():
 def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been(kind, stages):
     times = stages.count(",") + 1
     given = ["--times", str(times), "--in-a-row", "1", "--stages", stages, "--events"]
-    ended = run_program("benchmarks/disturbed_runs.py", kind, *given)
-    assert ended.code == 0, ended
+    said = run_forked("benchmarks/disturbed_runs.py", kind, *given)
     where = ", ".join(f"1 in {name}" for name in stages.split(","))
-    assert ended.out.startswith(f"{times} {kind} in 1 runs ({where}): all ")
-    assert ended.out.endswith(" as undisturbed\n")
+    assert said.startswith(f"{times} {kind} in 1 runs ({where}): all ") and said.endswith(" as undisturbed\n")
 
 
 def test_whole_runs_of_several_files_make_one_table(tmp_path):
@@ -201,10 +201,9 @@ def test_several_seeds_are_told_by_mean_and_range_and_one_by_its_interval():
 
 
 @pytest.mark.slow
-def test_a_step_of_rloo_is_timed_against_trls(tmp_path, capsys):
+def test_a_step_of_rloo_is_timed_against_trls(tmp_path):
     path = tmp_path / "raw.json"
-    assert rl_step.main(["--smoke", "--json", str(path)]) == 0
-    said = capsys.readouterr().out
+    said = run_forked("benchmarks/rl_step.py", "--smoke", "--json", path)
     found = json.loads(path.read_text())
     assert [found["raw"][way][0]["tokens"] for way in ("ours", "trl")] == [40, 40]
     assert found["faster_cpu_seconds"] > 0 and "| ours |" in said and "| trl |" in said

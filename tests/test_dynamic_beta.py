@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import fork_server
 from training_runs import dataset_rows, settings_with_pairs
 
 from schema_student.core.jsonl import read_jsonl, write_jsonl
@@ -83,6 +84,7 @@ def test_the_look_ahead_of_accumulated_steps_is_counted_apart_and_in_the_step(tm
 
 @pytest.mark.slow
 def test_two_runs_at_a_time_give_what_one_after_the_other_gives(finished, monkeypatch):
+    fork_server()  # whose forks they are
     flags = ("--smoke", "--controllers", "calibrated,risk")
     one = run(monkeypatch, finished, *flags)
     shutil.rmtree(finished / "dynamic_beta")

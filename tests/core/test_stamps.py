@@ -100,8 +100,12 @@ def stubbed(monkeypatch):
     monkeypatch.setattr(pairs, "sample_answers", lambda *given: Path())
 
 
-def export_kind(kind, settings):
-    export.export_kind(kind, settings, source.find_source(settings), lambda: None)
+def export_kinds(settings):
+    """Stop with the stamps of all kinds."""
+    student = source.find_source(settings)
+    raise Stamped(
+        [stamp_of(lambda given, k=kind: export.export_kind(k, given, student, None), settings) for kind in export.KINDS]
+    )
 
 
 STAGES = {
@@ -121,7 +125,7 @@ STAGES = {
     "correct": [corrections.correct_requests],
     "control": [chain.train_control],
     "train-reward": [reward.train_reward],
-    "export": [partial(export_kind, kind) for kind in export.KINDS],
+    "export": [export_kinds],
     "rollouts": [
         lambda settings: rollouts.sample_responses(settings, []),
         lambda settings: rollouts.judge_responses(settings, Path("rollout_responses.jsonl")),

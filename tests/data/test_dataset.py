@@ -258,7 +258,7 @@ def test_a_teacher_that_repeats_itself_is_asked_again_and_every_repetition_is_co
         return {"queries": [f"{first} {padding}", f"{first} {padding}".upper(), f"{first} {padding} today", *others]}
 
     monkeypatch.setattr(Teacher, "ask_many", asker(answers))
-    settings = small_settings(tmp_path, refusal_fraction=0.0)
+    settings = small_settings(tmp_path, refusal_fraction=0.0, train_queries=6, eval_queries=6)
     where = paths(settings).dataset
     rows = read_jsonl(write_dataset(settings))
     rejected = Counter(row["error_type"] for row in read_jsonl(rejected_path(where)))

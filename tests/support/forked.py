@@ -12,26 +12,35 @@ import runpy
 import signal
 import sys
 import tempfile
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from unittest.mock import patch
 
 from pipeline import ROOT, Ended
 
-from schema_student.training.local_workers import import_ahead
+from schema_student.training.local_workers import IMPORTED_AHEAD
 
-# Imported once by the process that is forked, which computes nothing; import_ahead has the rest.
-AHEAD = ["trl", "schema_student.training.alignment.stage", "schema_student.training.dpo.stage"]
+
+@cache
+def fork_server() -> ForkServerContext:
+    """Start the process that is forked; it computes nothing, and finds modules by PYTHONPATH alone."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ahead"])
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join((os.environ["PYTHONPATH"], str(Path(__file__).parent)))):
+        forkserver.ensure_running()
+    return context
 
 
 class Program:
     """`python WORDS`, begun in the checkout's folder; variables of the environment that are None are not set."""
 
     def __init__(self, *words: object, **changes: str | None) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(AHEAD)
         self.folder = tempfile.TemporaryDirectory()
         self.streams = [Path(self.folder.name, name) for name in ("out", "err")]
         environment = {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
-        self.process = context.Process(target=_be_program, args=([*map(str, words)], environment, self.streams))
+        self.process = fork_server().Process(target=_be_program, args=([*map(str, words)], environment, self.streams))
         self.process.start()
 
     @property
@@ -59,13 +68,13 @@ def run_program(*words: object, **changes: str | None) -> Ended:
 
 def _be_program(words: list[str], environment: dict[str, str], streams: list[Path]) -> None:
     """Be `python WORDS` in this process, which ends as a program does: what is registered for its end runs."""
+    assert "ahead" in sys.modules, "the process that is forked could not import it"
     for number, path in enumerate(streams, 1):
         with path.open("w") as file:
             os.dup2(file.fileno(), number)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({**environment, IMPORTED_AHEAD: str(os.getpid())})
     os.chdir(ROOT)
-    import_ahead()
     try:
         if words[0] == "-m":
             sys.argv = [*words[1:]]
