@@ -91,6 +91,7 @@ def start(name: str, flags: list[str], moment: int = 0, act: Callable[[], None] 
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["SCHEMA_STUDENT_RUNNER"] = runner
+    sys.dont_write_bytecode = True  # a module's bytecode that a full disk cuts short would fail whoever imports it next
     verb, *own = STAGES[name]
     counted, code = count_events(moment, act), 1
     try:
