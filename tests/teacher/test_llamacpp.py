@@ -66,6 +66,9 @@ def test_it_computes_on_the_cores_that_it_may_use(gguf, monkeypatch):
     with serve_gguf(gguf):
         params = Package.params
     assert (params.cpuparams.n_threads, params.cpuparams_batch.n_threads) == (1, 1)
+    assert (params.port, params.n_parallel, params.n_ctx) == (0, 4, 4 * 4096)
+    assert (params.warmup, params.verbosity) == (True, -1)
+    assert (params.ui, params.endpoint_slots, params.endpoint_props) == (False, False, False)
 
 
 def test_what_llama_cpp_does_not_take_is_an_error_that_names_file_and_port(gguf, monkeypatch):

@@ -56,7 +56,7 @@ class DslSpec:
     fields: tuple[Field, ...]
     operators: dict[str, str]  # canonical -> the schema's own name
     own: dict[str, Operator]  # canonical -> what an operator is that the shipped catalog does not have
-    has_timeframe: bool = True
+    has_timeframe: bool
 
 
 def is_query_dsl(schema: dict[str, Any] | bool) -> bool:
