@@ -14,8 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.commands import launch
+from accelerate.utils.launch import prepare_multi_gpu_env
 from forked import Program, run_program
-from pipeline import run
+from pipeline import ROOT, run
 from training_runs import adapter_weights, metrics, settings_with_corpus, unfinish
 from two_processes import run_in_two_processes
 
@@ -30,6 +32,17 @@ from schema_student.training import local_workers, sft
 def write_settings(settings, path):
     path.write_text(json.dumps(settings.flat()))
     return ["--config", str(path)]
+
+
+@pytest.mark.parametrize(("name", "fsdp"), [("ddp", None), ("fsdp", "true")])
+def test_accelerate_launch_starts_two_processes_by_our_configs(name, fsdp, monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch, "multi_gpu_launcher", lambda given: seen.append((given, prepare_multi_gpu_env(given))))
+    words = ["--config_file", str(ROOT / f"config/accelerate/{name}.yaml"), "-m", "schema_student", "train"]
+    launch.launch_command(launch.launch_command_parser().parse_args(words))
+    ((given, told),) = seen
+    assert (given.nproc_per_node, given.module, given.training_script_args) == ("2", True, ["train"])
+    assert told["ACCELERATE_MIXED_PRECISION"] == "no" and told.get("ACCELERATE_USE_FSDP") == fsdp
 
 
 needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one process a core")

@@ -15,7 +15,7 @@ import torch
 from schema_student.core.errors import UserError
 from schema_student.core.processes import Interrupted
 from schema_student.core.settings import default_settings, resolve_auto
-from schema_student.training import checkpoints, local_workers, loop, metrics_log
+from schema_student.training import checkpoints, local_workers, loop, metrics_log, sharding
 from schema_student.training.keeping import Keeping
 from schema_student.training.loop import TrainingLoop
 from schema_student.training.metrics_log import MetricsLog
@@ -162,7 +162,7 @@ def test_gradients_are_clipped_to_the_norm_of_the_settings_and_averaged_over_pro
     averaged = []
     weight = torch.nn.Parameter(torch.zeros(2))
     made.parameters, made.settings = [weight], settings_of(max_grad_norm=1.0)
-    monkeypatch.setattr(loop, "average_gradients", averaged.append)
+    monkeypatch.setattr(sharding, "average_gradients", averaged.append)
     for processes in ("1", "2"):
         monkeypatch.setenv("WORLD_SIZE", processes)
         weight.grad = torch.tensor([3.0, 4.0])
@@ -314,7 +314,7 @@ def test_a_stage_runs_in_a_process_of_its_own_that_is_forked_where_it_can_be(apa
     [
         (Child(2), SystemExit, "2"),
         (Child(-9), UserError, "signal 9 ended the stage; run the same command to continue"),
-        (Child(0, struck=True), SystemExit, "130"),
+        (Child(130, struck=True), SystemExit, "130"),
     ],
 )
 def test_how_a_stage_ends_is_how_its_program_does(apart, child, error, said):

@@ -18,7 +18,7 @@ from training_runs import (
     same_run,
     settings_with_corpus,
 )
-from two_processes import run_in_two_processes
+from two_processes import FSDP, run_in_two_processes
 
 from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_json, read_jsonl, write_json, write_jsonl
@@ -137,12 +137,12 @@ def test_two_micro_batches_equal_one_batch(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+def test_two_processes_of_fsdp_equal_one_with_the_same_global_batch(tmp_path):
     one = settings_with_corpus(tmp_path, sft_learning_rate=1e-3, gradient_accumulation=2, run="one")
     two = one.changed(gradient_accumulation=1, run="two", data_dir=str(paths(one).corpus.parent))
     config = tmp_path / "two.json"
     config.write_text(json.dumps(two.flat()))
-    run_in_two_processes("scripts/train_student.py", "--config", str(config))
+    run_in_two_processes("scripts/train_student.py", "--config", str(config), **FSDP)
     sft.train_sft(one)
     ours, theirs = paths(two).run_dir, paths(one).run_dir
     rows, others = metrics(ours), metrics(theirs)

@@ -230,14 +230,6 @@ def test_a_template_is_explained_for_rows_of_another_origin_alone(monkeypatch, c
     assert capsys.readouterr().out == "  t: [('p0', None), ('p1', None)]\n"
 
 
-@pytest.mark.parametrize("value", ["true", "TRUE"])
-def test_fsdp_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, value):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", value)
-    with pytest.raises(UserError, match=r"FSDP: .*take config/accelerate/ddp\.yaml"):
-        stage.make_run(tmp_path / "run", {}, [], False, lambda run_dir: {})
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture
 def opened(monkeypatch):
     """The artifacts that were opened, and what each was finished with."""

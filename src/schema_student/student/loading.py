@@ -221,7 +221,8 @@ def read_weights(model: Any, adapter: Path) -> None:
 def save_adapter(folder: Path, student: Student) -> None:
     """Save the adapter's weights and configuration, and note which base it belongs to."""
     if hasattr(student.model, "peft_config"):
-        student.model.save_pretrained(str(folder))
+        weights = {name: weight.detach() for name, weight in student.model.named_parameters()}  # its state dict: shards
+        student.model.save_pretrained(str(folder), state_dict=weights)
     else:
         save_full_weights(folder, student.model)
     (folder / "README.md").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ Modules in reading order; each imports only from those above it (tests/test_arch
 
     local_workers  several processes of one training script on a CPU
     distributed    values and gradients of all processes of a run
+    sharding       gradients and the optimizer's state divided among processes: FSDP
     checks         a stop at what is not finite
     trackers       TensorBoard, Weights & Biases, trackio
     metrics_log    a row a step: to the file, the tracker, the terminal

@@ -14,6 +14,7 @@ from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
 from schema_student.student.loading import Student
 from schema_student.training.distributed import own_share
+from schema_student.training.sharding import apply_to_model
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
@@ -46,11 +47,11 @@ class Batches:
 
     def completion_logps(self, batch: Batch) -> torch.Tensor:
         """Compute log p of each completion token (B, C), 0 where padded."""
-        return batching.completion_logps(self.student.model, batch, self.autocast)
+        return apply_to_model(batching.completion_logps, self.student.model, batch, self.autocast)
 
     def completion_states(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute completion_logps (B, C), and the hidden state before each completion token (B, C, D)."""
-        return batching.completion_states(self.student.model, batch, self.autocast)
+        return apply_to_model(batching.completion_states, self.student.model, batch, self.autocast)
 
     def own_batches(self, rows: Sequence[Row], sequences: Sequence[Sequence[batching.Ids]]) -> list[list[Row]]:
         """Cut this process's share of the rows, in their order, into batches that keep to the limits."""

@@ -29,6 +29,7 @@ from schema_student.core.processes import is_first_process, process_count, proce
 from schema_student.core.stamps import find_differences
 from schema_student.student.loading import Student, read_weights, save_adapter, write_adapter_record
 from schema_student.training.distributed import wait_for_everyone
+from schema_student.training.sharding import gather_state
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 STATE = "stage_state.json"
@@ -114,9 +115,10 @@ def save_checkpoint(
     name = f"checkpoint-{step}"
     draft = make_folder(make_folder(run_dir / ".partial") / name)
     torch.save(random_state(), draft / random_state_name())
+    optimizer_state = gather_state(optimizer.state_dict())
     if is_first_process():
         save_adapter(draft, student)
-        torch.save(optimizer.state_dict(), draft / "optimizer.pt")
+        torch.save(optimizer_state, draft / "optimizer.pt")
         torch.save(scheduler.state_dict(), draft / "scheduler.pt")
         write_json(draft / STATE, {"step": step, **state})
     wait_for_everyone()

@@ -25,6 +25,7 @@ def join_processes() -> torch.device:
     they meet at the launcher's address, and each takes a GPU of its own where there are GPUs.
     """
     on_gpu = torch.cuda.is_available()
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers would read a base in the first process alone
     if not distributed.is_initialized():
         place: dict[str, Any] = {"rank": process_index(), "world_size": process_count()}
         if meeting := os.environ.get(local_workers.MEETING_FILE):

@@ -33,11 +33,12 @@ from schema_student.training.checkpoints import (
     save_checkpoint,
 )
 from schema_student.training.checks import require_finite, require_finite_metrics
-from schema_student.training.distributed import average_gradients, gather, own_share
+from schema_student.training.distributed import gather, own_share
 from schema_student.training.keeping import Choose, Keeping
 from schema_student.training.metrics_log import MetricsLog
 from schema_student.training.optimization import Schedule, make_optimizer, make_scheduler
 from schema_student.training.resuming import Trained, resume
+from schema_student.training.sharding import average_and_clip, divide_gradients, gather_weights, shard, trained_weights
 
 DELAYED = "this step is finished and saved first; once more, and it ends at once"
 
@@ -106,7 +107,7 @@ class TrainingLoop:
         self.student = batches.student
         if settings.checkpoints.gradient_checkpointing:
             self.student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.parameters = [weight for weight in self.student.model.parameters() if weight.requires_grad]
+        self.parameters = trained_weights(self.student.model)
         self.optimizer = make_optimizer(self.parameters, settings, schedule.learning_rate)
         self.scheduler = make_scheduler(self.optimizer, settings, schedule.steps)
         self.micro_batches = schedule.accumulation * process_count()  # of a step, over all processes
@@ -124,6 +125,7 @@ class TrainingLoop:
         """Train from the last whole checkpoint, else from the start, to the end."""
         state = Trained(self.student, self.optimizer, self.scheduler, self.objective)
         first = resume(state, self.run_dir, self.origin, self.settings.checkpoints.resume_from_checkpoint)
+        self.parameters = shard(self.student.model, self.optimizer)
         self.log = MetricsLog(self.run_dir, self.settings, self.schedule.steps, first)
         if first == 0:
             self._validate(0)
@@ -187,8 +189,9 @@ class TrainingLoop:
         step = Step(number, self.epoch_of(number), self._denominator(batches))
         self.student.model.train()
         total = torch.zeros((), device=self.student.model.device)
-        for loss, batch in zip(self.objective.losses(step, batches), batches, strict=True):
+        for i, (loss, batch) in enumerate(zip(self.objective.losses(step, batches), batches, strict=True), 1):
             require_finite("loss", loss, number, batch["names"])
+            divide_gradients(self.student.model, i == len(batches))
             loss.backward()
             total += loss.detach()
         norm = self.clip_gradients(number, [name for batch in batches for name in batch["names"]])
@@ -208,15 +211,14 @@ class TrainingLoop:
 
     def clip_gradients(self, number: int, names: Sequence[str]) -> torch.Tensor:
         """Average gradients over processes and scale them to max_grad_norm; returns the norm they had."""
-        if process_count() > 1:
-            average_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.optimizer.max_grad_norm or math.inf)
+        norm = average_and_clip(self.parameters, self.settings.optimizer.max_grad_norm or math.inf)
         require_finite("gradient", norm, number, names)
         return norm
 
     def _update_weights(self) -> float:
         """Move the weights; returns the learning rate that moved them."""
         self.optimizer.step()
+        gather_weights(self.student.model)
         learning_rate = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,7 +10,6 @@ from typing import Any
 
 from schema_student.core.artifacts import open_artifact, read_meta
 from schema_student.core.chunks import ALONE, Ranks
-from schema_student.core.errors import UserError
 from schema_student.core.jsonl import read_object
 from schema_student.core.log import log
 from schema_student.core.processes import is_first_process, process_count
@@ -40,7 +38,6 @@ def make_run(
     The first process holds the lock and writes; the others hear from it whether there is anything to do, and in which
     folder: another one while the old run stands. A run goes on with as many as began it.
     """
-    _refuse_sharding()
     stamp = {**stamp, **_count_processes(None if overwrite else read_meta(run_dir))}
     with open_artifact(run_dir, stamp, inputs, overwrite) if is_first_process() else nullcontext() as artifact:
         folder = _share_folder("" if artifact is None or artifact.done else str(artifact.work))
@@ -49,15 +46,6 @@ def make_run(
             if artifact:
                 artifact.finish(facts, VOUCHED)
     return run_dir / "checkpoint-final"
-
-
-def _refuse_sharding() -> None:
-    """Refuse FSDP of accelerate launch, which would be passed over in silence."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise UserError(
-            "FSDP: prompt trees and decoding read the weights of layers, which FSDP leaves in shards; students of this "
-            "size fit whole on each GPU: take config/accelerate/ddp.yaml"
-        )
 
 
 def run_first(action: Callable[[], Any]) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from schema_student.core.settings import ResolvedSettings
 from schema_student.student import batching
+from schema_student.student.full_weights import VALUE_HEAD
 from schema_student.training.alignment.objective import Alignment, AlignmentObjective
 from schema_student.training.alignment.sampled import select_prompts
 from schema_student.training.batches import Batch, Row, inference_mode
@@ -26,8 +27,14 @@ from schema_student.training.optimization import Schedule
 from schema_student.training.rl.advantages import group_normalized, leave_one_out
 from schema_student.training.rl.groups import Group, describe_group, draw_groups, summarize_groups, with_teacher
 from schema_student.training.rl.losses import grpo_losses, kl_terms, rloo_losses
+from schema_student.training.sharding import apply_to_model, trained_weights
 
 CLIP = 0.2  # of the ratio, as in trl
+
+
+def _sum_of_nothing(model: torch.nn.Module) -> torch.Tensor:
+    """Make a loss of 0 that all trained weights have a gradient of."""
+    return torch.stack([weight.sum() for weight in trained_weights(model)]).sum() * 0.0
 
 
 class PolicyGradient(AlignmentObjective):
@@ -41,8 +48,6 @@ class PolicyGradient(AlignmentObjective):
     def __init__(self, alignment: Alignment) -> None:
         super().__init__(alignment)
         self.rows = self.find_rows(alignment)
-        model = self.batches.student.model
-        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
         kept = self.weights if self.keeps_reference else []
         self.reference = [weight.detach().clone() for weight in kept]
         self.kl: list[float] = []  # of each answer of the step, nats
@@ -50,6 +55,12 @@ class PolicyGradient(AlignmentObjective):
     def find_rows(self, alignment: Alignment) -> list[Row]:
         """Select the prompts to draw answers to."""
         return select_prompts(alignment)
+
+    @property
+    def weights(self) -> list[torch.nn.Parameter]:
+        """The weights that are trained but for a value head, as the model has them now: FSDP puts others there."""
+        named = self.batches.student.model.named_parameters()
+        return [weight for name, weight in named if weight.requires_grad and not name.startswith(VALUE_HEAD)]
 
     @property
     def keeps_reference(self) -> bool:
@@ -106,7 +117,7 @@ class PolicyGradient(AlignmentObjective):
         here, lest the activations of all be kept: how long answers are is not known when batches are planned.
         """
         answers, advantages = self.score(groups)
-        loss = torch.stack([weight.sum() for weight in self.weights]).sum() * 0.0  # so a step without answers has one
+        loss = apply_to_model(_sum_of_nothing, self.batches.student.model)  # so a step without answers has one
         parts = batching.cut_batches(
             [[ids] for ids in answers], range(len(answers)), len(answers), self.batches.batch_tokens, self.batches.trees
         )

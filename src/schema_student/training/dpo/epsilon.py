@@ -15,6 +15,7 @@ from schema_student.student import batching
 from schema_student.training.batches import Batch, Batches
 from schema_student.training.dpo.beta import perturbation_sign
 from schema_student.training.dpo.losses import dpo_margins
+from schema_student.training.sharding import trained_weights
 
 
 def perturbed_logps(policy_CV: Any, reference_CV: Any, ids_C: Any, mask_C: Any, epsilon: float) -> list[float]:
@@ -34,19 +35,19 @@ class PairSigns:
     def __init__(self, batches: Batches, epsilon: float) -> None:
         self.batches = batches
         self.epsilon = epsilon
-        weights = [weight for weight in batches.student.model.parameters() if weight.requires_grad]
-        self.at_start = [(weight, weight.detach().clone()) for weight in weights]
+        self.at_start = [weight.detach().clone() for weight in trained_weights(batches.student.model)]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """Use the model with the adapter that it began with, for passes without gradient."""
-        trained = [weight.data for weight, _ in self.at_start]
+        weights = trained_weights(self.batches.student.model)
+        trained = [weight.data for weight in weights]
         try:
-            for weight, before in self.at_start:
+            for weight, before in zip(weights, self.at_start, strict=True):
                 weight.data = before
             yield
         finally:
-            for (weight, _), now in zip(self.at_start, trained, strict=True):
+            for weight, now in zip(weights, trained, strict=True):
                 weight.data = now
 
     def margins_and_signs(self, batch: Batch) -> tuple[torch.Tensor, list[int]]:
