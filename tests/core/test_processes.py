@@ -220,7 +220,7 @@ def test_what_is_set_already_stays_in_the_environment(monkeypatch):
     found.clear()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     prepare_environment()
-    assert "HF_HUB_DISABLE_PROGRESS_BARS" not in found
+    assert "HF_HUB_DISABLE_PROGRESS_BARS" not in found and found["MPLBACKEND"] == "Agg"
 
 
 def test_of_several_processes_the_first_writes(monkeypatch):
