@@ -56,7 +56,6 @@ def check_ratios(rows):
         assert row["agree"]
 
 
-@pytest.mark.slow
 def test_trees_compute_what_trl_and_generate_compute(tmp_path, capsys):
     path = tmp_path / "raw.json"
     said = run_forked("benchmarks/prompt_trees.py", "--smoke", "--json", path)
@@ -200,7 +199,6 @@ def test_several_seeds_are_told_by_mean_and_range_and_one_by_its_interval():
     assert cells.describe([row(10)], "valid", ["seen"]) == "100.0 (72.2 to 100.0)"
 
 
-@pytest.mark.slow
 def test_a_step_of_rloo_is_timed_against_trls(tmp_path):
     path = tmp_path / "raw.json"
     said = run_forked("benchmarks/rl_step.py", "--smoke", "--json", path)

@@ -138,7 +138,6 @@ def test_killed_and_run_again_it_equals_an_undisturbed_run(place, monkeypatch):
     assert all((a[name] == b[name]).all() for name in a)
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     flags = {"beta_controller": "risk", "beta_warmup": 1, "dpo_batch_size": 1}
     words = small_flags(place, "prefs.jsonl", run="two", **flags)
@@ -158,7 +157,6 @@ def test_two_processes_equal_one_with_the_same_global_batch(place, monkeypatch):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 @pytest.mark.parametrize("command", ["train-sft", "train-beta-dpo"])
 def test_processes_share_the_steps_of_a_command(command, place):

@@ -195,7 +195,6 @@ def find_listeners(pids):
     return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
-@pytest.mark.slow
 @needs_two_cores
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent, and has /proc")
 def test_processes_listen_on_loopback_alone_and_none_outlives_a_killed_script(tmp_path):
