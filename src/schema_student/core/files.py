@@ -42,9 +42,9 @@ def _not_plain(path: str) -> UserError:
     return UserError(f"{path} is no plain file, so nothing is written to it; remove it, or name another --output-dir")
 
 
-def refuse_link(path: Path) -> None:
+def refuse_link(path: Path | str) -> None:
     """Raise UserError where a path that is to be written is a link."""
-    if path.is_symlink():
+    if os.path.islink(path):
         advice = "remove it, or name the place that you mean (--output-dir, --run)"
         raise UserError(f"{path} is a link, so nothing is written through it; {advice}")
 
