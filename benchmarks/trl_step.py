@@ -56,7 +56,7 @@ def fine_tune(flags: argparse.Namespace, trainer: str) -> dict[str, Any]:
                 ends.append((time.perf_counter(), time.process_time(), row))
 
         with patch.object(MetricsLog, "write", note):
-            fine_tuning.fine_tune(settings, corpus, Path(folder) / "run")
+            fine_tuning.fine_tune(settings, corpus, Path(folder) / "run", dataset=None)
     (clock, processor, _), (clock_after, processor_after, row) = ends[-2:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     found = {"seconds": clock_after - clock, "processor_seconds": processor_after - processor, "peak_gib": peak}

@@ -134,3 +134,8 @@ def test_a_test_uses_no_private_name_of_the_package_and_imports_no_other_test(pa
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert not [module for module in modules if module.rpartition(".")[2].startswith("test_")]
+
+
+def test_no_two_files_of_tests_have_one_name():
+    names = [path.name for path in TESTS if path.name.startswith("test_")]
+    assert sorted(names) == sorted({*names})

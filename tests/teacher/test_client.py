@@ -113,7 +113,7 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_came(tmp_path):
             with pytest.raises(TeacherError, match="does not answer"):
                 t.ask("judge", {"schema": {}, "query": "another", "answer": {}})
         with open_teacher(settings) as t:
-            assert t.ask(*ASK) == VERDICT and t.asked == 0
+            assert t.ask(*ASK) == VERDICT and t.usage.asked == 0
 
 
 def test_a_limit_of_tokens_is_sent_where_one_is_set(tmp_path):
