@@ -1,6 +1,7 @@
 """serving/: what compose.yaml and Dockerfiles name is there, and closed; no image is built here."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -104,7 +105,7 @@ def test_a_dockerfile_s_sources_and_commands_are_there_and_its_packages_are_pinn
     runs = steps(dockerfile, "RUN")
     for command in (part.split()[0].strip('"') for words in runs for part in words.split("&&")):
         local = command.startswith(("$VENV/bin/", ".venv/bin/")) or (ROOT / command).is_file()
-        assert local or shutil.which(command), command
+        assert local or shutil.which(command, path=f"{os.environ['PATH']}:/usr/sbin"), command  # where useradd is
     assert any("--require-hashes -r requirements" in words for words in runs)
     assert all("--require-hashes" in words or "--no-deps" in words for words in runs if "pip" in words)
 
