@@ -3,7 +3,7 @@
 #
 #   ./runTests.sh
 #   ./runTests.sh tests/core/test_settings.py -k auto
-#   ./runTests.sh -n 4             # in four processes; the whole suite runs in two (0: in this one, as --pdb needs)
+#   ./runTests.sh -n 4             # in four processes; the whole suite runs in three (0: in this one, as --pdb needs)
 #   ./runTests.sh --real           # only the checks of the real Gemma 3 270M; fetches it, and so accepts its licence
 #
 # -k WORDS, -x (stop at the first failure), --lf (those that failed), -m "not slow"; all: .venv/bin/pytest --help.
@@ -13,14 +13,15 @@
 source "$(dirname "$(realpath "$0" 2>/dev/null || echo "$0")")/scripts/bootstrap.sh" "$0" "$@"
 cd "$ROOT"
 failed=0
-# Two processes for the whole suite; each takes tests from the other when it has none left.
-SHARED=(-n 2 --dist worksteal)
+# Three processes for the whole suite: tests wait for programs and servers, so that two would leave two cores idle. Each
+# takes tests from the others when it has none left.
+SHARED=(-n 3 --dist worksteal)
 
 case " ${FLAGS[*]-} " in
   *" --real "*) exec "$PYTHON" -m pytest ${FLAGS[@]+"${FLAGS[@]}"} ;;
 esac
 case " ${FLAGS[*]-} " in
-  *" tests/"*) SHARED=() ;; # one file is tested sooner than two processes start
+  *" tests/"*) SHARED=() ;; # one file is tested sooner than three processes start
 esac
 "$PYTHON" -m ruff check . || failed=$?
 "$PYTHON" -m mypy || failed=$((failed ? failed : $?))

@@ -48,6 +48,7 @@ PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is impo
 PYTEST += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # which would end a file of tests after its last
 BUDGET = 20  # seconds on the processor of a mutant's tests, as they were recorded, for each kind; at least one test
 MEMORY = 12 << 30  # bytes of data; a fault may well never stop
+FILES_AT_ONCE = 12  # of tests, that are recorded in one process
 NOT_RECORDED = ("real",)  # folders of tests: what needs the real Gemma
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -268,23 +269,27 @@ def check_tests(tree: Path, tests: list[str], said: Path) -> int:
 
 
 def recorded(folder: Path, jobs: int) -> Recording:
-    """Which tests run which lines: recorded for a file of tests once for what it and the code are, `jobs` at a time."""
+    """Which tests run which lines: recorded for a file of tests once for what it and the code are.
+
+    Some files follow one another in a process, `jobs` processes at a time.
+    """
     source = digest_of((ROOT / "src").rglob("*.py"))
     (folder / "recorded").mkdir(exist_ok=True)
 
     def path_of(tests: Path) -> Path:
         return folder / "recorded" / f"{tests.parent.name}-{tests.stem}-{digest_of([tests])}-{source}.json"
 
-    def record_apart(tests: Path) -> None:
+    def record_apart(some: list[Path]) -> None:
         with tempfile.TemporaryDirectory(prefix="coverage-") as data:
-            log = folder / "recorded" / f"{tests.stem}.log"
-            run_apart((1200, 2400), log, record, tests, Path(data), path_of(tests))
-        print(f"recorded which lines {tests.relative_to(ROOT)} runs", flush=True)
+            log = folder / "recorded" / f"{some[0].stem}.log"
+            run_apart((1200, 2400), log, record, {tests: path_of(tests) for tests in some}, Path(data))
+        print(f"recorded which lines {len(some)} files of tests run, {some[0].name} among them", flush=True)
 
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name not in NOT_RECORDED]
-    left = [path for path in files if not path_of(path).exists()]
+    left = sorted((path for path in files if not path_of(path).exists()), key=lambda path: -path.stat().st_size)
+    count = -(-len(left) // FILES_AT_ONCE)  # each takes large ones and small ones
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(record_apart, sorted(left, key=lambda path: -path.stat().st_size)))
+        list(pool.map(record_apart, [left[i::count] for i in range(count)]))
     whole = Recording()
     for path in sorted(files):
         if path_of(path).exists():
@@ -319,8 +324,8 @@ class Contexts:
             self.failed.add(report.nodeid)
 
 
-def record(tests: Path, folder: Path, path: Path) -> None:
-    """Run a file of tests under coverage, what they start included, and write the recording."""
+def record(paths: dict[Path, Path], folder: Path) -> None:
+    """Run files of tests under coverage, what they start included, and write the recording of each to its path."""
     import pytest
     from coverage import Coverage
 
@@ -336,31 +341,37 @@ def record(tests: Path, folder: Path, path: Path) -> None:
     coverage = Coverage(config_file=str(settings))
     contexts = Contexts(coverage)
     coverage.start()
-    pytest.main([str(tests.relative_to(ROOT)), *PYTEST], plugins=[contexts])
+    pytest.main([*(str(tests.relative_to(ROOT)) for tests in paths), *PYTEST], plugins=[contexts])
     coverage.stop()
     coverage.save()
     coverage.combine()
     seconds = {test: None if test in contexts.failed else taken for test, taken in contexts.seconds.items()}
-    lines = lines_by_file(coverage.get_data(), [*seconds])
-    path.write_text(json.dumps({"seconds": seconds, "lines": lines}), encoding="utf-8")
+    lines = lines_by_file(coverage.get_data())
+    for tests, path in paths.items():
+        mine = {test: each for test, each in seconds.items() if test.startswith(f"{tests.relative_to(ROOT)}::")}
+        path.write_text(json.dumps({"seconds": mine, "lines": by_place(lines, [*mine])}), encoding="utf-8")
 
 
-def lines_by_file(data: Any, tests: list[str]) -> dict[str, dict[str, list[int]]]:
-    """The tests that run each line, by file, as places in `tests`; what runs on import is left out."""
-    places = {test: place for place, test in enumerate(tests)}
-
-    def place_of(contexts: list[str]) -> list[int]:
-        names = {context.removesuffix("|").split(" (")[0] for context in contexts}
-        return sorted(places[name] for name in names if name in places)
-
+def lines_by_file(data: Any) -> dict[str, dict[int, set[str]]]:
+    """The tests that run each line, by file."""
     return {
         Path(file).relative_to(ROOT).as_posix(): {
-            str(line): found
+            line: {context.removesuffix("|").split(" (")[0] for context in contexts}
             for line, contexts in data.contexts_by_lineno(file).items()
-            if (found := place_of(contexts))
         }
         for file in data.measured_files()
     }
+
+
+def by_place(lines: dict[str, dict[int, set[str]]], tests: list[str]) -> dict[str, dict[int, list[int]]]:
+    """Name some tests by their places; what runs none of them, as on import, is left out."""
+    places = {test: place for place, test in enumerate(tests)}
+
+    def ran(names: set[str]) -> list[int]:
+        return sorted(places[name] for name in names & places.keys())
+
+    found = {file: {line: ran(names) for line, names in each.items()} for file, each in lines.items()}
+    return {file: {line: some for line, some in each.items() if some} for file, each in found.items()}
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:

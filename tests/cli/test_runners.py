@@ -194,8 +194,8 @@ def test_logs_follow_output_dir(checkout):
 def test_tests_runner_returns_the_first_failure_and_ends_with_pytest(checkout):
     done = run(checkout, "./runTests.sh", "-k", "auto", FAIL_AT="-m", FAIL_WITH="3")
     assert done.returncode == 3
-    assert ran(done.stdout) == ["-m ruff check .", "-m mypy", "-m pytest -n 2 --dist worksteal -k auto"]
-    assert done.stdout.splitlines()[-1] == "ran -m pytest -n 2 --dist worksteal -k auto"
+    assert ran(done.stdout) == ["-m ruff check .", "-m mypy", "-m pytest -n 3 --dist worksteal -k auto"]
+    assert done.stdout.splitlines()[-1] == "ran -m pytest -n 3 --dist worksteal -k auto"
 
 
 def test_one_file_of_tests_is_not_shared_among_processes(checkout):
