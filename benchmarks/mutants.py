@@ -43,7 +43,7 @@ Site = tuple[int, int, cst.CSTNode, cst.CSTNode]  # line, that of its statement 
 class Mutant:
     """One fault: its file in the repository, its line, that of its statement, the change, and the whole new text.
 
-    `statement` is 0 outside of functions: it runs on import.
+    `statement` is 0 outside of functions: it runs on import. That of an argument's default is the function's first one.
     """
 
     file: str
@@ -67,7 +67,9 @@ class SiteVisitor(cst.CSTVisitor):
     def on_visit(self, node: cst.CSTNode) -> bool:
         if m.matches(node, NOT_MUTATED) or (isinstance(node, cst.Arg) and is_untouched(node)):
             return False
-        if isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+        if isinstance(node, cst.FunctionDef):  # whoever runs it shows what its defaults are
+            self.statement = self.line(first_statement(node))
+        elif isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
             self.statement = self.line(node)
         self.functions += isinstance(node, cst.FunctionDef)
         for kind, operator in mutation_operators:
@@ -82,6 +84,12 @@ class SiteVisitor(cst.CSTVisitor):
     def line(self, node: cst.CSTNode) -> int:
         position = self.get_metadata(PositionProvider, node, None)
         return position.start.line if position else 0
+
+
+def first_statement(function: cst.FunctionDef) -> cst.CSTNode:
+    """The first statement of a function's body that is not its docstring; the function where there is no other."""
+    docstring = m.SimpleStatementLine(body=[m.Expr(m.SimpleString() | m.ConcatenatedString()), m.ZeroOrMore()])
+    return next((each for each in function.body.body if not m.matches(each, docstring)), function)
 
 
 def is_untouched(argument: cst.Arg) -> bool:

@@ -256,8 +256,10 @@ def test_a_mutant_meets_the_tests_that_run_its_line_of_its_package_first_and_wit
     others = {"tests/cli/test_b.py::quickest": 0.1, "tests/cli/test_b.py::long": 19.9, example: 2.0}
     recording.add(others, {file: {"2": [0, 1, 2], "7": [1]}})
     slow, quick, _, quickest, long, example = [*own, *others]
-    assert recording.tests_of(file, 2, 2) == recording.tests_of(file, 5, 2) == [[quick, example], [quickest, long]]
-    assert recording.tests_of(file, 3, 2) == [[slow], []] and recording.tests_of(file, 7, 7) == [[], [long]]
+    assert recording.tests_of(file, 2, 2) == recording.tests_of(file, 3, 2) == [[quick, example], [quickest, long]]
+    assert recording.tests_of(file, 3, 3) == recording.tests_of(file, 3, 9) == [[slow], []] and recording.tests_of(
+        file, 7, 7
+    ) == [[], [long]]
     assert recording.tests_of(file, 4, 4) == recording.tests_of("src/schema_student/data/b.py", 2, 0) == [[], []]
     on_import = recording.tests_of(file, 1, 0)  # of the file, then the package
     assert on_import == [[quickest, quick, example], []]

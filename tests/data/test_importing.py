@@ -396,6 +396,16 @@ def test_aliases_of_yaml_have_a_bound(tmp_path, monkeypatch):
         import_rows(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize(("begin", "end"), [("{a: ", "}"), ("[", "]")])
+def test_a_yaml_document_nests_two_hundred_deep(begin, end, tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text(begin * 200 + "1" + end * 200)
+    assert yaml_files.read_yaml(path)
+    path.write_text(begin * 201 + "1" + end * 201)
+    with pytest.raises(UserError, match="values once its aliases are written out, or itself"):
+        yaml_files.read_yaml(path)
+
+
 def test_a_document_of_another_kind_than_is_meant_is_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(MCP))
     with pytest.raises(UserError, match=r"a\.json: expected: an OpenAPI document .*; it is a tools/list result"):

@@ -22,6 +22,7 @@ def row(text, rank=3, target=LIST, **more):
         ('{"items":[' + "1, " * 60, "repeating"),
         ("no no no no no no no no no no no no no no ", "repeating"),
         ("abcde" * 8, "repeating"),
+        ("[1,\n 2],\n" * 5, "repeating"),  # over lines
         ("abcdefghijk" * 4, None),  # four times only
         ('{"items":[1000000000,2]}', None),  # a run of zeros is a number
         ('{"items":[1,2]}', None),

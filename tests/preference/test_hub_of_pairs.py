@@ -8,7 +8,7 @@ import pytest
 from loopback_hub import serve_hub
 
 from schema_student.core.files import make_folder
-from schema_student.core.jsonl import dump_row, write_json, write_jsonl
+from schema_student.core.jsonl import dump_row, read_json, write_json, write_jsonl
 from schema_student.core.paths import paths
 from schema_student.core.settings import default_settings
 from schema_student.core.stamps import beside
@@ -112,7 +112,15 @@ def test_judged_rollouts_are_a_data_set_of_text_and_json(settings, hub, tmp_path
     folder = paths(settings).rollouts / "hub"
     card = (folder / "README.md").read_text()
     check_pushed(hub, folder, card)
-    assert all(f"| {name} |" in card for name in ROLLOUTS) and "4 sampled answers to 1 prompts, each scored" in card
+    assert (
+        "the scorer: schema" in card
+        and all(f"| {name} |" in card for name in ROLLOUTS)
+        and "4 sampled answers to 1 prompts, each scored" in card
+    )
     (row,) = load(folder, "rollouts", tmp_path)["train"]
     assert list(row) == list(ROLLOUTS) and json.loads(row["answers_json"]) == ANSWERS and row["accepted_json"] is None
     assert json.loads(row["prompt"]) == JUDGED["prompt"] and json.loads(row["schema_json"]) == JUDGED["schema"]
+    manifest = paths(settings).rollouts / "manifest.json"
+    write_json(manifest, {**read_json(manifest), "judged_by": "a judge"})
+    publish_rollouts(settings)
+    assert "| judged by | a judge |" in (folder / "README.md").read_text()

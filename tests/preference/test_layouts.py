@@ -552,7 +552,7 @@ def test_labelled_answers_to_one_prompt_are_paired_and_the_others_counted():
     alone = "no answer of the other label to this prompt (train-sft learns those with label true)"
     for most, wanted in ((1, [("p", "a", "b")]), (2, [("p", "a", "b"), ("p", "a", "c")])):
         found, tally = paired(*rows, most=most)
-        assert found == wanted and tally.counts == {alone: 2}
+        assert found == wanted and tally.counts == {alone: 2} and tally.first == {alone: "mine.jsonl:4"}
     found, tally = paired(row("p", "a", True, tools=[TOOL]), row("p", "b", False))
     assert found == [] and tally.counts == {alone: 2}
     many = [row("p", text, True) for text in "ab"] + [row("p", text, False) for text in "cdea"]

@@ -22,6 +22,7 @@ from schema_student.training.pretraining import data, train
 
 def test_every_drawn_object_answer_is_valid():
     words = data.Words()
+    assert words.hardness == 1.0
     for seed in range(150):
         rng = random.Random(seed)
         schema, sample = data.draw_object_schema(words, rng)
