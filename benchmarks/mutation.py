@@ -21,6 +21,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -31,6 +32,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -71,9 +73,10 @@ class Recording:
                 mine.setdefault(line, []).extend(tests[i] for i in places if seconds[tests[i]] is not None)
 
     def tests_of(self, file: str, line: int, statement: int) -> list[list[str]]:
-        """Two kinds, those of its package that run a line and others; each the fastest first, within BUDGET.
+        """Those of its package that run a line, then others; each kind the fastest first, within BUDGET.
 
-        Where it runs on import (statement 0): those that run anything of its file, then all of its package.
+        Where it runs on import (statement 0): those of files that import its module, those that run anything of it,
+        then all of its package.
         """
         lines = self.lines.get(file, {})
         if statement:
@@ -81,8 +84,9 @@ class Recording:
             kinds = [{test for test in near if is_of(test, file)}, near]
         else:
             near = {test for tests in lines.values() for test in tests}
-            kinds = [near, {test for test in self.seconds if is_of(test, file)}]
-        return [self.affordable(kinds[0]), self.affordable(kinds[1] - kinds[0])]
+            kinds = [{test for test in self.seconds if imports(test, file)}, near]
+            kinds += [{test for test in self.seconds if is_of(test, file)}]
+        return [self.affordable(kind.difference(*kinds[:i])) for i, kind in enumerate(kinds)]
 
     def affordable(self, tests: set[str]) -> list[str]:
         """Choose the fastest tests that take BUDGET together, at least one; none that fails without a mutant."""
@@ -95,6 +99,18 @@ def is_of(test: str, file: str) -> bool:
     """Tell whether a test is of a file's package: in its folder of tests, or an example of its docstrings."""
     package = Path(file).parts[2]
     return test.startswith(f"tests/{package}/") or f"[schema_student.{package}." in test
+
+
+def imports(test: str, file: str) -> bool:
+    """Tell whether the file of a test imports a module of the code, by its name."""
+    *packages, module = Path(file).with_suffix("").parts[1:]
+    return bool(re.search(rf"{'.'.join(packages)}(\.| import [^\n]*\b){module}\b", text_of(test.partition("::")[0])))
+
+
+@cache
+def text_of(tests: str) -> str:
+    """Read a file of tests once."""
+    return (ROOT / tests).read_text(encoding="utf-8") if (ROOT / tests).is_file() else ""
 
 
 def main() -> None:

@@ -248,7 +248,9 @@ def test_the_table_of_an_alignment_compares_with_sft_and_with_the_control():
     assert lines[-1].startswith("dpo against the control: +6.00 +- 0.00 points of P(truth)")
 
 
-def test_a_mutant_meets_the_tests_that_run_its_line_of_its_package_first_and_within_the_budget():
+def test_a_mutant_meets_the_tests_that_run_its_line_of_its_package_first_and_within_the_budget(monkeypatch):
+    texts = {"tests/cli/test_b.py": "from schema_student.core import b\nfrom schema_student.core.abc import x\n"}
+    monkeypatch.setattr(mutation, "text_of", lambda tests: texts.get(tests, ""))
     recording, file = mutation.Recording(), "src/schema_student/core/a.py"
     own = {"tests/core/test_a.py::slow": 30.0, "tests/core/test_a.py::quick": 1.0, "tests/core/test_a.py::failed": None}
     recording.add(own, {file: {"2": [0, 1, 2], "3": [0], "4": [2]}})
@@ -260,10 +262,12 @@ def test_a_mutant_meets_the_tests_that_run_its_line_of_its_package_first_and_wit
     assert recording.tests_of(file, 3, 3) == recording.tests_of(file, 3, 9) == [[slow], []] and recording.tests_of(
         file, 7, 7
     ) == [[], [long]]
-    assert recording.tests_of(file, 4, 4) == recording.tests_of("src/schema_student/data/b.py", 2, 0) == [[], []]
+    assert recording.tests_of(file, 4, 4) == [[], []]
+    assert recording.tests_of("src/schema_student/data/b.py", 2, 0) == [[], [], []]
     on_import = recording.tests_of(file, 1, 0)  # of the file, then the package
-    assert on_import == [[quickest, quick, example], []]
-    assert recording.tests_of("src/schema_student/core/b.py", 1, 0) == [[], [quick, example]]
+    assert on_import == [[], [quickest, quick, example], []]
+    # of those that import it, then the package
+    assert recording.tests_of("src/schema_student/core/b.py", 1, 0) == [[quickest, long], [], [quick, example]]
     del recording.seconds[quick]  # as where it is seen to fail without a mutant
     assert recording.tests_of(file, 2, 2) == [[example], [quickest, long]]
 

@@ -49,6 +49,8 @@ def test_values_that_nobody_said_are_counted():
     theirs = rows("teacher", "take some for item", {"a": 77})
     found = compare_with_own(mine + theirs)
     assert found["teacher"]["values_said"] == 0.0 and "values_said" in found["far"]
+    said = rows("teacher", "take 5 for {i}", {"a": 5})[:1]
+    assert LEAST == 20 and compare_with_own(mine + theirs + said)["teacher"]["values_said"] == 0.048  # 1 of 21
 
 
 def test_the_same_requests_are_not_far():
