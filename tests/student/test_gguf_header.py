@@ -7,11 +7,12 @@ import struct
 import pytest
 import tiny
 from gguf_files import bpe_tokenizer, write_gguf
+from tokenizers import pre_tokenizers
 
 from schema_student.core.errors import UserError
 from schema_student.student.bases.dequantize import dequantize
 from schema_student.student.bases.gguf_header import Header, Tensor, read_header
-from schema_student.student.bases.gguf_tokenizer import build_tokenizer
+from schema_student.student.bases.gguf_tokenizer import build_tokenizer, make_cutters
 from schema_student.student.bases.record import BaseRecord
 from schema_student.student.tokens import encode_completion, encode_prompt
 
@@ -223,3 +224,11 @@ def test_each_nth_layer_sees_all_and_the_scale_is_of_the_head(tmp_path):
     assert config.layer_types == ["sliding_attention", "full_attention"] and config.query_pre_attn_scalar == 16
     assert record == BaseRecord("f.gguf", "0" * 64, "Q8_0", "gemma3", tokenizer="of the GGUF file")
     assert not (tmp_path / "base" / ".without-tokenizer.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("cut", "pieces"), [("", ["a", "12", "-"]), ("digits", ["a", "1", "2", "-"]), ("[a-z]", ["a", "12-"])]
+)
+def test_a_text_is_cut_as_its_vocabulary_was(cut, pieces):
+    cutter = pre_tokenizers.Sequence(make_cutters(cut))
+    assert [piece for piece, _ in cutter.pre_tokenize_str("a12-")] == pieces

@@ -47,6 +47,7 @@ def test_a_template_s_own_places_are_used():
 
 def test_what_a_template_has_no_place_for_is_written_into_the_turns_that_it_has():
     assert read(NO_SYSTEM, [SYSTEM, USER]) == "[user]Be kind.\n\nlamp on[go]"
+    assert read(NO_SYSTEM, [SYSTEM]) == "[user]Be kind.\n\n[go]"
     assert read(NO_SYSTEM, "lamp on", TOOLS) == f"[user]{WRITTEN}\n\nlamp on[go]"
     assert read(NO_SYSTEM, [SYSTEM, USER], TOOLS) == f"[user]Be kind.\n\n{WRITTEN}\n\nlamp on[go]"
     called = json.dumps(CALL["function"])

@@ -83,6 +83,18 @@ def test_an_answer_in_an_odd_form_is_read(send, tmp_path):
         assert outcome(teacher) == VERDICT and len(server.chats) == 1
 
 
+def test_a_model_is_another_where_its_list_says_so_but_for_what_changes_at_every_asking(tmp_path):
+    def digest_of(**entry):
+        with fault_server() as server:
+            listed = line({"data": [{"id": "m:1", "created": 1, **entry}], "created": {}})
+            server.routes["/v1/models"] = whole(listed, kind="application/json")
+            with open_teacher(openai_settings(server, tmp_path)) as teacher:
+                return teacher.info["model_digest"]
+
+    others = [digest_of(**entry) for entry in ({}, {"max_model_len": 512}, {"root": "r"}, {"meta": {"n_ctx_train": 9}})]
+    assert len({*others}) == 4 and digest_of(created=2) == others[0]
+
+
 @pytest.mark.parametrize(
     "entry",
     [
