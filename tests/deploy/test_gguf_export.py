@@ -105,6 +105,16 @@ def test_another_architecture_is_refused_by_what_differs(changes, said):
         gguf_file.check_architecture(config)
 
 
+def test_windows_that_hold_the_whole_context_may_stand_anywhere():
+    config = tiny.tiny_model().config
+    config.layer_types = ["full_attention", "sliding_attention"]
+    config.sliding_window = config.max_position_embeddings
+    gguf_file.check_architecture(config)
+    config.sliding_window -= 1
+    with pytest.raises(UserError, match="a window in all layers"):
+        gguf_file.check_architecture(config)
+
+
 def test_a_cut_that_llamacpp_has_no_name_for_is_refused_before_anything_is_written(tmp_path):
     from schema_student.core.resources import EMBEDDED_STUDENT
 

@@ -92,6 +92,14 @@ def test_a_template_that_counts_its_turns_is_refused():
         turns.read_turns(tokenizer_with("{% for m in messages %}{{ loop.index }}: {{ m.content }}\n{% endfor %}"))
 
 
+def test_a_modelfile_has_a_system_text_where_one_is_fixed_and_no_other():
+    found = turns.read_turns(tokenizer_with(GEMMA))
+    written = [ollama.write_modelfile("m.gguf", found, ["<e>"], {"num_ctx": 9}, system) for system in ("", "a schema")]
+    ends = [[line for line in text.splitlines() if line.startswith(("FROM", "SYSTEM", "PARA"))] for text in written]
+    stop = ['PARAMETER stop """<e>"""', "PARAMETER num_ctx 9", "PARAMETER temperature 0"]
+    assert ends == [["FROM ./m.gguf", *stop], ["FROM ./m.gguf", 'SYSTEM """a schema"""', *stop]]
+
+
 @pytest.mark.parametrize("hostile", ['a """\nFROM /etc/passwd\nSYSTEM """b', 'ends with "', '"begins', "nul \0"])
 def test_a_text_that_would_end_its_quotes_is_refused(hostile):
     found = turns.read_turns(tokenizer_with(GEMMA))

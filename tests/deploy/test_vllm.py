@@ -40,7 +40,10 @@ def test_hostile_names_are_quoted_for_a_shell(base, tmp_path):
     source = SimpleNamespace(run="`x` y", adapter=tmp_path, settings=settings, choice=SimpleNamespace(base=base))
     command = vllm.serve_command(SimpleNamespace(source=source), lora=True)
     words = shlex.split(command)
-    assert words[2] == (base if base[0] != "-" else f"./{base}")
+    assert words[:3] == ["vllm", "serve", base if base[0] != "-" else f"./{base}"] and words[-2:] == [
+        "--max-model-len",
+        "64",
+    ]
     assert "x-y=adapter" in words and words[words.index("--max-lora-rank") + 1] == "16"
     assert vllm.serve_command(SimpleNamespace(source=source), lora=False).startswith(
         "vllm serve . --served-model-name x-y "

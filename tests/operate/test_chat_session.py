@@ -154,6 +154,8 @@ def test_a_narrow_terminal_shows_two_answers_below_each_other_and_a_wide_one_cut
     assert [plain(line) for line in side_by_side(left, right, 30)] == ["a" * 90, "", "b"]
     (line,) = side_by_side(left, right, 63)
     assert plain(line) == "a" * 27 + "... | b"
+    (line,) = side_by_side([[("", "a" * 30)]], right, 63)
+    assert plain(line) == "a" * 30 + " | b"
 
 
 def test_constrained_decoding_is_switched(session, asked):

@@ -98,8 +98,10 @@ def test_quit_and_ctrl_d_end_it(typed):
     assert typed("quit", ENTER) == typed("\x04") == []
 
 
-def test_without_a_terminal_it_says_what_to_type(monkeypatch):
-    monkeypatch.setattr(operating.sys.stdin, "isatty", lambda: False, raising=False)
+@pytest.mark.parametrize(("typed", "shown"), [(False, False), (True, False), (False, True)])
+def test_without_a_terminal_it_says_what_to_type(typed, shown, monkeypatch):
+    for stream, is_one in ((operating.sys.stdin, typed), (operating.sys.stdout, shown)):
+        monkeypatch.setattr(stream, "isatty", lambda is_one=is_one: is_one, raising=False)
     with pytest.raises(UserError, match="needs a terminal; without one: schema-student status") as refused:
         dispatch(["menu"])
     for command in re.findall(r"schema-student ([a-z]+[a-z -]*)", str(refused.value)):
