@@ -41,7 +41,7 @@ def test_a_terminal_without_prompt_toolkit_is_told_how_to_get_it(monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     for name in ("stdin", "stdout"):
         monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prompt_toolkit" else "there")
     with pytest.raises(UserError, match=r"pip install 'schema-student\[chat\]'"):
         VERBS["chat"]([*INLINE, "--base-model", "embedded"])
 

@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -460,7 +461,10 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
     tmp_path, monkeypatch, capsysbinary
 ):
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\nshift 2\necho "ran $*"\n[ "$1" != generate ] || exit 7\n')
+    fake.write_text(
+        '#!/bin/sh\nshift 2\necho "ran $*"\necho "for $SCHEMA_STUDENT_RUNNER, of $SCHEMA_STUDENT_SCRIPTS"\n'
+        '[ "$1" != generate ] || exit 7\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(pipeline.sys, "executable", str(fake))
     flags = ["--output-dir", str(tmp_path / "out"), "--domains", "4", "--until", "corpus"]
@@ -470,6 +474,8 @@ def test_run_gives_each_stage_its_flags_says_what_it_says_and_stops_at_the_first
     said = capsysbinary.readouterr().out.decode()
     out = f"--output-dir {tmp_path / 'out'}"
     assert re.findall(r"^ran (.*)$", said, re.M) == [f"domains {out} --domains 4", f"schemas {out}", f"generate {out}"]
+    scripts = "generate_domain_specs.py build_schemas.py generate_dataset.py build_training_corpus.py"
+    assert said.count(f"for {os.getpid()}, of {scripts}\n") == 3
     assert "== 3/10 dataset" in said and "stage dataset ended with exit code 7" in said
     (log,) = (tmp_path / "out" / "logs").iterdir()
     assert said.startswith(log.read_text()[:-1]) and "ran generate" in log.read_text()
