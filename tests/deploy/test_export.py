@@ -78,7 +78,7 @@ def test_export_json_says_what_it_was_made_of_and_how_it_was_tried(made):
     folder = merged_folder(made)
     facts = read_json(folder / "export.json")
     assert facts["adapter_digest"] == digest(paths(made).sft_checkpoint / "adapter_model.safetensors")
-    assert (facts["kind"], facts["run"]) == ("merged", made.run.run)
+    assert (facts["kind"], facts["run"]) == ("merged", "student")
     differences = facts["logits_differ_by"]
     assert 0 < differences["float64"] <= 1e-4 < differences["bfloat16"]
     assert facts["tried"]["prompts"] == 4 and facts["tried"]["same_answer_as_adapter"]["n"] == 4
