@@ -126,7 +126,7 @@ def paths(settings: AnySettings) -> Paths:
 def _refuse_links(found: Paths, out: Path) -> None:
     """Look at each folder between the output folder and an artifact, and at those that are artifacts themselves.
 
-    By text and not by paths, whose parents take ten times as long: every stage and every flag's check comes by here.
+    By text and not by paths, whose parents take more than twice as long; commands come by here many times.
     """
     folders = {str(out), os.path.dirname(out)}
     written = [path for name, path in vars(found).items() if name != "sft_checkpoint"]  # which is read
