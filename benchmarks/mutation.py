@@ -63,8 +63,8 @@ class Recording:
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)  # tests that were seen to pass by themselves
 
-    def add(self, seconds: dict[str, float], lines: dict[str, dict[str, list[int]]]) -> None:
-        """Add what another file of tests runs: of its tests, seconds, and where they stand in it, by file and line."""
+    def add(self, seconds: dict[str, float | None], lines: dict[str, dict[str, list[int]]]) -> None:
+        """Add what another file of tests runs: of its tests, seconds (None: failed), and their places, by line."""
         tests = list(seconds)
         self.seconds |= {test: taken for test, taken in seconds.items() if taken is not None}
         for file, ran in lines.items():

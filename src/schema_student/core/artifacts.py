@@ -32,7 +32,7 @@ from schema_student.core.locks import hold_lock
 from schema_student.core.log import log
 from schema_student.core.replacing import complete_swap, discard_draft, draft_of
 from schema_student.core.settings import AnySettings
-from schema_student.core.stamps import PART, beside, digest, find_differences, git_commit, lifts_limit, versions
+from schema_student.core.stamps import beside, digest, find_differences, git_commit, lifts_limit, limit_of, versions
 
 OVERWRITTEN = "SCHEMA_STUDENT_OVERWRITTEN"  # environment: the file that lists what this --overwrite has made again
 
@@ -253,8 +253,8 @@ def _take_up(artifact: Artifact, sources: Sequence[Path], overwrite: bool, deriv
     path, stamp, meta = artifact.path, artifact.stamp, read_meta(artifact.path)
     again = overwrite and not (meta and _was_overwritten(path) and not _differences(meta, stamp))
     if meta and _is_there(path) and _lifts_limit(meta, stamp):
-        again, most = True, stamp["settings"].get(PART, "all")
-        log.info(f"{path} was made of a part (--max-samples {meta['settings'][PART]}): it is made again of {most}")
+        again, most = True, limit_of(stamp) or "all"
+        log.info(f"{path} was made of a part (--max-samples {limit_of(meta)}): it is made again of {most}")
     if meta and _is_there(path) and not again:
         _refuse_difference(path, "made", _differences(meta, stamp))
         artifact.done = _is_whole(path, meta, sources, derived)

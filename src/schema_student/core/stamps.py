@@ -50,8 +50,21 @@ def make_stamp(settings: AnySettings, *groups: str, **facts: Any) -> dict[str, A
 
     Every stage is limited by --max-samples: a stamp has its limit where there is one.
     """
-    part = {PART: limit} if (limit := settings.part.max_samples) else {}
-    return {"settings": settings.dump(*groups) | part, "seed": settings.run.seed, **facts}
+    return {"settings": settings.dump(*groups) | dump_limit(settings), "seed": settings.run.seed, **facts}
+
+
+def dump_limit(settings: AnySettings) -> dict[str, int]:
+    """Dump the limit of a part, as artifacts name it; {} where there is none."""
+    return {PART: limit} if (limit := settings.part.max_samples) else {}
+
+
+def limit_of(stamp: dict[str, Any]) -> int:
+    """Read the limit of the part that a stamp is of; 0 where it is of all.
+
+    >>> limit_of({"settings": {"max_samples": 20}}), limit_of({})
+    (20, 0)
+    """
+    return int(stamp.get("settings", {}).get(PART) or 0)
 
 
 @cache
@@ -99,7 +112,7 @@ def lifts_limit(then: dict[str, Any], now: dict[str, Any]) -> bool:
     >>> lifts_limit({"settings": {"max_samples": 20}}, {"settings": {}})
     True
     """
-    before, after = (int(stamp.get("settings", {}).get(PART) or 0) for stamp in (then, now))
+    before, after = limit_of(then), limit_of(now)
     return before > 0 and (not after or after > before) and not find_differences(_apart(then), _apart(now))
 
 

@@ -30,7 +30,7 @@ from schema_student.core.processes import is_first_process
 from schema_student.core.progress import Progress
 from schema_student.core.records import DatasetRow, EvaluationRow, read_rows
 from schema_student.core.settings import AnySettings, ResolvedSettings
-from schema_student.core.stamps import PART, digest, make_stamp, versions
+from schema_student.core.stamps import digest, dump_limit, make_stamp, versions
 from schema_student.evaluation.completions import Completion, complete, complete_by_teacher, complete_there
 from schema_student.evaluation.endpoint import identify_endpoint, open_endpoint
 from schema_student.evaluation.eval_data import describe_eval_data, limit_splits, read_eval_data, stamp_eval_data
@@ -150,7 +150,7 @@ def _describe(
         "decoding": settings.evaluated.decoding,
         "judged_by": teacher.display_name if teacher else "comparison with the target; no teacher was asked",
         **describe_eval_data(settings, rows, teacher),
-        **({PART: limit} if (limit := settings.part.max_samples) else {}),
+        **dump_limit(settings),
     }
 
 

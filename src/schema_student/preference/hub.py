@@ -21,6 +21,7 @@ from schema_student.core.paths import paths
 from schema_student.core.places import shown_place
 from schema_student.core.records import MarginRow, Pair, read_rows
 from schema_student.core.settings import AnySettings
+from schema_student.core.stamps import limit_of
 from schema_student.data.hub import open_cards, push_to_hub, size_category
 
 TEXT, WHOLE, NUMBER = "string", "int64", "float64"
@@ -168,7 +169,7 @@ def _as_text(prompt: Any) -> str:
 
 def _describe_origin(meta: Row) -> Row:
     """Say by which version, seed and commit an artifact was made, and of which part."""
-    part = {"a part, by --max-samples": limit} if (limit := meta.get("settings", {}).get("max_samples")) else {}
+    part = {"a part, by --max-samples": limit} if (limit := limit_of(meta)) else {}
     made = {"seed": meta.get("seed"), "commit": meta.get("git_commit"), **part}
     return {**made, "schema-student": meta.get("versions", {}).get("schema_student")}
 

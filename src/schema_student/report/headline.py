@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema_student.core.jsonl import Row
-from schema_student.core.stamps import PART
+from schema_student.core.stamps import limit_of
 from schema_student.core.statistics import holm
 from schema_student.report.comparisons import SIGNIFICANT
 from schema_student.report.figures import capital
@@ -34,7 +34,7 @@ def write_headline(students: Sequence[Row]) -> str:
 
 def say_parts(steps: Sequence[Row]) -> str:
     """Say which artifacts were made of a part of their rows (--max-samples); "" where all were made of all."""
-    limits = {step["name"]: limit for step in steps if (limit := step["meta"].get("settings", {}).get(PART))}
+    limits = {step["name"]: limit for step in steps if (limit := limit_of(step["meta"]))}
     if not limits:
         return ""
     if len(limits) == len(steps) and len({*limits.values()}) == 1:
