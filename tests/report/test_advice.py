@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from schema_student.core.flags import load_settings
+from schema_student.core.settings import read_preset
 from schema_student.core.verbs import STAGES
 from schema_student.report.advice import advise
 
@@ -90,3 +91,9 @@ def test_a_command_repeats_what_its_verb_reads_of_the_flags_that_the_run_was_mad
     assert ask == 'ask --run mine --output-dir out --data-dir d "..."'
     for verb, command in (("evaluate", cut), ("run", more)):
         load_settings(shlex.split(command)[1:], "", verb)
+
+
+def test_what_a_command_changes_of_a_preset_is_said_once():
+    given = {**read_preset("tiny"), "output_dir": "outputs"}
+    _, more, _ = advised(student(right=0.5, truncated=9), given=given, train_queries=12)
+    assert more == "run --run mine-2 --preset tiny --train-queries 24"

@@ -6,11 +6,11 @@ A command repeats the flags that the run was made with, as far as its verb reads
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from schema_student.core.flags import flags_for, flags_of
+from schema_student.core.flags import flags_for, flags_of, without_settings
 from schema_student.core.jsonl import Row
 from schema_student.core.places import shown_place
 from schema_student.core.settings import GROUP_OF
@@ -48,15 +48,15 @@ def advise(students: Sequence[Row], links: Sequence[str], run: str, settings: Ro
 def _write_command(step: Step, run: str, given: Mapping[str, Any]) -> str:
     """Write a step's command: the run, the flags that it was made with, and what is new."""
     new = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in step.words.split() if word.startswith("--")}
-    kept = [name for name in given if _is_repeated(name, step, new)]
-    flags = flags_for(step.verb, flags_of({name: given[name] for name in kept}))
+    kept = {name: value for name, value in given.items() if _is_repeated(name, step)}
+    flags = without_settings(new, flags_for(step.verb, flags_of(kept)))
     words = [COMMAND, step.verb, "--run", shlex.quote(step.run or run), *map(shlex.quote, flags), step.words]
     return " ".join(word for word in words if word)
 
 
-def _is_repeated(name: str, step: Step, new: Collection[str]) -> bool:
+def _is_repeated(name: str, step: Step) -> bool:
     """Whether a setting of the run is one of a step's command as well."""
-    if name not in GROUP_OF or name in (*NAMED, *new) or GROUP_OF[name] in OF_ONE:
+    if name not in GROUP_OF or name in NAMED or GROUP_OF[name] in OF_ONE:
         return False
     return name in PLACES if step.verb in BY_RUN else not (step.run and name == "data_dir")
 
